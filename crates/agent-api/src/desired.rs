@@ -1,0 +1,239 @@
+//! What shall be on a host.
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use model::{Id, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Everything that shall be on one host, by id.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Desired {
+    pub vpcs: BTreeMap<Id, Vpc>,
+    pub security_groups: BTreeMap<Id, SecurityGroup>,
+    pub volumes: BTreeMap<Id, Volume>,
+    pub instances: BTreeMap<Id, Instance>,
+}
+
+/// One difference between two desires.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Change {
+    PutVpc(Vpc),
+    RemoveVpc(Id),
+    PutSecurityGroup(SecurityGroup),
+    RemoveSecurityGroup(Id),
+    PutVolume(Volume),
+    /// The volume's data is destroyed.
+    RemoveVolume(Id),
+    PutInstance(Box<Instance>),
+    /// The guest is ended at once and nothing of it stays but its volumes.
+    RemoveInstance(Id),
+}
+
+impl Desired {
+    /// Makes this desire what it is after the change. Puts of an older generation are ignored.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::PutVpc(vpc) => put(&mut self.vpcs, vpc.vpc_id.clone(), vpc, |v| v.generation),
+            Change::PutSecurityGroup(group) => {
+                put(&mut self.security_groups, group.group_id.clone(), group, |g| g.generation)
+            }
+            Change::PutVolume(volume) => {
+                put(&mut self.volumes, volume.volume_id.clone(), volume, |v| v.generation)
+            }
+            Change::PutInstance(instance) => {
+                put(&mut self.instances, instance.instance_id.clone(), *instance, |i| i.generation)
+            }
+            Change::RemoveVpc(id) => drop(self.vpcs.remove(&id)),
+            Change::RemoveSecurityGroup(id) => drop(self.security_groups.remove(&id)),
+            Change::RemoveVolume(id) => drop(self.volumes.remove(&id)),
+            Change::RemoveInstance(id) => drop(self.instances.remove(&id)),
+        }
+    }
+}
+
+fn put<T>(map: &mut BTreeMap<Id, T>, id: Id, value: T, generation: impl Fn(&T) -> u64) {
+    if map.get(&id).is_none_or(|had| generation(had) <= generation(&value)) {
+        map.insert(id, value);
+    }
+}
+
+/// A VPC that has at least one interface on the host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Vpc {
+    pub vpc_id: Id,
+    pub generation: u64,
+    pub cidrs: Vec<Ipv4Net>,
+    pub ipv6_cidrs: Vec<Ipv6Net>,
+    pub subnets: Vec<Subnet>,
+    /// Whether the VPC has an internet gateway attached.
+    pub internet_gateway: bool,
+    /// Names under it are the VPC's own, as `ec2.internal`.
+    pub dns_domain: String,
+    pub dns_support: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Subnet {
+    pub subnet_id: Id,
+    pub cidr: Ipv4Net,
+    pub ipv6_cidr: Option<Ipv6Net>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SecurityGroup {
+    pub group_id: Id,
+    pub generation: u64,
+    pub vpc_id: Id,
+    pub ingress: Vec<Rule>,
+    pub egress: Vec<Rule>,
+    /// Private addresses of all the VPC's interfaces in the group, on this host or another: what a rule that
+    /// names the group as its peer stands for.
+    pub members: BTreeSet<Ipv4Addr>,
+}
+
+/// Lets matching traffic through (EC2 User Guide, "Security group rules"). Rules only ever allow.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Rule {
+    pub protocol: Protocol,
+    pub peer: Peer,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Protocol {
+    All,
+    /// Both ends included.
+    Tcp { from: u16, to: u16 },
+    Udp { from: u16, to: u16 },
+    /// None is any type, any code.
+    Icmp { kind: Option<u8>, code: Option<u8> },
+    Icmpv6 { kind: Option<u8>, code: Option<u8> },
+    /// Another protocol by its IANA number, all of it.
+    Number(u8),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Peer {
+    Cidr(Ipv4Net),
+    Cidr6(Ipv6Net),
+    Group(Id),
+}
+
+/// A disk that keeps its data until it is no longer desired.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Volume {
+    pub volume_id: Id,
+    pub generation: u64,
+    pub size_gib: u32,
+    /// What it holds when made; zeros where None.
+    pub snapshot_id: Option<Id>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Power {
+    On,
+    /// Off, its volumes kept. The guest is asked to power off (ACPI) and given time first.
+    Off,
+    /// Off at once.
+    OffForced,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    pub instance_id: Id,
+    pub generation: u64,
+    pub power: Power,
+    /// Counts the times the guest shall have been started or rebooted: a guest that runs with an older number is
+    /// restarted; one that ended by itself is not started again until this number rises.
+    pub boot: u64,
+    pub machine: Machine,
+    pub interfaces: Vec<Interface>,
+    pub disks: Vec<Disk>,
+    pub metadata: Metadata,
+    pub metadata_options: MetadataOptions,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// As `t3.micro`: shown to the guest as its DMI product name.
+    pub instance_type: String,
+    pub architecture: Architecture,
+    pub boot_mode: BootMode,
+    pub vcpus: u32,
+    pub memory_mib: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Architecture {
+    X86_64,
+    Arm64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BootMode {
+    LegacyBios,
+    Uefi,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Disk {
+    pub volume_id: Id,
+    /// As the user named it: `/dev/sda1`, `/dev/xvda`.
+    pub device_name: String,
+    /// The disk that the machine boots from.
+    pub root: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    pub interface_id: Id,
+    pub device_index: u32,
+    pub mac: [u8; 6],
+    pub vpc_id: Id,
+    pub subnet_id: Id,
+    pub private_ip: Ipv4Addr,
+    pub ipv6_addresses: Vec<Ipv6Addr>,
+    /// The address that the internet gateway translates to the private one.
+    pub public_ip: Option<Ipv4Addr>,
+    pub security_groups: Vec<Id>,
+    pub source_dest_check: bool,
+    pub delete_on_termination: bool,
+}
+
+/// What the metadata service says of an instance beyond what the other parts tell
+/// (EC2 User Guide, "Instance metadata categories").
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metadata {
+    pub account_id: String,
+    pub region: String,
+    pub availability_zone: String,
+    pub availability_zone_id: String,
+    pub ami_id: Id,
+    pub ami_launch_index: u32,
+    pub reservation_id: Id,
+    pub launched_at: Timestamp,
+    pub local_hostname: String,
+    pub public_hostname: Option<String>,
+    pub security_group_names: Vec<String>,
+    /// Name and OpenSSH line of the key pair.
+    pub public_key: Option<(String, String)>,
+    /// Decoded.
+    pub user_data: Option<Vec<u8>>,
+    pub tags: BTreeMap<String, String>,
+    pub partition_number: Option<u32>,
+    pub placement_group: Option<String>,
+    pub host_id: Option<String>,
+}
+
+/// ModifyInstanceMetadataOptions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetadataOptions {
+    /// `HttpEndpoint`.
+    pub enabled: bool,
+    /// `HttpTokens=required`: version 1 requests are refused.
+    pub tokens_required: bool,
+    /// `HttpPutResponseHopLimit`, 1 to 64.
+    pub hop_limit: u8,
+    /// `InstanceMetadataTags`.
+    pub instance_tags: bool,
+}

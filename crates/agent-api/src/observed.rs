@@ -1,0 +1,71 @@
+//! What a host found or did.
+
+use crate::Architecture;
+use model::Id;
+use serde::{Deserialize, Serialize};
+
+/// What a host is and can hold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostDescription {
+    /// Stable over restarts.
+    pub host_id: String,
+    pub protocol_version: u32,
+    pub architecture: Architecture,
+    pub cores: u32,
+    /// What instances may use of it.
+    pub memory_mib: u64,
+    pub disk_gib: u64,
+    /// The zone's letter as an index: 0 is `a`.
+    pub zone: u32,
+    /// Unique within its zone.
+    pub rack: String,
+    /// `kvm` or `tcg`, as proved by running a guest.
+    pub acceleration: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Observation {
+    Instance(ObservedInstance),
+    Volume { volume_id: Id, state: VolumeState },
+}
+
+/// A volume as its host has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum VolumeState {
+    Ready,
+    Failed { message: String },
+    /// Nothing of it is left.
+    Removed,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ObservedInstance {
+    pub instance_id: Id,
+    /// The start or reboot that this is about.
+    pub boot: u64,
+    pub state: InstanceObservation,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum InstanceObservation {
+    /// Volumes, interfaces or the machine are being made.
+    Preparing,
+    /// The machine runs.
+    Running,
+    /// The machine does not run; its volumes are released and whole.
+    Stopped(StopCause),
+    /// It could not be started.
+    Failed { message: String },
+    /// Nothing of it is left but its volumes.
+    Removed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopCause {
+    /// Because `power` said so.
+    Asked,
+    /// The guest powered itself off.
+    Guest,
+    /// The machine ended without being asked: killed, crashed, or the host lost power.
+    Lost { message: String },
+}

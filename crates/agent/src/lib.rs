@@ -1,0 +1,1 @@
+//! A task per instance; metadata, DHCP and DNS services; reconcile desired with observed; the simulated host.

@@ -1,0 +1,120 @@
+//! Virtual machines: what one is made of, and the trait of what runs them.
+
+use async_trait::async_trait;
+use model::Id;
+use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    #[error("no machine {0} is here")]
+    NotFound(Id),
+    /// The message is for the user.
+    #[error("{0}")]
+    Failed(String),
+    #[error("{what}")]
+    Io { what: String, #[source] source: std::io::Error },
+}
+
+/// One start of one instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MachineSpec {
+    pub instance_id: Id,
+    /// Which start or reboot this is; kept beside the machine, so that it is known again after a restart of ours.
+    pub boot: u64,
+    /// The guest's DMI product name: `t3.micro`.
+    pub instance_type: String,
+    pub firmware: Firmware,
+    pub vcpus: u32,
+    pub memory_mib: u64,
+    /// The root disk first.
+    pub disks: Vec<DiskSpec>,
+    pub nics: Vec<NicSpec>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Firmware {
+    Bios,
+    Uefi,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DiskSpec {
+    pub path: PathBuf,
+    pub format: DiskFormat,
+    /// The guest sees it without its dash, in at most 20 characters: `vol0123456789abcdef0`.
+    pub volume_id: Id,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DiskFormat {
+    Raw,
+    Qcow2,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NicSpec {
+    pub interface_id: Id,
+    pub mac: [u8; 6],
+    pub mtu: u16,
+}
+
+/// A machine that was found again, or was found ended, when the driver started.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    pub instance_id: Id,
+    pub boot: u64,
+    pub state: FoundState,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum FoundState {
+    Running,
+    Ended(EndCause),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndCause {
+    /// The guest powered itself off.
+    Guest,
+    /// The process is gone without that; the message says what is known.
+    Lost(String),
+}
+
+/// Sent once for each machine that ends other than by `Hypervisor::end`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ended {
+    pub instance_id: Id,
+    pub boot: u64,
+    pub cause: EndCause,
+}
+
+#[async_trait]
+pub trait Hypervisor: Send + Sync {
+    /// Makes the machine run. `taps` are the open tap queues of `spec.nics`, in their order. Where the same boot
+    /// runs already nothing happens; returns once the guest's processors run.
+    async fn start(&self, spec: MachineSpec, taps: Vec<OwnedFd>) -> Result<(), MachineError>;
+
+    /// All machines that were started and not forgotten, adopted if they run. Called once, before all else.
+    async fn adopt(&self) -> Result<Vec<Found>, MachineError>;
+
+    /// Presses the power button (ACPI); what follows is the guest's affair. `Ended` with `EndCause::Guest` tells.
+    async fn press_power_button(&self, instance_id: &Id) -> Result<(), MachineError>;
+
+    /// Ends the machine at once and returns when its process is gone and its disks are released. No `Ended` is
+    /// sent for it. No error where it does not run.
+    async fn end(&self, instance_id: &Id) -> Result<(), MachineError>;
+
+    /// Removes what is kept of an ended machine, its console included.
+    async fn forget(&self, instance_id: &Id) -> Result<(), MachineError>;
+
+    /// The stream of ends. One subscriber.
+    fn ends(&self) -> tokio::sync::mpsc::UnboundedReceiver<Ended>;
+
+    /// The last `limit` bytes of the serial console; the same after the machine has ended.
+    async fn console_output(&self, instance_id: &Id, limit: usize) -> Result<Vec<u8>, MachineError>;
+
+    /// The screen as a JPEG.
+    async fn console_screenshot(&self, instance_id: &Id) -> Result<Vec<u8>, MachineError>;
+}

@@ -1,0 +1,193 @@
+//! Resource ids as EC2 writes them: a prefix, a dash and 17 hexadecimal digits.
+
+use crate::{Error, Random, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+
+/// Every kind of resource that has an EC2-style id: its prefix, and what EC2's error codes and tag
+/// specifications call it.
+macro_rules! kinds {
+    ($($kind:ident $prefix:literal $code:literal $resource_type:literal),+ $(,)?) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Kind { $($kind),+ }
+
+        impl Kind {
+            pub const ALL: &'static [Kind] = &[$(Kind::$kind),+];
+
+            /// The part before the dash.
+            pub const fn prefix(self) -> &'static str {
+                match self { $(Kind::$kind => $prefix),+ }
+            }
+
+            /// What stands before `.NotFound` and `.Malformed` in error codes.
+            pub const fn error_noun(self) -> &'static str {
+                match self { $(Kind::$kind => $code),+ }
+            }
+
+            /// The `ResourceType` of tag specifications, DescribeTags and ARNs.
+            pub const fn resource_type(self) -> &'static str {
+                match self { $(Kind::$kind => $resource_type),+ }
+            }
+        }
+    };
+}
+
+kinds! {
+    Instance "i" "InvalidInstanceID" "instance",
+    Reservation "r" "InvalidReservationID" "reservation",
+    Image "ami" "InvalidAMIID" "image",
+    Snapshot "snap" "InvalidSnapshot" "snapshot",
+    Volume "vol" "InvalidVolume" "volume",
+    NetworkInterface "eni" "InvalidNetworkInterfaceID" "network-interface",
+    NetworkInterfaceAttachment "eni-attach" "InvalidAttachmentID" "network-interface-attachment",
+    KeyPair "key" "InvalidKeyPair" "key-pair",
+    Vpc "vpc" "InvalidVpcID" "vpc",
+    VpcCidrAssociation "vpc-cidr-assoc" "InvalidVpcCidrBlockAssociationID" "vpc-cidr-block-association",
+    Subnet "subnet" "InvalidSubnetID" "subnet",
+    SecurityGroup "sg" "InvalidGroup" "security-group",
+    SecurityGroupRule "sgr" "InvalidSecurityGroupRuleId" "security-group-rule",
+    RouteTable "rtb" "InvalidRouteTableID" "route-table",
+    RouteTableAssociation "rtbassoc" "InvalidAssociationID" "route-table-association",
+    InternetGateway "igw" "InvalidInternetGatewayID" "internet-gateway",
+    NetworkAcl "acl" "InvalidNetworkAclID" "network-acl",
+    NetworkAclAssociation "aclassoc" "InvalidAssociationID" "network-acl-association",
+    DhcpOptions "dopt" "InvalidDhcpOptionsID" "dhcp-options",
+    ElasticIp "eipalloc" "InvalidAllocationID" "elastic-ip",
+    ElasticIpAssociation "eipassoc" "InvalidAssociationID" "elastic-ip-association",
+    PlacementGroup "pg" "InvalidPlacementGroup" "placement-group",
+    Host "h" "InvalidHostID" "dedicated-host",
+}
+
+/// Hexadecimal digits after the dash in the ids we make.
+const DIGITS: usize = 17;
+/// Hexadecimal digits in ids from before 2016, which EC2 still accepts as well formed.
+const DIGITS_OLD: usize = 8;
+
+/// A well-formed id. Cheap to clone; ordered as text.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Id(Arc<str>);
+
+impl Id {
+    /// A fresh id.
+    pub fn new(kind: Kind, random: &dyn Random) -> Id {
+        let mut bytes = [0u8; 9];
+        random.fill(&mut bytes);
+        let digits = hex::encode(bytes);
+        // EC2's own ids begin with 0 in their long form.
+        Id(format!("{}-0{}", kind.prefix(), &digits[..DIGITS - 1]).into())
+    }
+
+    /// Checks the form only: `…ID.Malformed` with EC2's wording when it is not an id of this kind.
+    pub fn parse(kind: Kind, text: &str) -> Result<Id> {
+        if Id::is_well_formed(kind, text) {
+            return Ok(Id(text.into()));
+        }
+        let noun = kind.error_noun();
+        let message = format!("Invalid id: \"{text}\" (expecting \"{}-...\")", kind.prefix());
+        Err(match kind {
+            Kind::Snapshot | Kind::Volume => {
+                Error::new("InvalidParameterValue", format!("Value ({text}) for parameter {}Id is invalid. Expected: '{}-...'.", if kind == Kind::Volume { "volume" } else { "snapshot" }, kind.prefix()))
+            }
+            Kind::SecurityGroup => Error::new("InvalidGroupId.Malformed", message),
+            _ => Error::new(format!("{noun}.Malformed"), message),
+        })
+    }
+
+    pub fn is_well_formed(kind: Kind, text: &str) -> bool {
+        text.strip_prefix(kind.prefix())
+            .and_then(|rest| rest.strip_prefix('-'))
+            .is_some_and(|digits| {
+                matches!(digits.len(), DIGITS | DIGITS_OLD)
+                    && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+            })
+    }
+
+    /// The kind that an id's prefix names, for operations that take any resource (CreateTags).
+    pub fn kind_of(text: &str) -> Option<Kind> {
+        let (prefix, _) = text.rsplit_once('-')?;
+        Kind::ALL.iter().copied().find(|kind| kind.prefix() == prefix && Id::is_well_formed(*kind, text))
+    }
+
+    /// `…NotFound` with EC2's wording.
+    pub fn not_found(kind: Kind, text: &str) -> Error {
+        let noun = match kind.resource_type() {
+            "instance" => "instance ID",
+            "image" => "image id",
+            "key-pair" => "key pair",
+            "subnet" => "subnet ID",
+            "vpc" => "vpc ID",
+            "security-group" => "security group",
+            "network-interface" => "networkInterface ID",
+            other => other,
+        };
+        Error::new(
+            format!("{}.NotFound", kind.error_noun()),
+            if kind == Kind::Image {
+                format!("The image id '[{text}]' does not exist")
+            } else {
+                format!("The {noun} '{text}' does not exist")
+            },
+        )
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for Id {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for Id {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::ops::Deref for Id {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SeededRandom;
+
+    #[test]
+    fn every_kind_makes_ids_that_parse_as_that_kind_only() {
+        let random = SeededRandom::new(1);
+        for kind in Kind::ALL {
+            let id = Id::new(*kind, &random);
+            assert_eq!(Id::parse(*kind, &id).unwrap(), id);
+            assert_eq!(Id::kind_of(&id), Some(*kind));
+        }
+    }
+
+    #[test]
+    fn malformed_ids_are_refused_with_ec2s_code() {
+        for text in ["", "i-", "i-xyz", "i-0123", "I-0123456789abcdef0", "i-0123456789ABCDEF0", "ami-12345678"] {
+            assert_eq!(Id::parse(Kind::Instance, text).unwrap_err().code, "InvalidInstanceID.Malformed", "{text}");
+        }
+        assert!(Id::parse(Kind::Instance, "i-12345678").is_ok());
+    }
+}

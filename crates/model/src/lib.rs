@@ -1,0 +1,21 @@
+//! The nouns everything else is said in: ids, ARNs, regions, states and their transitions, the error type,
+//! and the two sources of non-determinism (clock and randomness), injected so that one seed replays a cloud.
+//!
+//! Invariant: no IO and no async here; every other crate may depend on this one.
+
+mod arn;
+mod environment;
+mod error;
+mod id;
+mod region;
+mod state;
+
+pub use arn::{AccountId, Arn};
+pub use environment::{Clock, Environment, ManualClock, Random, SeededRandom, SystemClock, SystemRandom};
+pub use error::{Error, Result};
+pub use id::{Id, Kind};
+pub use region::Region;
+pub use state::{InstanceState, Transition};
+
+/// Re-exported so that the whole project speaks of one timestamp type.
+pub use jiff::Timestamp;

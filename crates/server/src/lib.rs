@@ -1,0 +1,1 @@
+//! The HTTP edge: authentication, dispatch, error encoding.

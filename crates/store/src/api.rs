@@ -1,0 +1,129 @@
+//! The trait that every backend answers, and the words it is spoken in.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::time::Duration;
+
+/// Counts committed transactions; 0 is the empty store. Never goes back, also over restarts.
+pub type Revision = u64;
+
+/// A lease's number; never used again.
+pub type LeaseId = u64;
+
+/// Longest key, in bytes.
+pub const KEY_LEN_MAX: usize = 1024;
+/// Longest value: etcd's request limit is 1.5 MiB, and a record is a few KiB.
+pub const VALUE_LEN_MAX: usize = 1024 * 1024;
+/// Most operations in one transaction (etcd's `--max-txn-ops` is raised to this where we run it).
+pub const OPS_MAX: usize = 8192;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub key: String,
+    pub value: Bytes,
+    /// The revision that last wrote this key.
+    pub modified: Revision,
+}
+
+/// A page of a range: what was there at one revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// In the order of their keys.
+    pub entries: Vec<Entry>,
+    /// The store's revision when the page was read; a watch from `revision + 1` continues it without a gap.
+    pub revision: Revision,
+    /// Whether the limit cut the range.
+    pub more: bool,
+}
+
+/// What a transaction's author relies on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Compare {
+    /// The key is not there.
+    Absent(String),
+    /// The key was last written by this revision.
+    Modified(String, Revision),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    Put { key: String, value: Bytes, lease: Option<LeaseId> },
+    /// Deleting what is not there is no error.
+    Delete { key: String },
+}
+
+/// All comparisons hold, or nothing is written. The last of several operations on one key wins.
+#[derive(Clone, Debug, Default)]
+pub struct Transaction {
+    pub compares: Vec<Compare>,
+    pub ops: Vec<Op>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Durable, with this revision.
+    Committed(Revision),
+    /// A comparison failed; nothing was written.
+    Conflict,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Put(Entry),
+    Delete { key: String, revision: Revision },
+}
+
+/// Everything one transaction changed under the watched prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    pub revision: Revision,
+    pub events: Vec<Event>,
+}
+
+/// Delivers batches in the order of their revisions, none twice and none left out. Ends when the store closes.
+/// A batch without an event under the prefix is delivered empty, so that a reader knows how far it has seen.
+pub struct Watch(pub tokio::sync::mpsc::UnboundedReceiver<Batch>);
+
+impl Watch {
+    pub async fn next(&mut self) -> Option<Batch> {
+        self.0.recv().await
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the history before revision {oldest} is compacted")]
+    Compacted { oldest: Revision },
+    #[error("{0} exceeds the store's bound")]
+    TooLarge(&'static str),
+    #[error("lease {0} is not known")]
+    UnknownLease(LeaseId),
+    #[error("the data was written by schema version {found}, this build knows up to {known}")]
+    SchemaTooNew { found: u32, known: u32 },
+    #[error("the store is closed")]
+    Closed,
+    #[error(transparent)]
+    Backend(Box<dyn std::error::Error + Send + Sync>),
+}
+
+#[async_trait]
+pub trait Store: Send + Sync {
+    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError>;
+
+    /// Keys in `[from, prefix's end)` that begin with `prefix`; `after` continues behind the last key of a page.
+    async fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, StoreError>;
+
+    /// Returns once the outcome is durable. Concurrent transactions share one sync.
+    async fn transact(&self, transaction: Transaction) -> Result<Outcome, StoreError>;
+
+    /// Every batch with `revision >= from`.
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, StoreError>;
+
+    /// The last committed revision.
+    async fn revision(&self) -> Result<Revision, StoreError>;
+
+    /// Keys put with the lease are deleted when nobody has kept it alive for `ttl`.
+    async fn lease_grant(&self, ttl: Duration) -> Result<LeaseId, StoreError>;
+    async fn lease_keep_alive(&self, lease: LeaseId) -> Result<(), StoreError>;
+    async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError>;
+}

@@ -1,0 +1,1 @@
+//! Disks: snapshot blocks and the volumes made of them.
