@@ -1,1 +1,21 @@
-//! A task per instance; metadata, DHCP and DNS services; reconcile desired with observed; the simulated host.
+//! One host of the cloud: makes real what control desires and says what it observes.
+//!
+//! ```text
+//!   Desired ──▶ Agent ──▶ instance tasks ──▶ host::machine     (processes)
+//!                 │   └─▶ volumes        ──▶ Disks             (files)
+//!                 └─────▶ network        ──▶ host::net         (namespaces, taps, filters)
+//!                            └─▶ per VPC: metadata · DHCP · DNS, for the guests
+//! ```
+//!
+//! Invariants: nothing here knows of the store or of HTTP towards users; the machine is touched through `host`
+//! and `Disks` only; nothing is removed before control has said what shall be (`HostAgent::replace`); what shall
+//! happen next to an instance is decided in one pure function (`lifecycle`) for the real and the simulated host.
+
+#[cfg(test)]
+mod examples;
+mod lifecycle;
+mod simulated;
+mod snapshots;
+
+pub use simulated::{SimulatedHost, SimulatedOptions};
+pub use snapshots::MemorySnapshots;
