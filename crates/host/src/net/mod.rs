@@ -1,5 +1,21 @@
 //! The network of the host: what shall be there, and the trait of what makes it so.
 
+mod gateway;
+mod kernel;
+mod linux;
+mod namespace;
+mod nft;
+mod render;
+mod router;
+mod security_group;
+mod services;
+mod sysctl;
+mod tap;
+mod vpc;
+
+pub use linux::{Diagnosis, LinuxNetwork, NetOptions};
+pub use namespace::Namespace;
+
 use async_trait::async_trait;
 use ipnet::{Ipv4Net, Ipv6Net};
 use model::Id;
@@ -15,7 +31,17 @@ pub enum NetError {
     #[error("{0}")]
     Failed(String),
     #[error("{what}")]
-    Io { what: String, #[source] source: std::io::Error },
+    Io {
+        what: String,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Says what failed beside why.
+fn io_failed(what: impl Into<String>) -> impl Fn(std::io::Error) -> NetError {
+    let what = what.into();
+    move |source| NetError::Io { what: what.clone(), source }
 }
 
 /// The whole network of the host. The data path is a pure function of it.

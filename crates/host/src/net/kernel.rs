@@ -1,0 +1,401 @@
+//! What the kernel of one namespace has of ours, read and changed by netlink.
+//!
+//! The state of layer 3 is a value (`Layer3`): what shall be is computed elsewhere, what is comes from the kernel, and
+//! `reconcile` carries out the difference. So a restart, or somebody's flush, needs no case of its own.
+//!
+//! Invariant: only what bears our mark (`PROTOCOL` on routes and rules) or lies on links that the caller calls ours
+//! is read, so nothing else is ever changed.
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use ipnet::Ipv4Net;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use rtnetlink::{Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, AsRawFd};
+
+use super::namespace::Namespace;
+
+/// Who made a route or rule, for the kernel and for `ip route`. Unassigned in `/etc/iproute2/rt_protos`.
+const PROTOCOL: RouteProtocol = RouteProtocol::Other(197);
+
+pub(super) const MAIN_TABLE: u32 = 254;
+pub(super) const LOOPBACK: u32 = 1;
+
+/// The metric of our unreachable routes: a route of the host's own to the same network is another one, and wins.
+const LAST_RESORT: u32 = 1 << 30;
+
+/// Requests on their way at once: their acknowledgements must fit the socket's buffer.
+const REQUESTS_AT_ONCE: usize = 64;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    pub index: u32,
+    pub up: bool,
+    pub mtu: u32,
+    pub mac: Vec<u8>,
+}
+
+/// Addresses, routes, neighbours and rules, each keyed by what the kernel takes for the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Layer3 {
+    /// Each a /32 on the link of that index.
+    pub addresses: BTreeSet<(u32, Ipv4Addr)>,
+    /// By table and destination.
+    pub routes: BTreeMap<(u32, Ipv4Net), Route>,
+    /// By link and address.
+    pub neighbours: BTreeMap<(u32, Ipv4Addr), [u8; 6]>,
+    pub rules: BTreeSet<Rule>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// The destination is on the link.
+    Link(u32),
+    /// The link need not have an address of the gateway's network; its neighbour must be known.
+    Gateway { gateway: Ipv4Addr, link: u32 },
+    /// Dropped in silence.
+    Blackhole,
+    /// Refused with an error, unless a better route is there.
+    Unreachable,
+}
+
+/// Packets with this mark look into that table; rules without a mark are for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rule {
+    pub priority: u32,
+    pub mark: Option<(u32, u32)>,
+    pub table: u32,
+}
+
+pub(super) struct Kernel {
+    handle: Handle,
+}
+
+impl Kernel {
+    pub(super) async fn open(namespace: &Namespace) -> io::Result<Kernel> {
+        let runtime = tokio::runtime::Handle::current();
+        let (connection, handle) = namespace
+            .run(move || {
+                let _entered = runtime.enter();
+                let (connection, handle, _) = rtnetlink::new_connection()?;
+                Ok((connection, handle))
+            })
+            .await?;
+        // Ends when the handle is dropped.
+        tokio::spawn(connection);
+        Ok(Kernel { handle })
+    }
+
+    pub(super) async fn links(&self) -> io::Result<BTreeMap<String, Link>> {
+        let messages: Vec<LinkMessage> =
+            self.handle.link().get().execute().try_collect().await.map_err(io_error)?;
+        Ok(messages.into_iter().filter_map(link_of).collect())
+    }
+
+    /// Makes a pair of which one end is here and the other in `peer_namespace`.
+    pub(super) async fn add_veth(
+        &self,
+        name: &str,
+        mac: [u8; 6],
+        peer: (&str, [u8; 6], &Namespace),
+        mtu: u16,
+    ) -> io::Result<()> {
+        let (peer_name, peer_mac, peer_namespace) = peer;
+        let peer_link = LinkMessageBuilder::<LinkUnspec>::new()
+            .name(peer_name.to_owned())
+            .address(peer_mac.to_vec())
+            .mtu(mtu.into())
+            .setns_by_fd(peer_namespace.as_fd().as_raw_fd())
+            .build();
+        let pair = LinkVeth::new(name, peer_name)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer_link)))
+            .address(mac.to_vec())
+            .mtu(mtu.into())
+            .build();
+        self.handle.link().add(pair).execute().await.map_err(io_error)
+    }
+
+    /// No error where it is gone already.
+    pub(super) async fn delete_link(&self, index: u32) -> io::Result<()> {
+        gone_is_fine(self.handle.link().del(index).execute().await)
+    }
+
+    /// Sets what can be set on a link that is down, then sets it up. The alias is for people.
+    pub(super) async fn set_link_up(
+        &self,
+        index: u32,
+        mac: Option<[u8; 6]>,
+        mtu: Option<u16>,
+        alias: Option<&str>,
+    ) -> io::Result<()> {
+        let mut link = LinkUnspec::new_with_index(index);
+        if let Some(mac) = mac {
+            link = link.address(mac.to_vec());
+        }
+        if let Some(mtu) = mtu {
+            link = link.mtu(mtu.into());
+        }
+        if let Some(alias) = alias {
+            link = link.append_extra_attribute(LinkAttribute::IfAlias(alias.to_owned()));
+        }
+        self.handle.link().set(link.up().build()).execute().await.map_err(io_error)
+    }
+
+    /// What there is of ours: routes and rules, and addresses and neighbours of the links that `ours` picks by their index.
+    pub(super) async fn layer3(&self, ours: impl Fn(u32) -> bool) -> io::Result<Layer3> {
+        let addresses: Vec<AddressMessage> =
+            self.handle.address().get().execute().try_collect().await.map_err(io_error)?;
+        let every_route = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let routes: Vec<RouteMessage> =
+            self.handle.route().get(every_route).execute().try_collect().await.map_err(io_error)?;
+        let neighbours: Vec<NeighbourMessage> = self
+            .handle
+            .neighbours()
+            .get()
+            .set_family(IpVersion::V4)
+            .execute()
+            .try_collect()
+            .await
+            .map_err(io_error)?;
+        let rules: Vec<RuleMessage> =
+            self.handle.rule().get(IpVersion::V4).execute().try_collect().await.map_err(io_error)?;
+        Ok(Layer3 {
+            addresses: addresses.iter().filter_map(address_of).filter(|(link, _)| ours(*link)).collect(),
+            routes: routes.iter().filter_map(route_of).collect(),
+            neighbours: neighbours
+                .iter()
+                .filter_map(neighbour_of)
+                .filter(|((link, _), _)| ours(*link))
+                .collect(),
+            rules: rules.iter().filter_map(rule_of).collect(),
+        })
+    }
+
+    /// Makes `have` what `want` says.
+    pub(super) async fn reconcile(&self, want: &Layer3, have: &Layer3) -> io::Result<()> {
+        stream::iter(want.changes(have))
+            .map(|change| self.carry_out(change))
+            .buffered(REQUESTS_AT_ONCE)
+            .try_for_each(|()| async { Ok(()) })
+            .await
+    }
+
+    async fn carry_out(&self, change: Change) -> io::Result<()> {
+        let handle = &self.handle;
+        match change {
+            Change::PutAddress(link, address) => {
+                handle.address().add(link, address.into(), 32).replace().execute().await.map_err(io_error)
+            }
+            Change::PutNeighbour((link, address), mac) => {
+                let neighbour = handle.neighbours().add(link, address.into()).link_local_address(&mac);
+                neighbour.replace().execute().await.map_err(io_error)
+            }
+            Change::PutRoute(key, route) => {
+                let route = handle.route().add(route_message(key, route));
+                route.replace().execute().await.map_err(io_error)
+            }
+            Change::PutRule(rule) => {
+                let mut request = handle.rule().add();
+                *request.message_mut() = rule_message(rule);
+                request.execute().await.map_err(io_error)
+            }
+            Change::DropAddress(link, address) => {
+                let mut address = handle.address().add(link, address.into(), 32);
+                gone_is_fine(handle.address().del(address.message_mut().clone()).execute().await)
+            }
+            Change::DropNeighbour((link, address)) => {
+                let mut neighbour = handle.neighbours().add(link, address.into());
+                gone_is_fine(handle.neighbours().del(neighbour.message_mut().clone()).execute().await)
+            }
+            Change::DropRoute(key, route) => {
+                gone_is_fine(handle.route().del(route_message(key, route)).execute().await)
+            }
+            Change::DropRule(rule) => gone_is_fine(handle.rule().del(rule_message(rule)).execute().await),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    PutAddress(u32, Ipv4Addr),
+    PutNeighbour((u32, Ipv4Addr), [u8; 6]),
+    PutRoute((u32, Ipv4Net), Route),
+    PutRule(Rule),
+    DropRule(Rule),
+    DropRoute((u32, Ipv4Net), Route),
+    DropNeighbour((u32, Ipv4Addr)),
+    DropAddress(u32, Ipv4Addr),
+}
+
+impl Layer3 {
+    /// What makes `have` the same as `self`. What differs is replaced in one step; what is new comes before what is
+    /// old goes, and a neighbour before the route that needs it.
+    fn changes(&self, have: &Layer3) -> Vec<Change> {
+        let mut changes = Vec::new();
+        changes.extend(self.addresses.difference(&have.addresses).map(|&(l, a)| Change::PutAddress(l, a)));
+        changes.extend(
+            changed(&self.neighbours, &have.neighbours).map(|(&key, &mac)| Change::PutNeighbour(key, mac)),
+        );
+        changes
+            .extend(changed(&self.routes, &have.routes).map(|(&key, &route)| Change::PutRoute(key, route)));
+        changes.extend(self.rules.difference(&have.rules).map(|&rule| Change::PutRule(rule)));
+
+        changes.extend(have.rules.difference(&self.rules).map(|&rule| Change::DropRule(rule)));
+        let old = have.routes.iter().filter(|(key, _)| !self.routes.contains_key(key));
+        changes.extend(old.map(|(&key, &route)| Change::DropRoute(key, route)));
+        let old = have.neighbours.keys().filter(|key| !self.neighbours.contains_key(key));
+        changes.extend(old.map(|&key| Change::DropNeighbour(key)));
+        changes.extend(have.addresses.difference(&self.addresses).map(|&(l, a)| Change::DropAddress(l, a)));
+        changes
+    }
+}
+
+/// Entries of `want` that `have` lacks or has otherwise.
+fn changed<'a, K: Ord, V: PartialEq>(
+    want: &'a BTreeMap<K, V>,
+    have: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    want.iter().filter(|(key, value)| have.get(key) != Some(value))
+}
+
+fn gone_is_fine(result: Result<(), rtnetlink::Error>) -> io::Result<()> {
+    match result.map_err(io_error) {
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENOENT | libc::ESRCH | libc::ENODEV | libc::EADDRNOTAVAIL)
+            ) =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+fn io_error(error: rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        other => io::Error::other(other),
+    }
+}
+
+fn link_of(message: LinkMessage) -> Option<(String, Link)> {
+    let (mut name, mut mtu, mut mac) = (None, 0, Vec::new());
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(value) => name = Some(value),
+            LinkAttribute::Mtu(value) => mtu = value,
+            LinkAttribute::Address(value) => mac = value,
+            _ => {}
+        }
+    }
+    let up = message.header.flags.contains(LinkFlags::Up);
+    Some((name?, Link { index: message.header.index, up, mtu, mac }))
+}
+
+fn address_of(message: &AddressMessage) -> Option<(u32, Ipv4Addr)> {
+    if message.header.prefix_len != 32 {
+        return None;
+    }
+    message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(IpAddr::V4(address)) => Some((message.header.index, *address)),
+        _ => None,
+    })
+}
+
+fn neighbour_of(message: &NeighbourMessage) -> Option<((u32, Ipv4Addr), [u8; 6])> {
+    if message.header.state != NeighbourState::Permanent {
+        return None;
+    }
+    let (mut address, mut mac) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(value)) => address = Some(*value),
+            NeighbourAttribute::LinkLocalAddress(value) => mac = value.as_slice().try_into().ok(),
+            _ => {}
+        }
+    }
+    Some(((message.header.ifindex, address?), mac?))
+}
+
+fn route_of(message: &RouteMessage) -> Option<((u32, Ipv4Net), Route)> {
+    if message.header.protocol != PROTOCOL {
+        return None;
+    }
+    let mut table = u32::from(message.header.table);
+    let (mut destination, mut gateway, mut link) = (Ipv4Addr::UNSPECIFIED, None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Table(value) => table = *value,
+            RouteAttribute::Destination(RouteAddress::Inet(value)) => destination = *value,
+            RouteAttribute::Gateway(RouteAddress::Inet(value)) => gateway = Some(*value),
+            RouteAttribute::Oif(value) => link = Some(*value),
+            _ => {}
+        }
+    }
+    let destination = Ipv4Net::new(destination, message.header.destination_prefix_length).ok()?;
+    let route = match (message.header.kind, gateway, link) {
+        (RouteType::BlackHole, _, _) => Route::Blackhole,
+        (RouteType::Unreachable, _, _) => Route::Unreachable,
+        (_, Some(gateway), Some(link)) => Route::Gateway { gateway, link },
+        (_, None, Some(link)) => Route::Link(link),
+        _ => return None,
+    };
+    Some(((table, destination), route))
+}
+
+fn route_message((table, destination): (u32, Ipv4Net), route: Route) -> RouteMessage {
+    let message = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(destination.network(), destination.prefix_len())
+        .table_id(table)
+        .protocol(PROTOCOL);
+    match route {
+        Route::Link(link) => message.output_interface(link).scope(RouteScope::Link),
+        Route::Gateway { gateway, link } => message.gateway(gateway).output_interface(link).onlink(),
+        Route::Blackhole => message.kind(RouteType::BlackHole),
+        Route::Unreachable => message.kind(RouteType::Unreachable).priority(LAST_RESORT),
+    }
+    .build()
+}
+
+fn rule_of(message: &RuleMessage) -> Option<Rule> {
+    let (mut ours, mut priority, mut mark, mut mask) = (false, 0, None, u32::MAX);
+    let mut table = u32::from(message.header.table);
+    for attribute in &message.attributes {
+        match attribute {
+            RuleAttribute::Protocol(protocol) => ours = *protocol == PROTOCOL,
+            RuleAttribute::Priority(value) => priority = *value,
+            RuleAttribute::FwMark(value) => mark = Some(*value),
+            RuleAttribute::FwMask(value) => mask = *value,
+            RuleAttribute::Table(value) => table = *value,
+            _ => {}
+        }
+    }
+    ours.then(|| Rule { priority, mark: mark.map(|mark| (mark, mask)), table })
+}
+
+fn rule_message(rule: Rule) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.action = RuleAction::ToTable;
+    message.attributes = vec![
+        RuleAttribute::Protocol(PROTOCOL),
+        RuleAttribute::Priority(rule.priority),
+        RuleAttribute::Table(rule.table),
+    ];
+    if let Some((mark, mask)) = rule.mark {
+        message.attributes.extend([RuleAttribute::FwMark(mark), RuleAttribute::FwMask(mask)]);
+    }
+    message
+}

@@ -1,0 +1,295 @@
+//! The real network: drives the host's side (`gateway`) and one router a VPC.
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use ipnet::Ipv4Net;
+use model::Id;
+use parking_lot::RwLock;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::net::{IpAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+use super::gateway::{Gateway, Host, NAMESPACE_PREFIX};
+use super::namespace::Namespace;
+use super::router::{Inside, Router};
+use super::vpc::{self, NUMBER_MASK, digits, tap_name};
+use super::{
+    GroupPlan, InterfacePlan, NetError, NetPlan, Network, ServiceSockets, VpcPlan, io_failed, services, tap,
+};
+
+/// Longest tag: it is part of names that people read.
+const TAG_LENGTH_MAX: usize = 16;
+
+/// What guests of the same host may send each other in one packet, as between EC2 instances.
+const JUMBO: u16 = 9001;
+
+#[derive(Clone, Debug)]
+pub struct NetOptions {
+    /// Tells this cloud's namespaces, links and tables from those of another on the same machine: 1 to 16 lower-case
+    /// letters and digits.
+    pub tag: String,
+    /// Public addresses are taken from it. The host routes them; outside of it nobody need know them.
+    pub public_pool: Ipv4Net,
+    /// Where to remember what of the host was changed.
+    pub state_dir: PathBuf,
+    /// The one interface that guests reach the outside by; whichever the host's routes choose where None.
+    pub uplink: Option<String>,
+    pub mtu: u16,
+    /// The namespace that is the host's; that of the thread which makes the driver where None.
+    pub host_namespace: Option<PathBuf>,
+}
+
+impl NetOptions {
+    pub fn new(tag: impl Into<String>, public_pool: Ipv4Net, state_dir: impl Into<PathBuf>) -> Self {
+        NetOptions {
+            tag: tag.into(),
+            public_pool,
+            state_dir: state_dir.into(),
+            uplink: None,
+            mtu: JUMBO,
+            host_namespace: None,
+        }
+    }
+
+    fn namespace_name(&self, vpc_id: &Id) -> String {
+        format!("{NAMESPACE_PREFIX}{}-{}", self.tag, digits(vpc_id))
+    }
+
+    /// The digits of the VPC that a namespace of ours is for.
+    fn is_ours<'a>(&self, namespace: &'a str) -> Option<&'a str> {
+        let digits = namespace.strip_prefix(NAMESPACE_PREFIX)?.strip_prefix(&self.tag)?.strip_prefix('-')?;
+        (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit())).then_some(digits)
+    }
+
+    /// Names of links have 15 characters: six of them tell clouds apart, nine VPCs.
+    pub(super) fn link_prefix(&self) -> String {
+        let hash = self.tag.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193) // FNV-1a
+        });
+        format!("cg{:04x}", (hash >> 16) ^ (hash & 0xffff))
+    }
+
+    fn link_name(&self, vpc_id: &Id) -> String {
+        let digits = digits(vpc_id);
+        format!("{}{}", self.link_prefix(), &digits[digits.len().saturating_sub(9)..])
+    }
+
+    pub(super) fn table(&self) -> String {
+        format!("ip cumulet_{}", self.tag)
+    }
+}
+
+/// One thing about the host that guests' networking needs, and what to do where it is not so.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Diagnosis {
+    pub what: String,
+    pub remedy: Option<String>,
+}
+
+pub struct LinuxNetwork {
+    options: NetOptions,
+    /// The host's namespace before its driver is there.
+    host_namespace: Namespace,
+    /// Held while anything is changed.
+    state: Mutex<State>,
+    /// What the last `apply` made, for those who only ask.
+    directory: RwLock<HashMap<Id, Arc<Inside>>>,
+}
+
+#[derive(Default)]
+struct State {
+    host: Option<Host>,
+    routers: BTreeMap<Id, Router>,
+}
+
+impl LinuxNetwork {
+    /// Touches nothing yet.
+    pub fn new(options: NetOptions) -> Result<Self, NetError> {
+        let well_formed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        if options.tag.is_empty()
+            || options.tag.len() > TAG_LENGTH_MAX
+            || !options.tag.bytes().all(well_formed)
+        {
+            return Err(NetError::Failed(format!(
+                "\"{}\" can't tell a cloud's network from another's: 1 to {TAG_LENGTH_MAX} lower-case letters and digits can",
+                options.tag
+            )));
+        }
+        let host_namespace = match &options.host_namespace {
+            Some(path) => Namespace::open_path(path),
+            None => Namespace::current(),
+        }
+        .map_err(io_failed("can't open the host's network namespace"))?;
+        Ok(LinuxNetwork { options, host_namespace, state: Mutex::default(), directory: RwLock::default() })
+    }
+
+    /// Names of namespaces that this cloud has on the host, wanted or left over.
+    fn namespaces(&self) -> Result<Vec<String>, NetError> {
+        let mut names = Namespace::names().map_err(io_failed("can't list network namespaces"))?;
+        names.retain(|name| self.options.is_ours(name).is_some());
+        Ok(names)
+    }
+
+    fn inside(&self, vpc_id: &Id) -> Option<Arc<Inside>> {
+        self.directory.read().get(vpc_id).cloned()
+    }
+}
+
+impl State {
+    async fn host(&mut self, namespace: &Namespace) -> Result<&Host, NetError> {
+        let host = match self.host.take() {
+            Some(host) => host,
+            None => Host::open(namespace.clone()).await?,
+        };
+        Ok(self.host.insert(host))
+    }
+
+    /// Opens the routers that are not open; those whose name somebody took away are made anew.
+    async fn open_routers(
+        &mut self,
+        options: &NetOptions,
+        plan: &NetPlan,
+        names: &[String],
+    ) -> Vec<NetError> {
+        let wanted = |id: &Id| plan.vpcs.iter().any(|vpc| vpc.vpc_id == *id);
+        self.routers.retain(|id, _| wanted(id) && names.contains(&options.namespace_name(id)));
+        let missing = plan.vpcs.iter().filter(|vpc| !self.routers.contains_key(&vpc.vpc_id));
+        let opened = join_all(missing.map(|vpc| async {
+            (vpc.vpc_id.clone(), Router::open(&options.namespace_name(&vpc.vpc_id)).await)
+        }))
+        .await;
+        let mut failures = Vec::new();
+        for (id, router) in opened {
+            match router {
+                Ok(router) => drop(self.routers.insert(id, router)),
+                Err(error) => failures.push(error),
+            }
+        }
+        failures
+    }
+}
+
+#[async_trait]
+impl Network for LinuxNetwork {
+    /// What fails in one VPC hinders no other; the first failure is returned once all has been tried.
+    async fn apply(&self, plan: NetPlan) -> Result<(), NetError> {
+        vpc::check(&plan)?;
+        let options = &self.options;
+        let mut state = self.state.lock().await;
+        let names = self.namespaces()?;
+        let mut failures = Vec::new();
+
+        let wanted: BTreeSet<String> =
+            plan.vpcs.iter().map(|vpc| options.namespace_name(&vpc.vpc_id)).collect();
+        failures.extend(state.open_routers(options, &plan, &names).await);
+        self.directory.write().retain(|id, _| state.routers.contains_key(id));
+        for name in names.iter().filter(|name| !wanted.contains(*name)) {
+            failures.extend(Router::remove(name).await.err());
+        }
+
+        let pairs = plan.vpcs.iter().filter(|vpc| vpc.internet_gateway).filter_map(|vpc| {
+            let router = state.routers.get(&vpc.vpc_id)?;
+            Some((options.link_name(&vpc.vpc_id), router.namespace.clone()))
+        });
+        let pairs: BTreeMap<String, Namespace> = pairs.collect();
+        state.host(&self.host_namespace).await?.pairs(options, &pairs).await?;
+
+        let groups: BTreeMap<&Id, &GroupPlan> =
+            plan.groups.iter().map(|group| (&group.group_id, group)).collect();
+        let plans: BTreeMap<&Id, &VpcPlan> = plan.vpcs.iter().map(|vpc| (&vpc.vpc_id, vpc)).collect();
+        let mut interfaces: BTreeMap<&Id, Vec<&InterfacePlan>> = BTreeMap::new();
+        for interface in &plan.interfaces {
+            interfaces.entry(&interface.vpc_id).or_default().push(interface);
+        }
+        let applied = join_all(state.routers.iter_mut().filter_map(|(id, router)| {
+            let interfaces = interfaces.get(id).map_or(&[][..], Vec::as_slice);
+            let (plan, groups) = (*plans.get(id)?, &groups);
+            Some(async move { (id.clone(), router.apply(plan, interfaces, groups, options.mtu).await) })
+        }))
+        .await;
+        for (id, inside) in applied {
+            match inside {
+                Ok(inside) => drop(self.directory.write().insert(id, Arc::new(inside))),
+                Err(error) => failures.push(error),
+            }
+        }
+
+        let gateways: Vec<Gateway> = plan
+            .vpcs
+            .iter()
+            .filter(|vpc| vpc.internet_gateway)
+            .map(|vpc| Gateway {
+                link: options.link_name(&vpc.vpc_id),
+                public: interfaces
+                    .get(&vpc.vpc_id)
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|nic| nic.public_ip)
+                    .collect(),
+                cidrs: vpc.cidrs.clone(),
+            })
+            .collect();
+        state.host(&self.host_namespace).await?.apply(options, &gateways).await?;
+        failures.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    async fn open_tap(&self, interface_id: &Id) -> Result<OwnedFd, NetError> {
+        let inside = {
+            let directory = self.directory.read();
+            directory.values().find(|inside| inside.by_address.values().any(|id| id == interface_id)).cloned()
+        };
+        let inside = inside.ok_or_else(|| NetError::NotFound(interface_id.clone()))?;
+        let name = tap_name(interface_id);
+        inside.namespace.run(move || tap::open(&name)).await.map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => NetError::NotFound(interface_id.clone()),
+            io::ErrorKind::ResourceBusy => {
+                NetError::Failed(format!("the tap of {interface_id} is in use by another machine"))
+            }
+            _ => NetError::Io { what: format!("can't open the tap of {interface_id}"), source },
+        })
+    }
+
+    async fn open_services(&self, vpc_id: &Id) -> Result<ServiceSockets, NetError> {
+        let inside = self.inside(vpc_id).ok_or_else(|| NetError::NotFound(vpc_id.clone()))?;
+        let resolvers = inside.resolvers.clone();
+        let opened = inside.namespace.run(move || services::open(&resolvers)).await;
+        opened.map_err(io_failed(format!("can't open the service sockets of {vpc_id}")))
+    }
+
+    fn interface_of_connection(&self, vpc_id: &Id, stream: &TcpStream) -> Option<Id> {
+        self.interface_of_index(vpc_id, services::mark(stream).ok()? & NUMBER_MASK)
+    }
+
+    fn interface_of_index(&self, vpc_id: &Id, index: u32) -> Option<Id> {
+        self.inside(vpc_id)?.by_number.get(&index).cloned()
+    }
+
+    fn interface_of_address(&self, vpc_id: &Id, address: IpAddr) -> Option<Id> {
+        match address {
+            IpAddr::V4(address) => self.inside(vpc_id)?.by_address.get(&address).cloned(),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    fn mtu(&self) -> u16 {
+        self.options.mtu
+    }
+
+    async fn remove_all(&self) -> Result<(), NetError> {
+        let mut state = self.state.lock().await;
+        self.directory.write().clear();
+        state.routers.clear();
+        for name in self.namespaces()? {
+            Router::remove(&name).await?;
+        }
+        let host = match state.host.take() {
+            Some(host) => host,
+            None => Host::open(self.host_namespace.clone()).await?,
+        };
+        host.remove(&self.options).await
+    }
+}

@@ -1,0 +1,243 @@
+//! The packet filter of a VPC's namespace, and of the host, as text for `nft -f`. Pure.
+//!
+//! A text replaces its whole table in one transaction: packets see the old rules or the new, never neither.
+//! Flows that are tracked stay as they are, since the tracking is not part of the table.
+
+use ipnet::Ipv4Net;
+use model::Id;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+
+use super::GroupPlan;
+use super::security_group::{self, Direction, render_set};
+use super::vpc::{GATEWAY, METADATA, NUMBER_MASK, Nic, Vpc};
+
+/// Our one table in the namespace of a VPC.
+pub(super) const TABLE: &str = "inet cumulet";
+
+/// The dummy address of RFC 7600, which is nobody's.
+const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
+
+/// The rules of one VPC. Interfaces are matched by name, so the links need not be there yet: what has no rule
+/// is dropped.
+pub(super) fn vpc(vpc: &Vpc, groups: &BTreeMap<&Id, &GroupPlan>) -> String {
+    let mut out = opening(TABLE);
+    let inside: Vec<String> = Ipv4Net::aggregate(&vpc.plan.cidrs).iter().map(Ipv4Net::to_string).collect();
+    render_set("inside", "ipv4_addr", "flags interval; ", &inside, &mut out);
+    interfaces(vpc, &mut out);
+    addresses(vpc, &mut out);
+    let membership = group_sets(vpc, groups, &mut out);
+    verdicts(vpc, &membership, &mut out);
+    out.push_str(&chains(vpc));
+    out.push_str("}\n");
+    out
+}
+
+/// What the host's rules depend on.
+pub(super) struct Host<'a> {
+    pub table: &'a str,
+    /// The pattern of the names of our ends of the gateways.
+    pub links: &'a str,
+    pub pool: Ipv4Net,
+    /// The one interface that guests reach the outside by; any where None.
+    pub uplink: Option<&'a str>,
+    /// The public addresses in use.
+    pub public: &'a BTreeSet<Ipv4Addr>,
+    /// The networks of the VPCs that are here.
+    pub cidrs: &'a BTreeSet<Ipv4Net>,
+}
+
+/// The host's rules, in a table of our own beside whatever else filters there. Outsiders whose address is one of
+/// a VPC's own could not be answered there: they appear as `STRANGER`.
+pub(super) fn host(host: Host) -> String {
+    let Host { table, links, pool, uplink, public, cidrs } = host;
+    let mut out = opening(table);
+    let elements: Vec<String> = public.iter().map(Ipv4Addr::to_string).collect();
+    render_set("public", "ipv4_addr", "", &elements, &mut out);
+    let elements: Vec<String> =
+        Ipv4Net::aggregate(&cidrs.iter().copied().collect()).iter().map(Ipv4Net::to_string).collect();
+    render_set("vpcs", "ipv4_addr", "flags interval; ", &elements, &mut out);
+    let outward = match uplink {
+        Some(uplink) => format!("oifname \"{uplink}\""),
+        None => format!("oifname != \"{links}\""),
+    };
+    let _ = write!(
+        out,
+        "\tchain antispoof {{
+		type filter hook prerouting priority raw; policy accept;
+		iifname \"{links}\" ip saddr != @public drop
+	}}
+	chain forward {{
+		type filter hook forward priority mangle; policy accept;
+		iifname \"{links}\" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
+	}}
+	chain masquerade {{
+		type nat hook postrouting priority srcnat; policy accept;
+		{outward} ip saddr {pool} ip daddr != {pool} masquerade
+		oifname \"{links}\" ip saddr @vpcs snat to {STRANGER}
+	}}
+}}
+"
+    );
+    out
+}
+
+/// Text that removes a table, whether it is there or not.
+pub(super) fn without(table: &str) -> String {
+    format!("table {table}\ndelete table {table}\n")
+}
+
+fn opening(table: &str) -> String {
+    format!("{}table {table} {{\n", without(table))
+}
+
+fn render_map(name: &str, types: &str, elements: &[String], out: &mut String) {
+    let elements = match elements.is_empty() {
+        true => String::new(),
+        false => format!("elements = {{ {} }}; ", elements.join(", ")),
+    };
+    let _ = writeln!(out, "\tmap {name} {{ type {types}; {elements}}}");
+}
+
+/// Who may send what: every interface by its tap and MAC, and by its address where the source is checked.
+fn interfaces(vpc: &Vpc, out: &mut String) {
+    let key = |nic: &Nic| format!("\"{}\" . {}", nic.tap, mac(nic.plan.mac));
+    let checked = vpc.nics.iter().filter(|nic| nic.plan.source_dest_check);
+    let sources: Vec<String> = checked
+        .map(|nic| format!("{} . {} : {:#010x}", key(nic), nic.plan.private_ip, vpc.mark(nic)))
+        .collect();
+    render_map("sources", "ifname . ether_addr . ipv4_addr : mark", &sources, out);
+    let taps: Vec<String> =
+        vpc.nics.iter().map(|nic| format!("{} : {:#010x}", key(nic), vpc.mark(nic))).collect();
+    render_map("taps", "ifname . ether_addr : mark", &taps, out);
+    let unchecked = vpc.nics.iter().filter(|nic| !nic.plan.source_dest_check);
+    let unchecked: Vec<String> = unchecked.map(|nic| format!("\"{}\"", nic.tap)).collect();
+    render_set("unchecked", "ifname", "", &unchecked, out);
+}
+
+/// The internet gateway's translation, both ways.
+fn addresses(vpc: &Vpc, out: &mut String) {
+    let pairs: Vec<(Ipv4Addr, Ipv4Addr)> =
+        vpc.nics.iter().filter_map(|nic| Some((nic.plan.private_ip, vpc.public_ip(nic)?))).collect();
+    let public: Vec<String> = pairs.iter().map(|(private, public)| format!("{private} : {public}")).collect();
+    render_map("public", "ipv4_addr : ipv4_addr", &public, out);
+    let private: Vec<String> =
+        pairs.iter().map(|(private, public)| format!("{public} : {private}")).collect();
+    render_map("private", "ipv4_addr : ipv4_addr", &private, out);
+    let translated: Vec<String> = pairs.iter().map(|(private, _)| private.to_string()).collect();
+    render_set("translated", "ipv4_addr", "", &translated, out);
+}
+
+/// Renders the groups that this VPC's interfaces are in, and returns for each list of groups the name of what an
+/// interface with it jumps to, less the direction.
+fn group_sets<'a>(
+    vpc: &Vpc<'a>,
+    groups: &BTreeMap<&Id, &GroupPlan>,
+    out: &mut String,
+) -> BTreeMap<&'a [Id], String> {
+    let used: BTreeSet<&Id> = vpc.nics.iter().flat_map(|nic| &nic.plan.groups).collect();
+    let rendered: Vec<&GroupPlan> = used.iter().filter_map(|id| groups.get(id).copied()).collect();
+    let peers: BTreeSet<&Id> = rendered.iter().flat_map(|group| security_group::peers(group)).collect();
+    for peer in peers {
+        security_group::render_members(peer, groups.get(peer).copied(), out);
+    }
+    for group in &rendered {
+        security_group::render(group, out);
+    }
+
+    let lists: BTreeSet<&[Id]> = vpc.nics.iter().map(|nic| nic.plan.groups.as_slice()).collect();
+    let mut membership = BTreeMap::new();
+    for (index, list) in lists.into_iter().enumerate() {
+        let name = format!("groups_{index}");
+        for direction in Direction::BOTH {
+            let _ = writeln!(out, "\tchain {name}_{} {{", direction.name());
+            for group in list.iter().filter(|id| groups.contains_key(id)) {
+                let _ = writeln!(out, "\t\tjump {}", security_group::chain_name(group, direction));
+            }
+            let _ = writeln!(out, "\t}}");
+        }
+        membership.insert(list, name);
+    }
+    membership
+}
+
+/// Which groups decide for which interface: by number where a packet comes from, by tap where it goes to.
+fn verdicts(vpc: &Vpc, membership: &BTreeMap<&[Id], String>, out: &mut String) {
+    let jump = |nic: &Nic, direction: Direction| {
+        let name = membership.get(nic.plan.groups.as_slice())?;
+        Some(format!("jump {name}_{}", direction.name()))
+    };
+    let egress: Vec<String> = vpc
+        .nics
+        .iter()
+        .filter_map(|nic| Some(format!("{:#x} : {}", nic.number, jump(nic, Direction::Egress)?)))
+        .collect();
+    render_map("egress_of", "mark : verdict", &egress, out);
+    let ingress: Vec<String> = vpc
+        .nics
+        .iter()
+        .filter_map(|nic| Some(format!("\"{}\" : {}", nic.tap, jump(nic, Direction::Ingress)?)))
+        .collect();
+    render_map("ingress_of", "ifname : verdict", &ingress, out);
+}
+
+/// The base chains: the same in every VPC but for the resolver's address.
+fn chains(vpc: &Vpc) -> String {
+    let resolvers: Vec<String> = vpc.resolvers().iter().map(Ipv4Addr::to_string).collect();
+    let resolvers = resolvers.join(", ");
+    format!(
+        "\tchain antispoof {{
+		type filter hook prerouting priority raw; policy drop;
+		meta nfproto ipv6 drop
+		iifname \"lo\" accept
+		iifname \"{GATEWAY}\" icmp type redirect drop
+		iifname \"{GATEWAY}\" ip saddr @inside drop
+		iifname \"{GATEWAY}\" accept
+		meta mark set iifname . ether saddr . ip saddr map @sources accept
+		iifname @unchecked meta mark set iifname . ether saddr map @taps accept
+		ip saddr 0.0.0.0 udp sport 68 udp dport 67 meta mark set iifname . ether saddr map @taps accept
+	}}
+	chain services {{
+		type filter hook input priority filter; policy drop;
+		iifname \"lo\" accept
+		iifname \"{GATEWAY}\" drop
+		udp dport 67 accept
+		ip daddr {METADATA} tcp dport 80 accept
+		ip daddr {{ {resolvers} }} meta l4proto . th dport {{ udp . 53, tcp . 53 }} accept
+	}}
+	chain gateway {{
+		type filter hook forward priority filter - 10; policy accept;
+		ct state invalid drop
+		iifname \"{GATEWAY}\" ct status ! snat,dnat drop
+		iifname \"{GATEWAY}\" ip daddr != @translated drop
+		oifname \"{GATEWAY}\" ip saddr != @translated drop
+		oifname \"{GATEWAY}\" ip daddr {{ 127.0.0.0/8, 224.0.0.0/3 }} drop
+	}}
+	chain group_egress {{
+		type filter hook forward priority filter; policy drop;
+		ct state established,related accept
+		iifname \"{GATEWAY}\" accept
+		meta mark & {NUMBER_MASK:#x} vmap @egress_of
+	}}
+	chain group_ingress {{
+		type filter hook forward priority filter + 10; policy drop;
+		ct state established,related accept
+		oifname \"{GATEWAY}\" accept
+		oifname vmap @ingress_of
+	}}
+	chain gateway_in {{
+		type nat hook prerouting priority dstnat; policy accept;
+		iifname \"{GATEWAY}\" dnat ip to ip daddr map @private
+	}}
+	chain gateway_out {{
+		type nat hook postrouting priority srcnat; policy accept;
+		oifname \"{GATEWAY}\" snat ip to ip saddr map @public
+	}}
+"
+    )
+}
+
+fn mac(octets: [u8; 6]) -> String {
+    octets.map(|octet| format!("{octet:02x}")).join(":")
+}
