@@ -17,15 +17,14 @@ use std::path::PathBuf;
 
 use super::kernel::{Kernel, Layer3, MAIN_TABLE, Route};
 use super::namespace::Namespace;
+use super::nft::Filter;
 use super::vpc::{GATEWAY, GATEWAY_MAC, GATEWAY_PEER, GATEWAY_PEER_MAC};
-use super::{NetError, NetOptions, io_failed, nft, render, sysctl};
-
-/// Names of network namespaces of every cloud begin so.
-pub(super) const NAMESPACE_PREFIX: &str = "cml-";
+use super::{NetError, NetOptions, io_failed, render, sysctl};
 
 pub(super) struct Host {
     pub namespace: Namespace,
     kernel: Kernel,
+    filter: Filter,
 }
 
 /// What one VPC has on the host.
@@ -39,7 +38,7 @@ impl Host {
     pub(super) async fn open(namespace: Namespace) -> Result<Host, NetError> {
         let kernel =
             Kernel::open(&namespace).await.map_err(io_failed("can't speak to the host's network"))?;
-        Ok(Host { namespace, kernel })
+        Ok(Host { namespace, kernel, filter: Filter::default() })
     }
 
     /// Makes the pairs to these VPCs and takes away all other pairs of ours.
@@ -63,7 +62,7 @@ impl Host {
     }
 
     /// Routes the public addresses to their VPCs and loads the table.
-    pub(super) async fn apply(&self, options: &NetOptions, gateways: &[Gateway]) -> Result<(), NetError> {
+    pub(super) async fn apply(&mut self, options: &NetOptions, gateways: &[Gateway]) -> Result<(), NetError> {
         let failed = io_failed("can't route public addresses on the host");
         let public: BTreeSet<Ipv4Addr> =
             gateways.iter().flat_map(|gateway| &gateway.public).copied().collect();
@@ -76,7 +75,7 @@ impl Host {
             public: &public,
             cidrs: &cidrs,
         });
-        nft::load(&self.namespace, text).await?;
+        self.filter.load(&self.namespace, text).await?;
 
         let links = self.kernel.links().await.map_err(&failed)?;
         let mut want = Layer3::default();
@@ -132,15 +131,16 @@ impl Host {
     }
 
     /// Leaves the host as it was found.
-    pub(super) async fn remove(&self, options: &NetOptions) -> Result<(), NetError> {
+    pub(super) async fn remove(&mut self, options: &NetOptions) -> Result<(), NetError> {
         let failed = io_failed("can't remove the cloud's network from the host");
         self.pairs(options, &BTreeMap::new()).await?;
         let have = self.have(options).await.map_err(&failed)?;
         self.kernel.reconcile(&Layer3::default(), &have).await.map_err(&failed)?;
-        nft::load(&self.namespace, render::without(&options.table())).await?;
+        self.filter.load(&self.namespace, render::without(&options.table())).await?;
         let memory = forwarding_memory(options);
-        let others = Namespace::names().map_err(&failed)?;
-        if others.iter().any(|name| name.starts_with(NAMESPACE_PREFIX)) || !memory.exists() {
+        // Each cloud has a route for its pool at least, which bears our mark.
+        let others = self.kernel.layer3(|_| false).await.map_err(&failed)?;
+        if !others.routes.is_empty() || !memory.exists() {
             return Ok(());
         }
         self.namespace

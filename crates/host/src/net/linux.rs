@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
-use super::gateway::{Gateway, Host, NAMESPACE_PREFIX};
+use super::gateway::{Gateway, Host};
 use super::namespace::Namespace;
 use super::router::{Inside, Router};
 use super::vpc::{self, NUMBER_MASK, digits, tap_name};
@@ -21,11 +21,14 @@ use super::{
     GroupPlan, InterfacePlan, NetError, NetPlan, Network, ServiceSockets, VpcPlan, io_failed, services, tap,
 };
 
+/// Names of network namespaces of every cloud begin so.
+const NAMESPACE_PREFIX: &str = "cml-";
+
 /// Longest tag: it is part of names that people read.
 const TAG_LENGTH_MAX: usize = 16;
 
 /// What guests of the same host may send each other in one packet, as between EC2 instances.
-const JUMBO: u16 = 9001;
+pub(super) const JUMBO: u16 = 9001;
 
 #[derive(Clone, Debug)]
 pub struct NetOptions {
@@ -140,7 +143,7 @@ impl LinuxNetwork {
 }
 
 impl State {
-    async fn host(&mut self, namespace: &Namespace) -> Result<&Host, NetError> {
+    async fn host(&mut self, namespace: &Namespace) -> Result<&mut Host, NetError> {
         let host = match self.host.take() {
             Some(host) => host,
             None => Host::open(namespace.clone()).await?,
@@ -286,7 +289,7 @@ impl Network for LinuxNetwork {
         for name in self.namespaces()? {
             Router::remove(&name).await?;
         }
-        let host = match state.host.take() {
+        let mut host = match state.host.take() {
             Some(host) => host,
             None => Host::open(self.host_namespace.clone()).await?,
         };

@@ -1,9 +1,11 @@
 //! The network of the host: what shall be there, and the trait of what makes it so.
 
+mod fake;
 mod gateway;
 mod kernel;
 mod linux;
 mod namespace;
+mod nfnetlink;
 mod nft;
 mod render;
 mod router;
@@ -13,6 +15,7 @@ mod sysctl;
 mod tap;
 mod vpc;
 
+pub use fake::{FakeNetwork, FakeServices};
 pub use linux::{Diagnosis, LinuxNetwork, NetOptions};
 pub use namespace::Namespace;
 

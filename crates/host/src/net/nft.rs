@@ -1,40 +1,63 @@
 //! Loads packet filter text into a namespace.
 
 use std::io::{self, Write};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
-use super::NetError;
 use super::namespace::Namespace;
+use super::{NetError, io_failed, nfnetlink};
 
 /// How much of nft's complaint is passed on: it repeats the line at fault, which may be a long set.
-const COMPLAINT_BYTES_MAX: usize = 2000;
+const COMPLAINT_LENGTH_MAX: usize = 2000;
 
-/// One transaction: all of the text holds from now on, or nothing has changed.
-pub(super) async fn load(namespace: &Namespace, text: String) -> Result<(), NetError> {
-    let output = namespace
-        .run(move || {
-            // A child gets the namespace of the thread that starts it.
-            let mut child = Command::new("nft")
-                .args(["-f", "-"])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .spawn()?;
-            if let Some(mut stdin) = child.stdin.take() {
-                // nft reads all before it says anything; where it ended early its own words matter more.
-                match stdin.write_all(text.as_bytes()) {
-                    Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
-                    _ => {}
-                }
-            }
-            child.wait_with_output()
-        })
-        .await
-        .map_err(|source| NetError::Io { what: "can't run nft (package nftables)".to_owned(), source })?;
-    if output.status.success() {
-        return Ok(());
+/// The text that is loaded into a namespace, as far as we know.
+#[derive(Default)]
+pub(super) struct Filter {
+    /// With the generation that loading it made: another one means that somebody touched the rules since.
+    loaded: Option<(String, u32)>,
+}
+
+impl Filter {
+    /// Makes the text hold, by one transaction: all of it from now on, or nothing has changed. Does nothing where it
+    /// holds already.
+    pub(super) async fn load(&mut self, namespace: &Namespace, text: String) -> Result<(), NetError> {
+        let failed = io_failed("can't run nft (package nftables)");
+        if let Some((_, generation)) = self.loaded.take().filter(|(loaded, _)| *loaded == text)
+            && namespace.run(nfnetlink::generation).await.map_err(&failed)? == generation
+        {
+            self.loaded = Some((text, generation));
+            return Ok(());
+        }
+        let (text, output, generation) = namespace
+            .run(move || {
+                let output = run_nft(&text)?;
+                Ok((text, output, nfnetlink::generation()?))
+            })
+            .await
+            .map_err(&failed)?;
+        if output.status.success() {
+            self.loaded = Some((text, generation));
+            return Ok(());
+        }
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        let complaint: String = complaint.chars().take(COMPLAINT_LENGTH_MAX).collect();
+        Err(NetError::Failed(format!("nft refused the packet filter: {}", complaint.trim())))
     }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let complaint: String = complaint.chars().take(COMPLAINT_BYTES_MAX).collect();
-    Err(NetError::Failed(format!("nft refused the packet filter: {}", complaint.trim())))
+}
+
+/// A child gets the namespace of the thread that starts it.
+fn run_nft(text: &str) -> io::Result<Output> {
+    let mut child = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // nft reads all before it says anything; where it ended early its own words matter more.
+        match stdin.write_all(text.as_bytes()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+            _ => {}
+        }
+    }
+    child.wait_with_output()
 }

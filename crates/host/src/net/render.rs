@@ -72,7 +72,7 @@ pub(super) fn host(host: Host) -> String {
 		type filter hook forward priority mangle; policy accept;
 		iifname \"{links}\" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
 	}}
-	chain masquerade {{
+	chain outward {{
 		type nat hook postrouting priority srcnat; policy accept;
 		{outward} ip saddr {pool} ip daddr != {pool} masquerade
 		oifname \"{links}\" ip saddr @vpcs snat to {STRANGER}

@@ -1,14 +1,19 @@
 //! The router of one VPC on this host: a namespace, and what `vpc` and `render` say shall be in it.
 
 use model::Id;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::Ipv4Addr;
 
-use super::kernel::{Kernel, LOOPBACK, Link};
+use super::kernel::{Kernel, LOOPBACK, Layer3, Link, Route};
 use super::namespace::Namespace;
+use super::nfnetlink::{self, Flow};
+use super::nft::Filter;
 use super::vpc::{self, GATEWAY, ROUTER_MAC, Vpc};
-use super::{GroupPlan, InterfacePlan, NetError, VpcPlan, io_failed, nft, render, sysctl, tap};
+use super::{GroupPlan, InterfacePlan, NetError, VpcPlan, io_failed, render, sysctl, tap};
+
+/// Public addresses by the private ones that they stand for.
+type Translation = BTreeMap<Ipv4Addr, Ipv4Addr>;
 
 /// Of the whole namespace. Reverse path filtering is off but where a tap asks for it: sources are checked by the
 /// packet filter, and what comes through the gateway has no route back in the table that the filter would ask.
@@ -31,8 +36,9 @@ const NAMESPACE_SETTINGS: [(&str, &str); 11] = [
 pub(super) struct Router {
     pub namespace: Namespace,
     kernel: Kernel,
-    /// The text that is loaded, as far as we know.
-    filter: Option<String>,
+    filter: Filter,
+    /// How the gateway translates, where we know: private addresses to public ones.
+    translation: Option<Translation>,
 }
 
 /// Who is inside a VPC, for those who ask from its services.
@@ -54,7 +60,7 @@ impl Router {
         };
         namespace.run(|| sysctl::write(NAMESPACE_SETTINGS)).await.map_err(&failed)?;
         let kernel = Kernel::open(&namespace).await.map_err(&failed)?;
-        Ok(Router { namespace, kernel, filter: None })
+        Ok(Router { namespace, kernel, filter: Filter::default(), translation: None })
     }
 
     /// Makes the namespace what the plan says. The pair to the host is made by the host's side before.
@@ -73,16 +79,13 @@ impl Router {
         let taps: BTreeMap<String, u32> = taps.map(|(name, link)| (name.clone(), link.index)).collect();
         let vpc = Vpc::new(plan, interfaces, &taps)?;
 
-        let text = render::vpc(&vpc, groups);
-        if self.filter.as_ref() != Some(&text) {
-            nft::load(&self.namespace, text.clone()).await?;
-            self.filter = Some(text);
-        }
-        self.taps(&vpc, &taps).await.map_err(&failed)?;
-        let gateway = self.links_up(&vpc, mtu).await.map_err(&failed)?;
+        self.filter.load(&self.namespace, render::vpc(&vpc, groups)).await?;
         let have = self.kernel.layer3(|_| true).await.map_err(&failed)?;
-        let want = vpc.layer3(gateway);
-        self.kernel.reconcile(&want, &have).await.map_err(&failed)?;
+        self.unplug(&vpc, &taps).await.map_err(&failed)?;
+        self.forget_flows(&vpc, &have).await.map_err(&failed)?;
+        self.plug(&vpc, &taps).await.map_err(&failed)?;
+        let gateway = self.links_up(&vpc, mtu).await.map_err(&failed)?;
+        self.kernel.reconcile(&vpc.layer3(gateway), &have).await.map_err(&failed)?;
 
         Ok(Inside {
             namespace: self.namespace.clone(),
@@ -96,14 +99,18 @@ impl Router {
         })
     }
 
-    /// Makes the taps that are missing and deletes those that nobody wants.
-    async fn taps(&self, vpc: &Vpc<'_>, have: &BTreeMap<String, u32>) -> io::Result<()> {
-        for (name, index) in have {
-            if !vpc.nics.iter().any(|nic| nic.tap == *name) {
-                self.kernel.delete_link(*index).await?;
-            }
+    /// Deletes the taps that nobody wants.
+    async fn unplug(&self, vpc: &Vpc<'_>, taps: &BTreeMap<String, u32>) -> io::Result<()> {
+        let wanted: BTreeSet<&str> = vpc.nics.iter().map(|nic| nic.tap.as_str()).collect();
+        for (_, index) in taps.iter().filter(|(name, _)| !wanted.contains(name.as_str())) {
+            self.kernel.delete_link(*index).await?;
         }
-        let missing = vpc.nics.iter().filter(|nic| !have.contains_key(&nic.tap));
+        Ok(())
+    }
+
+    /// Makes the taps that are missing.
+    async fn plug(&self, vpc: &Vpc<'_>, taps: &BTreeMap<String, u32>) -> io::Result<()> {
+        let missing = vpc.nics.iter().filter(|nic| !taps.contains_key(&nic.tap));
         let missing: Vec<(String, u32)> = missing.map(|nic| (nic.tap.clone(), nic.number)).collect();
         if missing.is_empty() {
             return Ok(());
@@ -111,6 +118,31 @@ impl Router {
         self.namespace
             .run(move || missing.iter().try_for_each(|(name, number)| tap::create(name, *number)))
             .await
+    }
+
+    /// Ends the flows of addresses that are an interface's no more, before another gets them.
+    async fn forget_flows(&mut self, vpc: &Vpc<'_>, have: &Layer3) -> io::Result<()> {
+        let owners: BTreeMap<Ipv4Addr, u32> =
+            vpc.nics.iter().map(|nic| (nic.plan.private_ip, nic.number)).collect();
+        let departed: BTreeSet<Ipv4Addr> = have
+            .routes
+            .iter()
+            .filter_map(|((_, net), route)| match route {
+                Route::Link(link) if owners.get(&net.addr()) != Some(link) => Some(net.addr()),
+                _ => None,
+            })
+            .collect();
+        let translation: Translation =
+            vpc.nics.iter().filter_map(|nic| Some((nic.plan.private_ip, vpc.public_ip(nic)?))).collect();
+        if departed.is_empty() && self.translation.as_ref() == Some(&translation) {
+            return Ok(());
+        }
+        let now = translation.clone();
+        self.namespace
+            .run(move || nfnetlink::forget_flows(|flow| is_stale(flow, &departed, &translation)))
+            .await?;
+        self.translation = Some(now);
+        Ok(())
     }
 
     /// Sets up what is not, and returns the index of the gateway's link where there is one.
@@ -165,4 +197,13 @@ impl Router {
         }
         Namespace::remove(name).map_err(&failed)
     }
+}
+
+/// Whether a flow is one of an address that left, or is translated as the gateway does no more.
+fn is_stale(flow: Flow, departed: &BTreeSet<Ipv4Addr>, translation: &Translation) -> bool {
+    let Flow { original, reply } = flow;
+    let translates = |private: Ipv4Addr, public: Ipv4Addr| translation.get(&private) == Some(&public);
+    [original.0, original.1, reply.0, reply.1].iter().any(|address| departed.contains(address))
+        || (original.1 != reply.0 && !translates(reply.0, original.1))
+        || (original.0 != reply.1 && !translates(original.0, reply.1))
 }

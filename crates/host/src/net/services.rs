@@ -13,11 +13,26 @@ const DNS_PORT: u16 = 53;
 
 /// Opens them in the calling thread's namespace.
 pub(super) fn open(resolvers: &[Ipv4Addr]) -> io::Result<ServiceSockets> {
-    let metadata = listen(METADATA, METADATA_PORT)?;
+    let sockets = ServiceSockets {
+        metadata: TcpListener::bind((METADATA, METADATA_PORT))?,
+        dhcp: UdpSocket::bind((Ipv4Addr::UNSPECIFIED, DHCP_PORT))?,
+        dns_udp: resolvers.iter().map(|to| UdpSocket::bind((*to, DNS_PORT))).collect::<io::Result<_>>()?,
+        dns_tcp: resolvers.iter().map(|to| TcpListener::bind((*to, DNS_PORT))).collect::<io::Result<_>>()?,
+    };
+    prepare(&sockets)?;
+    Ok(sockets)
+}
 
-    let dhcp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, DHCP_PORT))?;
+/// What the services expect of their sockets.
+pub(super) fn prepare(sockets: &ServiceSockets) -> io::Result<()> {
+    let ServiceSockets { metadata, dhcp, dns_udp, dns_tcp } = sockets;
+    for listener in dns_tcp.iter().chain([metadata]) {
+        listener.set_nonblocking(true)?;
+    }
+    for socket in dns_udp.iter().chain([dhcp]) {
+        socket.set_nonblocking(true)?;
+    }
     dhcp.set_broadcast(true)?;
-    dhcp.set_nonblocking(true)?;
     let on: libc::c_int = 1;
     // SAFETY: the option takes a pointer to an int and its size; it lives through the call.
     let result = unsafe {
@@ -29,26 +44,7 @@ pub(super) fn open(resolvers: &[Ipv4Addr]) -> io::Result<ServiceSockets> {
             size_of_val(&on) as libc::socklen_t,
         )
     };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-
-    let mut dns_udp = Vec::with_capacity(resolvers.len());
-    let mut dns_tcp = Vec::with_capacity(resolvers.len());
-    for address in resolvers {
-        let socket = UdpSocket::bind((*address, DNS_PORT))?;
-        socket.set_nonblocking(true)?;
-        dns_udp.push(socket);
-        dns_tcp.push(listen(*address, DNS_PORT)?);
-    }
-    Ok(ServiceSockets { metadata, dhcp, dns_udp, dns_tcp })
-}
-
-/// As `TcpListener::bind`, which sets what lets us listen again at once after a restart.
-fn listen(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
-    let listener = TcpListener::bind((address, port))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// The mark of the packet that opened the connection (`tcp_fwmark_accept`).

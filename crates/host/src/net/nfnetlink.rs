@@ -1,0 +1,177 @@
+//! The two things that we ask netfilter itself: whether anybody touched the rules, and to forget flows.
+//!
+//! Both are a few bytes of netlink (`linux/netfilter/nfnetlink*.h`); numbers of messages and attributes are the
+//! kernel's. What the kernel sends is trusted to be well formed, yet never indexed without a look.
+//!
+//! A flow that is tracked passes the groups without being asked again. So when an address leaves an interface its
+//! flows must go first, else the next owner of the address would inherit them.
+
+use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use std::io;
+use std::net::Ipv4Addr;
+
+const NFTABLES: u16 = 10 << 8;
+const NEW_GENERATION: u16 = NFTABLES | 15;
+const GET_GENERATION: u16 = NFTABLES | 16;
+const GENERATION_ID: u16 = 1;
+
+const CONNTRACK: u16 = 1 << 8;
+const CONNTRACK_NEW: u16 = CONNTRACK;
+const CONNTRACK_GET: u16 = CONNTRACK | 1;
+const CONNTRACK_DELETE: u16 = CONNTRACK | 2;
+const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const TUPLE_IP: u16 = 1;
+const IP_V4_SOURCE: u16 = 1;
+const IP_V4_DESTINATION: u16 = 2;
+const CONNTRACK_ID: u16 = 12;
+
+const ERROR: u16 = libc::NLMSG_ERROR as u16;
+const DONE: u16 = libc::NLMSG_DONE as u16;
+const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
+const ACKNOWLEDGE: u16 = libc::NLM_F_ACK as u16;
+const DUMP: u16 = libc::NLM_F_DUMP as u16;
+
+/// Bytes of a message's own header and of netfilter's after it.
+const HEADER: usize = 16;
+const HEADERS: usize = HEADER + 4;
+/// The two flags in an attribute's type.
+const TYPE_MASK: u16 = 0x3fff;
+
+/// Source and destination.
+pub(super) type Ends = (Ipv4Addr, Ipv4Addr);
+
+/// A tracked flow: what its first packet bore, and what a reply bears, which differs where addresses are translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Flow {
+    pub original: Ends,
+    pub reply: Ends,
+}
+
+/// Changes with every transaction on the packet filter of the calling thread's namespace.
+pub(super) fn generation() -> io::Result<u32> {
+    let mut generation = None;
+    exchange(&open()?, GET_GENERATION, ACKNOWLEDGE, &[], |kind, payload| {
+        if kind == NEW_GENERATION {
+            let id = attributes(payload).find(|(kind, _)| *kind == GENERATION_ID);
+            generation = id.and_then(|(_, value)| Some(u32::from_be_bytes(value.try_into().ok()?)));
+        }
+    })?;
+    generation.ok_or_else(|| io::Error::other("netfilter told no generation"))
+}
+
+/// Ends the tracking of the IPv4 flows that are picked, in the calling thread's namespace.
+pub(super) fn forget_flows(mut stale: impl FnMut(Flow) -> bool) -> io::Result<()> {
+    let socket = open()?;
+    let mut deletions = Vec::new();
+    exchange(&socket, CONNTRACK_GET, DUMP, &[], |kind, payload| {
+        if kind == CONNTRACK_NEW && flow_of(payload).is_some_and(&mut stale) {
+            deletions.push(name_of_flow(payload));
+        }
+    })?;
+    for name in deletions {
+        match exchange(&socket, CONNTRACK_DELETE, ACKNOWLEDGE, &name, |_, _| {}) {
+            // It ended by itself meanwhile.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+fn open() -> io::Result<Socket> {
+    Socket::new(NETLINK_NETFILTER)
+}
+
+/// Sends a request and hands each message of the answer over: its type and its attributes.
+fn exchange(
+    socket: &Socket,
+    kind: u16,
+    flags: u16,
+    payload: &[u8],
+    mut answer: impl FnMut(u16, &[u8]),
+) -> io::Result<()> {
+    let length = (HEADERS + payload.len()) as u32;
+    let mut request = Vec::with_capacity(HEADERS + payload.len());
+    request.extend(length.to_ne_bytes());
+    request.extend(kind.to_ne_bytes());
+    request.extend((REQUEST | flags).to_ne_bytes());
+    request.extend([0; 8]); // sequence number and sender: one request at a time needs neither
+    request.extend([libc::AF_INET as u8, 0, 0, 0]);
+    request.extend(payload);
+    socket.send_to(&request, &SocketAddr::new(0, 0), 0)?;
+    loop {
+        let (datagram, _) = socket.recv_from_full()?;
+        let mut rest = &datagram[..];
+        while let Some(length) = u32_at(rest, 0) {
+            let length = length as usize;
+            let Some(message) = rest.get(..length).filter(|message| message.len() >= HEADER) else { break };
+            match u16::from_ne_bytes([message[4], message[5]]) {
+                DONE => return Ok(()),
+                ERROR => {
+                    return match u32_at(message, HEADER).unwrap_or(0) as i32 {
+                        0 => Ok(()),
+                        number => Err(io::Error::from_raw_os_error(-number)),
+                    };
+                }
+                kind => answer(kind, message.get(HEADERS..).unwrap_or(&[])),
+            }
+            rest = rest.get(aligned(length)..).unwrap_or(&[]);
+        }
+    }
+}
+
+fn flow_of(payload: &[u8]) -> Option<Flow> {
+    Some(Flow { original: ends(payload, TUPLE_ORIGINAL)?, reply: ends(payload, TUPLE_REPLY)? })
+}
+
+fn ends(payload: &[u8], tuple: u16) -> Option<Ends> {
+    let ip = attribute(attribute(payload, tuple)?, TUPLE_IP)?;
+    let address = |kind| Some(Ipv4Addr::from(<[u8; 4]>::try_from(attribute(ip, kind)?).ok()?));
+    Some((address(IP_V4_SOURCE)?, address(IP_V4_DESTINATION)?))
+}
+
+/// What names one flow and no later one with the same ends: its tuple and its number.
+fn name_of_flow(payload: &[u8]) -> Vec<u8> {
+    let mut name = Vec::new();
+    for wanted in [TUPLE_ORIGINAL, CONNTRACK_ID] {
+        for (start, end, kind, _) in raw_attributes(payload) {
+            if kind == wanted {
+                name.extend(&payload[start..end]);
+                name.resize(aligned(name.len()), 0);
+            }
+        }
+    }
+    name
+}
+
+fn attribute(payload: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(payload).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
+}
+
+fn attributes(payload: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    raw_attributes(payload).map(|(_, _, kind, value)| (kind, value))
+}
+
+/// Start, end, type and value of each attribute.
+fn raw_attributes(payload: &[u8]) -> impl Iterator<Item = (usize, usize, u16, &[u8])> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let header = payload.get(start..start + 4)?;
+        let length = u16::from_ne_bytes([header[0], header[1]]) as usize;
+        let kind = u16::from_ne_bytes([header[2], header[3]]) & TYPE_MASK;
+        let value = payload.get(start + 4..start + length)?;
+        let item = (start, start + length, kind, value);
+        start += aligned(length);
+        Some(item)
+    })
+}
+
+fn u32_at(bytes: &[u8], start: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.get(start..start + 4)?.try_into().ok()?))
+}
+
+/// Messages and attributes begin at multiples of four.
+fn aligned(length: usize) -> usize {
+    length.next_multiple_of(4)
+}

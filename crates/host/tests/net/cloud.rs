@@ -1,0 +1,366 @@
+//! A cloud's network on a host of its own: namespaces stand for the host, for a machine outside and for guests, so
+//! that real packets flow and the machine that runs the test is left alone.
+//!
+//! ```text
+//!  outside ── wan ── host ══ LinuxNetwork ══ tap ── relay ── tap in the guest's namespace
+//!  203.0.113.2    203.0.113.1
+//! ```
+
+use host::net::{
+    GroupPlan, InterfacePlan, LinuxNetwork, Namespace, NetOptions, NetPlan, Network, PeerPlan, ProtocolPlan,
+    RulePlan, VpcPlan,
+};
+use ipnet::Ipv4Net;
+use model::{Id, Kind};
+use std::collections::BTreeSet;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// Long against a packet's way here, short against a test's patience.
+pub const SILENCE: Duration = Duration::from_millis(400);
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+pub const HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+
+pub struct Cloud {
+    pub network: LinuxNetwork,
+    pub plan: NetPlan,
+    pub options: NetOptions,
+    pub host: Machine,
+    pub outside: Machine,
+    _state: tempfile::TempDir,
+}
+
+/// Whether these tests can run here; says why where they can't.
+pub fn possible() -> bool {
+    let missing = if !rustix::process::geteuid().is_root() {
+        "root"
+    } else if Command::new("nft").arg("--version").output().is_err() {
+        "nft (package nftables)"
+    } else if Command::new("ip").arg("-V").output().is_err() {
+        "ip (package iproute2)"
+    } else if !std::path::Path::new("/dev/net/tun").exists() {
+        "/dev/net/tun"
+    } else {
+        return true;
+    };
+    eprintln!("skipped: a test with real packets needs {missing}");
+    false
+}
+
+/// An id whose last digits are the number.
+pub fn id(kind: Kind, number: u64) -> Id {
+    Id::parse(kind, &format!("{}-{number:017x}", kind.prefix())).unwrap()
+}
+
+impl Cloud {
+    pub async fn start() -> Cloud {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let tag = format!("t{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let state = tempfile::tempdir().unwrap();
+        let host = Machine::new(&format!("{tag}-host")).await;
+        let outside = Machine::new(&format!("{tag}-outside")).await;
+        let peer = outside.name.clone();
+        host.ip(&["link", "add", "wan", "type", "veth", "peer", "name", "wan", "netns", &peer]).await;
+        for (machine, address) in [(&host, HOST), (&outside, OUTSIDE)] {
+            machine.ip(&["address", "add", &format!("{address}/24"), "dev", "wan"]).await;
+            machine.ip(&["link", "set", "wan", "up"]).await;
+        }
+        let mut options = NetOptions::new(tag, "198.18.7.0/24".parse().unwrap(), state.path());
+        options.host_namespace = Some(format!("/run/netns/{}", host.name).into());
+        let network = LinuxNetwork::new(options.clone()).unwrap();
+        Cloud { network, plan: NetPlan::default(), options, host, outside, _state: state }
+    }
+
+    /// A VPC with an internet gateway, one subnet that is all of it, and a group that allows what it sends.
+    pub fn add_vpc(&mut self, number: u64, cidr: &str) -> Id {
+        let vpc_id = id(Kind::Vpc, number);
+        let cidr: Ipv4Net = cidr.parse().unwrap();
+        self.plan.vpcs.push(VpcPlan {
+            vpc_id: vpc_id.clone(),
+            cidrs: vec![cidr],
+            subnets: vec![cidr],
+            internet_gateway: true,
+        });
+        vpc_id
+    }
+
+    /// A group that lets everything out and, in, what the rules say.
+    pub fn add_group(&mut self, number: u64, vpc_id: &Id, ingress: Vec<RulePlan>) -> Id {
+        let group_id = id(Kind::SecurityGroup, number);
+        self.plan.groups.push(GroupPlan {
+            group_id: group_id.clone(),
+            vpc_id: vpc_id.clone(),
+            ingress,
+            egress: vec![any_from("0.0.0.0/0")],
+            members: BTreeSet::new(),
+        });
+        group_id
+    }
+
+    pub fn add_interface(&mut self, number: u64, vpc_id: &Id, address: &str, groups: &[&Id]) -> Id {
+        let interface_id = id(Kind::NetworkInterface, number);
+        let private_ip: Ipv4Addr = address.parse().unwrap();
+        let mut mac = [0x02, 0, 0, 0, 0, 0];
+        mac[4..].copy_from_slice(&(number as u16).to_be_bytes());
+        self.plan.interfaces.push(InterfacePlan {
+            interface_id: interface_id.clone(),
+            vpc_id: vpc_id.clone(),
+            mac,
+            private_ip,
+            public_ip: None,
+            groups: groups.iter().map(|id| (*id).clone()).collect(),
+            source_dest_check: true,
+        });
+        for group in self.plan.groups.iter_mut().filter(|group| groups.contains(&&group.group_id)) {
+            group.members.insert(private_ip);
+        }
+        interface_id
+    }
+
+    pub fn interface(&mut self, interface_id: &Id) -> &mut InterfacePlan {
+        self.plan.interfaces.iter_mut().find(|nic| nic.interface_id == *interface_id).unwrap()
+    }
+
+    pub fn group(&mut self, group_id: &Id) -> &mut GroupPlan {
+        self.plan.groups.iter_mut().find(|group| group.group_id == *group_id).unwrap()
+    }
+
+    pub async fn apply(&self) {
+        self.network.apply(self.plan.clone()).await.unwrap();
+    }
+
+    /// Plugs a guest into an interface that is applied.
+    pub async fn guest(&self, interface_id: &Id) -> Guest {
+        let nic = self.plan.interfaces.iter().find(|nic| nic.interface_id == *interface_id).unwrap();
+        let vpc = self.plan.vpcs.iter().find(|vpc| vpc.vpc_id == nic.vpc_id).unwrap();
+        let tap = self.network.open_tap(interface_id).await.unwrap();
+        Guest::start(&format!("{}-{}", self.options.tag, &interface_id[18..]), tap, nic, vpc).await
+    }
+
+    /// The links of a VPC's namespace, by index.
+    pub async fn links(&self, vpc_id: &Id) -> String {
+        let name = format!("cml-{}-{}", self.options.tag, &vpc_id[4..]);
+        self.host.ip(&["-n", &name, "-o", "link", "show"]).await
+    }
+
+    /// All that a driver may change of the host.
+    pub async fn host_state(&self) -> [String; 5] {
+        [
+            self.host.ip(&["-o", "link", "show"]).await,
+            self.host.ip(&["route", "show", "table", "all"]).await,
+            self.host.ip(&["rule", "show"]).await,
+            self.host.command("nft", &["list", "ruleset"]).await,
+            self.host.run(|| std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward")).await.unwrap(),
+        ]
+    }
+
+    /// Namespaces that the driver has on this machine.
+    pub fn namespaces(&self) -> Vec<String> {
+        let ours = format!("cml-{}-", self.options.tag);
+        let mut names = Namespace::names().unwrap();
+        names.retain(|name| name.starts_with(&ours));
+        names
+    }
+}
+
+/// What a failed test leaves behind goes too.
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        for name in self.namespaces() {
+            let _ = Namespace::remove(&name);
+        }
+    }
+}
+
+/// A namespace that stands for a machine.
+pub struct Machine {
+    pub name: String,
+    pub namespace: Namespace,
+}
+
+impl Machine {
+    pub async fn new(name: &str) -> Machine {
+        let namespace = Namespace::create(name).await.unwrap();
+        let machine = Machine { name: name.to_owned(), namespace };
+        machine.ip(&["link", "set", "lo", "up"]).await;
+        machine
+    }
+
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        self.namespace.run(work).await
+    }
+
+    pub async fn ip(&self, arguments: &[&str]) -> String {
+        self.command("ip", arguments).await
+    }
+
+    pub async fn command(&self, program: &str, arguments: &[&str]) -> String {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        let output = self.run(move || command.output()).await.unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub async fn listen(&self, port: u16) -> TcpListener {
+        self.run(move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))).await.unwrap()
+    }
+
+    pub async fn connect(&self, to: impl Into<IpAddr>, port: u16, wait: Duration) -> io::Result<TcpStream> {
+        let to = SocketAddr::new(to.into(), port);
+        self.run(move || TcpStream::connect_timeout(&to, wait)).await
+    }
+
+    pub async fn reaches(&self, to: Ipv4Addr, port: u16) -> bool {
+        self.connect(to, port, PATIENCE).await.is_ok()
+    }
+
+    /// Whether nothing at all comes back, as from EC2: a refusal would be an answer.
+    pub async fn is_ignored(&self, to: Ipv4Addr, port: u16) -> bool {
+        matches!(self.connect(to, port, SILENCE).await, Err(error) if error.kind() == io::ErrorKind::TimedOut)
+    }
+
+    pub async fn udp(&self, port: u16) -> UdpSocket {
+        let socket = self.run(move || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))).await.unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    }
+
+    /// Sends one echo request; whether its reply came.
+    pub async fn ping(&self, to: Ipv4Addr, wait: Duration) -> bool {
+        self.run(move || {
+            use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, ipproto, sockopt};
+            let socket = rustix::net::socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::ICMP))?;
+            sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(wait))?;
+            // Type 8, code 0, checksum, identifier and sequence number.
+            let request = [8, 0, 0xe7, 0xfe, 0x10, 0x01, 0, 0];
+            rustix::net::sendto(&socket, &request, SendFlags::empty(), &SocketAddr::new(to.into(), 0))?;
+            let mut packet = [0u8; 1500];
+            loop {
+                match rustix::net::recv(&socket, &mut packet, RecvFlags::empty()) {
+                    Ok((length, _)) => {
+                        let reply = &packet[20..length];
+                        if reply[0] == 0 && reply[4..6] == [0x10, 0x01] {
+                            return Ok(true);
+                        }
+                    }
+                    Err(rustix::io::Errno::AGAIN) => return Ok(false),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        })
+        .await
+        .unwrap()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = Namespace::remove(&self.name);
+    }
+}
+
+/// A machine whose only card is on the other side of a tap of the cloud, as a virtual machine's is.
+pub struct Guest {
+    pub machine: Machine,
+    pub address: Ipv4Addr,
+    /// Ends the relay when dropped.
+    _plug: OwnedFd,
+}
+
+impl std::ops::Deref for Guest {
+    type Target = Machine;
+    fn deref(&self) -> &Machine {
+        &self.machine
+    }
+}
+
+impl Guest {
+    async fn start(name: &str, tap: OwnedFd, nic: &InterfacePlan, vpc: &VpcPlan) -> Guest {
+        let machine = Machine::new(name).await;
+        let card = machine.run(open_card).await.unwrap();
+        let subnet = vpc.subnets.iter().find(|subnet| subnet.contains(&nic.private_ip)).unwrap();
+        let gateway = subnet.hosts().next().unwrap();
+        let mac = nic.mac.map(|octet| format!("{octet:02x}")).join(":");
+        machine.ip(&["link", "set", "eth0", "address", &mac, "mtu", "9001", "up"]).await;
+        let address = format!("{}/{}", nic.private_ip, subnet.prefix_len());
+        machine.ip(&["address", "add", &address, "dev", "eth0"]).await;
+        machine.ip(&["route", "add", "default", "via", &gateway.to_string()]).await;
+        let (plug, socket) = rustix::pipe::pipe().unwrap();
+        std::thread::spawn(move || relay(tap, card, plug));
+        Guest { machine, address: nic.private_ip, _plug: socket }
+    }
+}
+
+/// The guest's side: a tap with the same header as the cloud's, so that what the one puts out the other takes in.
+fn open_card() -> io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = rustix::fs::open("/dev/net/tun", flags, Mode::empty())?;
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"eth0") {
+        *to = *from as libc::c_char;
+    }
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    match unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&file), libc::TUNSETIFF, &request) } {
+        0 => Ok(file),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Carries frames both ways until the plug is pulled.
+fn relay(tap: OwnedFd, card: OwnedFd, plug: OwnedFd) {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let (mut tap, mut card) = (std::fs::File::from(tap), std::fs::File::from(card));
+    let mut frame = vec![0u8; 65_600];
+    loop {
+        let mut ready = [
+            PollFd::from_borrowed_fd(plug.as_fd(), PollFlags::empty()),
+            PollFd::from_borrowed_fd(tap.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(card.as_fd(), PollFlags::IN),
+        ];
+        if poll(&mut ready, None).is_err() || !ready[0].revents().is_empty() {
+            return;
+        }
+        let ends = [ready[1].revents(), ready[2].revents()];
+        if ends.iter().any(|events| events.intersects(PollFlags::ERR | PollFlags::HUP)) {
+            return;
+        }
+        // A full queue drops frames, as a card's does.
+        while let Ok(length) = tap.read(&mut frame) {
+            let _ = card.write(&frame[..length]);
+        }
+        while let Ok(length) = card.read(&mut frame) {
+            let _ = tap.write(&frame[..length]);
+        }
+    }
+}
+
+pub fn any_from(cidr: &str) -> RulePlan {
+    RulePlan { protocol: ProtocolPlan::All, peer: PeerPlan::Cidr(cidr.parse().unwrap()) }
+}
+
+pub fn tcp_from(cidr: &str, port: u16) -> RulePlan {
+    let protocol = ProtocolPlan::Tcp { from: port, to: port };
+    RulePlan { protocol, peer: PeerPlan::Cidr(cidr.parse().unwrap()) }
+}
+
+pub fn udp_from(cidr: &str, port: u16) -> RulePlan {
+    let protocol = ProtocolPlan::Udp { from: port, to: port };
+    RulePlan { protocol, peer: PeerPlan::Cidr(cidr.parse().unwrap()) }
+}
+
+pub fn ping_from(cidr: &str) -> RulePlan {
+    let protocol = ProtocolPlan::Icmp { kind: Some(8), code: None };
+    RulePlan { protocol, peer: PeerPlan::Cidr(cidr.parse().unwrap()) }
+}

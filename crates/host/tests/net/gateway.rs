@@ -1,0 +1,112 @@
+//! The internet gateway: one-to-one translation, the way out, and who has none.
+
+use crate::cloud::{Cloud, HOST, OUTSIDE, PATIENCE, any_from, possible, tcp_from};
+use std::net::Ipv4Addr;
+
+const PUBLIC: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 5);
+const PUBLIC_TOO: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 6);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_public_address_is_reached_from_the_host_and_from_outside() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    cloud.outside.ip(&["route", "add", "198.18.7.0/24", "via", &HOST.to_string()]).await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let ssh = cloud.add_group(1, &vpc, vec![tcp_from("203.0.113.0/24", 22)]);
+    let nic = cloud.add_interface(1, &vpc, "10.0.0.5", &[&ssh]);
+    cloud.interface(&nic).public_ip = Some(PUBLIC);
+    cloud.apply().await;
+    let guest = cloud.guest(&nic).await;
+    let (ssh, _other) = (guest.listen(22).await, guest.listen(23).await);
+    for (machine, address) in [(&cloud.host, HOST), (&cloud.outside, OUTSIDE)] {
+        let _connection = machine.connect(PUBLIC, 22, PATIENCE).await.unwrap();
+        let (_stream, from) = ssh.accept().unwrap();
+        assert_eq!(from.ip(), address, "the guest sees the true client");
+        assert!(machine.is_ignored(PUBLIC, 23).await);
+    }
+    assert!(
+        cloud.host.connect(PUBLIC_TOO, 22, PATIENCE).await.is_err(),
+        "an address in the pool that nobody has"
+    );
+
+    cloud.interface(&nic).public_ip = None;
+    cloud.apply().await;
+    assert!(cloud.host.connect(PUBLIC, 22, PATIENCE).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_out_needs_a_public_address_and_a_gateway() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let group = cloud.add_group(1, &vpc, vec![]);
+    let with = cloud.add_interface(1, &vpc, "10.0.0.5", &[&group]);
+    let without = cloud.add_interface(2, &vpc, "10.0.0.6", &[&group]);
+    cloud.interface(&with).public_ip = Some(PUBLIC);
+    cloud.apply().await;
+    let (with, without) = (cloud.guest(&with).await, cloud.guest(&without).await);
+    let (outside, _on_host) = (cloud.outside.listen(80).await, cloud.host.listen(80).await);
+    // Nobody outside has a route to the pool: the guest appears as the host.
+    assert!(with.reaches(OUTSIDE, 80).await);
+    let (_stream, from) = outside.accept().unwrap();
+    assert_eq!(from.ip(), HOST);
+    assert!(with.reaches(HOST, 80).await, "the host is an outside address as any");
+    assert!(with.ping(OUTSIDE, PATIENCE).await);
+    assert!(without.is_ignored(OUTSIDE, 80).await);
+
+    cloud.plan.vpcs[0].internet_gateway = false;
+    cloud.apply().await;
+    assert!(with.is_ignored(OUTSIDE, 80).await);
+    cloud.plan.vpcs[0].internet_gateway = true;
+    cloud.apply().await;
+    assert!(with.reaches(OUTSIDE, 80).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_reaches_anothers_public_address_as_a_public_address() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let far = cloud.add_vpc(2, "10.0.0.0/16");
+    let client = cloud.add_group(1, &vpc, vec![]);
+    let server = cloud.add_group(2, &vpc, vec![tcp_from("198.18.7.5/32", 80)]);
+    let far_server = cloud.add_group(3, &far, vec![any_from("0.0.0.0/0")]);
+    let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&client]);
+    let b = cloud.add_interface(2, &vpc, "10.0.0.6", &[&server]);
+    let c = cloud.add_interface(3, &far, "10.0.0.6", &[&far_server]);
+    let far_public = Ipv4Addr::new(198, 18, 7, 7);
+    for (nic, public) in [(&a, PUBLIC), (&b, PUBLIC_TOO), (&c, far_public)] {
+        cloud.interface(nic).public_ip = Some(public);
+    }
+    cloud.apply().await;
+    let (a, b, c) = (cloud.guest(&a).await, cloud.guest(&b).await, cloud.guest(&c).await);
+    for (server, public) in [(&b, PUBLIC_TOO), (&c, far_public)] {
+        let listener = server.listen(80).await;
+        assert!(a.reaches(public, 80).await, "{public}");
+        let (_stream, from) = listener.accept().unwrap();
+        assert_eq!(from.ip(), PUBLIC, "groups see the public address, as in EC2");
+    }
+    assert!(a.is_ignored(b.address, 80).await, "the group allows the public address only");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_own_network_is_the_vpcs_still_gets_in() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "203.0.113.0/24");
+    let group = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
+    let nic = cloud.add_interface(1, &vpc, "203.0.113.5", &[&group]);
+    cloud.interface(&nic).public_ip = Some(PUBLIC);
+    cloud.apply().await;
+    let guest = cloud.guest(&nic).await;
+    let _listener = guest.listen(22).await;
+    assert!(cloud.host.reaches(PUBLIC, 22).await);
+}

@@ -1,0 +1,114 @@
+//! Security groups: what they let through, what they drop, and when a change of theirs holds.
+
+use crate::cloud::{Cloud, PATIENCE, SILENCE, any_from, ping_from, possible, tcp_from, udp_from};
+use host::net::{PeerPlan, ProtocolPlan, RulePlan};
+use std::io::{Read, Write};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_decide_between_guests() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let rules = vec![tcp_from("10.0.0.0/16", 80), udp_from("10.0.0.0/16", 5000), ping_from("0.0.0.0/0")];
+    let web = cloud.add_group(1, &vpc, rules);
+    let client = cloud.add_group(2, &vpc, vec![]);
+    let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&client]);
+    let b = cloud.add_interface(2, &vpc, "10.0.9.6", &[&web]);
+    cloud.apply().await;
+    let (a, b) = (cloud.guest(&a).await, cloud.guest(&b).await);
+
+    let _allowed = b.listen(80).await;
+    let _denied = b.listen(81).await;
+    assert!(a.reaches(b.address, 80).await);
+    assert!(a.is_ignored(b.address, 81).await);
+
+    // Both datagrams take the same way: when the second is there the first would be.
+    let (denied, allowed, sender) = (b.udp(5001).await, b.udp(5000).await, a.udp(0).await);
+    sender.send_to(b"denied", (b.address, 5001)).unwrap();
+    sender.send_to(b"allowed", (b.address, 5000)).unwrap();
+    let mut data = [0; 16];
+    let (length, from) = allowed.recv_from(&mut data).unwrap();
+    assert_eq!((&data[..length], from.ip()), (&b"allowed"[..], a.address.into()));
+    denied.set_nonblocking(true).unwrap();
+    assert!(denied.recv_from(&mut data).is_err());
+
+    assert!(a.ping(b.address, PATIENCE).await);
+    assert!(!b.ping(a.address, SILENCE).await, "the client's group lets nothing in");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn egress_rules_decide_too() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
+    let shut = cloud.add_group(2, &vpc, vec![]);
+    cloud.group(&shut).egress = vec![tcp_from("10.0.0.6/32", 80)];
+    let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&shut]);
+    let b = cloud.add_interface(2, &vpc, "10.0.0.6", &[&open]);
+    let c = cloud.add_interface(3, &vpc, "10.0.0.7", &[&open]);
+    cloud.apply().await;
+    let (a, b, c) = (cloud.guest(&a).await, cloud.guest(&b).await, cloud.guest(&c).await);
+    let _listeners = (b.listen(80).await, b.listen(443).await, c.listen(80).await);
+    assert!(a.reaches(b.address, 80).await);
+    assert!(a.is_ignored(b.address, 443).await);
+    assert!(a.is_ignored(c.address, 80).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_as_peer_is_its_members() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let clients = cloud.add_group(1, &vpc, vec![]);
+    let strangers = cloud.add_group(2, &vpc, vec![]);
+    let peer = PeerPlan::Group(clients.clone());
+    let rule = RulePlan { protocol: ProtocolPlan::Tcp { from: 5430, to: 5439 }, peer };
+    let database = cloud.add_group(3, &vpc, vec![rule]);
+    let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&clients]);
+    let b = cloud.add_interface(2, &vpc, "10.0.0.6", &[&strangers]);
+    let c = cloud.add_interface(3, &vpc, "10.0.0.7", &[&database, &strangers]);
+    cloud.apply().await;
+    let (a, b, c) = (cloud.guest(&a).await, cloud.guest(&b).await, cloud.guest(&c).await);
+    let _listeners = (c.listen(5432).await, c.listen(80).await);
+    assert!(a.reaches(c.address, 5432).await);
+    assert!(a.is_ignored(c.address, 80).await);
+    assert!(b.is_ignored(c.address, 5432).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_holds_for_new_flows_at_once_and_tracked_flows_stay() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let web = cloud.add_group(1, &vpc, vec![tcp_from("10.0.0.0/16", 80)]);
+    let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&web]);
+    let b = cloud.add_interface(2, &vpc, "10.0.0.6", &[&web]);
+    cloud.apply().await;
+    let (a, b) = (cloud.guest(&a).await, cloud.guest(&b).await);
+    let (first, _second) = (b.listen(80).await, b.listen(81).await);
+    let mut tracked = a.connect(b.address, 80, PATIENCE).await.unwrap();
+    let (mut served, _) = first.accept().unwrap();
+    assert!(a.is_ignored(b.address, 81).await);
+
+    cloud.group(&web).ingress = vec![tcp_from("10.0.0.0/16", 81)];
+    cloud.apply().await;
+    assert!(a.reaches(b.address, 81).await);
+    assert!(a.is_ignored(b.address, 80).await);
+    tracked.set_read_timeout(Some(PATIENCE)).unwrap();
+    served.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut word = [0; 4];
+    tracked.write_all(b"ping").unwrap();
+    served.read_exact(&mut word).unwrap();
+    served.write_all(b"pong").unwrap();
+    tracked.read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"pong");
+}

@@ -1,0 +1,98 @@
+//! What a hostile guest can't do.
+
+use crate::cloud::{Cloud, HOST, SILENCE, any_from, possible};
+use crate::wire::{Card, Ends, ROUTER, is_arp_reply};
+use std::net::Ipv4Addr;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_router_answers_arp_for_what_there_is_and_for_nothing_else() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[]);
+    cloud.add_interface(2, &vpc, "10.0.0.6", &[]);
+    cloud.apply().await;
+    let card = Card::plug(&cloud, &a).await;
+    for there in [[10, 0, 0, 1], [10, 0, 0, 6], [169, 254, 169, 254]].map(Ipv4Addr::from) {
+        let request = card.arp_request(card.address, there);
+        let reply = card.ask(&request, |frame| is_arp_reply(frame, there));
+        assert_eq!(reply[22..28], ROUTER);
+    }
+    // Nobody; the guest itself, which looks for another with its address; outside.
+    for absent in [[10, 0, 0, 7], [10, 0, 0, 5], [198, 51, 100, 1]].map(Ipv4Addr::from) {
+        card.send(&card.arp_request(card.address, absent));
+    }
+    card.send(&card.arp_request(Ipv4Addr::new(10, 0, 0, 99), Ipv4Addr::new(10, 0, 0, 1)));
+    assert!(card.hears_nothing(|frame| frame[12..14] == [0x08, 0x06]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_packet_from_an_address_or_mac_not_its_own_is_dropped() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
+    let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&open]);
+    let b = cloud.add_interface(2, &vpc, "10.0.0.6", &[&open]);
+    let c = cloud.add_interface(3, &vpc, "10.0.0.7", &[&open]);
+    cloud.apply().await;
+    let (a, b) = (Card::plug(&cloud, &a).await, Card::plug(&cloud, &b).await);
+    let third = cloud.plan.interfaces.iter().find(|nic| nic.interface_id == c).unwrap();
+    let ends = |from| Ends { mac: ROUTER, from: (from, 1000), to: (b.address, 2000) };
+    a.send(&a.udp_frame(ends(third.private_ip), b"another's address"));
+    a.send(&a.udp_frame(ends(Ipv4Addr::new(8, 8, 8, 8)), b"an outsider's address"));
+    a.send(&a.udp_frame_from(third.mac, ends(a.address), b"another's MAC"));
+    a.send(&a.udp_frame_from(third.mac, ends(third.private_ip), b"all of another's"));
+    a.send(&a.udp_frame(ends(a.address), b"its own"));
+    let first = b.receive(|frame| frame[12..14] == [0x08, 0x00]);
+    assert!(first.ends_with(b"its own"), "{}", String::from_utf8_lossy(&first));
+    assert!(b.hears_nothing(|frame| frame[12..14] == [0x08, 0x00]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_addresses_in_two_vpcs_never_meet() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let mut guests = Vec::new();
+    for number in [1, 2] {
+        let vpc = cloud.add_vpc(number, "10.0.0.0/16");
+        let open = cloud.add_group(number, &vpc, vec![any_from("0.0.0.0/0")]);
+        let server = cloud.add_interface(number * 10, &vpc, "10.0.0.5", &[&open]);
+        let client = cloud.add_interface(number * 10 + 1, &vpc, &format!("10.0.0.{}", 6 + number), &[&open]);
+        guests.push((server, client));
+    }
+    cloud.apply().await;
+    for (index, (server, client)) in guests.iter().enumerate() {
+        let (server, client) = (cloud.guest(server).await, cloud.guest(client).await);
+        let _listener = server.listen(80).await;
+        assert!(client.reaches(server.address, 80).await);
+        let other = Ipv4Addr::new(10, 0, 0, 8 - index as u8);
+        assert!(!client.ping(other, SILENCE).await, "{other} is in the other VPC only");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_reaches_neither_the_router_nor_the_host() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
+    let nic = cloud.add_interface(1, &vpc, "10.0.0.5", &[&open]);
+    cloud.apply().await;
+    let guest = cloud.guest(&nic).await;
+    let _listener = cloud.host.listen(22).await;
+    for address in [[10, 0, 0, 1], [10, 0, 0, 2], [169, 254, 0, 1], [169, 254, 169, 254]].map(Ipv4Addr::from)
+    {
+        assert!(guest.is_ignored(address, 22).await, "{address}");
+        assert!(!guest.ping(address, SILENCE).await, "{address}");
+    }
+    assert!(guest.is_ignored(HOST, 22).await, "without a public address there is no way out");
+}

@@ -1,0 +1,9 @@
+//! The VPC data path with real packets: root, nft, ip and /dev/net/tun are needed, else the tests say so and pass.
+
+mod cloud;
+mod gateway;
+mod groups;
+mod isolation;
+mod life;
+mod services;
+mod wire;
