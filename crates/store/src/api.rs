@@ -47,9 +47,15 @@ pub enum Compare {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    Put { key: String, value: Bytes, lease: Option<LeaseId> },
+    Put {
+        key: String,
+        value: Bytes,
+        lease: Option<LeaseId>,
+    },
     /// Deleting what is not there is no error.
-    Delete { key: String },
+    Delete {
+        key: String,
+    },
 }
 
 /// All comparisons hold, or nothing is written. The last of several operations on one key wins.

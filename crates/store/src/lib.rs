@@ -8,7 +8,16 @@
 //! Invariant: this crate knows nothing of what is stored.
 
 mod api;
+mod embedded;
+mod evaluate;
+mod hub;
+mod lease;
+mod memory;
+
+pub use embedded::RedbStore;
+pub use memory::MemoryStore;
 
 pub use api::{
-    Batch, Compare, Entry, Event, LeaseId, Op, Outcome, Range, Revision, Store, StoreError, Transaction, Watch,
+    Batch, Compare, Entry, Event, LeaseId, Op, Outcome, Range, Revision, Store, StoreError, Transaction,
+    Watch,
 };
