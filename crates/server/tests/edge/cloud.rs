@@ -8,6 +8,7 @@ use server::{Api, Caller, Options, Server};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
@@ -16,6 +17,16 @@ pub const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 pub const ARN: &str = "arn:aws:iam::123456789012:root";
 pub const LARGE_BYTES: usize = 64 * 1024 * 1024;
 pub const CAUSE: &str = "the disk of host seven is full";
+
+/// Nothing here takes long: what does has failed.
+pub async fn within<T>(wait: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), wait).await.expect("took too long")
+}
+
+/// Waits until an operation has come to the point that the semaphore counts.
+pub async fn reached(point: &Semaphore) {
+    within(point.acquire()).await.unwrap().forget();
+}
 
 pub fn now() -> Timestamp {
     "2024-05-01T12:00:00Z".parse().unwrap()

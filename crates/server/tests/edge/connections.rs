@@ -1,6 +1,6 @@
 //! The life of connections: reused, pipelined, abandoned, and ended in order.
 
-use crate::cloud::start;
+use crate::cloud::{reached, start, within};
 use crate::wire::{DESCRIBE, Draft, IDENTITY, Wire};
 use server::Options;
 use std::time::Duration;
@@ -46,12 +46,12 @@ async fn a_call_runs_to_its_end_though_its_caller_hangs_up() {
     let server = start(Options::default()).await;
     let mut wire = Wire::connect(&server).await;
     wire.send(&Draft::post("Action=RunInstances").signed().bytes()).await;
-    server.cloud.begun.acquire().await.unwrap().forget();
+    reached(&server.cloud.begun).await;
     drop(wire);
     // Another exchange makes sure that the server has seen the end of the first connection.
     assert_eq!(Draft::post(DESCRIBE).signed().ask(&server).await.status, 200);
     server.cloud.released.add_permits(1);
-    server.cloud.ended.acquire().await.unwrap().forget();
+    reached(&server.cloud.ended).await;
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn stopping_lets_requests_under_way_finish_and_idle_connections_go() {
     assert_eq!(idle.answer().await.status, 200);
     let mut busy = Wire::connect(&server).await;
     busy.send(&Draft::post("Action=RunInstances").signed().bytes()).await;
-    cloud.begun.acquire().await.unwrap().forget();
+    reached(&cloud.begun).await;
 
     let serving = server.stop();
     idle.closed().await;
@@ -73,7 +73,7 @@ async fn stopping_lets_requests_under_way_finish_and_idle_connections_go() {
     cloud.released.add_permits(1);
     assert_eq!(busy.answer().await.body, "ran");
     busy.closed().await;
-    serving.await.unwrap();
+    within(serving).await.unwrap();
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn stopping_does_not_wait_longer_than_the_grace() {
     let server = start(Options { shutdown_grace: Duration::from_millis(100), ..Options::default() }).await;
     let mut busy = Wire::connect(&server).await;
     busy.send(&Draft::post("Action=RunInstances").signed().bytes()).await;
-    server.cloud.begun.acquire().await.unwrap().forget();
-    server.stop().await.unwrap();
+    reached(&server.cloud.begun).await;
+    within(server.stop()).await.unwrap();
     busy.closed().await;
 }

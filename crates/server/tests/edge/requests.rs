@@ -1,6 +1,6 @@
 //! What a well-signed request may look like, and what every answer has.
 
-use crate::cloud::{ACCESS_KEY_ID, CAUSE, SECRET, start};
+use crate::cloud::{ACCESS_KEY_ID, CAUSE, SECRET, reached, start, within};
 use crate::wire::{DESCRIBE, Draft, FORM, Wire};
 use parking_lot::Mutex;
 use server::Options;
@@ -154,11 +154,14 @@ async fn a_fault_is_told_to_the_log_and_not_to_the_caller() {
     let signature = link.query.split_once("X-Amz-Signature=").unwrap().1;
     let mut hasty = Wire::connect(&server).await;
     hasty.send(&Draft::post("Action=RunInstances&Version=2016-11-15").signed().bytes()).await;
-    server.cloud.begun.acquire().await.unwrap().forget();
+    reached(&server.cloud.begun).await;
     drop(hasty);
-    while !log.text().contains("status=499") {
-        tokio::task::yield_now().await;
-    }
+    within(async {
+        while !log.text().contains("status=499") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     for answer in [&failed, &panicked] {
         assert_eq!(answer.error(), (500, "InternalError"));
         assert_eq!(answer.message(), "An internal error has occurred");

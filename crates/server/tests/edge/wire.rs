@@ -1,6 +1,6 @@
 //! A client that sends exactly the bytes it is told to, and requests signed as clients sign them.
 
-use crate::cloud::{ACCESS_KEY_ID, Running, SECRET, now};
+use crate::cloud::{ACCESS_KEY_ID, Running, SECRET, now, within};
 use iam::{RawRequest, Secret, Signer};
 use jiff::SignedDuration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -97,10 +97,10 @@ impl Draft {
         format!("{}content-length: {}\r\n\r\n{}", self.head(), self.body.len(), self.body).into_bytes()
     }
 
-    /// The body in chunks of seven bytes.
+    /// The body in a hundred chunks, or in such of seven bytes.
     pub fn chunked_bytes(&self) -> Vec<u8> {
         let mut bytes = format!("{}transfer-encoding: chunked\r\n\r\n", self.head()).into_bytes();
-        for chunk in self.body.as_bytes().chunks(7) {
+        for chunk in self.body.as_bytes().chunks((self.body.len() / 100).max(7)) {
             bytes.extend(format!("{:x}\r\n", chunk.len()).as_bytes());
             bytes.extend(chunk);
             bytes.extend(b"\r\n");
@@ -155,7 +155,7 @@ impl Wire {
     }
 
     pub async fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).await.unwrap();
+        within(self.stream.write_all(bytes)).await.unwrap();
     }
 
     /// The next answer; those behind it on the same connection are kept.
@@ -189,7 +189,7 @@ impl Wire {
 
     async fn receive(&mut self) {
         let mut buffer = [0; 64 * 1024];
-        let length = self.stream.read(&mut buffer).await.unwrap();
+        let length = within(self.stream.read(&mut buffer)).await.unwrap();
         assert!(length > 0, "closed after {:?}", String::from_utf8_lossy(&self.received));
         self.received.extend(&buffer[..length]);
     }
@@ -198,7 +198,7 @@ impl Wire {
     pub async fn closed(mut self) {
         assert!(self.received.is_empty());
         let mut rest = Vec::new();
-        match self.stream.read_to_end(&mut rest).await {
+        match within(self.stream.read_to_end(&mut rest)).await {
             Ok(_) => assert_eq!(String::from_utf8_lossy(&rest), ""),
             Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
         }
