@@ -49,11 +49,12 @@ impl Host {
     ) -> Result<(), NetError> {
         let failed = io_failed("can't make the pair of an internet gateway");
         let links = self.kernel.links().await.map_err(&failed)?;
-        for (name, link) in links.iter().filter(|(name, _)| name.starts_with(&options.link_prefix())) {
-            if !want.contains_key(name) {
-                self.kernel.delete_link(link.index).await.map_err(&failed)?;
-            }
-        }
+        let old: Vec<u32> = links
+            .iter()
+            .filter(|(name, _)| name.starts_with(&options.link_prefix()) && !want.contains_key(*name))
+            .map(|(_, link)| link.index)
+            .collect();
+        self.kernel.delete_links(&old).await.map_err(&failed)?;
         for (name, inside) in want.iter().filter(|(name, _)| !links.contains_key(*name)) {
             let peer = (GATEWAY, GATEWAY_MAC, inside);
             self.kernel.add_veth(name, GATEWAY_PEER_MAC, peer, options.mtu).await.map_err(&failed)?;

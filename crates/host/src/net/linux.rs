@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
+use super::diagnosis::{self, Diagnosis};
 use super::gateway::{Gateway, Host};
 use super::namespace::Namespace;
 use super::router::{Inside, Router};
@@ -62,10 +63,13 @@ impl NetOptions {
         format!("{NAMESPACE_PREFIX}{}-{}", self.tag, digits(vpc_id))
     }
 
-    /// The digits of the VPC that a namespace of ours is for.
-    fn is_ours<'a>(&self, namespace: &'a str) -> Option<&'a str> {
-        let digits = namespace.strip_prefix(NAMESPACE_PREFIX)?.strip_prefix(&self.tag)?.strip_prefix('-')?;
-        (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit())).then_some(digits)
+    /// Whether a namespace's name is one that we give.
+    fn is_ours(&self, namespace: &str) -> bool {
+        let digits = |rest: &str| rest.strip_prefix(&self.tag)?.strip_prefix('-').map(str::to_owned);
+        namespace
+            .strip_prefix(NAMESPACE_PREFIX)
+            .and_then(digits)
+            .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit()))
     }
 
     /// Names of links have 15 characters: six of them tell clouds apart, nine VPCs.
@@ -84,13 +88,6 @@ impl NetOptions {
     pub(super) fn table(&self) -> String {
         format!("ip cumulet_{}", self.tag)
     }
-}
-
-/// One thing about the host that guests' networking needs, and what to do where it is not so.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Diagnosis {
-    pub what: String,
-    pub remedy: Option<String>,
 }
 
 pub struct LinuxNetwork {
@@ -130,10 +127,16 @@ impl LinuxNetwork {
         Ok(LinuxNetwork { options, host_namespace, state: Mutex::default(), directory: RwLock::default() })
     }
 
+    /// What the host lacks for guests to have a network, and what to do about it. Changes nothing.
+    pub async fn diagnose(&self) -> Result<Vec<Diagnosis>, NetError> {
+        let failed = io_failed("can't look at the host's network");
+        diagnosis::diagnose(&self.host_namespace, &self.options).await.map_err(failed)
+    }
+
     /// Names of namespaces that this cloud has on the host, wanted or left over.
     fn namespaces(&self) -> Result<Vec<String>, NetError> {
         let mut names = Namespace::names().map_err(io_failed("can't list network namespaces"))?;
-        names.retain(|name| self.options.is_ours(name).is_some());
+        names.retain(|name| self.options.is_ours(name));
         Ok(names)
     }
 
@@ -294,5 +297,35 @@ impl Network for LinuxNetwork {
             None => Host::open(self.host_namespace.clone()).await?,
         };
         host.remove(&self.options).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::Kind;
+
+    fn options(tag: &str) -> NetOptions {
+        NetOptions::new(tag, "198.18.0.0/24".parse().unwrap(), "/nowhere")
+    }
+
+    #[test]
+    fn clouds_on_one_machine_know_their_own_by_name() {
+        let vpc = Id::parse(Kind::Vpc, "vpc-0123456789abcdef0").unwrap();
+        let (one, two) = (options("a"), options("ab"));
+        assert_eq!(one.namespace_name(&vpc), "cml-a-0123456789abcdef0");
+        assert!(one.is_ours(&one.namespace_name(&vpc)) && !one.is_ours(&two.namespace_name(&vpc)));
+        assert!(!two.is_ours(&one.namespace_name(&vpc)) && !one.is_ours("cml-a-") && !one.is_ours("a"));
+        assert_ne!(one.link_name(&vpc), two.link_name(&vpc));
+        assert!(one.link_name(&vpc).len() <= 15, "{}", one.link_name(&vpc));
+        assert!(one.link_name(&vpc).starts_with(&one.link_prefix()));
+    }
+
+    #[test]
+    fn a_tag_that_would_not_do_in_names_is_refused() {
+        for tag in ["", "a-b", "A", "../x", "a b", "abcdefghijklmnopq"] {
+            assert!(LinuxNetwork::new(options(tag)).is_err(), "{tag}");
+        }
+        assert!(LinuxNetwork::new(options("a1")).is_ok());
     }
 }

@@ -1,5 +1,49 @@
 //! The network of the host: what shall be there, and the trait of what makes it so.
+//!
+//! # The way of a packet
+//!
+//! `LinuxNetwork` makes each VPC a router of its own: a network namespace in which every guest's card ends on a tap.
+//! There is no bridge: a guest is a host route to its tap, so guests meet only where the router lets them, and the same
+//! addresses in two VPCs never meet at all.
+//!
+//! ```text
+//!            ┌─────────────────── namespace of the VPC ────────────────────┐
+//!            │ lo: 169.254.169.254 metadata, .253 and base+2 DNS, gateways │
+//!  guest A ──┤ tap ─ who? ─┬─ services (DHCP, DNS, metadata only)          │
+//!            │             │                                               │
+//!            │             ├─ route ─ egress of A's groups ─ ingress of    │
+//!            │             │          B's groups ─ tap ────────────────────┼── guest B
+//!            │             │                                               │
+//!            │             └─ route by mark ─ egress of A's groups ─ 1:1 ──┤ igw
+//!            └─────────────────────────────────────────────────────────────┘  ║ pair
+//!            ┌──────────────────────── the host's own namespace ───────────┐  ║
+//!  internet ─┤ uplink ─── masquerade of the public pool ─── route a /32 ───┼──╝
+//!            └─────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! 1. *Who.* Before anything else a packet from a tap must bear the MAC and address of the interface that the tap is
+//!    for, else it is dropped. It then gets a mark: the interface's number, which is the tap's index, and the number
+//!    of the route table it uses (`vpc`). ARP is answered for addresses that are there, and for nothing else.
+//! 2. *Services.* What is for the router itself passes no group: DHCP, DNS and metadata, all else is dropped. The
+//!    metadata service reads the mark from its connection, so nobody can ask as another.
+//! 3. *Groups.* Forwarded packets of tracked flows pass; the first of a flow must be allowed by the egress rules of
+//!    the groups it comes from and by the ingress rules of those it goes to (`security_group`). What leaves by the
+//!    gateway passes the first only, what comes by it the second only, with the true client as its source.
+//! 4. *Gateway.* Interfaces with a public address, and no others, have a default route: by the pair to the host, where
+//!    private is exchanged for public (`render`, `gateway`). One guest reaches another's public address by going out
+//!    and in again, so that groups see public addresses, as in EC2.
+//! 5. *Host.* It routes public addresses to their VPC, and lends its own to guests that speak to the outside. To a
+//!    guest the host is an outside address like any other: what it serves to its network it serves to guests. It can
+//!    speak to guests by their public addresses only.
+//!
+//! The rules are text from pure functions (`render`), loaded in one transaction; addresses, routes and neighbours are
+//! values whose difference to the kernel's is carried out (`kernel`). What is not in the plan is unknown to the filter
+//! and drops. Links outlive the daemon; a new one finds them by their names.
+//!
+//! Not here yet: route tables, network ACLs, peering, NAT gateways, other hosts, IPv6. Each has its place: tables by
+//! the high half of the mark, ACLs as forward chains before the groups, the rest as further links of the router.
 
+mod diagnosis;
 mod fake;
 mod gateway;
 mod kernel;
@@ -15,8 +59,9 @@ mod sysctl;
 mod tap;
 mod vpc;
 
+pub use diagnosis::Diagnosis;
 pub use fake::{FakeNetwork, FakeServices};
-pub use linux::{Diagnosis, LinuxNetwork, NetOptions};
+pub use linux::{LinuxNetwork, NetOptions};
 pub use namespace::Namespace;
 
 use async_trait::async_trait;

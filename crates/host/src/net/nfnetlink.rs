@@ -175,3 +175,44 @@ fn u32_at(bytes: &[u8], start: usize) -> Option<u32> {
 fn aligned(length: usize) -> usize {
     length.next_multiple_of(4)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn put(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut attribute = Vec::new();
+        attribute.extend((value.len() as u16 + 4).to_ne_bytes());
+        attribute.extend(kind.to_ne_bytes());
+        attribute.extend(value);
+        attribute.resize(aligned(attribute.len()), 0);
+        attribute
+    }
+
+    fn tuple(kind: u16, source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
+        let ip = [put(IP_V4_SOURCE, &source), put(IP_V4_DESTINATION, &destination)].concat();
+        // Nested attributes bear a flag.
+        put(kind | 0x8000, &put(TUPLE_IP | 0x8000, &ip))
+    }
+
+    #[test]
+    fn a_flow_is_read_and_named_by_its_first_tuple_and_number() {
+        let original = tuple(TUPLE_ORIGINAL, [10, 0, 0, 5], [10, 0, 0, 6]);
+        let reply = tuple(TUPLE_REPLY, [10, 0, 0, 6], [198, 18, 0, 5]);
+        let number = put(CONNTRACK_ID, &[1, 2, 3, 4]);
+        let message = [original.clone(), reply, put(99, b"other"), number.clone()].concat();
+        let [a, b] = [[10, 0, 0, 5], [10, 0, 0, 6]].map(Ipv4Addr::from);
+        let flow = Flow { original: (a, b), reply: (b, Ipv4Addr::new(198, 18, 0, 5)) };
+        assert_eq!(flow_of(&message), Some(flow));
+        assert_eq!(name_of_flow(&message), [original, number].concat());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_bring_the_reader_down(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            flow_of(&bytes);
+            name_of_flow(&bytes);
+        }
+    }
+}

@@ -241,3 +241,118 @@ fn chains(vpc: &Vpc) -> String {
 fn mac(octets: [u8; 6]) -> String {
     octets.map(|octet| format!("{octet:02x}")).join(":")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{InterfacePlan, PeerPlan, ProtocolPlan, RulePlan, VpcPlan};
+    use model::Kind;
+
+    fn id(kind: Kind, number: u64) -> Id {
+        Id::parse(kind, &format!("{}-{number:017x}", kind.prefix())).unwrap()
+    }
+
+    fn rule(protocol: ProtocolPlan, cidr: &str) -> RulePlan {
+        RulePlan { protocol, peer: PeerPlan::Cidr(cidr.parse().unwrap()) }
+    }
+
+    fn from_group(protocol: ProtocolPlan, group: u64) -> RulePlan {
+        RulePlan { protocol, peer: PeerPlan::Group(id(Kind::SecurityGroup, group)) }
+    }
+
+    fn group(number: u64, ingress: Vec<RulePlan>, egress: Vec<RulePlan>) -> GroupPlan {
+        GroupPlan {
+            group_id: id(Kind::SecurityGroup, number),
+            vpc_id: id(Kind::Vpc, 1),
+            ingress,
+            egress,
+            members: [Ipv4Addr::new(10, 0, 0, 5), Ipv4Addr::new(10, 0, 3, 9)].into(),
+        }
+    }
+
+    fn interface(number: u64, groups: &[u64]) -> InterfacePlan {
+        InterfacePlan {
+            interface_id: id(Kind::NetworkInterface, number),
+            vpc_id: id(Kind::Vpc, 1),
+            mac: [2, 0, 0, 0, 0, number as u8],
+            private_ip: Ipv4Addr::new(10, 0, 0, number as u8),
+            public_ip: None,
+            groups: groups.iter().map(|group| id(Kind::SecurityGroup, *group)).collect(),
+            source_dest_check: true,
+        }
+    }
+
+    fn render(plan: &VpcPlan, interfaces: &[InterfacePlan], groups: &[GroupPlan]) -> String {
+        let vpc = Vpc::new(plan, &interfaces.iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
+        super::vpc(&vpc, &groups.iter().map(|group| (&group.group_id, group)).collect())
+    }
+
+    fn plan() -> VpcPlan {
+        VpcPlan {
+            vpc_id: id(Kind::Vpc, 1),
+            cidrs: vec!["10.0.0.0/16".parse().unwrap()],
+            subnets: vec!["10.0.0.0/24".parse().unwrap()],
+            internet_gateway: true,
+        }
+    }
+
+    #[test]
+    fn an_empty_vpc() {
+        insta::assert_snapshot!(render(&plan(), &[], &[]));
+    }
+
+    #[test]
+    fn every_kind_of_rule() {
+        use ProtocolPlan::{All, Icmp, Number, Tcp, Udp};
+        let everything_out = || vec![rule(All, "0.0.0.0/0")];
+        let web = group(
+            1,
+            vec![
+                rule(Tcp { from: 22, to: 22 }, "203.0.113.7/32"),
+                rule(Tcp { from: 80, to: 443 }, "0.0.0.0/0"),
+                // Inside another rule, and across one.
+                rule(Tcp { from: 443, to: 443 }, "10.0.0.0/8"),
+                rule(Tcp { from: 400, to: 500 }, "10.0.0.0/8"),
+                rule(Udp { from: 53, to: 53 }, "10.0.0.0/8"),
+                rule(Icmp { kind: Some(8), code: None }, "0.0.0.0/0"),
+                rule(Icmp { kind: None, code: None }, "10.0.0.0/8"),
+                rule(Number(47), "10.1.0.0/16"),
+                rule(All, "10.2.0.0/16"),
+                from_group(All, 1),
+                from_group(Tcp { from: 5432, to: 5432 }, 3),
+                from_group(Udp { from: 5000, to: 5999 }, 3),
+                // Nobody knows this group here: no member.
+                from_group(Number(50), 9),
+            ],
+            everything_out(),
+        );
+        let shut = group(2, vec![], vec![rule(Tcp { from: 443, to: 443 }, "10.0.0.0/8")]);
+        let database = group(3, vec![], everything_out());
+        let unused = group(4, vec![rule(All, "0.0.0.0/0")], everything_out());
+        let mut public = interface(5, &[1]);
+        public.public_ip = Some(Ipv4Addr::new(198, 18, 0, 5));
+        let mut router = interface(6, &[1, 2]);
+        router.source_dest_check = false;
+        let interfaces = [public, router, interface(7, &[1]), interface(8, &[])];
+        insta::assert_snapshot!(render(&plan(), &interfaces, &[web, shut, database, unused]));
+    }
+
+    #[test]
+    fn the_host() {
+        let pool = "198.18.0.0/24".parse().unwrap();
+        let public = [Ipv4Addr::new(198, 18, 0, 5)].into();
+        let cidrs = ["10.0.0.0/16", "10.0.0.0/8", "172.31.0.0/16"].map(|cidr| cidr.parse().unwrap()).into();
+        let host = |uplink| {
+            super::host(Host {
+                table: "ip cumulet_a",
+                links: "cg12ab*",
+                pool,
+                uplink,
+                public: &public,
+                cidrs: &cidrs,
+            })
+        };
+        insta::assert_snapshot!(host(None));
+        assert!(host(Some("eth7")).contains("oifname \"eth7\" ip saddr 198.18.0.0/24"));
+    }
+}

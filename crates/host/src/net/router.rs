@@ -39,6 +39,8 @@ pub(super) struct Router {
     filter: Filter,
     /// How the gateway translates, where we know: private addresses to public ones.
     translation: Option<Translation>,
+    /// Taps, by number, whose settings are written, and whether their source is checked.
+    settled: BTreeSet<(u32, bool)>,
 }
 
 /// Who is inside a VPC, for those who ask from its services.
@@ -60,7 +62,13 @@ impl Router {
         };
         namespace.run(|| sysctl::write(NAMESPACE_SETTINGS)).await.map_err(&failed)?;
         let kernel = Kernel::open(&namespace).await.map_err(&failed)?;
-        Ok(Router { namespace, kernel, filter: Filter::default(), translation: None })
+        Ok(Router {
+            namespace,
+            kernel,
+            filter: Filter::default(),
+            translation: None,
+            settled: BTreeSet::new(),
+        })
     }
 
     /// Makes the namespace what the plan says. The pair to the host is made by the host's side before.
@@ -84,7 +92,7 @@ impl Router {
         self.unplug(&vpc, &taps).await.map_err(&failed)?;
         self.forget_flows(&vpc, &have).await.map_err(&failed)?;
         self.plug(&vpc, &taps).await.map_err(&failed)?;
-        let gateway = self.links_up(&vpc, mtu).await.map_err(&failed)?;
+        let gateway = self.links_up(&vpc, &links, mtu).await.map_err(&failed)?;
         self.kernel.reconcile(&vpc.layer3(gateway), &have).await.map_err(&failed)?;
 
         Ok(Inside {
@@ -102,10 +110,8 @@ impl Router {
     /// Deletes the taps that nobody wants.
     async fn unplug(&self, vpc: &Vpc<'_>, taps: &BTreeMap<String, u32>) -> io::Result<()> {
         let wanted: BTreeSet<&str> = vpc.nics.iter().map(|nic| nic.tap.as_str()).collect();
-        for (_, index) in taps.iter().filter(|(name, _)| !wanted.contains(name.as_str())) {
-            self.kernel.delete_link(*index).await?;
-        }
-        Ok(())
+        let old = taps.iter().filter(|(name, _)| !wanted.contains(name.as_str()));
+        self.kernel.delete_links(&old.map(|(_, index)| *index).collect::<Vec<_>>()).await
     }
 
     /// Makes the taps that are missing.
@@ -145,31 +151,44 @@ impl Router {
         Ok(())
     }
 
-    /// Sets up what is not, and returns the index of the gateway's link where there is one.
-    async fn links_up(&self, vpc: &Vpc<'_>, mtu: u16) -> io::Result<Option<u32>> {
-        let links = self.kernel.links().await?;
+    /// Writes the settings of the taps that we have not written them for.
+    async fn settle(&mut self, vpc: &Vpc<'_>) -> io::Result<()> {
+        let want: BTreeSet<(u32, bool)> =
+            vpc.nics.iter().map(|nic| (nic.number, nic.plan.source_dest_check)).collect();
+        let mut settings = Vec::new();
+        for nic in &vpc.nics {
+            if !self.settled.contains(&(nic.number, nic.plan.source_dest_check)) {
+                // Strict where the source is checked: it keeps the guest from filling the neighbour table with
+                // made-up senders of ARP.
+                let strict = if nic.plan.source_dest_check { "1" } else { "0" };
+                settings.push((format!("ipv4/conf/{}/rp_filter", nic.tap), strict));
+                settings.push((format!("ipv4/conf/{}/proxy_arp", nic.tap), "1"));
+                settings.push((format!("ipv4/neigh/{}/proxy_delay", nic.tap), "0"));
+            }
+        }
+        if !settings.is_empty() {
+            self.namespace
+                .run(move || sysctl::write(settings.iter().map(|(name, value)| (name.as_str(), *value))))
+                .await?;
+        }
+        self.settled = want;
+        Ok(())
+    }
+
+    /// Sets up what was not, or not there, when `links` was read; returns the index of the gateway's link where there
+    /// is one.
+    async fn links_up(
+        &mut self,
+        vpc: &Vpc<'_>,
+        links: &BTreeMap<String, Link>,
+        mtu: u16,
+    ) -> io::Result<Option<u32>> {
         if links.get("lo").is_some_and(|link| !link.up) {
             self.kernel.set_link_up(LOOPBACK, None, None, None).await?;
         }
         let ready = |link: &Link| link.up && link.mtu == u32::from(mtu) && link.mac == ROUTER_MAC;
         let asleep: Vec<_> = vpc.nics.iter().filter(|nic| !links.get(&nic.tap).is_some_and(ready)).collect();
-        let settings: Vec<(String, &str)> = vpc
-            .nics
-            .iter()
-            .flat_map(|nic| {
-                // Strict where the source is checked: it keeps the guest from filling the neighbour table with
-                // made-up senders of ARP.
-                let strict = if nic.plan.source_dest_check { "1" } else { "0" };
-                [
-                    (format!("ipv4/conf/{}/rp_filter", nic.tap), strict),
-                    (format!("ipv4/conf/{}/proxy_arp", nic.tap), "1"),
-                    (format!("ipv4/neigh/{}/proxy_delay", nic.tap), "0"),
-                ]
-            })
-            .collect();
-        self.namespace
-            .run(move || sysctl::write(settings.iter().map(|(name, value)| (name.as_str(), *value))))
-            .await?;
+        self.settle(vpc).await?;
         for nic in asleep {
             let alias = nic.plan.interface_id.as_str();
             self.kernel.set_link_up(nic.number, Some(ROUTER_MAC), Some(mtu), Some(alias)).await?;
@@ -189,11 +208,10 @@ impl Router {
         let failed = io_failed(format!("can't remove the network namespace {name}"));
         if let Some(namespace) = Namespace::open(name).map_err(&failed)? {
             let kernel = Kernel::open(&namespace).await.map_err(&failed)?;
-            for (name, link) in kernel.links().await.map_err(&failed)? {
-                if vpc::is_tap_name(&name) || name == GATEWAY {
-                    kernel.delete_link(link.index).await.map_err(&failed)?;
-                }
-            }
+            let links = kernel.links().await.map_err(&failed)?;
+            let ours = links.iter().filter(|(name, _)| vpc::is_tap_name(name) || *name == GATEWAY);
+            let ours: Vec<u32> = ours.map(|(_, link)| link.index).collect();
+            kernel.delete_links(&ours).await.map_err(&failed)?;
         }
         Namespace::remove(name).map_err(&failed)
     }

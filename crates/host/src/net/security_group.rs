@@ -276,3 +276,130 @@ pub(super) fn render_set(name: &str, types: &str, flags: &str, elements: &[Strin
     };
     let _ = writeln!(out, "\tset {name} {{ type {types}; {flags}{elements}}}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What a rule may look at.
+    #[derive(Clone, Copy, Debug)]
+    struct Packet {
+        peer: Ipv4Addr,
+        protocol: u8,
+        /// Destination port, or ICMP type and code.
+        port: u16,
+        icmp: (u8, u8),
+    }
+
+    /// EC2's reading of a rule, as plain as can be.
+    fn allows(rule: &RulePlan, packet: Packet) -> bool {
+        let peer = match &rule.peer {
+            PeerPlan::Cidr(net) => net.contains(&packet.peer),
+            _ => false,
+        };
+        let within = |from, to| from <= packet.port && packet.port <= to;
+        peer && match rule.protocol {
+            ProtocolPlan::All => true,
+            ProtocolPlan::Number(number) => packet.protocol == number,
+            ProtocolPlan::Tcp { from, to } => packet.protocol == 6 && within(from, to),
+            ProtocolPlan::Udp { from, to } => packet.protocol == 17 && within(from, to),
+            ProtocolPlan::Icmp { kind, code } => {
+                packet.protocol == 1
+                    && kind.is_none_or(|kind| kind == packet.icmp.0)
+                    && code.is_none_or(|code| code == packet.icmp.1)
+            }
+            ProtocolPlan::Icmpv6 { .. } => false,
+        }
+    }
+
+    /// How the packet filter reads a box.
+    fn matches(shape: Shape, allowed: &Allowed, packet: Packet) -> bool {
+        let within = |range: Range, value: u16| range.0 <= value && value <= range.1;
+        let protocol = u16::from(packet.protocol);
+        allowed.net.contains(&packet.peer)
+            && match shape {
+                Shape::Any => true,
+                Shape::Protocol => within(allowed.first, protocol),
+                Shape::Ports => within(allowed.first, protocol) && within(allowed.second, packet.port),
+                Shape::Icmp => {
+                    protocol == 1
+                        && within(allowed.first, packet.icmp.0.into())
+                        && within(allowed.second, packet.icmp.1.into())
+                }
+            }
+    }
+
+    /// Few networks and small numbers, so that rules meet.
+    fn rule() -> impl Strategy<Value = RulePlan> {
+        let port = 0..8u16;
+        let octet = proptest::option::of(0..3u8);
+        let protocol = prop_oneof![
+            Just(ProtocolPlan::All),
+            (0..20u8).prop_map(ProtocolPlan::Number),
+            (port.clone(), port.clone()).prop_map(|(from, to)| ProtocolPlan::Tcp { from, to }),
+            (port.clone(), port).prop_map(|(from, to)| ProtocolPlan::Udp { from, to }),
+            (octet.clone(), octet).prop_map(|(kind, code)| ProtocolPlan::Icmp { kind, code }),
+        ];
+        (protocol, 0..8u8, 24..=32u8).prop_map(|(protocol, host, length)| {
+            let net = Ipv4Net::new(Ipv4Addr::new(10, 0, 0, host), length).unwrap();
+            RulePlan { protocol, peer: PeerPlan::Cidr(net) }
+        })
+    }
+
+    fn packet() -> impl Strategy<Value = Packet> {
+        let protocol = prop_oneof![Just(1u8), Just(6), Just(17), 0..20u8];
+        (0..16u8, protocol, 0..9u16, (0..4u8, 0..4u8)).prop_map(|(host, protocol, port, icmp)| Packet {
+            peer: Ipv4Addr::new(10, 0, 0, host),
+            protocol,
+            port,
+            icmp,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn sets_allow_what_the_rules_allow(
+            rules in proptest::collection::vec(rule(), 0..30),
+            packets in proptest::collection::vec(packet(), 50),
+        ) {
+            let shapes = allowed(&rules, |peer| match peer {
+                PeerPlan::Cidr(net) => Some(net.trunc()),
+                _ => None,
+            });
+            let mut sets = Vec::new();
+            for (shape, boxes) in shapes {
+                for layer in layers(boxes) {
+                    for (index, one) in layer.iter().enumerate() {
+                        prop_assert!(!layer[..index].iter().any(|other| other.overlaps(one)), "{layer:?}");
+                    }
+                    sets.push((shape, layer));
+                }
+            }
+            for packet in packets {
+                let by_sets = sets.iter().any(|(shape, layer)| layer.iter().any(|one| matches(*shape, one, packet)));
+                prop_assert_eq!(by_sets, rules.iter().any(|rule| allows(rule, packet)), "{:?}", packet);
+            }
+        }
+    }
+
+    #[test]
+    fn rules_within_others_cost_nothing() {
+        let tcp = |from, to, net: &str| RulePlan {
+            protocol: ProtocolPlan::Tcp { from, to },
+            peer: PeerPlan::Cidr(net.parse().unwrap()),
+        };
+        let rules = [
+            tcp(22, 22, "0.0.0.0/0"),
+            tcp(22, 22, "10.0.0.0/8"),
+            tcp(0, 65535, "10.1.0.0/16"),
+            tcp(80, 80, "10.1.2.0/24"),
+        ];
+        let shapes = allowed(&rules, |peer| match peer {
+            PeerPlan::Cidr(net) => Some(*net),
+            _ => None,
+        });
+        // The two that are left overlap: port 22 from 10.1.0.0/16.
+        assert_eq!(layers(shapes[&Shape::Ports].clone()).iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
+    }
+}

@@ -200,3 +200,120 @@ pub(super) fn digits(id: &Id) -> &str {
 fn nth(net: Ipv4Net, offset: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(net.network()).saturating_add(offset))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::Kind;
+
+    fn id(kind: Kind, number: u64) -> Id {
+        Id::parse(kind, &format!("{}-{number:017x}", kind.prefix())).unwrap()
+    }
+
+    fn plan() -> VpcPlan {
+        VpcPlan {
+            vpc_id: id(Kind::Vpc, 1),
+            cidrs: vec!["10.0.0.0/16".parse().unwrap(), "10.9.0.0/16".parse().unwrap()],
+            subnets: vec!["10.0.1.0/24".parse().unwrap(), "10.9.2.0/24".parse().unwrap()],
+            internet_gateway: true,
+        }
+    }
+
+    fn interface(number: u64, public_ip: Option<Ipv4Addr>) -> InterfacePlan {
+        InterfacePlan {
+            interface_id: id(Kind::NetworkInterface, number),
+            vpc_id: id(Kind::Vpc, 1),
+            mac: [2, 0, 0, 0, 0, number as u8],
+            private_ip: Ipv4Addr::new(10, 0, 1, number as u8),
+            public_ip,
+            groups: Vec::new(),
+            source_dest_check: true,
+        }
+    }
+
+    fn numbers(taps: &[(u64, u32)], interfaces: &[u64]) -> Result<Vec<u32>, NetError> {
+        let name = |number: u64| tap_name(&id(Kind::NetworkInterface, number));
+        let taps = taps.iter().map(|(number, index)| (name(*number), *index)).collect();
+        let interfaces: Vec<InterfacePlan> =
+            interfaces.iter().map(|number| interface(*number, None)).collect();
+        let plan = plan();
+        let vpc = Vpc::new(&plan, &interfaces.iter().collect::<Vec<_>>(), &taps)?;
+        Ok(vpc.nics.iter().map(|nic| nic.number).collect())
+    }
+
+    #[test]
+    fn interfaces_keep_their_numbers_and_new_ones_get_late_ones() {
+        assert_eq!(numbers(&[], &[1, 2]).unwrap(), [16, 17]);
+        assert_eq!(numbers(&[(2, 30)], &[1, 2, 3]).unwrap(), [31, 30, 32]);
+        // The number of a tap that is about to go is not given away with it.
+        assert_eq!(numbers(&[(9, 40)], &[1]).unwrap(), [41]);
+        assert_eq!(numbers(&[(9, 0xffff), (8, 16)], &[1, 8]).unwrap(), [17, 16]);
+    }
+
+    #[test]
+    fn there_are_as_many_numbers_as_the_mark_has_room_for() {
+        let taps: Vec<(u64, u32)> = NUMBERS.map(|number| (number.into(), number)).collect();
+        assert!(numbers(&taps, &[1]).is_err());
+    }
+
+    #[test]
+    fn taps_are_named_by_the_end_of_the_id() {
+        let long = Id::parse(Kind::NetworkInterface, "eni-0123456789abcdef0").unwrap();
+        assert_eq!(tap_name(&long), "t3456789abcdef0");
+        let short = Id::parse(Kind::NetworkInterface, "eni-12345678").unwrap();
+        assert_eq!(tap_name(&short), "t12345678");
+        for id in [long, short] {
+            assert!(is_tap_name(&tap_name(&id)) && tap_name(&id).len() <= 15);
+        }
+        assert!(!is_tap_name(GATEWAY) && !is_tap_name("lo") && !is_tap_name("tunnel"));
+    }
+
+    #[test]
+    fn only_interfaces_with_a_public_address_use_the_gateways_table() {
+        let plan = plan();
+        let interfaces = [interface(5, Some(Ipv4Addr::new(198, 18, 0, 5))), interface(6, None)];
+        let vpc = Vpc::new(&plan, &interfaces.iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
+        assert_eq!(vpc.nics.iter().map(|nic| vpc.mark(nic)).collect::<Vec<_>>(), [0x1_0010, 0x11]);
+
+        let layer3 = vpc.layer3(Some(3));
+        let local: Vec<Ipv4Addr> = layer3.addresses.iter().map(|(_, address)| *address).collect();
+        let expected =
+            [[10, 0, 0, 2], [10, 0, 1, 1], [10, 9, 2, 1], [169, 254, 169, 253], [169, 254, 169, 254]];
+        assert_eq!(local, expected.map(Ipv4Addr::from));
+        let default_routes: Vec<_> = layer3
+            .routes
+            .iter()
+            .filter(|((_, net), _)| *net == EVERYWHERE)
+            .map(|((table, _), r)| (*table, *r))
+            .collect();
+        let out = Route::Gateway { gateway: GATEWAY_PEER, link: 3 };
+        assert_eq!(default_routes, [(DEFAULT_TABLE, Route::Blackhole), (1001, out)]);
+        let shut = vpc.layer3(None);
+        assert!(!shut.routes.values().any(|route| matches!(route, Route::Gateway { .. })));
+    }
+
+    #[test]
+    fn plans_that_cannot_be_are_told_apart() {
+        let public = Some(Ipv4Addr::new(198, 18, 0, 5));
+        let good = NetPlan {
+            vpcs: vec![plan()],
+            interfaces: vec![interface(5, public), interface(6, None)],
+            groups: Vec::new(),
+        };
+        assert!(check(&good).is_ok());
+        type Spoil = fn(&mut NetPlan);
+        let spoilt: [(&str, Spoil); 5] = [
+            ("not planned", |plan| plan.vpcs.clear()),
+            ("planned twice", |plan| plan.vpcs.push(plan.vpcs[0].clone())),
+            ("outside", |plan| plan.interfaces[0].private_ip = Ipv4Addr::new(10, 1, 0, 5)),
+            ("is taken in", |plan| plan.interfaces[0].private_ip = plan.interfaces[1].private_ip),
+            ("public address", |plan| plan.interfaces[1].public_ip = plan.interfaces[0].public_ip),
+        ];
+        for (reason, spoil) in spoilt {
+            let mut plan = good.clone();
+            spoil(&mut plan);
+            let message = check(&plan).unwrap_err().to_string();
+            assert!(message.contains(reason), "{message}");
+        }
+    }
+}

@@ -2,6 +2,8 @@
 
 use crate::cloud::{Cloud, PATIENCE, SILENCE, any_from, ping_from, possible, tcp_from, udp_from};
 use host::net::{PeerPlan, ProtocolPlan, RulePlan};
+use ipnet::Ipv4Net;
+use model::{Random, SeededRandom};
 use std::io::{Read, Write};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,4 +113,36 @@ async fn a_change_holds_for_new_flows_at_once_and_tracked_flows_stay() {
     served.write_all(b"pong").unwrap();
     tracked.read_exact(&mut word).unwrap();
     assert_eq!(&word, b"pong");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_may_overlap_as_they_like() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let random = SeededRandom::new(7);
+    let below = |bound: u64| (random.u64() % bound) as u8;
+    let mut groups = Vec::new();
+    for number in 0..40 {
+        let rules = (0..20).map(|_| {
+            let (from, to) = (u16::from(below(9)), u16::from(below(9)));
+            let (from, to) = (from.min(to) * 8191, from.max(to) * 8191);
+            let octet = |value: u8| (value < 3).then_some(value);
+            let protocol = match below(5) {
+                0 => ProtocolPlan::Tcp { from, to },
+                1 => ProtocolPlan::Udp { from, to },
+                2 => ProtocolPlan::Icmp { kind: octet(below(5)), code: octet(below(5)) },
+                3 => ProtocolPlan::Number(below(4)),
+                _ => ProtocolPlan::All,
+            };
+            let length = if protocol == ProtocolPlan::All { 31 } else { below(33) };
+            let net = Ipv4Net::new([10, 0, 0, below(8)].into(), length).unwrap();
+            RulePlan { protocol, peer: PeerPlan::Cidr(net) }
+        });
+        groups.push(cloud.add_group(number, &vpc, rules.collect()));
+    }
+    cloud.add_interface(1, &vpc, "10.0.0.5", &groups.iter().collect::<Vec<_>>());
+    cloud.apply().await;
 }

@@ -1,7 +1,7 @@
 //! Restart, repair, removal.
 
 use crate::cloud::{Cloud, SILENCE, any_from, possible};
-use host::net::{LinuxNetwork, NetError, NetPlan, Network};
+use host::net::{Diagnosis, LinuxNetwork, NetError, NetPlan, Network};
 use std::net::Ipv4Addr;
 
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 5);
@@ -182,4 +182,21 @@ async fn rules_that_nobody_touched_are_not_loaded_again() {
     assert!(before.contains("cumulet"));
     cloud.apply().await;
     assert_eq!(cloud.host.ip(&list).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_host_is_diagnosed() {
+    if !possible() {
+        return;
+    }
+    let cloud = Cloud::start().await;
+    cloud.apply().await;
+    let ill = |all: Vec<Diagnosis>| all.into_iter().filter_map(|one| one.remedy).collect::<Vec<_>>();
+    assert_eq!(ill(cloud.network.diagnose().await.unwrap()), Vec::<String>::new());
+
+    cloud.host.command("nft", &["add table inet strict; add chain inet strict f { type filter hook forward priority 0; policy drop; }"]).await;
+    cloud.host.ip(&["route", "add", "198.18.0.0/16", "dev", "wan"]).await;
+    let remedies = ill(cloud.network.diagnose().await.unwrap()).join("\n");
+    assert!(remedies.contains("nft insert rule inet strict f"), "{remedies}");
+    assert!(remedies.contains("198.18.0.0/16 on wan"), "{remedies}");
 }

@@ -1,6 +1,7 @@
 //! The VPC data path with real packets: root, nft, ip and /dev/net/tun are needed, else the tests say so and pass.
 
 mod cloud;
+mod costs;
 mod gateway;
 mod groups;
 mod isolation;
