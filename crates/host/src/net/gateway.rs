@@ -80,7 +80,7 @@ impl Host {
 
         let links = self.kernel.links().await.map_err(&failed)?;
         let mut want = Layer3::default();
-        want.routes.insert((MAIN_TABLE, options.public_pool.trunc()), Route::Unreachable);
+        want.routes.insert((MAIN_TABLE, options.public_pool), Route::Unreachable);
         let mut asleep = Vec::new();
         for gateway in gateways {
             let Some(link) = links.get(&gateway.link) else { continue };
@@ -100,6 +100,7 @@ impl Host {
             .run(move || {
                 sysctl::write(settings.iter().map(|name| (name.as_str(), "1")))?;
                 if sysctl::read("ipv4/ip_forward")? == "0" {
+                    memory.parent().map_or(Ok(()), std::fs::create_dir_all)?;
                     std::fs::write(&memory, "ip_forward was 0 before the cloud's network was made\n")?;
                     sysctl::write([("ipv4/ip_forward", "1")])?;
                 }
@@ -126,7 +127,7 @@ impl Host {
         have.rules.clear();
         have.routes.retain(|(_, destination), route| match route {
             Route::Link(link) | Route::Gateway { link, .. } => ours.contains(link),
-            Route::Unreachable | Route::Blackhole => *destination == options.public_pool.trunc(),
+            Route::Unreachable | Route::Blackhole => *destination == options.public_pool,
         });
         Ok(have)
     }

@@ -108,7 +108,8 @@ struct State {
 
 impl LinuxNetwork {
     /// Touches nothing yet.
-    pub fn new(options: NetOptions) -> Result<Self, NetError> {
+    pub fn new(mut options: NetOptions) -> Result<Self, NetError> {
+        options.public_pool = options.public_pool.trunc();
         let well_formed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         if options.tag.is_empty()
             || options.tag.len() > TAG_LENGTH_MAX

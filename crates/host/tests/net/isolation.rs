@@ -2,6 +2,7 @@
 
 use crate::cloud::{Cloud, HOST, SILENCE, any_from, possible};
 use crate::wire::{Card, Ends, ROUTER, is_arp_reply};
+use host::net::Network;
 use std::net::Ipv4Addr;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,4 +96,59 @@ async fn a_guest_reaches_neither_the_router_nor_the_host() {
         assert!(!guest.ping(address, SILENCE).await, "{address}");
     }
     assert!(guest.is_ignored(HOST, 22).await, "without a public address there is no way out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn private_addresses_are_not_reached_by_the_gateway() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
+    let nic = cloud.add_interface(1, &vpc, "10.0.0.5", &[&open]);
+    cloud.interface(&nic).public_ip = Some(Ipv4Addr::new(198, 18, 7, 5));
+    cloud.apply().await;
+    let guest = cloud.guest(&nic).await;
+    let _listener = guest.listen(53).await;
+    let _services = cloud.network.open_services(&vpc).await.unwrap();
+    assert!(cloud.host.reaches(Ipv4Addr::new(198, 18, 7, 5), 53).await);
+    // Somebody outside who routes into the gateway what nobody told him of.
+    let links = cloud.host.ip(&["-o", "link", "show", "type", "veth"]).await;
+    let gateway = links.split_whitespace().find(|word| word.starts_with("cg")).unwrap();
+    let gateway = gateway.split('@').next().unwrap();
+    let hop = ["via", "169.254.0.1", "dev", gateway, "onlink"];
+    for private in [[10, 0, 0, 5], [10, 0, 0, 2], [169, 254, 169, 253]].map(Ipv4Addr::from) {
+        cloud.host.ip(&[&["route", "add", &private.to_string()], &hop[..]].concat()).await;
+        assert!(cloud.host.is_ignored(private, 53).await, "{private}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_an_unchecked_interface_forwards_for_others() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
+    let router = cloud.add_interface(1, &vpc, "10.0.0.5", &[&open]);
+    let peer = cloud.add_interface(2, &vpc, "10.0.0.6", &[&open]);
+    cloud.apply().await;
+    let (card, peer) = (Card::plug(&cloud, &router).await, Card::plug(&cloud, &peer).await);
+    let send = |payload: &[u8]| {
+        let ends =
+            Ends { mac: ROUTER, from: (Ipv4Addr::new(192, 168, 1, 1), 1000), to: (peer.address, 2000) };
+        card.send(&card.udp_frame(ends, payload));
+    };
+    let is_datagram = |frame: &[u8]| frame[12..14] == [0x08, 0x00];
+    send(b"checked");
+    cloud.interface(&router).source_dest_check = false;
+    cloud.apply().await;
+    send(b"unchecked");
+    assert!(peer.receive(is_datagram).ends_with(b"unchecked"));
+    cloud.interface(&router).source_dest_check = true;
+    cloud.apply().await;
+    send(b"checked again");
+    assert!(peer.hears_nothing(is_datagram));
 }

@@ -14,6 +14,8 @@ pub const BROADCAST: [u8; 6] = [0xff; 6];
 /// What a guest finds as the MAC of its router.
 pub const ROUTER: [u8; 6] = [0xfe, b'c', b'm', b'l', 0, 1];
 
+const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+
 /// The header that `IFF_VNET_HDR` puts before a frame: all zeros is "nothing to offload".
 const VIRTIO_HEADER: usize = 10;
 
@@ -31,10 +33,13 @@ pub struct Ends {
 }
 
 impl Card {
+    /// Returns once the tap delivers, which it begins a moment after it is opened.
     pub async fn plug(cloud: &Cloud, interface_id: &Id) -> Card {
         let nic = cloud.plan.interfaces.iter().find(|nic| nic.interface_id == *interface_id).unwrap();
         let tap = cloud.network.open_tap(interface_id).await.unwrap();
-        Card { tap: tap.into(), mac: nic.mac, address: nic.private_ip }
+        let card = Card { tap: tap.into(), mac: nic.mac, address: nic.private_ip };
+        card.ask(&card.arp_request(card.address, METADATA), |frame| is_arp_reply(frame, METADATA));
+        card
     }
 
     pub fn send(&self, frame: &[u8]) {
@@ -47,7 +52,7 @@ impl Card {
         self.receive_within(PATIENCE, wanted).expect("no such frame came")
     }
 
-    /// Repeats a request until its answer comes: a tap begins to deliver a moment after it is plugged in.
+    /// Repeats a request until its answer comes.
     pub fn ask(&self, request: &[u8], wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         for _ in 0..PATIENCE.as_millis() / SILENCE.as_millis() {
             self.send(request);
