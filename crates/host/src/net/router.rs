@@ -73,7 +73,8 @@ impl Router {
 
     /// Makes the namespace what the plan says. The pair to the host is made by the host's side before.
     ///
-    /// The packet filter comes first: a tap that it does not know yet is mute, one that it knows no more is too.
+    /// The packet filter comes first: a tap that it does not know yet is mute, one that it knows no more is too. Flows
+    /// go before the routes by which we see whose they were, so that a failure between the two is made good later.
     pub(super) async fn apply(
         &mut self,
         plan: &VpcPlan,
@@ -89,8 +90,8 @@ impl Router {
 
         self.filter.load(&self.namespace, render::vpc(&vpc, groups)).await?;
         let have = self.kernel.layer3(|_| true).await.map_err(&failed)?;
-        self.unplug(&vpc, &taps).await.map_err(&failed)?;
         self.forget_flows(&vpc, &have).await.map_err(&failed)?;
+        self.unplug(&vpc, &taps).await.map_err(&failed)?;
         self.plug(&vpc, &taps).await.map_err(&failed)?;
         let gateway = self.links_up(&vpc, &links, mtu).await.map_err(&failed)?;
         self.kernel.reconcile(&vpc.layer3(gateway), &have).await.map_err(&failed)?;
