@@ -11,11 +11,28 @@
 //! and `Disks` only; nothing is removed before control has said what shall be (`HostAgent::replace`); what shall
 //! happen next to an instance is decided in one pure function (`lifecycle`) for the real and the simulated host.
 
+mod agent;
+mod dhcp;
+mod dns;
+#[cfg(test)]
+mod doubles;
 #[cfg(test)]
 mod examples;
+mod instance;
 mod lifecycle;
+mod limits;
+mod metadata;
+mod network;
+mod observations;
+mod services;
 mod simulated;
 mod snapshots;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod volumes;
 
+pub use agent::{Agent, AgentOptions, StartError};
 pub use simulated::{SimulatedHost, SimulatedOptions};
 pub use snapshots::MemorySnapshots;
+pub use volumes::{DiskError, DiskFile, Disks};

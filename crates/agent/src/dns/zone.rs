@@ -1,0 +1,105 @@
+//! The names that a VPC's resolver knows itself.
+//!
+//! | name | is |
+//! |---|---|
+//! | `ip-a-b-c-d.ec2.internal` (the VPC's domain), an address of the VPC | that address |
+//! | `d.c.b.a.in-addr.arpa` of such an address | that name |
+//! | `instance-data.ec2.internal` | the metadata service |
+//! | `ec2-a-b-c-d.compute-1.amazonaws.com` (the region's domain) | inside, the private address of who has it; else the public one |
+
+use crate::network::Guest;
+use hickory_proto::op::{Query, ResponseCode};
+use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use model::Region;
+use std::net::Ipv4Addr;
+
+/// As EC2's: an address may move to another instance at any time.
+const TTL_SECONDS: u32 = 60;
+const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+const METADATA_NAME: &str = "instance-data";
+/// The domain that instance-data is in, whatever the VPC's own.
+const EC2_DOMAIN: &str = "ec2.internal";
+
+/// None where somebody else has to be asked. A name that is there without such a record has none.
+pub(super) fn find(
+    guest: &Guest,
+    question: &Query,
+    private_address: impl FnOnce(Ipv4Addr) -> Option<Ipv4Addr>,
+) -> Option<Result<Vec<Record>, ResponseCode>> {
+    if question.query_class() != DNSClass::IN {
+        return None;
+    }
+    let name = question.name();
+    let text = name.to_ascii().to_ascii_lowercase();
+    let text = text.strip_suffix('.').unwrap_or(&text);
+    let domain = guest.vpc.dns_domain.trim_end_matches('.').to_ascii_lowercase();
+    if let Some(address) = text.strip_suffix(".in-addr.arpa").and_then(reversed) {
+        let host = if address == METADATA {
+            format!("{METADATA_NAME}.{EC2_DOMAIN}.")
+        } else if is_in_vpc(guest, address) {
+            let [a, b, c, d] = address.octets();
+            format!("ip-{a}-{b}-{c}-{d}.{domain}.")
+        } else {
+            return None;
+        };
+        return Some(match Name::from_ascii(host) {
+            Ok(host) => Ok(records(question, RecordType::PTR, RData::PTR(PTR(host)))),
+            Err(_) => Err(ResponseCode::ServFail),
+        });
+    }
+    let address_record = |address| Some(Ok(records(question, RecordType::A, RData::A(A(address)))));
+    for own in [domain.as_str(), EC2_DOMAIN] {
+        if label_below(text, own) == Some(METADATA_NAME) {
+            return address_record(METADATA);
+        }
+    }
+    if text == domain {
+        return Some(Ok(Vec::new()));
+    }
+    if let Some(label) = label_below(text, &domain) {
+        let address = dashed(label, "ip-").filter(|address| is_in_vpc(guest, *address));
+        return match address {
+            Some(address) => address_record(address),
+            None => Some(Err(ResponseCode::NXDomain)),
+        };
+    }
+    let region: Region = guest.instance.metadata.region.parse().ok()?;
+    let public_ip = dashed(label_below(text, &region.public_dns_domain())?, "ec2-")?;
+    address_record(private_address(public_ip).unwrap_or(public_ip))
+}
+
+fn records(question: &Query, kind: RecordType, data: RData) -> Vec<Record> {
+    let is_asked = question.query_type() == kind || question.query_type() == RecordType::ANY;
+    is_asked.then(|| Record::from_rdata(question.name().clone(), TTL_SECONDS, data)).into_iter().collect()
+}
+
+fn is_in_vpc(guest: &Guest, address: Ipv4Addr) -> bool {
+    guest.vpc.cidrs.iter().any(|cidr| cidr.contains(&address))
+}
+
+/// What stands before the domain, all of it.
+fn label_below<'a>(name: &'a str, domain: &str) -> Option<&'a str> {
+    name.strip_suffix(domain)?.strip_suffix('.')
+}
+
+/// `ip-10-0-0-1` as an address.
+fn dashed(label: &str, prefix: &str) -> Option<Ipv4Addr> {
+    octets(label.strip_prefix(prefix)?.split('-')).map(Ipv4Addr::from)
+}
+
+/// `1.0.0.10` as an address.
+fn reversed(text: &str) -> Option<Ipv4Addr> {
+    let [d, c, b, a] = octets(text.split('.'))?;
+    Some(Ipv4Addr::new(a, b, c, d))
+}
+
+/// Exactly four, each as one writes it: no sign, no leading zero.
+fn octets<'a>(mut parts: impl Iterator<Item = &'a str>) -> Option<[u8; 4]> {
+    let mut octets = [0; 4];
+    for octet in &mut octets {
+        let part = parts.next()?;
+        *octet = part.parse().ok().filter(|value: &u8| value.to_string() == part)?;
+    }
+    parts.next().is_none().then_some(octets)
+}

@@ -1,0 +1,258 @@
+//! Drivers without a machine for the tests of this crate. They write down, in one log, what was done in which
+//! order, fail and hang on request, and keep what they made over a restart of the agent, as the real ones do.
+
+use crate::volumes::{DiskError, DiskFile, Disks};
+use agent_api::Volume;
+use async_trait::async_trait;
+use host::machine::*;
+use host::net::*;
+use model::Id;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+#[derive(Default)]
+pub(crate) struct Doubles {
+    pub log: Mutex<Vec<String>>,
+    pub machines: Mutex<BTreeMap<Id, Found>>,
+    pub specs: Mutex<Vec<MachineSpec>>,
+    pub volumes: Mutex<BTreeSet<Id>>,
+    pub plan: Mutex<Option<NetPlan>>,
+    /// What the next calls of each kind fail with.
+    pub start_failures: Mutex<VecDeque<MachineError>>,
+    pub apply_failures: Mutex<VecDeque<NetError>>,
+    pub disk_failures: Mutex<VecDeque<DiskError>>,
+    /// Guests that do nothing when the power button is pressed.
+    pub deaf: Mutex<BTreeSet<Id>>,
+    /// The call, counted down, that never returns: before its effect, or after it where the flag is set.
+    pub hang: Mutex<Option<(usize, bool)>>,
+    ends: Mutex<Option<UnboundedSender<Ended>>>,
+    pub metadata_address: Mutex<Option<SocketAddr>>,
+    pub dns_address: Mutex<Option<SocketAddr>>,
+}
+
+impl Doubles {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Doubles::default())
+    }
+
+    /// What was done since the last time.
+    pub(crate) fn log(&self) -> Vec<String> {
+        std::mem::take(&mut self.log.lock())
+    }
+
+    async fn call<T>(&self, what: String, effect: impl FnOnce() -> T) -> T {
+        let hang = {
+            let mut hang = self.hang.lock();
+            match &mut *hang {
+                Some((0, after)) => Some(*after),
+                Some((left, _)) => {
+                    *left -= 1;
+                    None
+                }
+                None => None,
+            }
+        };
+        if hang == Some(false) {
+            return std::future::pending().await;
+        }
+        self.log.lock().push(what);
+        let result = effect();
+        if hang == Some(true) {
+            return std::future::pending().await;
+        }
+        result
+    }
+
+    /// The guest powers itself off, or its process is gone.
+    pub(crate) fn end_by_itself(&self, instance_id: &Id, cause: EndCause) {
+        let mut machines = self.machines.lock();
+        let found = machines.get_mut(instance_id).unwrap();
+        found.state = FoundState::Ended(cause.clone());
+        let ended = Ended { instance_id: instance_id.clone(), boot: found.boot, cause };
+        if let Some(ends) = &*self.ends.lock() {
+            let _ = ends.send(ended);
+        }
+    }
+
+    pub(crate) fn tell_end(&self, ended: Ended) {
+        self.ends.lock().as_ref().unwrap().send(ended).unwrap();
+    }
+
+    pub(crate) fn running(&self) -> Vec<(Id, u64)> {
+        let machines = self.machines.lock();
+        let running = machines.values().filter(|found| found.state == FoundState::Running);
+        running.map(|found| (found.instance_id.clone(), found.boot)).collect()
+    }
+}
+
+#[async_trait]
+impl Hypervisor for Doubles {
+    async fn start(&self, spec: MachineSpec, taps: Vec<OwnedFd>) -> Result<(), MachineError> {
+        assert_eq!(taps.len(), spec.nics.len());
+        let (instance_id, boot) = (spec.instance_id.clone(), spec.boot);
+        self.call(format!("start {instance_id} {boot}"), move || {
+            if let Some(error) = self.start_failures.lock().pop_front() {
+                return Err(error);
+            }
+            for disk in &spec.disks {
+                assert!(
+                    self.volumes.lock().contains(&disk.volume_id),
+                    "{} is started without a disk",
+                    instance_id
+                );
+            }
+            self.specs.lock().push(spec);
+            let found = Found { instance_id: instance_id.clone(), boot, state: FoundState::Running };
+            let had = self.machines.lock().insert(instance_id, found);
+            assert!(had.is_none_or(|had| had.state != FoundState::Running || had.boot == boot));
+            Ok(())
+        })
+        .await
+    }
+
+    async fn adopt(&self) -> Result<Vec<Found>, MachineError> {
+        Ok(self.machines.lock().values().cloned().collect())
+    }
+
+    async fn press_power_button(&self, instance_id: &Id) -> Result<(), MachineError> {
+        self.call(format!("press {instance_id}"), || {
+            if !self.deaf.lock().contains(instance_id) {
+                self.end_by_itself(instance_id, EndCause::Guest);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn end(&self, instance_id: &Id) -> Result<(), MachineError> {
+        self.call(format!("end {instance_id}"), || {
+            if let Some(found) = self.machines.lock().get_mut(instance_id)
+                && found.state == FoundState::Running
+            {
+                found.state = FoundState::Ended(EndCause::Lost("ended".into()));
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn forget(&self, instance_id: &Id) -> Result<(), MachineError> {
+        self.call(format!("forget {instance_id}"), || {
+            self.machines.lock().remove(instance_id);
+            Ok(())
+        })
+        .await
+    }
+
+    fn ends(&self) -> UnboundedReceiver<Ended> {
+        let (sender, receiver) = unbounded_channel();
+        *self.ends.lock() = Some(sender);
+        receiver
+    }
+
+    async fn console_output(&self, instance_id: &Id, limit: usize) -> Result<Vec<u8>, MachineError> {
+        match self.machines.lock().get(instance_id) {
+            Some(_) => Ok(vec![b'x'; limit.min(10)]),
+            None => Err(MachineError::NotFound(instance_id.clone())),
+        }
+    }
+
+    async fn console_screenshot(&self, instance_id: &Id) -> Result<Vec<u8>, MachineError> {
+        Err(MachineError::NotFound(instance_id.clone()))
+    }
+}
+
+#[async_trait]
+impl Network for Doubles {
+    async fn apply(&self, plan: NetPlan) -> Result<(), NetError> {
+        let what = format!("apply {} vpcs {} interfaces", plan.vpcs.len(), plan.interfaces.len());
+        self.call(what, || {
+            if let Some(error) = self.apply_failures.lock().pop_front() {
+                return Err(error);
+            }
+            *self.plan.lock() = Some(plan);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn open_tap(&self, interface_id: &Id) -> Result<OwnedFd, NetError> {
+        let plan = self.plan.lock();
+        let has =
+            |plan: &NetPlan| plan.interfaces.iter().any(|interface| interface.interface_id == *interface_id);
+        if !plan.as_ref().is_some_and(has) {
+            return Err(NetError::NotFound(interface_id.clone()));
+        }
+        Ok(std::fs::File::open("/dev/null").unwrap().into())
+    }
+
+    async fn open_services(&self, _vpc_id: &Id) -> Result<ServiceSockets, NetError> {
+        let listener = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = || UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sockets = ServiceSockets {
+            metadata: listener(),
+            dhcp: socket(),
+            dns_udp: vec![socket()],
+            dns_tcp: Vec::new(),
+        };
+        *self.metadata_address.lock() = Some(sockets.metadata.local_addr().unwrap());
+        *self.dns_address.lock() = Some(sockets.dns_udp[0].local_addr().unwrap());
+        Ok(sockets)
+    }
+
+    fn interface_of_connection(&self, _vpc_id: &Id, _stream: &TcpStream) -> Option<Id> {
+        Some(self.plan.lock().as_ref()?.interfaces.first()?.interface_id.clone())
+    }
+
+    fn interface_of_index(&self, _vpc_id: &Id, _index: u32) -> Option<Id> {
+        None
+    }
+
+    fn interface_of_address(&self, _vpc_id: &Id, _address: IpAddr) -> Option<Id> {
+        Some(self.plan.lock().as_ref()?.interfaces.first()?.interface_id.clone())
+    }
+
+    fn mtu(&self) -> u16 {
+        1450
+    }
+
+    async fn remove_all(&self) -> Result<(), NetError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Disks for Doubles {
+    async fn list(&self) -> Result<Vec<Id>, DiskError> {
+        Ok(self.volumes.lock().iter().cloned().collect())
+    }
+
+    async fn ensure(&self, volume: &Volume) -> Result<DiskFile, DiskError> {
+        self.call(format!("make {}", volume.volume_id), || {
+            if let Some(error) = self.disk_failures.lock().pop_front() {
+                return Err(error);
+            }
+            self.volumes.lock().insert(volume.volume_id.clone());
+            Ok(DiskFile { path: format!("/{}", volume.volume_id).into(), format: DiskFormat::Raw })
+        })
+        .await
+    }
+
+    async fn delete(&self, volume_id: &Id) -> Result<(), DiskError> {
+        for (instance_id, _) in self.running() {
+            let uses = |spec: &MachineSpec| spec.disks.iter().any(|disk| disk.volume_id == *volume_id);
+            let specs = self.specs.lock();
+            let spec = specs.iter().rfind(|spec| spec.instance_id == instance_id);
+            assert!(!spec.is_some_and(uses), "{volume_id} is deleted under {instance_id}");
+        }
+        self.call(format!("delete {volume_id}"), || {
+            self.volumes.lock().remove(volume_id);
+            Ok(())
+        })
+        .await
+    }
+}

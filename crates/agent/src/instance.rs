@@ -1,0 +1,339 @@
+//! The task of one instance: it owns what there is of it on this host and takes it, step by step, to what is
+//! desired. The steps are `lifecycle`'s; here they are carried out.
+//!
+//! Invariants: the task is the only one that starts or ends the instance's machine; it sleeps while nothing
+//! changes; its volumes and network are held from before a start until the machine is known to be gone.
+
+use crate::AgentOptions;
+use crate::lifecycle::{Actual, Step, Wanted, Why, next_step, observation};
+use crate::network::HostNetwork;
+use crate::observations::Observations;
+use crate::tasks::Backoff;
+use crate::volumes::Volumes;
+use agent_api::{BootMode, Instance, InstanceObservation, StopCause};
+use futures::future::{join, try_join_all};
+use host::machine::{DiskSpec, EndCause, Ended, Firmware, Hypervisor, MachineError, MachineSpec, NicSpec};
+use host::net::NetError;
+use model::Id;
+use parking_lot::Mutex;
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+/// Attempts to start a machine before its failure is told: what fails three times in a row stays so.
+const ATTEMPTS_MAX: u32 = 3;
+/// The power button is pressed again after this long: a guest that is still booting does not hear the first.
+const BUTTON_AGAIN: Duration = Duration::from_secs(10);
+
+/// What all instance tasks of an agent share.
+pub(crate) struct Host {
+    pub(crate) hypervisor: Arc<dyn Hypervisor>,
+    pub(crate) network: Arc<HostNetwork>,
+    pub(crate) volumes: Arc<Volumes>,
+    pub(crate) observations: Arc<Observations>,
+    pub(crate) options: AgentOptions,
+    pub(crate) instances: Mutex<HashMap<Id, Handle>>,
+}
+
+/// How an instance's task is reached.
+pub(crate) struct Handle {
+    pub(crate) desire: watch::Sender<Desire>,
+    pub(crate) ends: mpsc::UnboundedSender<Ended>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Desire {
+    /// Control has not spoken since the agent started: nothing may be done.
+    Unknown,
+    /// Nothing of it shall be here.
+    Gone,
+    Put(Arc<Instance>),
+}
+
+impl Desire {
+    fn wanted(&self) -> Option<Wanted> {
+        match self {
+            Desire::Put(instance) => Some(Wanted { power: instance.power, boot: instance.boot }),
+            Desire::Gone | Desire::Unknown => None,
+        }
+    }
+}
+
+pub(crate) struct InstanceTask {
+    instance_id: Id,
+    host: Arc<Host>,
+    desire: watch::Receiver<Desire>,
+    ends: mpsc::UnboundedReceiver<Ended>,
+    actual: Actual,
+}
+
+/// Why a start did not succeed.
+enum StartError {
+    /// The message is for the user.
+    Final(String),
+    /// Worth another attempt; the message is for the user if that fails too.
+    Transient(String),
+}
+
+impl InstanceTask {
+    pub(crate) fn new(host: &Arc<Host>, instance_id: Id, desire: Desire, actual: Actual) -> (Self, Handle) {
+        let (desire_sender, desire) = watch::channel(desire);
+        let (ends_sender, ends) = mpsc::unbounded_channel();
+        let task = InstanceTask { instance_id, host: host.clone(), desire, ends, actual };
+        (task, Handle { desire: desire_sender, ends: ends_sender })
+    }
+
+    pub(crate) async fn run(mut self) {
+        loop {
+            let desire = self.desire.borrow_and_update().clone();
+            let step = match &desire {
+                Desire::Unknown => Step::Rest,
+                Desire::Gone | Desire::Put(_) => next_step(desire.wanted(), &self.actual),
+            };
+            match (step, &desire) {
+                (Step::Rest, _) => {
+                    if self.rest(&desire) {
+                        return;
+                    }
+                    self.wait().await;
+                }
+                (Step::Start { boot }, Desire::Put(instance)) => self.start(instance, boot).await,
+                (Step::Start { .. }, _) => {}
+                (Step::Shutdown(why), _) => self.shut_down(why).await,
+                (Step::End, _) => self.end(StopCause::Asked).await,
+                (Step::Forget, _) => self.forget().await,
+            }
+        }
+    }
+
+    /// All is as desired: holds what a running machine needs, lets go of the rest, and says so.
+    /// True where the task has nothing left to do, ever.
+    fn rest(&mut self, desire: &Desire) -> bool {
+        match (&self.actual, desire) {
+            (Actual::Running { .. }, Desire::Put(instance)) => {
+                self.hold_volumes(instance);
+                self.host.network.update(instance);
+            }
+            (Actual::Running { .. }, Desire::Unknown | Desire::Gone) => {}
+            (Actual::Absent | Actual::Stopped { .. } | Actual::Failed { .. }, _) => {
+                self.host.network.detach(&self.instance_id);
+                self.host.volumes.release(&self.instance_id);
+            }
+        }
+        let (boot, observed) = observation(desire.wanted(), &self.actual);
+        if observed != InstanceObservation::Removed {
+            self.host.observations.tell_instance(&self.instance_id, boot, observed);
+            return false;
+        }
+        // Under the lock, so that nobody puts the instance again to a task that is about to end.
+        let mut instances = self.host.instances.lock();
+        if self.desire.has_changed().unwrap_or(false) {
+            return false;
+        }
+        instances.remove(&self.instance_id);
+        self.host.observations.tell_instance(&self.instance_id, boot, observed);
+        true
+    }
+
+    fn hold_volumes(&self, instance: &Instance) {
+        let disks: BTreeSet<Id> = instance.disks.iter().map(|disk| disk.volume_id.clone()).collect();
+        self.host.volumes.hold(&self.instance_id, Some(disks));
+    }
+
+    /// Until control desires something else or the machine has ended by itself.
+    async fn wait(&mut self) {
+        tokio::select! {
+            changed = self.desire.changed() => if changed.is_err() {
+                // The agent is gone; its tasks are about to be aborted.
+                std::future::pending().await
+            },
+            Some(ended) = self.ends.recv() => self.ended_by_itself(ended).await,
+        }
+    }
+
+    async fn ended_by_itself(&mut self, ended: Ended) {
+        // A late word about an earlier boot is no news.
+        if self.actual == (Actual::Running { boot: ended.boot }) {
+            self.end(stop_cause(ended.cause)).await;
+        }
+    }
+
+    /// Ends the machine for certain; until it is, its disks may be in use and nothing else may happen.
+    async fn end(&mut self, cause: StopCause) {
+        let Actual::Running { boot } = self.actual else { return };
+        let mut backoff = Backoff::new();
+        while let Err(error) = self.host.hypervisor.end(&self.instance_id).await {
+            self.log(&error, "machine not ended");
+            backoff.wait().await;
+        }
+        self.actual = Actual::Stopped { boot, cause };
+    }
+
+    async fn forget(&mut self) {
+        let mut backoff = Backoff::new();
+        loop {
+            match self.host.hypervisor.forget(&self.instance_id).await {
+                Ok(()) | Err(MachineError::NotFound(_)) => break,
+                Err(error) => self.log(&error, "machine not forgotten"),
+            }
+            backoff.wait().await;
+        }
+        self.actual = Actual::Absent;
+    }
+
+    /// Asks the guest to power off, waits for it, and ends its machine in any case.
+    async fn shut_down(&mut self, why: Why) {
+        let Actual::Running { boot } = self.actual else { return };
+        let grace = match why {
+            Why::Reboot => self.host.options.reboot_grace,
+            Why::Stop => self.host.options.stop_grace,
+        };
+        let deadline = Instant::now() + grace;
+        let mut button = tokio::time::interval(BUTTON_AGAIN);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline) => break,
+                Some(ended) = self.ends.recv() => if ended.boot == boot { break },
+                Ok(()) = self.desire.changed() => {
+                    let wanted = self.desire.borrow_and_update().wanted();
+                    if next_step(wanted, &self.actual) == Step::End {
+                        break;
+                    }
+                }
+                _ = button.tick() => {
+                    if let Err(error) = self.host.hypervisor.press_power_button(&self.instance_id).await {
+                        self.log(&error, "power button not pressed");
+                    }
+                }
+            }
+        }
+        self.end(StopCause::Asked).await;
+    }
+
+    async fn start(&mut self, instance: &Arc<Instance>, boot: u64) {
+        self.host.observations.tell_instance(&self.instance_id, boot, InstanceObservation::Preparing);
+        let mut backoff = Backoff::new();
+        let mut attempt = 1;
+        loop {
+            let prepared = tokio::select! {
+                prepared = self.prepare(instance) => prepared,
+                () = other_course(self.desire.clone(), &self.actual, boot) => return,
+            };
+            // From here on it is not given up half-way: the machine either runs or is ended.
+            let result = match prepared {
+                Ok((spec, taps)) => self.host.hypervisor.start(spec, taps).await.map_err(|error| {
+                    self.log(&error, "machine not started");
+                    StartError::from(error)
+                }),
+                Err(error) => Err(error),
+            };
+            let message = match result {
+                Ok(()) => {
+                    self.actual = Actual::Running { boot };
+                    return;
+                }
+                Err(StartError::Transient(_)) if attempt < ATTEMPTS_MAX => None,
+                Err(StartError::Final(message) | StartError::Transient(message)) => Some(message),
+            };
+            if let Err(error) = self.host.hypervisor.end(&self.instance_id).await {
+                self.log(&error, "what is left of a failed start not ended");
+            }
+            if let Some(message) = message {
+                self.actual = Actual::Failed { boot, message };
+                return;
+            }
+            attempt += 1;
+            tokio::select! {
+                () = backoff.wait() => {}
+                () = other_course(self.desire.clone(), &self.actual, boot) => return,
+            }
+        }
+    }
+
+    /// Volumes and taps, at the same time.
+    async fn prepare(&self, instance: &Arc<Instance>) -> Result<(MachineSpec, Vec<OwnedFd>), StartError> {
+        self.hold_volumes(instance);
+        let revision = self.host.network.attach(instance);
+        // The root disk first: it is the one that the machine boots from.
+        let mut disks: Vec<&agent_api::Disk> = instance.disks.iter().collect();
+        disks.sort_by_key(|disk| !disk.root);
+        let files = try_join_all(disks.iter().map(|disk| self.host.volumes.ready(&disk.volume_id)));
+        let (files, taps) = join(files, self.host.network.taps(instance, revision)).await;
+        let files = files.map_err(StartError::Final)?;
+        let taps = taps.map_err(|error| {
+            self.log(&*error, "taps not opened");
+            StartError::from(error)
+        })?;
+        let mtu = self.host.network.driver().mtu();
+        let nic = |interface: &agent_api::Interface| NicSpec {
+            interface_id: interface.interface_id.clone(),
+            mac: interface.mac,
+            mtu,
+        };
+        let disk = |(disk, file): (&&agent_api::Disk, crate::DiskFile)| DiskSpec {
+            path: file.path,
+            format: file.format,
+            volume_id: disk.volume_id.clone(),
+        };
+        let spec = MachineSpec {
+            instance_id: instance.instance_id.clone(),
+            boot: instance.boot,
+            instance_type: instance.machine.instance_type.clone(),
+            firmware: match instance.machine.boot_mode {
+                BootMode::LegacyBios => Firmware::Bios,
+                BootMode::Uefi => Firmware::Uefi,
+            },
+            vcpus: instance.machine.vcpus,
+            memory_mib: instance.machine.memory_mib,
+            disks: disks.iter().zip(files).map(disk).collect(),
+            nics: instance.interfaces.iter().map(nic).collect(),
+        };
+        Ok((spec, taps))
+    }
+
+    fn log(&self, error: &(dyn std::error::Error + 'static), what: &str) {
+        tracing::warn!(instance_id = %self.instance_id, error, "{what}");
+    }
+}
+
+/// Returns when another step than starting this boot has become due.
+async fn other_course(mut desire: watch::Receiver<Desire>, actual: &Actual, boot: u64) {
+    let is_other = |desire: &Desire| {
+        *desire != Desire::Unknown && next_step(desire.wanted(), actual) != Step::Start { boot }
+    };
+    if desire.wait_for(is_other).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+pub(crate) fn stop_cause(cause: EndCause) -> StopCause {
+    match cause {
+        EndCause::Guest => StopCause::Guest,
+        EndCause::Lost(message) => StopCause::Lost { message },
+    }
+}
+
+impl From<MachineError> for StartError {
+    fn from(error: MachineError) -> Self {
+        match error {
+            MachineError::Failed(message) => StartError::Final(message),
+            MachineError::NotFound(id) => StartError::Transient(format!("The machine of {id} did not start")),
+            MachineError::Io { .. } => StartError::Transient("The host could not start the machine".into()),
+        }
+    }
+}
+
+impl From<Arc<NetError>> for StartError {
+    fn from(error: Arc<NetError>) -> Self {
+        match &*error {
+            NetError::Failed(message) => StartError::Final(message.clone()),
+            NetError::NotFound(id) => StartError::Transient(format!("{id} is not on the host's network")),
+            NetError::Io { .. } => {
+                StartError::Transient("The host could not make the instance's network".into())
+            }
+        }
+    }
+}

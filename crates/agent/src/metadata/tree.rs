@@ -1,0 +1,390 @@
+//! What the metadata service says of an instance, as a tree of paths
+//! (EC2 User Guide, "Instance metadata categories", "Instance identity documents").
+//!
+//! Invariant: listings are made from the leaves, so that what a listing names is always answered; what an
+//! instance does not have is neither listed nor answered.
+
+use crate::network::Guest;
+use agent_api::Interface;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+/// The versions that EC2 names, each of which answers alike.
+pub(crate) const VERSIONS: &[&str] = &[
+    "1.0",
+    "2007-01-19",
+    "2007-03-01",
+    "2007-08-29",
+    "2007-10-10",
+    "2007-12-15",
+    "2008-02-01",
+    "2008-09-01",
+    "2009-04-04",
+    "2011-01-01",
+    "2011-05-01",
+    "2012-01-12",
+    "2014-02-25",
+    "2014-11-05",
+    "2015-10-20",
+    "2016-04-19",
+    "2016-06-30",
+    "2016-09-02",
+    "2018-03-28",
+    "2018-08-17",
+    "2018-09-24",
+    "2019-10-01",
+    "2020-10-27",
+    "2021-01-03",
+    "2021-03-23",
+    "2021-07-15",
+    "2022-09-24",
+    "2024-04-11",
+    "latest",
+];
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Leaf {
+    Text(String),
+    UserData,
+    Identity(IdentityPart),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum IdentityPart {
+    Document,
+    Signature,
+    /// `pkcs7` and `rsa2048`: AWS's differ in the key; ours are both RSA-2048.
+    Pkcs7,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Found {
+    Leaf(Leaf),
+    /// Names, one a line; directories end with a slash.
+    Listing(String),
+}
+
+/// What is at a path: `/`, `/latest`, `/2021-03-23/meta-data/placement/`. Slashes at the end and doubled ones
+/// make no difference.
+pub(crate) fn find(guest: &Guest, path: &str) -> Option<Found> {
+    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    let Some((version, segments)) = segments.split_first() else {
+        return Some(Found::Listing(VERSIONS.join("\n")));
+    };
+    if !VERSIONS.contains(version) {
+        return None;
+    }
+    let leaves = leaves(guest);
+    let wanted = segments.join("/");
+    if let Some((_, leaf)) = leaves.iter().find(|(path, _)| *path == wanted) {
+        return Some(Found::Leaf(leaf.clone()));
+    }
+    if segments.is_empty() {
+        // The one level where EC2 leaves the slashes out.
+        let names: BTreeSet<&str> = leaves.iter().filter_map(|(path, _)| path.split('/').next()).collect();
+        return Some(Found::Listing(names.into_iter().collect::<Vec<_>>().join("\n")));
+    }
+    let below = format!("{wanted}/");
+    let names: BTreeSet<&str> = leaves
+        .iter()
+        .filter_map(|(path, _)| path.strip_prefix(&below))
+        .map(|rest| rest.find('/').map_or(rest, |slash| &rest[..=slash]))
+        .collect();
+    if names.is_empty() {
+        return None;
+    }
+    if wanted == "meta-data/public-keys" {
+        let (name, _) = guest.instance.metadata.public_key.as_ref()?;
+        return Some(Found::Listing(format!("0={name}")));
+    }
+    Some(Found::Listing(names.into_iter().collect::<Vec<_>>().join("\n")))
+}
+
+/// Every leaf of the instance's tree with its path below the version.
+fn leaves(guest: &Guest) -> Vec<(String, Leaf)> {
+    let mut tree = Tree(Vec::with_capacity(80));
+    instance(&mut tree, guest);
+    block_devices(&mut tree, guest);
+    placement(&mut tree, guest);
+    for interface in &guest.instance.interfaces {
+        network_interface(&mut tree, guest, interface);
+    }
+    tags(&mut tree, guest);
+    for (name, part) in [
+        ("document", IdentityPart::Document),
+        ("pkcs7", IdentityPart::Pkcs7),
+        ("rsa2048", IdentityPart::Pkcs7),
+        ("signature", IdentityPart::Signature),
+    ] {
+        tree.0.push((format!("dynamic/instance-identity/{name}"), Leaf::Identity(part)));
+    }
+    tree.0.push(("dynamic/fws/instance-monitoring".into(), Leaf::Text("disabled".into())));
+    if guest.instance.metadata.user_data.is_some() {
+        tree.0.push(("user-data".into(), Leaf::UserData));
+    }
+    tree.0
+}
+
+struct Tree(Vec<(String, Leaf)>);
+
+impl Tree {
+    /// A leaf below `meta-data/`.
+    fn put(&mut self, path: &str, value: impl ToString) {
+        self.0.push((format!("meta-data/{path}"), Leaf::Text(value.to_string())));
+    }
+
+    fn put_some(&mut self, path: &str, value: Option<impl ToString>) {
+        if let Some(value) = value {
+            self.put(path, value);
+        }
+    }
+}
+
+fn instance(tree: &mut Tree, guest: &Guest) {
+    let instance = &guest.instance;
+    let metadata = &instance.metadata;
+    tree.put("ami-id", &metadata.ami_id);
+    tree.put("ami-launch-index", metadata.ami_launch_index);
+    tree.put("ami-manifest-path", "(unknown)");
+    tree.put("events/maintenance/history", "[]");
+    tree.put("events/maintenance/scheduled", "[]");
+    tree.put("hibernation/configured", "false");
+    tree.put("hostname", &metadata.local_hostname);
+    tree.put("instance-action", "none");
+    tree.put("instance-id", &instance.instance_id);
+    tree.put("instance-life-cycle", "on-demand");
+    tree.put("instance-type", &instance.machine.instance_type);
+    tree.put("local-hostname", &metadata.local_hostname);
+    if let Some(primary) = primary(guest) {
+        tree.put("local-ipv4", primary.private_ip);
+        tree.put("mac", mac(primary));
+        tree.put_some("public-ipv4", primary.public_ip);
+        tree.put_some("ipv6", primary.ipv6_addresses.first());
+    }
+    tree.put("metrics/vhostmd", "<?xml version=\"1.0\" encoding=\"UTF-8\"?>");
+    tree.put("profile", "default-hvm");
+    tree.put_some("public-hostname", metadata.public_hostname.as_ref());
+    tree.put_some("public-keys/0/openssh-key", metadata.public_key.as_ref().map(|(_, key)| key));
+    tree.put("reservation-id", &metadata.reservation_id);
+    tree.put("security-groups", metadata.security_group_names.join("\n"));
+    tree.put("services/domain", "amazonaws.com");
+    tree.put("services/partition", "aws");
+    tree.put("system", "nitro");
+}
+
+fn block_devices(tree: &mut Tree, guest: &Guest) {
+    let (roots, others): (Vec<_>, Vec<_>) = guest.instance.disks.iter().partition(|disk| disk.root);
+    if let Some(root) = roots.first() {
+        tree.put("block-device-mapping/ami", &root.device_name);
+        tree.put("block-device-mapping/root", &root.device_name);
+    }
+    for (index, disk) in others.iter().enumerate() {
+        let name = disk.device_name.strip_prefix("/dev/").unwrap_or(&disk.device_name);
+        tree.put(&format!("block-device-mapping/ebs{}", index + 1), name);
+    }
+}
+
+fn placement(tree: &mut Tree, guest: &Guest) {
+    let metadata = &guest.instance.metadata;
+    tree.put("placement/availability-zone", &metadata.availability_zone);
+    tree.put("placement/availability-zone-id", &metadata.availability_zone_id);
+    tree.put_some("placement/group-name", metadata.placement_group.as_ref());
+    tree.put_some("placement/host-id", metadata.host_id.as_ref());
+    tree.put_some("placement/partition-number", metadata.partition_number);
+    tree.put("placement/region", &metadata.region);
+}
+
+fn network_interface(tree: &mut Tree, guest: &Guest, interface: &Interface) {
+    let metadata = &guest.instance.metadata;
+    let vpc = Some(&guest.vpc).filter(|vpc| vpc.vpc_id == interface.vpc_id);
+    let subnet =
+        vpc.and_then(|vpc| vpc.subnets.iter().find(|subnet| subnet.subnet_id == interface.subnet_id));
+    let base = format!("network/interfaces/macs/{}", mac(interface));
+    let mut put = |name: &str, value: String| tree.put(&format!("{base}/{name}"), value);
+    put("device-number", interface.device_index.to_string());
+    put("interface-id", interface.interface_id.to_string());
+    put("local-hostname", local_hostname(guest, interface));
+    put("local-ipv4s", interface.private_ip.to_string());
+    put("mac", mac(interface));
+    put("owner-id", metadata.account_id.clone());
+    if let Some(public_ip) = interface.public_ip {
+        put(&format!("ipv4-associations/{public_ip}"), interface.private_ip.to_string());
+        put("public-ipv4s", public_ip.to_string());
+        if let Some(name) = metadata.public_hostname.as_ref().filter(|_| interface.device_index == 0) {
+            put("public-hostname", name.clone());
+        }
+    }
+    if !interface.ipv6_addresses.is_empty() {
+        put("ipv6s", lines(&interface.ipv6_addresses));
+    }
+    put("security-group-ids", lines(&interface.security_groups));
+    if interface.device_index == 0 {
+        put("security-groups", metadata.security_group_names.join("\n"));
+    }
+    put("subnet-id", interface.subnet_id.to_string());
+    if let Some(subnet) = subnet {
+        put("subnet-ipv4-cidr-block", subnet.cidr.to_string());
+        if let Some(cidr) = subnet.ipv6_cidr {
+            put("subnet-ipv6-cidr-blocks", cidr.to_string());
+        }
+    }
+    put("vpc-id", interface.vpc_id.to_string());
+    if let Some(vpc) = vpc {
+        if let Some(cidr) = vpc.cidrs.first() {
+            put("vpc-ipv4-cidr-block", cidr.to_string());
+        }
+        put("vpc-ipv4-cidr-blocks", lines(&vpc.cidrs));
+        if !vpc.ipv6_cidrs.is_empty() {
+            put("vpc-ipv6-cidr-blocks", lines(&vpc.ipv6_cidrs));
+        }
+    }
+}
+
+fn tags(tree: &mut Tree, guest: &Guest) {
+    if !guest.instance.metadata_options.instance_tags {
+        return;
+    }
+    for (key, value) in &guest.instance.metadata.tags {
+        if is_path_segment(key) {
+            tree.put(&format!("tags/instance/{key}"), value);
+        }
+    }
+}
+
+/// EC2 allows these characters in tag keys where instance metadata tags are on; a key with others could not be
+/// asked for.
+fn is_path_segment(key: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "+-=.,_:@".contains(c);
+    !key.is_empty() && key.chars().all(is_allowed) && !matches!(key, "." | ".." | "_index")
+}
+
+/// The interface with device index 0.
+pub(crate) fn primary(guest: &Guest) -> Option<&Interface> {
+    guest.instance.interfaces.iter().find(|interface| interface.device_index == 0)
+}
+
+fn local_hostname(guest: &Guest, interface: &Interface) -> String {
+    if interface.device_index == 0 {
+        return guest.instance.metadata.local_hostname.clone();
+    }
+    let [a, b, c, d] = interface.private_ip.octets();
+    format!("ip-{a}-{b}-{c}-{d}.{}", guest.vpc.dns_domain)
+}
+
+fn mac(interface: &Interface) -> String {
+    let mut text = String::with_capacity(17);
+    for (index, byte) in interface.mac.iter().enumerate() {
+        let _ = write!(text, "{}{byte:02x}", if index == 0 { "" } else { ":" });
+    }
+    text
+}
+
+fn lines<T: ToString>(values: &[T]) -> String {
+    values.iter().map(T::to_string).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::examples;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    fn guest(change: impl FnOnce(&mut agent_api::Instance)) -> Guest {
+        let mut instance = examples::instance(1);
+        change(&mut instance);
+        Guest::new(Arc::new(instance), Arc::new(examples::vpc()), 0)
+    }
+
+    fn text(guest: &Guest, path: &str) -> Option<String> {
+        match find(guest, path)? {
+            Found::Leaf(Leaf::Text(text)) | Found::Listing(text) => Some(text),
+            Found::Leaf(leaf) => Some(format!("{leaf:?}")),
+        }
+    }
+
+    /// Follows every name of every listing, as cloud-init does.
+    fn walk(guest: &Guest, path: &str, out: &mut String) {
+        let Some(Found::Listing(listing)) = find(guest, path) else { panic!("{path} is no listing") };
+        for name in listing.lines() {
+            let key = name.split_once('=').map(|(index, _)| format!("{index}/"));
+            let name = key.as_deref().filter(|_| path.ends_with("public-keys/")).unwrap_or(name);
+            let below = format!("{path}{name}");
+            if name.ends_with('/') {
+                walk(guest, &below, out);
+            } else {
+                let found = text(guest, &below).unwrap_or_else(|| panic!("{below} is listed, not answered"));
+                writeln!(out, "{below} {}", found.replace('\n', " | ")).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn all_that_is_listed_is_answered() {
+        let guest = guest(|instance| {
+            instance.metadata_options.instance_tags = true;
+            instance.metadata.tags.insert("no/path".into(), "x".into());
+            instance.metadata.tags.insert("two words".into(), "x".into());
+            instance.disks.push(agent_api::Disk {
+                volume_id: examples::volume(2).volume_id,
+                device_name: "/dev/sdf".into(),
+                root: false,
+            });
+        });
+        let mut out = String::new();
+        walk(&guest, "/2021-03-23/meta-data/", &mut out);
+        walk(&guest, "/latest/dynamic/", &mut out);
+        insta::assert_snapshot!(out);
+    }
+
+    #[test]
+    fn listings_are_in_ec2s_form() {
+        let guest = guest(|_| {});
+        assert_eq!(text(&guest, "/latest").unwrap(), "dynamic\nmeta-data\nuser-data");
+        assert_eq!(text(&guest, "/latest/").unwrap(), "dynamic\nmeta-data\nuser-data");
+        assert!(text(&guest, "/").unwrap().starts_with("1.0\n2007-01-19\n"));
+        assert!(text(&guest, "").unwrap().ends_with("\nlatest"));
+        assert_eq!(text(&guest, "/latest/meta-data/public-keys/").unwrap(), "0=my-key");
+        assert_eq!(text(&guest, "/latest/meta-data/public-keys/0").unwrap(), "openssh-key");
+        assert_eq!(text(&guest, "/latest/meta-data/network").unwrap(), "interfaces/");
+        assert_eq!(text(&guest, "//latest//meta-data/mac").unwrap(), "02:00:ac:1f:10:0b");
+    }
+
+    #[test]
+    fn what_an_instance_has_not_is_not_there() {
+        let guest = guest(|instance| {
+            instance.metadata.public_key = None;
+            instance.metadata.user_data = None;
+            instance.interfaces[0].public_ip = None;
+            instance.metadata.public_hostname = None;
+        });
+        for path in [
+            "/latest/user-data",
+            "/latest/meta-data/public-keys/",
+            "/latest/meta-data/public-ipv4",
+            "/latest/meta-data/tags/",
+            "/latest/meta-data/tags/instance/Name",
+            "/latest/meta-data/events/recommendations/rebalance",
+            "/latest/meta-data/iam/",
+            "/latest/meta-data/placement/group-name",
+            "/2000-01-01/meta-data/",
+            "/latest/meta-dat",
+            "/latest/meta-data/inst",
+            "/meta-data/instance-id",
+        ] {
+            assert_eq!(find(&guest, path), None, "{path}");
+        }
+        assert_eq!(text(&guest, "/latest").unwrap(), "dynamic\nmeta-data");
+        let listing = text(&guest, "/latest/meta-data/").unwrap();
+        assert!(!listing.contains("public"), "{listing}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_is_answered_or_not_without_panic(path in ".{0,200}", tail in "[a-z0-9/:=.-]{0,60}") {
+            let guest = guest(|_| {});
+            find(&guest, &path);
+            find(&guest, &format!("/latest/meta-data/{tail}"));
+        }
+    }
+}
