@@ -149,11 +149,14 @@ impl Cloud {
         self.host.ip(&["-n", &name, "-o", "link", "show"]).await
     }
 
-    /// All that a driver may change of the host.
+    /// All that a driver may change of the host, and nothing that the kernel changes by itself in a new namespace
+    /// (states of links, IPv6 routes).
     pub async fn host_state(&self) -> [String; 5] {
+        let links = self.host.ip(&["-o", "link", "show"]).await;
+        let names: Vec<&str> = links.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
         [
-            self.host.ip(&["-o", "link", "show"]).await,
-            self.host.ip(&["route", "show", "table", "all"]).await,
+            names.join(" "),
+            self.host.ip(&["-4", "route", "show", "table", "all"]).await,
             self.host.ip(&["rule", "show"]).await,
             self.host.command("nft", &["list", "ruleset"]).await,
             self.host.run(|| std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward")).await.unwrap(),
