@@ -1,1 +1,31 @@
 //! Whole-disk images: built from Debian packages, imported from files, uploaded through the EBS direct API.
+//!
+//! ```text
+//!  Debian packages ─ mmdebstrap ─▶ tree ─┐
+//!                                        ├─▶ raw disk (GPT, GRUB for BIOS and UEFI, ext4) ─▶ upload ─▶ snapshot ─▶ AMI
+//!  raw · qcow2 · vmdk · vhdx ─ qemu-img ─┘
+//! ```
+//!
+//! Invariants: a disk is whole (what boots, a kernel upgraded inside included, is on it); nothing is mounted and no
+//! device is attached, so an interrupted build leaves at most a scratch directory that the next one removes; no
+//! mirror, proxy or credential of the host is in an image.
+
+mod apt;
+mod bios;
+mod build;
+mod command;
+mod cpio;
+mod debian;
+mod disk;
+mod extents;
+mod grub;
+mod interrupt;
+mod layout;
+mod progress;
+mod recipe;
+mod tiny;
+
+pub use build::{Cache, build, build_with};
+pub use command::HOST_PACKAGES;
+pub use progress::{Progress, Silent, TerminalProgress};
+pub use recipe::{BuiltImage, Recipe};
