@@ -66,14 +66,24 @@ impl DnsService {
         bytes: &[u8],
         transport: Transport,
     ) -> Option<Vec<u8>> {
-        let query = match here(guest, network, bytes)? {
-            Here::Answer(answer) => return answer.to_vec().ok(),
-            Here::Forward(query) => query,
-        };
+        match here(guest, network, bytes)? {
+            Here::Answer(answer) => answer.to_vec().ok(),
+            Here::Forward(query) => self.forward(guest, network, &query, bytes, transport).await,
+        }
+    }
+
+    async fn forward(
+        &self,
+        guest: &Guest,
+        network: &HostNetwork,
+        query: &Message,
+        bytes: &[u8],
+        transport: Transport,
+    ) -> Option<Vec<u8>> {
         let _slot = self.forwarded.take(&guest.instance.instance_id)?;
         match self.upstream.forward(bytes, transport, |address| network.is_guest(address)).await {
             Some(answer) => Some(answer),
-            None => refusal(&query, ResponseCode::ServFail).to_vec().ok(),
+            None => refusal(query, ResponseCode::ServFail).to_vec().ok(),
         }
     }
 }
@@ -159,18 +169,17 @@ pub(crate) async fn serve_udp(
                     let _ = socket.try_send_to(&answer, from);
                 }
             }
-            Some(Here::Forward(_)) => {
+            Some(Here::Forward(query)) if queries.len() < FORWARDED_MAX => {
                 let (network, service) = (network.clone(), service.clone());
                 let (socket, bytes) = (socket.clone(), bytes.to_vec());
-                if queries.len() >= FORWARDED_MAX {
-                    continue;
-                }
                 queries.spawn(async move {
-                    if let Some(answer) = service.answer(&guest, &network, &bytes, Transport::Udp).await {
+                    let answer = service.forward(&guest, &network, &query, &bytes, Transport::Udp).await;
+                    if let Some(answer) = answer {
                         let _ = socket.try_send_to(&answer, from);
                     }
                 });
             }
+            Some(Here::Forward(_)) => {}
         }
     }
 }
