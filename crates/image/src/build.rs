@@ -3,7 +3,6 @@
 //! The cache directory holds, per recipe, finished disks named after what they were made from, a log, a lock, and
 //! while a build runs its scratch directory. The lock makes a scratch directory found under it a dead build's.
 
-use crate::apt::SUITE;
 use crate::command::Log;
 use crate::extents;
 use crate::interrupt::{self, Interrupts};
@@ -17,8 +16,14 @@ use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-/// Counts changes of how disks are made that the ingredients don't show.
-const METHOD: &str = "1";
+/// How every disk is made: a change here makes new disks, as one of the packages' lists does.
+const METHOD: [&str; 5] = [
+    include_str!("apt.rs"),
+    include_str!("bios.rs"),
+    include_str!("disk.rs"),
+    include_str!("grub.rs"),
+    include_str!("layout.rs"),
+];
 
 /// Whether a disk made before may be used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +101,7 @@ fn key(recipe: Recipe) -> String {
         Recipe::Debian12 => debian::ingredients(),
     };
     let mut hash = Sha256::new();
-    for ingredient in [METHOD, SUITE].into_iter().chain(ingredients) {
+    for ingredient in METHOD.into_iter().chain(ingredients) {
         hash.update(ingredient.len().to_le_bytes());
         hash.update(ingredient);
     }

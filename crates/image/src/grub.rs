@@ -18,6 +18,7 @@ const BIOS_MODULES: &[&str] = &[
     "ext2",
     "normal",
     "linux",
+    "linux16",
     "search",
     "search_fs_uuid",
     "search_label",
