@@ -1,1 +1,153 @@
-//! One file per AWS resource, reconcilers, placement; never sees HTTP or the machine.
+//! The control plane: one file per AWS resource, the mechanisms they share in `engine`, and the reconcilers that
+//! keep hosts at what the records say.
+//!
+//! Invariants: never sees HTTP, never touches the machine; hosts are reached through `agent_api` alone; state is
+//! what the store holds, and nothing that matters lives in a task's memory.
+
+mod access_key;
+mod authorization;
+mod context;
+mod default_vpc;
+pub mod dhcp_options;
+pub mod ebs_direct;
+pub mod engine;
+pub mod image;
+pub mod instance;
+pub mod instance_type;
+pub mod internet_gateway;
+pub mod key_pair;
+pub mod location;
+pub mod network_acl;
+pub mod network_interface;
+mod operations;
+pub mod placement;
+pub mod placement_group;
+pub mod public_address;
+mod reconcile;
+pub mod region;
+pub mod route_table;
+pub mod security_group;
+pub mod snapshot;
+pub mod sts;
+pub mod subnet;
+mod sweep;
+pub mod tag;
+pub mod volume;
+pub mod vpc;
+
+pub use access_key::RootKey;
+pub use context::{Caller, Context};
+
+use agent_api::{HostAgent, SnapshotStore};
+use async_trait::async_trait;
+use ipnet::Ipv4Net;
+use model::{AccountId, Environment, Error, Region, Result};
+use parking_lot::RwLock;
+use region::RegionState;
+use std::collections::HashMap;
+use std::sync::Arc;
+use store::Store;
+
+/// What the operator decided.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub account: AccountId,
+    /// The region that is there from the start; the only one of a real cloud.
+    pub region: Region,
+    /// Every AWS region exists, each made when it is first asked for.
+    pub simulate: bool,
+    /// Zones of each region.
+    pub zones: usize,
+    /// Where public addresses come from.
+    pub public_pool: Ipv4Net,
+    /// Encrypts secrets at rest.
+    pub encryption_key: [u8; 32],
+}
+
+/// Where a region's hosts come from.
+#[async_trait]
+pub trait HostSource: Send + Sync {
+    async fn hosts(&self, region: &Region) -> Result<Vec<Arc<dyn HostAgent>>>;
+}
+
+pub struct Control {
+    pub options: Options,
+    pub environment: Environment,
+    pub store: Arc<dyn Store>,
+    pub snapshots: Arc<dyn SnapshotStore>,
+    pub catalogue: instance_type::Catalogue,
+    host_source: Arc<dyn HostSource>,
+    access_keys: access_key::AccessKeys,
+    regions: RwLock<HashMap<Region, Arc<RegionState>>>,
+    /// Held while a region is made, so that two first callers make one.
+    opening: tokio::sync::Mutex<()>,
+}
+
+impl Control {
+    /// Opens the cloud that `store` holds, or makes it; `root_key` is used where there is none yet.
+    pub async fn start(
+        options: Options,
+        environment: Environment,
+        store: Arc<dyn Store>,
+        snapshots: Arc<dyn SnapshotStore>,
+        host_source: Arc<dyn HostSource>,
+        root_key: Option<RootKey>,
+    ) -> Result<Arc<Control>> {
+        let access_keys = access_key::AccessKeys::open(&*store, &options, &environment, root_key).await?;
+        let control = Arc::new(Control {
+            options,
+            environment,
+            store,
+            snapshots,
+            catalogue: instance_type::Catalogue::default(),
+            host_source,
+            access_keys,
+            regions: RwLock::default(),
+            opening: tokio::sync::Mutex::new(()),
+        });
+        control.region(&control.options.region.clone()).await?;
+        Ok(control)
+    }
+
+    pub fn credentials(&self) -> &dyn iam::Credentials {
+        &self.access_keys
+    }
+
+    /// The root's access key, for the operator's own file.
+    pub fn root_key(&self) -> &RootKey {
+        self.access_keys.root()
+    }
+
+    pub fn region_exists(&self, region: &Region) -> bool {
+        *region == self.options.region || (self.options.simulate && Region::AWS.contains(&region.as_str()))
+    }
+
+    /// The region, made with its default VPC when it is first asked for.
+    pub async fn region(self: &Arc<Self>, name: &Region) -> Result<Arc<RegionState>> {
+        if let Some(region) = self.regions.read().get(name) {
+            return Ok(region.clone());
+        }
+        if !self.region_exists(name) {
+            return Err(Error::new("AuthFailure", format!("Credential should be scoped to a valid region, not '{name}'.")));
+        }
+        let _opening = self.opening.lock().await;
+        if let Some(region) = self.regions.read().get(name) {
+            return Ok(region.clone());
+        }
+        let hosts = self.host_source.hosts(name).await?;
+        let region = region::open(self, name, hosts).await?;
+        self.regions.write().insert(name.clone(), region.clone());
+        reconcile::start(self, &region);
+        sweep::start(self, &region);
+        Ok(region)
+    }
+
+    /// Stops all instances, everywhere, and returns when they have.
+    pub async fn stop_all_instances(&self) -> Result<()> {
+        let regions: Vec<_> = self.regions.read().values().cloned().collect();
+        for region in regions {
+            instance::lifecycle::stop_all(self, &region).await?;
+        }
+        Ok(())
+    }
+}

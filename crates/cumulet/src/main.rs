@@ -1,1 +1,55 @@
-fn main() {}
+//! cumulet: your own EC2. One binary: the cloud (`serve`) and the commands of those who use it.
+
+mod cloud;
+mod command;
+mod config;
+mod query;
+mod serve;
+mod table;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cumulet", version, about = "A self-hosted Amazon EC2", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the cloud
+    Serve(config::ServeArgs),
+    /// Print what AWS clients need in their environment: eval "$(cumulet env)"
+    Env(command::env::Args),
+    /// Say what this host can do, and what to do about what it cannot
+    Doctor(command::doctor::Args),
+    /// Build images from Debian's packages, or import disks
+    Image(command::image::Args),
+    /// List instances
+    Ps(command::ps::Args),
+    /// Open a shell on an instance
+    Ssh(command::ssh::Args),
+    /// Show an instance's serial console
+    Console(command::console::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Env(args) => command::env::run(args),
+        Command::Doctor(args) => command::doctor::run(args),
+        Command::Image(args) => command::image::run(args),
+        Command::Ps(args) => command::ps::run(args),
+        Command::Ssh(args) => command::ssh::run(args),
+        Command::Console(args) => command::console::run(args),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("cumulet: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""How fast the API is, beside moto's server on the same machine in the same run.
+
+    pip install boto3 'moto[server,ec2]'; apt-get install wrk; cargo build --release; benches/api.py
+
+Every figure is a ratio or has its bound beside it.
+"""
+
+import datetime
+import hashlib
+import hmac
+import http.client
+import pathlib
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+
+import boto3
+from botocore.config import Config
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BINARY = ROOT / "target" / "release" / "cumulet"
+KEY, SECRET, REGION = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "us-east-1"
+FEW, MANY = 100, 10_000
+SECONDS, CONNECTIONS = 4, 8
+BATCH = 500
+
+
+def port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def client(at):
+    return boto3.client(
+        "ec2",
+        region_name=REGION,
+        endpoint_url=f"http://127.0.0.1:{at}",
+        aws_access_key_id=KEY,
+        aws_secret_access_key=SECRET,
+        config=Config(read_timeout=600, retries={"max_attempts": 1}),
+    )
+
+
+def start_cumulet(data_dir):
+    at = port()
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [BINARY, "serve", "--simulate", "--data-dir", data_dir, "--listen", f"127.0.0.1:{at}",
+         "--access-key", KEY, "--secret-key", SECRET],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )
+    assert "ready" in process.stdout.readline()
+    return process, at, time.perf_counter() - began
+
+
+def start_moto():
+    at = port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-p", str(at)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    for _ in range(300):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{at}/moto-api/")
+            return process, at
+        except OSError:
+            time.sleep(0.1)
+    raise SystemExit("moto's server did not start")
+
+
+def sign(string, date):
+    key = f"AWS4{SECRET}".encode()
+    for part in (date, REGION, "ec2", "aws4_request"):
+        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+    return hmac.new(key, string.encode(), hashlib.sha256).hexdigest()
+
+
+def presigned(at, instance):
+    """A DescribeInstances of one id that any HTTP client can send."""
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    scope = f"{now[:8]}/{REGION}/ec2/aws4_request"
+    query = urllib.parse.urlencode(sorted({
+        "Action": "DescribeInstances", "Version": "2016-11-15", "InstanceId.1": instance,
+        "X-Amz-Algorithm": "AWS4-HMAC-SHA256", "X-Amz-Credential": f"{KEY}/{scope}",
+        "X-Amz-Date": now, "X-Amz-Expires": "3600", "X-Amz-SignedHeaders": "host",
+    }.items()))
+    canonical = f"GET\n/\n{query}\nhost:127.0.0.1:{at}\n\nhost\n{hashlib.sha256(b'').hexdigest()}"
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    signature = sign("\n".join(["AWS4-HMAC-SHA256", now, scope, digest]), now[:8])
+    return f"http://127.0.0.1:{at}/?{query}&X-Amz-Signature={signature}"
+
+
+def requests_per_second(at, instance):
+    url = presigned(at, instance)
+    assert instance in urllib.request.urlopen(url).read().decode()
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", url]
+    report = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "Non-2xx" not in report, report
+    return float(re.search(r"Requests/sec:\s+([0-9.]+)", report).group(1))
+
+
+def fill(ec2, ami, have, want, batch=BATCH):
+    """Brings the cloud to `want` instances; returns one of them."""
+    instance = None
+    while have < want:
+        count = min(batch, want - have)
+        made = ec2.run_instances(ImageId=ami, InstanceType="t3.micro", MinCount=count, MaxCount=count)["Instances"]
+        instance, have = made[0]["InstanceId"], have + count
+    return instance
+
+
+def launch_latency(at, ami, calls=300):
+    """Milliseconds of RunInstances calls one after another, over one connection, signed by hand."""
+    connection = http.client.HTTPConnection("127.0.0.1", at)
+    body = f"Action=RunInstances&Version=2016-11-15&ImageId={ami}&InstanceType=t3.micro&MinCount=1&MaxCount=1"
+    kind = "application/x-www-form-urlencoded; charset=utf-8"
+    times = []
+    for _ in range(calls):
+        now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+        scope = f"{now[:8]}/{REGION}/ec2/aws4_request"
+        payload = hashlib.sha256(body.encode()).hexdigest()
+        names = "content-type;host;x-amz-date"
+        canonical = f"POST\n/\n\ncontent-type:{kind}\nhost:127.0.0.1:{at}\nx-amz-date:{now}\n\n{names}\n{payload}"
+        digest = hashlib.sha256(canonical.encode()).hexdigest()
+        signature = sign("\n".join(["AWS4-HMAC-SHA256", now, scope, digest]), now[:8])
+        authorization = f"AWS4-HMAC-SHA256 Credential={KEY}/{scope}, SignedHeaders={names}, Signature={signature}"
+        began = time.perf_counter()
+        connection.request("POST", "/", body, {"Content-Type": kind, "X-Amz-Date": now, "Authorization": authorization})
+        answer = connection.getresponse()
+        text = answer.read()
+        times.append((time.perf_counter() - began) * 1000)
+        assert answer.status == 200, text
+    return statistics.median(times)
+
+
+def main():
+    data_dirs, processes = [], []
+    failed = False
+
+    def told(what, value, bound, good):
+        nonlocal failed
+        failed |= not good
+        print(f"{what:<58} {value:>12}   bound {bound:<10} {'ok' if good else 'MISSED'}", flush=True)
+
+    try:
+        starts = []
+        for _ in range(5):
+            data_dirs.append(tempfile.mkdtemp(prefix="cumulet-bench-"))
+            process, at, seconds = start_cumulet(data_dirs[-1])
+            starts.append(seconds * 1000)
+            process.kill()
+            process.wait()
+        ready = statistics.median(starts)
+        told("serve --simulate ready, fresh data directory", f"{ready:.0f} ms", "< 100 ms", ready < 100)
+
+        process, at, _ = start_cumulet(data_dirs[-1])
+        processes.append(process)
+        ec2 = client(at)
+        images = ec2.describe_images(Filters=[{"Name": "architecture", "Values": ["x86_64"]}])["Images"]
+        ami = images[0]["ImageId"]
+        latency = launch_latency(at, ami, FEW)
+        told("RunInstances, durable, median", f"{latency:.2f} ms", "< 10 ms", latency < 10)
+        instance = fill(ec2, ami, FEW, FEW + 1)
+        few = requests_per_second(at, instance)
+        instance = fill(ec2, ami, FEW + 1, MANY)
+        many = requests_per_second(at, instance)
+        told(f"DescribeInstances by id among {MANY} / among {FEW}", f"{many / few:.2f}", ">= 0.95", many >= 0.95 * few)
+
+        moto, at = start_moto()
+        processes.append(moto)
+        ec2 = client(at)
+        ami = ec2.describe_images()["Images"][0]["ImageId"]
+        instance = fill(ec2, ami, 0, MANY)
+        peer = requests_per_second(at, instance)
+        print(f"    cumulet {many:.0f}/s, moto {peer:.1f}/s, {CONNECTIONS} connections")
+        told(f"DescribeInstances by id among {MANY}, cumulet / moto", f"{many / peer:.0f}", ">= 50", many >= 50 * peer)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+        for data_dir in data_dirs:
+            shutil.rmtree(data_dir, ignore_errors=True)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

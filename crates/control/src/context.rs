@@ -1,0 +1,97 @@
+//! Who asks, where, and what every handler needs of the cloud.
+
+use crate::engine::token::Idempotent;
+use crate::engine::{Tables, Tx, transaction};
+use crate::region::RegionState;
+use crate::Control;
+use aws_api::Request;
+use model::{AccountId, Arn, Region, Result};
+use parking_lot::RwLockReadGuard;
+use sha2::{Digest, Sha256};
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// An authenticated caller and its request.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    pub account: AccountId,
+    /// `arn:aws:iam::…:root`, a user's or a session's.
+    pub arn: String,
+    pub user_id: String,
+    pub region: Region,
+    pub request_id: String,
+    pub source_ip: std::net::IpAddr,
+}
+
+/// What a handler works with.
+pub struct Context {
+    pub control: Arc<Control>,
+    pub caller: Caller,
+    pub region: Arc<RegionState>,
+    operation: &'static str,
+    parameters: String,
+    idempotent: Option<Idempotent>,
+}
+
+impl Context {
+    pub async fn new(control: Arc<Control>, caller: Caller, operation: &'static str, request: &Request) -> Result<Context> {
+        let region = control.region(&caller.region).await?;
+        Ok(Context { control, caller, region, operation, parameters: digest(request), idempotent: None })
+    }
+
+    /// Ties the request's client token, if any, to its operation and parameters.
+    pub fn set_client_token(&mut self, token: Option<&str>) -> Result<()> {
+        self.idempotent = Some(Idempotent::new(self.operation, token, self.parameters.clone())?);
+        Ok(())
+    }
+
+    pub fn idempotent(&self) -> Result<Idempotent> {
+        match &self.idempotent {
+            Some(idempotent) => Ok(idempotent.clone()),
+            None => Idempotent::new(self.operation, None, self.parameters.clone()),
+        }
+    }
+
+    /// The region's records as they are now. Never hold it over an await.
+    pub fn tables(&self) -> RwLockReadGuard<'_, Tables> {
+        self.region.view.read()
+    }
+
+    pub async fn transact<R>(&self, attempt: impl FnMut(&mut Tx<'_>) -> Result<R>) -> Result<R> {
+        transaction::transact(&*self.control.store, &self.region.view, &self.control.environment, attempt).await
+    }
+
+    pub fn account(&self) -> &AccountId {
+        &self.caller.account
+    }
+
+    pub fn arn(&self, resource_type: &str, id: &str) -> String {
+        Arn::ec2(&self.region.view.region, &self.caller.account, resource_type, id).to_string()
+    }
+}
+
+impl Deref for Context {
+    type Target = Control;
+    fn deref(&self) -> &Control {
+        &self.control
+    }
+}
+
+/// Parameters that do not say what is wanted: who asks, and the token itself.
+fn is_about_the_call(name: &str) -> bool {
+    matches!(name, "ClientToken" | "AWSAccessKeyId" | "Timestamp" | "SecurityToken") || name.starts_with("X-Amz-")
+}
+
+/// The same for every request that wants the same, in whatever order its parameters come.
+fn digest(request: &Request) -> String {
+    let mut parameters: Vec<_> = request.params.iter().filter(|(name, _)| !is_about_the_call(name)).collect();
+    parameters.sort();
+    let mut hasher = Sha256::new();
+    for (name, value) in parameters {
+        for part in [name, value] {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+    }
+    hex::encode(hasher.finalize())
+}

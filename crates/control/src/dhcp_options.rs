@@ -1,0 +1,91 @@
+//! DHCP options.
+
+use crate::Context;
+use crate::engine::describe::{self, Query};
+use crate::engine::table::{Record, Values};
+use crate::engine::{Tags, Tx, filter};
+use aws_api::ec2;
+use model::{AccountId, Id, Kind, Result};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DhcpOptions {
+    pub dhcp_options_id: Id,
+    pub owner: AccountId,
+    /// In the order in which they are shown.
+    pub configurations: Vec<(String, Vec<String>)>,
+    pub tags: Tags,
+}
+
+impl DhcpOptions {
+    /// What a default VPC has: the region's domain, and the VPC's own resolver.
+    pub fn amazon(tx: &mut Tx<'_>, owner: &AccountId) -> DhcpOptions {
+        DhcpOptions {
+            dhcp_options_id: tx.new_id(Kind::DhcpOptions),
+            owner: owner.clone(),
+            configurations: vec![
+                ("domain-name".into(), vec![tx.region().private_dns_domain()]),
+                ("domain-name-servers".into(), vec!["AmazonProvidedDNS".into()]),
+            ],
+            tags: Tags::default(),
+        }
+    }
+}
+
+impl Record for DhcpOptions {
+    const TABLE: &'static str = "dhcp-options";
+    const INDEXED: &'static [&'static str] = &[];
+
+    fn id(&self) -> &str {
+        &self.dhcp_options_id
+    }
+
+    fn tags(&self) -> Option<&Tags> {
+        Some(&self.tags)
+    }
+
+    fn field<'a>(&'a self, name: &str, values: &mut Values<'a>) -> bool {
+        match name {
+            "dhcp-options-id" => filter::one(values, self.dhcp_options_id.as_str()),
+            "key" => filter::many(values, self.configurations.iter().map(|(key, _)| key.as_str())),
+            "value" => filter::many(values, self.configurations.iter().flat_map(|(_, values)| values).map(String::as_str)),
+            "owner-id" => filter::one(values, self.owner.as_str()),
+            _ => false,
+        }
+    }
+}
+
+pub async fn describe_dhcp_options(
+    context: &Context,
+    input: ec2::DescribeDhcpOptionsRequest,
+) -> Result<ec2::DescribeDhcpOptionsResult> {
+    let tables = context.tables();
+    let query = Query {
+        ids: &input.dhcp_options_ids,
+        filters: &input.filters,
+        max_results: input.max_results,
+        next_token: input.next_token.as_deref(),
+        ids_name: "dhcpOptionsIds",
+    };
+    let page = describe::select(&tables.dhcp_options, Kind::DhcpOptions, &query, |_| true, |_, _, _| false)?;
+    Ok(ec2::DescribeDhcpOptionsResult {
+        dhcp_options: page.records.iter().map(|options| to_api(options)).collect(),
+        next_token: page.next_token,
+    })
+}
+
+fn to_api(options: &DhcpOptions) -> ec2::DhcpOptions {
+    ec2::DhcpOptions {
+        dhcp_options_id: Some(options.dhcp_options_id.to_string()),
+        owner_id: Some(options.owner.to_string()),
+        tags: options.tags.to_api(),
+        dhcp_configurations: options
+            .configurations
+            .iter()
+            .map(|(key, values)| ec2::DhcpConfiguration {
+                key: Some(key.clone()),
+                values: values.iter().map(|value| ec2::AttributeValue { value: Some(value.clone()) }).collect(),
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,220 @@
+//! Describe: by id, by filter, by page. One mechanism for every resource.
+
+use crate::engine::filter::{self, Filter, Pattern};
+use crate::engine::table::{Record, Table, Values};
+use aws_api::ec2;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use model::{Error, Id, Kind, Result};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Most ids in one request (EC2 API Reference: requests with many ids should use filters or pages).
+const IDS_MAX: usize = 1000;
+/// Where an operation documents no page size of its own.
+const PAGE_MAX: usize = 1000;
+const PAGE_MIN: usize = 5;
+
+/// The parts of a Describe request that all have.
+#[derive(Clone, Debug, Default)]
+pub struct Query<'a> {
+    pub ids: &'a [String],
+    pub filters: &'a [ec2::Filter],
+    pub max_results: Option<i32>,
+    pub next_token: Option<&'a str>,
+    /// The name under which EC2's messages know the list of ids: `instancesSet`.
+    pub ids_name: &'static str,
+}
+
+/// One page of records, in the order of their ids.
+pub struct Page<T> {
+    pub records: Vec<Arc<T>>,
+    pub next_token: Option<String>,
+}
+
+/// Selects from `table`. `visible` says what this caller may see at all; what it may not does not exist for it.
+/// `field` answers filters that need more than the record itself; false passes the question on to the record.
+pub fn select<'t, T: Record>(
+    table: &'t Table<T>,
+    kind: Kind,
+    query: &Query<'_>,
+    visible: impl Fn(&T) -> bool,
+    field: impl Fn(&'t T, &str, &mut Values<'t>) -> bool,
+) -> Result<Page<T>> {
+    let filters = filter::parse(query.filters)?;
+    // A filter's name is checked even where there is nothing to look at.
+    let paging = Paging::parse(query)?;
+    let passes = |record: &'t T| {
+        filter::passes(&filters, |name, values| {
+            field(record, name, values) || filter::record_field(record, name, values)
+        })
+    };
+    if !query.ids.is_empty() {
+        let records = by_id(table, kind, query.ids, &visible)?;
+        let mut passed = Vec::with_capacity(records.len());
+        for record in records {
+            if passes(record)? {
+                passed.push(record.clone());
+            }
+        }
+        return Ok(Page { records: passed, next_token: None });
+    }
+    let mut page: Page<T> = Page { records: Vec::new(), next_token: None };
+    let mut take = |record: &'t Arc<T>| -> Result<bool> {
+        if !visible(record) || !passes(record)? {
+            return Ok(true);
+        }
+        if page.records.len() == paging.limit {
+            page.next_token = page.records.last().map(|last| paging.token_after(last.id()));
+            return Ok(false);
+        }
+        page.records.push(record.clone());
+        Ok(true)
+    };
+    match candidates(table, &filters) {
+        Some(ids) => {
+            for record in ids.iter().filter(|id| ***id > *paging.after).filter_map(|id| table.find(id)) {
+                if !take(record)? {
+                    break;
+                }
+            }
+        }
+        None => {
+            for record in table.after(&paging.after) {
+                if !take(record)? {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(page)
+}
+
+fn by_id<'t, T: Record>(
+    table: &'t Table<T>,
+    kind: Kind,
+    ids: &[String],
+    visible: impl Fn(&T) -> bool,
+) -> Result<Vec<&'t Arc<T>>> {
+    if ids.len() > IDS_MAX {
+        return Err(Error::invalid_parameter_value(format!("At most {IDS_MAX} ids can be given; use filters or pages instead")));
+    }
+    let wanted: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
+    let mut found = Vec::with_capacity(wanted.len());
+    let mut missing = Vec::new();
+    for id in wanted {
+        Id::parse(kind, id)?;
+        match table.find(id).filter(|record| visible(record)) {
+            Some(record) => found.push(record),
+            None => missing.push(id),
+        }
+    }
+    match missing.as_slice() {
+        [] => Ok(found),
+        [one] => Err(Id::not_found(kind, one)),
+        many => {
+            let mut error = Id::not_found(kind, &many.join(", "));
+            error.message = error.message.replace(" ID '", " IDs '").replace("does not exist", "do not exist");
+            Err(error)
+        }
+    }
+}
+
+/// The ids that the most selective indexed filter leaves; None where no filter has an index.
+fn candidates<T: Record>(table: &Table<T>, filters: &[Filter]) -> Option<BTreeSet<Arc<str>>> {
+    let indexed = filters.iter().filter(|filter| {
+        (T::INDEXED.contains(&filter.name.as_str()) || filter.name.starts_with("tag:"))
+            && filter.patterns.iter().all(|pattern| matches!(pattern, Pattern::Exact(_)))
+    });
+    let sets = |filter: &Filter| {
+        filter
+            .patterns
+            .iter()
+            .filter_map(|pattern| match pattern {
+                Pattern::Exact(value) => table.ids_with(&filter.name, value),
+                Pattern::Wild(_) => None,
+            })
+            .collect::<Vec<_>>()
+    };
+    let best = indexed.map(sets).min_by_key(|sets| sets.iter().map(|set| set.len()).sum::<usize>())?;
+    Some(best.into_iter().flatten().cloned().collect())
+}
+
+struct Paging {
+    limit: usize,
+    /// The last id of the page before; empty for the first page.
+    after: String,
+    /// Ties a token to the filters that it was given for.
+    filters: String,
+}
+
+impl Paging {
+    fn parse(query: &Query<'_>) -> Result<Paging> {
+        if !query.ids.is_empty() && query.max_results.is_some() {
+            return Err(Error::invalid_parameter_combination(format!(
+                "The parameter {} cannot be used with the parameter maxResults",
+                query.ids_name
+            )));
+        }
+        let limit = page_size(query.max_results)?;
+        let filters = digest(query.filters);
+        let after = match query.next_token {
+            None | Some("") => String::new(),
+            Some(token) => parse_token(token, &filters)?,
+        };
+        Ok(Paging { limit, after, filters })
+    }
+
+    fn token_after(&self, id: &str) -> String {
+        URL_SAFE_NO_PAD.encode(format!("1|{}|{id}", self.filters))
+    }
+}
+
+/// `MaxResults`: below 5 is an error, above 1000 is 1000.
+pub fn page_size(max_results: Option<i32>) -> Result<usize> {
+    match max_results {
+        None => Ok(PAGE_MAX),
+        Some(wanted) if usize::try_from(wanted).is_ok_and(|wanted| wanted >= PAGE_MIN) => {
+            Ok((wanted as usize).min(PAGE_MAX))
+        }
+        Some(wanted) => Err(Error::invalid_parameter_value(format!(
+            "Value ( {wanted} ) for parameter maxResults is invalid. Expecting a value greater than or equal to {PAGE_MIN}."
+        ))),
+    }
+}
+
+fn parse_token(token: &str, filters: &str) -> Result<String> {
+    let invalid = || Error::new("InvalidNextToken", "The specified next token is not valid for this request.");
+    let text = URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(invalid)?;
+    match text.splitn(3, '|').collect::<Vec<_>>().as_slice() {
+        ["1", of, after] if *of == filters => Ok((*after).to_owned()),
+        _ => Err(invalid()),
+    }
+}
+
+fn digest(filters: &[ec2::Filter]) -> String {
+    use sha2::Digest;
+    if filters.is_empty() {
+        return String::new();
+    }
+    hex::encode(&sha2::Sha256::digest(format!("{filters:?}"))[..8])
+}
+
+/// Pages through things that are not records (the catalogue of instance types): `key` orders them.
+pub fn page_of<I: Clone>(
+    sorted: &[I],
+    key: impl Fn(&I) -> String,
+    filters: &[ec2::Filter],
+    max_results: Option<i32>,
+    next_token: Option<&str>,
+) -> Result<(Vec<I>, Option<String>)> {
+    let query = Query { filters, max_results, next_token, ..Query::default() };
+    let paging = Paging::parse(&query)?;
+    let start = sorted.partition_point(|item| key(item) <= paging.after);
+    let start = if paging.after.is_empty() { 0 } else { start };
+    let rest = &sorted[start..];
+    let page = rest[..rest.len().min(paging.limit)].to_vec();
+    let more = rest.len() > paging.limit;
+    let token = page.last().filter(|_| more).map(|last| paging.token_after(&key(last)));
+    Ok((page, token))
+}

@@ -1,0 +1,196 @@
+//! The in-memory view of one region: a table for every kind of record, fed by the store's watch and by nothing
+//! else.
+
+use crate::engine::table::{Record, Table};
+use crate::instance::Instance;
+use crate::placement::Load;
+use model::Region;
+use parking_lot::{RwLock, RwLockReadGuard};
+use std::collections::HashMap;
+use std::sync::Arc;
+use store::{Batch, Event, Revision};
+use tokio::sync::{broadcast, watch};
+
+/// Declares the tables of a region once: storage, typed lookup, decoding and change notice follow from it.
+macro_rules! tables {
+    ($($field:ident: $record:ty as $variant:ident),+ $(,)?) => {
+        #[derive(Default)]
+        pub struct Tables {
+            $(pub $field: Table<$record>,)+
+            /// What instances take of each host.
+            pub loads: Loads,
+        }
+
+        /// What became of one record. `old` is None for a new one, `new` for a deleted one.
+        #[derive(Clone)]
+        pub enum Change {
+            $($variant { old: Option<Arc<$record>>, new: Option<Arc<$record>> }),+
+        }
+
+        $(impl Has<$record> for Tables {
+            fn table(&self) -> &Table<$record> { &self.$field }
+        })+
+
+        impl Tables {
+            /// None where this build knows no such table (written by a newer one) or the bytes do not decode.
+            fn put(&mut self, table: &str, value: &[u8], revision: Revision) -> Option<Change> {
+                match table {
+                    $(<$record>::TABLE => {
+                        let record: $record = serde_json::from_slice(value)
+                            .inspect_err(|error| tracing::error!(table, %error, "a stored record does not decode"))
+                            .ok()?;
+                        let (old, new) = self.$field.put(record, revision);
+                        Some(Change::$variant { old, new: Some(new) })
+                    })+
+                    _ => None,
+                }
+            }
+
+            fn delete(&mut self, table: &str, id: &str) -> Option<Change> {
+                match table {
+                    $(<$record>::TABLE => {
+                        let old = self.$field.delete(id)?;
+                        Some(Change::$variant { old: Some(old), new: None })
+                    })+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+/// Typed access to a region's tables.
+pub trait Has<T: Record> {
+    fn table(&self) -> &Table<T>;
+}
+
+tables! {
+    claims: crate::engine::Claim as Claim,
+    client_tokens: crate::engine::token::ClientToken as ClientToken,
+    instances: crate::instance::Instance as Instance,
+    volumes: crate::volume::Volume as Volume,
+    snapshots: crate::snapshot::Snapshot as Snapshot,
+    images: crate::image::Image as Image,
+    key_pairs: crate::key_pair::KeyPair as KeyPair,
+    vpcs: crate::vpc::Vpc as Vpc,
+    subnets: crate::subnet::Subnet as Subnet,
+    security_groups: crate::security_group::SecurityGroup as SecurityGroup,
+    network_interfaces: crate::network_interface::NetworkInterface as NetworkInterface,
+    route_tables: crate::route_table::RouteTable as RouteTable,
+    internet_gateways: crate::internet_gateway::InternetGateway as InternetGateway,
+    network_acls: crate::network_acl::NetworkAcl as NetworkAcl,
+    dhcp_options: crate::dhcp_options::DhcpOptions as DhcpOptions,
+    placement_groups: crate::placement_group::PlacementGroup as PlacementGroup,
+}
+
+/// How many batches of changes a slow listener may lag behind before it must look at the whole view again.
+const CHANGES_LAG_MAX: usize = 65_536;
+
+/// One region's view.
+pub struct View {
+    pub region: Region,
+    tables: RwLock<Tables>,
+    applied: watch::Sender<Revision>,
+    changes: broadcast::Sender<Arc<Vec<Change>>>,
+}
+
+impl View {
+    pub fn new(region: Region) -> Self {
+        View {
+            region,
+            tables: RwLock::default(),
+            applied: watch::Sender::new(0),
+            changes: broadcast::Sender::new(CHANGES_LAG_MAX),
+        }
+    }
+
+    pub fn read(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read()
+    }
+
+    pub fn record<T: Record>(&self, id: &str) -> Option<Arc<T>>
+    where
+        Tables: Has<T>,
+    {
+        self.tables.read().table().find(id).cloned()
+    }
+
+    /// Every change from now on, a message a transaction. `Lagged` means: look at the whole view.
+    pub fn changes(&self) -> broadcast::Receiver<Arc<Vec<Change>>> {
+        self.changes.subscribe()
+    }
+
+    /// Returns once the view shows everything up to `revision`.
+    pub async fn wait_for(&self, revision: Revision) {
+        // The sender lives as long as the view: there is nothing to fail.
+        let _ = self.applied.subscribe().wait_for(|applied| *applied >= revision).await;
+    }
+
+    pub fn applied(&self) -> Revision {
+        *self.applied.borrow()
+    }
+
+    /// Takes in what one transaction changed. Keys are `region/table/id`.
+    pub(crate) fn apply(&self, batch: Batch) {
+        let changes: Vec<Change> = if batch.events.is_empty() {
+            Vec::new()
+        } else {
+            let mut tables = self.tables.write();
+            batch.events.into_iter().filter_map(|event| apply_event(&mut tables, event)).collect()
+        };
+        if !changes.is_empty() {
+            // No listener is no error.
+            let _ = self.changes.send(Arc::new(changes));
+        }
+        self.applied.send_replace(batch.revision);
+    }
+}
+
+/// The sum of what the instances on each host take, kept as they come and go.
+#[derive(Default)]
+pub struct Loads(HashMap<String, Load>);
+
+impl Loads {
+    pub fn of(&self, host_id: &str) -> Load {
+        self.0.get(host_id).copied().unwrap_or_default()
+    }
+
+    fn account(&mut self, old: Option<&Instance>, new: Option<&Instance>) {
+        let load = |instance: &Instance| Load {
+            vcpus: u64::from(instance.vcpus),
+            memory_mib: instance.memory_mib,
+        };
+        if let Some(old) = old.filter(|old| old.occupies_host()) {
+            *self.0.entry(old.placement.host_id.clone()).or_default() -= load(old);
+        }
+        if let Some(new) = new.filter(|new| new.occupies_host()) {
+            *self.0.entry(new.placement.host_id.clone()).or_default() += load(new);
+        }
+    }
+}
+
+fn apply_event(tables: &mut Tables, event: Event) -> Option<Change> {
+    let change = match event {
+        Event::Put(entry) => {
+            let (table, _) = table_and_id(&entry.key)?;
+            tables.put(table, &entry.value, entry.modified)
+        }
+        Event::Delete { key, .. } => {
+            let (table, id) = table_and_id(&key)?;
+            tables.delete(table, id)
+        }
+    };
+    if let Some(Change::Instance { old, new }) = &change {
+        tables.loads.account(old.as_deref(), new.as_deref());
+    }
+    change
+}
+
+fn table_and_id(key: &str) -> Option<(&str, &str)> {
+    key.split_once('/')?.1.split_once('/')
+}
+
+/// The store's key of a record.
+pub fn key(region: &Region, table: &str, id: &str) -> String {
+    format!("{region}/{table}/{id}")
+}

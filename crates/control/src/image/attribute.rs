@@ -1,0 +1,200 @@
+//! Attributes of an image: described, modified, reset; enabled, disabled, deprecated.
+
+use super::Image;
+use crate::Context;
+use aws_api::ec2;
+use model::{AccountId, Error, Id, Kind, Result};
+
+const DESCRIPTION_LEN_MAX: usize = 255;
+
+async fn change(context: &Context, id: Option<&str>, change: impl Fn(&mut Image) -> Result<()>) -> Result<()> {
+    let id = Id::parse(Kind::Image, id.unwrap_or_default())?;
+    context
+        .transact(|tx| {
+            let before = tx.get::<Image>(&id).ok_or_else(|| Id::not_found(Kind::Image, &id))?;
+            if before.owner != *context.account() {
+                return Err(Error::new("AuthFailure", format!("Not authorized for image:{id}")));
+            }
+            let mut image = (*before).clone();
+            change(&mut image)?;
+            if image != *before {
+                tx.put(&image);
+            }
+            Ok(())
+        })
+        .await
+}
+
+pub async fn describe_image_attribute(
+    context: &Context,
+    input: ec2::DescribeImageAttributeRequest,
+) -> Result<ec2::ImageAttribute> {
+    let id = Id::parse(Kind::Image, input.image_id.as_deref().unwrap_or_default())?;
+    let image = context.region.view.record::<Image>(&id).ok_or_else(|| Id::not_found(Kind::Image, &id))?;
+    let text = |value: Option<&str>| Some(ec2::AttributeValue { value: value.map(str::to_owned) });
+    let mut answer = ec2::ImageAttribute { image_id: Some(id.to_string()), ..Default::default() };
+    match input.attribute.as_deref().unwrap_or_default() {
+        "description" => answer.description = text(Some(&image.description)),
+        "launchPermission" => {
+            let group = image.public.then(|| ec2::LaunchPermission { group: Some("all".into()), ..Default::default() });
+            let accounts = image.launch_permissions.iter().map(|account| ec2::LaunchPermission {
+                user_id: Some(account.to_string()),
+                ..Default::default()
+            });
+            answer.launch_permissions = group.into_iter().chain(accounts).collect();
+        }
+        "blockDeviceMapping" => {
+            answer.block_device_mappings = image.block_devices.iter().map(super::describe::device_to_api).collect();
+        }
+        "bootMode" => answer.boot_mode = text(image.boot_mode.as_deref()),
+        "imdsSupport" => answer.imds_support = text(image.imds_support.as_deref()),
+        "kernel" => answer.kernel_id = text(None),
+        "ramdisk" => answer.ramdisk_id = text(None),
+        "sriovNetSupport" => answer.sriov_net_support = text(None),
+        "tpmSupport" => answer.tpm_support = text(None),
+        "productCodes" => {}
+        other => {
+            return Err(Error::invalid_parameter_value(format!("Value ({other}) for parameter attribute is invalid. Unknown attribute.")));
+        }
+    }
+    Ok(answer)
+}
+
+pub async fn modify_image_attribute(context: &Context, input: ec2::ModifyImageAttributeRequest) -> Result<()> {
+    let description = input
+        .description
+        .as_ref()
+        .and_then(|description| description.value.clone())
+        .or(input.value.clone().filter(|_| input.attribute.as_deref() == Some("description")));
+    if description.as_ref().is_some_and(|text| text.chars().count() > DESCRIPTION_LEN_MAX) {
+        return Err(Error::invalid_parameter_value(format!("The description is longer than {DESCRIPTION_LEN_MAX} characters")));
+    }
+    let permissions = Permissions::of(&input)?;
+    if description.is_none() && permissions.is_empty() {
+        return Err(Error::invalid_parameter_combination("No attributes specified."));
+    }
+    change(context, input.image_id.as_deref(), |image| {
+        if let Some(description) = &description {
+            image.description = description.clone();
+        }
+        permissions.apply(image);
+        Ok(())
+    })
+    .await
+}
+
+/// Changes of launch permissions, in either of the two ways to say them.
+#[derive(Default)]
+struct Permissions {
+    add: Vec<AccountId>,
+    remove: Vec<AccountId>,
+    public: Option<bool>,
+}
+
+impl Permissions {
+    fn of(input: &ec2::ModifyImageAttributeRequest) -> Result<Permissions> {
+        let mut permissions = Permissions::default();
+        let listed = input.launch_permission.iter();
+        for (add, permission) in listed.flat_map(|change| {
+            change.add.iter().map(|permission| (true, permission)).chain(change.remove.iter().map(|permission| (false, permission)))
+        }) {
+            permissions.one(add, permission.user_id.as_deref(), permission.group.as_deref())?;
+        }
+        let add = input.operation_type.as_deref() != Some("remove");
+        for user in &input.user_ids {
+            permissions.one(add, Some(user), None)?;
+        }
+        for group in &input.user_groups {
+            permissions.one(add, None, Some(group))?;
+        }
+        Ok(permissions)
+    }
+
+    fn one(&mut self, add: bool, user: Option<&str>, group: Option<&str>) -> Result<()> {
+        match (user, group) {
+            (Some(user), _) => {
+                let account = user.parse().map_err(|_| Error::new("InvalidAMIAttributeItemValue", format!("Invalid attribute item value \"{user}\" for userId item type.")))?;
+                if add { self.add.push(account) } else { self.remove.push(account) }
+            }
+            (None, Some("all")) => self.public = Some(add),
+            (None, Some(other)) => {
+                return Err(Error::new("InvalidAMIAttributeItemValue", format!("Invalid attribute item value \"{other}\" for group item type.")));
+            }
+            (None, None) => {}
+        }
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.remove.is_empty() && self.public.is_none()
+    }
+
+    fn apply(&self, image: &mut Image) {
+        image.launch_permissions.retain(|account| !self.remove.contains(account));
+        image.launch_permissions.extend(self.add.iter().cloned());
+        image.launch_permissions.sort();
+        image.launch_permissions.dedup();
+        image.public = self.public.unwrap_or(image.public);
+    }
+}
+
+pub async fn reset_image_attribute(context: &Context, input: ec2::ResetImageAttributeRequest) -> Result<()> {
+    if input.attribute.as_deref() != Some("launchPermission") {
+        return Err(Error::invalid_parameter_value("Only the attribute launchPermission can be reset"));
+    }
+    change(context, input.image_id.as_deref(), |image| {
+        image.public = false;
+        image.launch_permissions.clear();
+        Ok(())
+    })
+    .await
+}
+
+pub async fn enable_image(context: &Context, input: ec2::EnableImageRequest) -> Result<ec2::EnableImageResult> {
+    change(context, input.image_id.as_deref(), |image| {
+        image.disabled = false;
+        Ok(())
+    })
+    .await?;
+    Ok(ec2::EnableImageResult { r#return: Some(true) })
+}
+
+/// A disabled image cannot be launched and is no longer public.
+pub async fn disable_image(context: &Context, input: ec2::DisableImageRequest) -> Result<ec2::DisableImageResult> {
+    change(context, input.image_id.as_deref(), |image| {
+        image.disabled = true;
+        image.public = false;
+        image.launch_permissions.clear();
+        Ok(())
+    })
+    .await?;
+    Ok(ec2::DisableImageResult { r#return: Some(true) })
+}
+
+pub async fn enable_image_deprecation(
+    context: &Context,
+    input: ec2::EnableImageDeprecationRequest,
+) -> Result<ec2::EnableImageDeprecationResult> {
+    let now = context.environment.clock.now();
+    let at = input.deprecate_at.filter(|at| *at > now).ok_or_else(|| {
+        Error::invalid_parameter_value("The deprecation date must be in the future")
+    })?;
+    change(context, input.image_id.as_deref(), |image| {
+        image.deprecated_at = Some(at);
+        Ok(())
+    })
+    .await?;
+    Ok(ec2::EnableImageDeprecationResult { r#return: Some(true) })
+}
+
+pub async fn disable_image_deprecation(
+    context: &Context,
+    input: ec2::DisableImageDeprecationRequest,
+) -> Result<ec2::DisableImageDeprecationResult> {
+    change(context, input.image_id.as_deref(), |image| {
+        image.deprecated_at = None;
+        Ok(())
+    })
+    .await?;
+    Ok(ec2::DisableImageDeprecationResult { r#return: Some(true) })
+}

@@ -1,0 +1,98 @@
+//! DescribeImages.
+
+use super::{Image, ImageBlockDevice};
+use crate::Context;
+use crate::engine::describe::{self, Query};
+use crate::engine::filter;
+use crate::instance::architecture_name;
+use aws_api::ec2;
+use model::{Kind, Result};
+
+pub async fn describe_images(context: &Context, input: ec2::DescribeImagesRequest) -> Result<ec2::DescribeImagesResult> {
+    let tables = context.tables();
+    let now = context.environment.clock.now();
+    let account = context.account();
+    let owned = |image: &Image| {
+        input.owners.is_empty()
+            || input.owners.iter().any(|owner| match owner.as_str() {
+                "self" => image.owner == *account,
+                other => image.owner.as_str() == other || image.owner_alias.as_deref() == Some(other),
+            })
+    };
+    let executable = |image: &Image| {
+        input.executable_users.is_empty()
+            || input.executable_users.iter().any(|user| match user.as_str() {
+                "all" => image.public,
+                "self" => image.launch_permissions.contains(account),
+                other => image.launch_permissions.iter().any(|allowed| allowed.as_str() == other),
+            })
+    };
+    let named = !input.image_ids.is_empty();
+    let visible = |image: &Image| {
+        let deprecated = image.deprecated_at.is_some_and(|at| at <= now);
+        image.is_visible_to(account)
+            && owned(image)
+            && executable(image)
+            && (named || image.owner == *account || !deprecated || input.include_deprecated == Some(true))
+            && (named || !image.disabled || input.include_disabled == Some(true))
+    };
+    let query = Query {
+        ids: &input.image_ids,
+        filters: &input.filters,
+        max_results: input.max_results,
+        next_token: input.next_token.as_deref(),
+        ids_name: "imagesSet",
+    };
+    let page = describe::select(&tables.images, Kind::Image, &query, visible, |_, _, _| false)?;
+    Ok(ec2::DescribeImagesResult {
+        images: page.records.iter().map(|image| to_api(image)).collect(),
+        next_token: page.next_token,
+    })
+}
+
+fn to_api(image: &Image) -> ec2::Image {
+    ec2::Image {
+        image_id: Some(image.image_id.to_string()),
+        image_location: Some(format!("{}/{}", image.owner_alias.as_deref().unwrap_or(image.owner.as_str()), image.name)),
+        image_type: Some("machine".into()),
+        image_owner_alias: image.owner_alias.clone(),
+        owner_id: Some(image.owner.to_string()),
+        name: Some(image.name.clone()),
+        description: (!image.description.is_empty()).then(|| image.description.clone()),
+        architecture: Some(architecture_name(image.architecture).into()),
+        boot_mode: image.boot_mode.clone(),
+        creation_date: Some(filter::time(image.created_at)),
+        deprecation_time: image.deprecated_at.map(filter::time),
+        ena_support: Some(image.ena_support),
+        hypervisor: Some("xen".into()),
+        imds_support: image.imds_support.clone(),
+        platform_details: Some(image.platform_details.clone()),
+        public: Some(image.public),
+        root_device_name: Some(image.root_device_name.clone()),
+        root_device_type: Some("ebs".into()),
+        state: Some(image.state().into()),
+        usage_operation: Some("RunInstances".into()),
+        virtualization_type: Some("hvm".into()),
+        block_device_mappings: image.block_devices.iter().map(device_to_api).collect(),
+        tags: image.tags.to_api(),
+        ..Default::default()
+    }
+}
+
+pub(super) fn device_to_api(device: &ImageBlockDevice) -> ec2::BlockDeviceMapping {
+    ec2::BlockDeviceMapping {
+        device_name: Some(device.device_name.clone()),
+        virtual_name: device.virtual_name.clone(),
+        ebs: device.virtual_name.is_none().then(|| ec2::EbsBlockDevice {
+            snapshot_id: device.snapshot_id.as_ref().map(|id| id.to_string()),
+            volume_size: device.size_gib.map(|size| size as i32),
+            volume_type: Some(device.volume_type.clone()),
+            iops: device.iops,
+            throughput: device.throughput,
+            delete_on_termination: Some(device.delete_on_termination),
+            encrypted: Some(false),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}

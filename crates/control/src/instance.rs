@@ -1,0 +1,260 @@
+//! Instances: the record that control keeps of each, and what its host is told of it.
+//!
+//! A call changes the record (state, `boot`, `force_stop`) and returns; the reconciler tells the host what shall
+//! be, and what the host observes moves the record on (`lifecycle::observed`). Nothing of a launch lives in a
+//! task's memory, so a crash at any point resumes by itself.
+
+use crate::engine::table::{Record, Values};
+use crate::engine::{Tables, Tags, filter};
+use crate::network_interface::NetworkInterface;
+use agent_api::{Architecture, BootMode};
+use model::{AccountId, Id, InstanceState, Region, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+pub mod attribute;
+pub mod console;
+pub mod describe;
+pub mod desired;
+pub mod lifecycle;
+pub mod run;
+pub mod status;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    pub instance_id: Id,
+    pub reservation_id: Id,
+    pub owner: AccountId,
+    pub launch_index: u32,
+    pub client_token: Option<String>,
+
+    pub state: InstanceState,
+    /// Rises with every start and reboot; the host restarts a guest that runs with an older one.
+    pub boot: u64,
+    /// Whether the stop that is under way shall not wait for the guest.
+    pub force_stop: bool,
+    pub state_reason: Option<StateReason>,
+    pub state_transition_reason: String,
+    pub launched_at: Timestamp,
+    pub created_at: Timestamp,
+    pub terminated_at: Option<Timestamp>,
+
+    pub image_id: Id,
+    pub instance_type: String,
+    pub architecture: Architecture,
+    pub boot_mode: BootMode,
+    pub vcpus: u32,
+    pub memory_mib: u64,
+    pub platform_details: String,
+    pub root_device_name: String,
+
+    pub placement: Placement,
+    /// Empty once terminated.
+    pub interfaces: Vec<Id>,
+    pub disks: Vec<InstanceDisk>,
+    /// Where the instance is or, once its interfaces are gone, was.
+    pub vpc_id: Id,
+    pub subnet_id: Id,
+
+    /// Name and OpenSSH line of the key pair, as they were at launch.
+    pub public_key: Option<(String, String)>,
+    /// As given: base64.
+    pub user_data: Option<String>,
+    pub metadata_options: MetadataOptions,
+    pub shutdown_behavior: ShutdownBehavior,
+    pub disable_api_termination: bool,
+    pub disable_api_stop: bool,
+    pub ebs_optimized: bool,
+    pub ena_support: bool,
+    pub monitoring: bool,
+    /// `standard` or `unlimited` for burstable types.
+    pub cpu_credits: Option<String>,
+    pub auto_recovery: String,
+    pub tags: Tags,
+}
+
+/// EC2's `StateReason`: `Client.UserInitiatedShutdown` and the like.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StateReason {
+    pub code: String,
+    pub message: String,
+}
+
+impl StateReason {
+    pub fn new(code: &str, message: &str) -> StateReason {
+        StateReason { code: code.into(), message: format!("{code}: {message}") }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Placement {
+    pub zone: String,
+    pub host_id: String,
+    pub group_name: Option<String>,
+    pub group_id: Option<Id>,
+    pub partition_number: Option<u32>,
+    pub tenancy: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InstanceDisk {
+    pub device_name: String,
+    pub volume_id: Id,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetadataOptions {
+    pub http_endpoint: bool,
+    pub http_tokens_required: bool,
+    pub hop_limit: u8,
+    pub instance_tags: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShutdownBehavior {
+    Stop,
+    Terminate,
+}
+
+impl ShutdownBehavior {
+    pub fn name(self) -> &'static str {
+        match self {
+            ShutdownBehavior::Stop => "stop",
+            ShutdownBehavior::Terminate => "terminate",
+        }
+    }
+
+    pub fn parse(text: &str) -> model::Result<Self> {
+        match text {
+            "stop" => Ok(ShutdownBehavior::Stop),
+            "terminate" => Ok(ShutdownBehavior::Terminate),
+            other => Err(model::Error::invalid_parameter_value(format!(
+                "Value ({other}) for parameter instanceInitiatedShutdownBehavior is invalid. Valid values are stop and terminate."
+            ))),
+        }
+    }
+}
+
+pub fn architecture_name(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::X86_64 => "x86_64",
+        Architecture::Arm64 => "arm64",
+    }
+}
+
+pub fn boot_mode_name(mode: BootMode) -> &'static str {
+    match mode {
+        BootMode::LegacyBios => "legacy-bios",
+        BootMode::Uefi => "uefi",
+    }
+}
+
+impl Instance {
+    pub fn is_terminated(&self) -> bool {
+        self.state == InstanceState::Terminated
+    }
+
+    /// Whether it takes up room on its host. A stopped one does not, and may be placed anew when started.
+    pub fn occupies_host(&self) -> bool {
+        !matches!(self.state, InstanceState::Terminated | InstanceState::Stopped)
+    }
+
+    /// The interface with device index 0.
+    pub fn primary_interface<'t>(&self, tables: &'t Tables) -> Option<&'t Arc<NetworkInterface>> {
+        self.interfaces.first().and_then(|id| tables.network_interfaces.find(id))
+    }
+
+    pub fn private_dns_name(&self, tables: &Tables, region: &Region) -> Option<String> {
+        self.primary_interface(tables).map(|interface| interface.private_dns_name(region))
+    }
+}
+
+impl Record for Instance {
+    const TABLE: &'static str = "instance";
+    const INDEXED: &'static [&'static str] = &[
+        "image-id",
+        "instance-state-name",
+        "instance-type",
+        "reservation-id",
+        "subnet-id",
+        "vpc-id",
+        "placement-group-name",
+        "key-name",
+        "host-id",
+    ];
+
+    fn id(&self) -> &str {
+        &self.instance_id
+    }
+
+    fn tags(&self) -> Option<&Tags> {
+        Some(&self.tags)
+    }
+
+    /// Filters that the record alone answers; those about interfaces and volumes are in `describe`.
+    fn field<'a>(&'a self, name: &str, values: &mut Values<'a>) -> bool {
+        let options = &self.metadata_options;
+        let placement = &self.placement;
+        match name {
+            "affinity" | "capacity-reservation-id" | "iam-instance-profile.arn" | "iam-instance-profile.id"
+            | "instance-lifecycle" | "ipv6-address" | "kernel-id" | "outpost-arn" | "platform" | "product-code"
+            | "product-code.type" | "ramdisk-id" | "requester-id" | "spot-instance-request-id"
+            | "tpm-support" => true,
+            "architecture" => filter::one(values, architecture_name(self.architecture)),
+            "availability-zone" => filter::one(values, placement.zone.as_str()),
+            "boot-mode" | "current-instance-boot-mode" => filter::one(values, boot_mode_name(self.boot_mode)),
+            "capacity-reservation-specification.capacity-reservation-preference" => filter::one(values, "open"),
+            "client-token" => filter::some(values, self.client_token.as_deref()),
+            "ebs-optimized" => filter::one(values, filter::boolean(self.ebs_optimized)),
+            "ena-support" => filter::one(values, filter::boolean(self.ena_support)),
+            "enclave-options.enabled" | "hibernation-options.configured" => filter::one(values, "false"),
+            "host-id" => filter::one(values, placement.host_id.as_str()),
+            "hypervisor" => filter::one(values, "xen"),
+            "image-id" => filter::one(values, self.image_id.as_str()),
+            "instance-id" => filter::one(values, self.instance_id.as_str()),
+            "instance-state-code" => filter::one(values, self.state.code().to_string()),
+            "instance-state-name" => filter::one(values, self.state.name()),
+            "instance-type" => filter::one(values, self.instance_type.as_str()),
+            "key-name" => filter::some(values, self.public_key.as_ref().map(|(name, _)| name.as_str())),
+            "launch-index" => filter::one(values, self.launch_index.to_string()),
+            "launch-time" => filter::one(values, filter::time(self.launched_at)),
+            "maintenance-options.auto-recovery" => filter::one(values, self.auto_recovery.as_str()),
+            "metadata-options.http-endpoint" => {
+                filter::one(values, if options.http_endpoint { "enabled" } else { "disabled" })
+            }
+            "metadata-options.http-protocol-ipv4" => filter::one(values, "enabled"),
+            "metadata-options.http-protocol-ipv6" => filter::one(values, "disabled"),
+            "metadata-options.http-put-response-hop-limit" => filter::one(values, options.hop_limit.to_string()),
+            "metadata-options.http-tokens" => {
+                filter::one(values, if options.http_tokens_required { "required" } else { "optional" })
+            }
+            "metadata-options.instance-metadata-tags" => {
+                filter::one(values, if options.instance_tags { "enabled" } else { "disabled" })
+            }
+            "metadata-options.state" => filter::one(values, "applied"),
+            "monitoring-state" => filter::one(values, if self.monitoring { "enabled" } else { "disabled" }),
+            "owner-id" => filter::one(values, self.owner.as_str()),
+            "placement-group-name" => filter::some(values, placement.group_name.as_deref()),
+            "placement-partition-number" => {
+                filter::some(values, placement.partition_number.map(|number| number.to_string()))
+            }
+            "platform-details" => filter::one(values, self.platform_details.as_str()),
+            "reason" => filter::one(values, self.state_transition_reason.as_str()),
+            "reservation-id" => filter::one(values, self.reservation_id.as_str()),
+            "root-device-name" => filter::one(values, self.root_device_name.as_str()),
+            "root-device-type" => filter::one(values, "ebs"),
+            "state-reason-code" => filter::some(values, self.state_reason.as_ref().map(|reason| reason.code.as_str())),
+            "state-reason-message" => {
+                filter::some(values, self.state_reason.as_ref().map(|reason| reason.message.as_str()))
+            }
+            "subnet-id" => filter::one(values, self.subnet_id.as_str()),
+            "tenancy" => filter::one(values, placement.tenancy.as_str()),
+            "usage-operation" => filter::one(values, "RunInstances"),
+            "usage-operation-update-time" => filter::one(values, filter::time(self.created_at)),
+            "virtualization-type" => filter::one(values, "hvm"),
+            "vpc-id" => filter::one(values, self.vpc_id.as_str()),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What a host is told of an instance: a pure function of the records.
+
+use super::Instance;
+use crate::engine::Tables;
+use crate::network_interface::NetworkInterface;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use model::{InstanceState, Region};
+use store::Revision;
+
+/// None where nothing of the instance shall be on a host.
+pub fn desired(instance: &Instance, tables: &Tables, region: &Region, generation: Revision) -> Option<agent_api::Instance> {
+    let power = match instance.state {
+        InstanceState::Pending | InstanceState::Running => agent_api::Power::On,
+        InstanceState::Stopping if instance.force_stop => agent_api::Power::OffForced,
+        InstanceState::Stopping | InstanceState::Stopped => agent_api::Power::Off,
+        InstanceState::ShuttingDown | InstanceState::Terminated => return None,
+    };
+    let interfaces: Vec<_> =
+        instance.interfaces.iter().filter_map(|id| tables.network_interfaces.find(id)).collect();
+    let options = &instance.metadata_options;
+    Some(agent_api::Instance {
+        instance_id: instance.instance_id.clone(),
+        generation,
+        power,
+        boot: instance.boot,
+        machine: agent_api::Machine {
+            instance_type: instance.instance_type.clone(),
+            architecture: instance.architecture,
+            boot_mode: instance.boot_mode,
+            vcpus: instance.vcpus,
+            memory_mib: instance.memory_mib,
+        },
+        disks: instance
+            .disks
+            .iter()
+            .map(|disk| agent_api::Disk {
+                volume_id: disk.volume_id.clone(),
+                device_name: disk.device_name.clone(),
+                root: disk.device_name == instance.root_device_name,
+            })
+            .collect(),
+        metadata: metadata(instance, interfaces.first().map(|interface| &***interface), tables, region),
+        interfaces: interfaces.iter().map(|interface| interface_desired(interface)).collect(),
+        metadata_options: agent_api::MetadataOptions {
+            enabled: options.http_endpoint,
+            tokens_required: options.http_tokens_required,
+            hop_limit: options.hop_limit,
+            instance_tags: options.instance_tags,
+        },
+    })
+}
+
+fn interface_desired(interface: &NetworkInterface) -> agent_api::Interface {
+    agent_api::Interface {
+        interface_id: interface.interface_id.clone(),
+        device_index: interface.attachment.as_ref().map_or(0, |attachment| attachment.device_index),
+        mac: interface.mac,
+        vpc_id: interface.vpc_id.clone(),
+        subnet_id: interface.subnet_id.clone(),
+        private_ip: interface.private_ip,
+        ipv6_addresses: Vec::new(),
+        public_ip: interface.public_ip,
+        security_groups: interface.security_groups.clone(),
+        source_dest_check: interface.source_dest_check,
+        delete_on_termination: interface.attachment.as_ref().is_some_and(|a| a.delete_on_termination),
+    }
+}
+
+fn metadata(
+    instance: &Instance,
+    primary: Option<&NetworkInterface>,
+    tables: &Tables,
+    region: &Region,
+) -> agent_api::Metadata {
+    let zone_id = tables.subnets.find(&instance.subnet_id).map(|subnet| subnet.zone_id.clone());
+    let group_names = primary.into_iter().flat_map(|interface| &interface.security_groups);
+    agent_api::Metadata {
+        account_id: instance.owner.to_string(),
+        region: region.to_string(),
+        availability_zone: instance.placement.zone.clone(),
+        availability_zone_id: zone_id.unwrap_or_default(),
+        ami_id: instance.image_id.clone(),
+        ami_launch_index: instance.launch_index,
+        reservation_id: instance.reservation_id.clone(),
+        launched_at: instance.launched_at,
+        local_hostname: primary.map(|interface| interface.private_dns_name(region)).unwrap_or_default(),
+        public_hostname: primary.and_then(|interface| interface.public_dns_name(region)),
+        security_group_names: group_names
+            .filter_map(|id| tables.security_groups.find(id))
+            .map(|group| group.name.clone())
+            .collect(),
+        public_key: instance.public_key.clone(),
+        // Checked when it was given.
+        user_data: instance.user_data.as_deref().and_then(|text| STANDARD.decode(text).ok()),
+        tags: instance.tags.to_map(),
+        partition_number: instance.placement.partition_number,
+        placement_group: instance.placement.group_name.clone(),
+        host_id: None,
+    }
+}

@@ -1,0 +1,327 @@
+//! Start, stop, reboot, terminate, and what the host's observations make of them.
+
+use super::{Instance, ShutdownBehavior, StateReason};
+use crate::engine::{Tables, Tx, transaction};
+use crate::network_interface::NetworkInterface;
+use crate::placement::Load;
+use crate::public_address;
+use crate::region::RegionState;
+use crate::subnet::Subnet;
+use crate::volume::Volume;
+use crate::{Context, Control};
+use agent_api::{InstanceObservation, ObservedInstance, StopCause};
+use aws_api::ec2;
+use ipnet::Ipv4Net;
+use model::{Error, Id, InstanceState, Kind, Result, Timestamp, Transition};
+use std::collections::BTreeSet;
+
+/// Most instances in one call.
+const IDS_MAX: usize = 1000;
+
+pub async fn start_instances(context: &Context, input: ec2::StartInstancesRequest) -> Result<ec2::StartInstancesResult> {
+    let pool = context.options.public_pool;
+    let changes = change_all(context, &input.instance_ids, |tx, instance, _| {
+        if instance.state == InstanceState::Stopped {
+            let taken = tx.tables().loads.of(&instance.placement.host_id);
+            has_room(&context.region, instance, taken)?;
+            assign_public_addresses(tx, instance, pool)?;
+            instance.boot += 1;
+            instance.launched_at = tx.now();
+            instance.state_reason = None;
+            instance.state_transition_reason.clear();
+            instance.force_stop = false;
+        }
+        move_on(instance, Transition::Start, "started")
+    })
+    .await?;
+    Ok(ec2::StartInstancesResult { starting_instances: changes })
+}
+
+pub async fn stop_instances(context: &Context, input: ec2::StopInstancesRequest) -> Result<ec2::StopInstancesResult> {
+    if input.hibernate == Some(true) {
+        return Err(Error::new("UnsupportedHibernationConfiguration", "The instances are not configured for hibernation."));
+    }
+    let force = input.force.unwrap_or(false) || input.skip_os_shutdown.unwrap_or(false);
+    let changes = change_all(context, &input.instance_ids, |tx, instance, id| {
+        if instance.disable_api_stop {
+            return Err(Error::new(
+                "OperationNotPermitted",
+                format!("The instance '{id}' may not be stopped. Modify its 'disableApiStop' instance attribute and try again."),
+            ));
+        }
+        let before = instance.state;
+        move_on(instance, Transition::Stop, "stopped")?;
+        if instance.state == InstanceState::Stopping {
+            instance.force_stop |= force;
+            if before != InstanceState::Stopping {
+                user_initiated(instance, tx.now(), "Client.UserInitiatedShutdown", "User initiated shutdown");
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(ec2::StopInstancesResult { stopping_instances: changes })
+}
+
+pub async fn reboot_instances(context: &Context, input: ec2::RebootInstancesRequest) -> Result<()> {
+    change_all(context, &input.instance_ids, |_, instance, _| {
+        move_on(instance, Transition::Reboot, "rebooted")?;
+        instance.boot += 1;
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+pub async fn terminate_instances(
+    context: &Context,
+    input: ec2::TerminateInstancesRequest,
+) -> Result<ec2::TerminateInstancesResult> {
+    let changes = change_all(context, &input.instance_ids, |tx, instance, id| {
+        if instance.disable_api_termination && !instance.is_terminated() {
+            return Err(Error::new(
+                "OperationNotPermitted",
+                format!("The instance '{id}' may not be terminated. Modify its 'disableApiTermination' instance attribute and try again."),
+            ));
+        }
+        let before = instance.state;
+        move_on(instance, Transition::Terminate, "terminated")?;
+        if before != instance.state {
+            user_initiated(instance, tx.now(), "Client.UserInitiatedShutdown", "User initiated shutdown");
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(ec2::TerminateInstancesResult { terminating_instances: changes })
+}
+
+/// Changes all instances of a call in one transaction: all or none.
+async fn change_all(
+    context: &Context,
+    ids: &[String],
+    mut change: impl FnMut(&mut Tx<'_>, &mut Instance, &str) -> Result<()>,
+) -> Result<Vec<ec2::InstanceStateChange>> {
+    if ids.is_empty() {
+        return Err(Error::missing_parameter("InstanceId"));
+    }
+    if ids.len() > IDS_MAX {
+        return Err(Error::invalid_parameter_value(format!("At most {IDS_MAX} instances can be named in one request")));
+    }
+    let wanted: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
+    for id in &wanted {
+        Id::parse(Kind::Instance, id)?;
+    }
+    context
+        .transact(|tx| {
+            let missing: Vec<&str> =
+                wanted.iter().copied().filter(|id| !tx.tables().instances.contains(id)).collect();
+            if !missing.is_empty() {
+                return Err(Id::not_found(Kind::Instance, &missing.join(", ")));
+            }
+            let mut changes = Vec::with_capacity(wanted.len());
+            for id in &wanted {
+                let before = tx.get::<Instance>(id).ok_or_else(|| Id::not_found(Kind::Instance, id))?;
+                let mut instance = (*before).clone();
+                change(tx, &mut instance, id)?;
+                if instance != *before {
+                    tx.put(&instance);
+                }
+                changes.push(ec2::InstanceStateChange {
+                    instance_id: Some((*id).to_owned()),
+                    previous_state: Some(state_to_api(before.state)),
+                    current_state: Some(state_to_api(instance.state)),
+                });
+            }
+            Ok(changes)
+        })
+        .await
+}
+
+pub fn state_to_api(state: InstanceState) -> ec2::InstanceState {
+    ec2::InstanceState { code: Some(state.code()), name: Some(state.name().to_owned()) }
+}
+
+/// Moves the instance by a user's call, or says why it cannot be.
+fn move_on(instance: &mut Instance, transition: Transition, done: &str) -> Result<()> {
+    instance.state = instance.state.after(transition).ok_or_else(|| {
+        Error::new(
+            "IncorrectInstanceState",
+            format!("The instance '{}' is not in a state from which it can be {done}.", instance.instance_id),
+        )
+    })?;
+    Ok(())
+}
+
+fn user_initiated(instance: &mut Instance, now: Timestamp, code: &str, message: &str) {
+    instance.state_reason = Some(StateReason::new(code, message));
+    instance.state_transition_reason = format!("User initiated ({})", now.strftime("%Y-%m-%d %H:%M:%S GMT"));
+}
+
+fn has_room(region: &RegionState, instance: &Instance, mut load: Load) -> Result<()> {
+    load += Load { vcpus: u64::from(instance.vcpus), memory_mib: instance.memory_mib };
+    let capacity = region.host(&instance.placement.host_id).map(|host| host.capacity()).unwrap_or_default();
+    if load.vcpus > capacity.vcpus || load.memory_mib > capacity.memory_mib {
+        return Err(Error::new(
+            "InsufficientInstanceCapacity",
+            format!(
+                "We currently do not have sufficient {} capacity in the Availability Zone you requested ({}).",
+                instance.instance_type, instance.placement.zone
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn interfaces_of(tx: &mut Tx<'_>, instance: &Instance) -> Vec<NetworkInterface> {
+    instance.interfaces.iter().filter_map(|id| tx.get::<NetworkInterface>(id)).map(|found| (*found).clone()).collect()
+}
+
+fn assign_public_addresses(tx: &mut Tx<'_>, instance: &Instance, pool: Ipv4Net) -> Result<()> {
+    for mut interface in interfaces_of(tx, instance) {
+        if interface.wants_public_ip && interface.public_ip.is_none() {
+            interface.public_ip = Some(public_address::claim(tx, pool, &interface.interface_id)?);
+            tx.put(&interface);
+        }
+    }
+    Ok(())
+}
+
+/// A stopped instance gives its public address back (EC2 User Guide, "Public IPv4 addresses").
+fn release_public_addresses(tx: &mut Tx<'_>, instance: &Instance) {
+    for mut interface in interfaces_of(tx, instance) {
+        if let Some(address) = interface.public_ip.take() {
+            public_address::release(tx, address);
+            tx.put(&interface);
+        }
+    }
+}
+
+/// Takes in what a host observes of an instance. Observations of an older boot, and those that say nothing new,
+/// change nothing.
+pub fn observed(tx: &mut Tx<'_>, observation: &ObservedInstance) -> Result<()> {
+    let Some(before) = tx.get::<Instance>(&observation.instance_id) else { return Ok(()) };
+    let mut instance = (*before).clone();
+    let stale = observation.boot < instance.boot;
+    match &observation.state {
+        InstanceObservation::Preparing => {}
+        InstanceObservation::Running if !stale => host_says(&mut instance, Transition::HostRunning),
+        // A stop that was asked for concerns whichever boot it found.
+        InstanceObservation::Stopped(cause) if !stale || instance.state == InstanceState::Stopping => {
+            stopped(tx, &mut instance, cause);
+        }
+        InstanceObservation::Failed { message } if !stale => failed(tx, &mut instance, message),
+        InstanceObservation::Removed if instance.state == InstanceState::ShuttingDown => removed(tx, &mut instance),
+        InstanceObservation::Running
+        | InstanceObservation::Stopped(_)
+        | InstanceObservation::Failed { .. }
+        | InstanceObservation::Removed => {}
+    }
+    if instance != *before {
+        tx.put(&instance);
+    }
+    Ok(())
+}
+
+fn host_says(instance: &mut Instance, transition: Transition) {
+    if let Some(state) = instance.state.after(transition) {
+        instance.state = state;
+    }
+}
+
+fn stopped(tx: &mut Tx<'_>, instance: &mut Instance, cause: &StopCause) {
+    if instance.state == InstanceState::Stopped || instance.state.after(Transition::HostStopped).is_none() {
+        return;
+    }
+    match cause {
+        // The host has not yet heard of the start that came after the stop.
+        StopCause::Asked if instance.state != InstanceState::Stopping => return,
+        StopCause::Asked => {}
+        StopCause::Guest if instance.state != InstanceState::Stopping => {
+            instance.state_reason =
+                Some(StateReason::new("Client.InstanceInitiatedShutdown", "Instance initiated shutdown"));
+            instance.state_transition_reason.clear();
+            if instance.shutdown_behavior == ShutdownBehavior::Terminate {
+                instance.state = InstanceState::ShuttingDown;
+                return;
+            }
+        }
+        StopCause::Guest => {}
+        StopCause::Lost { message } => {
+            if instance.state != InstanceState::Stopping {
+                instance.state_reason = Some(StateReason::new("Server.InternalError", message));
+                instance.state_transition_reason = format!("Server.InternalError: {message}");
+            }
+        }
+    }
+    host_says(instance, Transition::HostStopped);
+    release_public_addresses(tx, instance);
+}
+
+/// A first launch that fails undoes itself the way terminate does; a start that fails leaves the instance stopped.
+fn failed(tx: &mut Tx<'_>, instance: &mut Instance, message: &str) {
+    if !matches!(instance.state, InstanceState::Pending | InstanceState::Running) {
+        return;
+    }
+    instance.state_reason = Some(StateReason::new("Server.InternalError", message));
+    instance.state_transition_reason = format!("Server.InternalError: {message}");
+    if instance.state == InstanceState::Pending && instance.boot == 1 {
+        instance.state = InstanceState::ShuttingDown;
+    } else {
+        instance.state = InstanceState::Stopped;
+        release_public_addresses(tx, instance);
+    }
+}
+
+/// Nothing is left on the host: what was the instance's alone goes with it.
+fn removed(tx: &mut Tx<'_>, instance: &mut Instance) {
+    host_says(instance, Transition::HostRemoved);
+    instance.terminated_at = Some(tx.now());
+    release_public_addresses(tx, instance);
+    for mut interface in interfaces_of(tx, instance) {
+        if interface.attachment.as_ref().is_none_or(|attachment| attachment.delete_on_termination) {
+            tx.release(&Subnet::claim_scope(&interface.subnet_id), &interface.private_ip.to_string());
+            tx.delete::<NetworkInterface>(&interface.interface_id);
+        } else {
+            interface.attachment = None;
+            interface.public_ip = None;
+            tx.put(&interface);
+        }
+    }
+    for disk in std::mem::take(&mut instance.disks) {
+        let Some(volume) = tx.get::<Volume>(&disk.volume_id) else { continue };
+        if volume.attachment.as_ref().is_none_or(|attachment| attachment.delete_on_termination) {
+            tx.delete::<Volume>(&disk.volume_id);
+        } else {
+            tx.put(&Volume { attachment: None, ..(*volume).clone() });
+        }
+    }
+    instance.interfaces.clear();
+}
+
+/// Stops every instance of a region, as StopInstances would: for the operator who ends the cloud with its guests.
+pub async fn stop_all(control: &Control, region: &RegionState) -> Result<()> {
+    let running = |tables: &Tables| -> Vec<Id> {
+        let states = [InstanceState::Pending, InstanceState::Running];
+        let instances = states.into_iter().flat_map(|state| tables.instances.with("instance-state-name", state.name()));
+        instances.map(|instance| instance.instance_id.clone()).collect()
+    };
+    let ids = running(&region.view.read());
+    transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
+        for id in &ids {
+            let Some(before) = tx.get::<Instance>(id) else { continue };
+            let mut instance = (*before).clone();
+            if move_on(&mut instance, Transition::Stop, "stopped").is_ok() && instance != *before {
+                instance.state_reason = Some(StateReason::new("Server.ScheduledStop", "Stopped with the cloud"));
+                tx.put(&instance);
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    let mut changes = region.view.changes();
+    while region.view.read().instances.with("instance-state-name", InstanceState::Stopping.name()).next().is_some() {
+        // Looked at again after every change; a lag only means that there were many.
+        let _ = changes.recv().await;
+    }
+    Ok(())
+}

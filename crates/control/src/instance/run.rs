@@ -1,0 +1,435 @@
+//! RunInstances: everything is checked first, then one transaction makes the instances, their interfaces, volumes
+//! and address claims; the hosts learn of them from the reconciler.
+
+use super::{Instance, InstanceDisk, MetadataOptions, Placement, ShutdownBehavior};
+use crate::Context;
+use crate::engine::Tx;
+use crate::engine::tags::Specified;
+use crate::image::Image;
+use crate::instance_type::MachineShape;
+use crate::network_interface::{InterfaceAttachment, NetworkInterface};
+use crate::region::RegionState;
+use crate::security_group::SecurityGroup;
+use crate::subnet::{self, Subnet};
+use crate::volume::{Volume, VolumeAttachment};
+use crate::{key_pair, public_address};
+use agent_api::{Architecture, BootMode};
+use aws_api::ec2;
+use model::{Error, Id, InstanceState, Kind, Result};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+mod block_devices;
+mod network;
+mod place;
+mod user_data;
+
+pub use block_devices::DiskPlan;
+pub use network::NetworkRequest;
+pub(crate) use place::PlacingGuard;
+pub(super) use user_data::check as check_user_data;
+
+/// Most instances of one request; EC2's own bound is the account's vCPU quota.
+const INSTANCES_MAX: i32 = 1000;
+/// What EC2 runs when no type is given.
+const DEFAULT_INSTANCE_TYPE: &str = "m1.small";
+
+/// A checked request: nothing in it can fail any more but the lack of room, addresses and the like.
+struct Launch {
+    min: usize,
+    max: usize,
+    image: Arc<Image>,
+    instance_type: String,
+    shape: MachineShape,
+    boot_mode: BootMode,
+    public_key: Option<(String, String)>,
+    user_data: Option<String>,
+    network: NetworkRequest,
+    disks: Vec<DiskPlan>,
+    options: MetadataOptions,
+    shutdown_behavior: ShutdownBehavior,
+    tags: Specified,
+}
+
+pub async fn run_instances(context: &Context, input: ec2::RunInstancesRequest) -> Result<ec2::Reservation> {
+    refuse_what_is_not_there(&input)?;
+    let launch = check(context, &input)?;
+    let idempotent = context.idempotent()?;
+    let guard = PlacingGuard::new(context.region.clone(), context.environment.random.u64());
+    let ids = context
+        .transact(|tx| {
+            if let Some(made) = idempotent.made_before(tx)? {
+                return Ok(made);
+            }
+            let made = launch.make(context, &input, tx, &guard)?;
+            let ids: Vec<String> = made.iter().map(|instance| instance.instance_id.to_string()).collect();
+            idempotent.remember(tx, ids.clone());
+            Ok(ids)
+        })
+        .await?;
+    drop(guard);
+    let tables = context.tables();
+    let instances: Vec<Arc<Instance>> = ids.iter().filter_map(|id| tables.instances.find(id).cloned()).collect();
+    super::describe::reservations(context, &tables, &instances)
+        .pop()
+        .ok_or_else(|| Error::internal("the instances of a launch are not in the view"))
+}
+
+/// What the API knows and this cloud has not: refused rather than ignored.
+fn refuse_what_is_not_there(input: &ec2::RunInstancesRequest) -> Result<()> {
+    if let Some(template) = &input.launch_template {
+        return Err(match (&template.launch_template_id, &template.launch_template_name) {
+            (Some(id), _) => Error::new("InvalidLaunchTemplateId.NotFound", format!("The specified launch template, with template ID {id}, does not exist.")),
+            (None, name) => Error::new(
+                "InvalidLaunchTemplateName.NotFoundException",
+                format!("The specified launch template, with template name {}, does not exist.", name.as_deref().unwrap_or_default()),
+            ),
+        });
+    }
+    if let Some(profile) = &input.iam_instance_profile {
+        let (field, value) = match (&profile.arn, &profile.name) {
+            (Some(arn), _) => ("arn", arn.as_str()),
+            (None, name) => ("name", name.as_deref().unwrap_or_default()),
+        };
+        return Err(Error::invalid_parameter_value(format!(
+            "Value ({value}) for parameter iamInstanceProfile.{field} is invalid. Invalid IAM Instance Profile {field}"
+        )));
+    }
+    let asked = [
+        (input.instance_market_options.is_some(), "Spot instances are"),
+        (input.hibernation_options.as_ref().is_some_and(|options| options.configured == Some(true)), "Hibernation is"),
+        (input.enclave_options.as_ref().is_some_and(|options| options.enabled == Some(true)), "Enclaves are"),
+        (input.ipv6_address_count.unwrap_or(0) > 0 || !input.ipv6_addresses.is_empty(), "IPv6 addresses are"),
+        (!input.elastic_gpu_specification.is_empty() || !input.elastic_inference_accelerators.is_empty(), "Elastic accelerators are"),
+        (!input.license_specifications.is_empty(), "Licence specifications are"),
+        (input.kernel_id.is_some() || input.ramdisk_id.is_some(), "Kernel and RAM disk images are"),
+    ];
+    match asked.into_iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => Err(Error::new("UnsupportedOperation", format!("{what} not supported by this cloud."))),
+        None => Ok(()),
+    }
+}
+
+fn check(context: &Context, input: &ec2::RunInstancesRequest) -> Result<Launch> {
+    let (min, max) = counts(input)?;
+    let image = image(context, input)?;
+    let instance_type = input.instance_type.clone().unwrap_or_else(|| DEFAULT_INSTANCE_TYPE.to_owned());
+    let shape = context.catalogue.shape(&instance_type).ok_or_else(|| {
+        Error::invalid_parameter_value(format!("Invalid value '{instance_type}' for InstanceType."))
+    })?;
+    if shape.architecture != image.architecture {
+        return Err(Error::invalid_parameter_value(format!(
+            "The architecture '{}' of the specified instance type does not match the architecture '{}' of the specified AMI. Specify an instance type and an AMI that have matching architectures, and try again.",
+            super::architecture_name(shape.architecture),
+            super::architecture_name(image.architecture)
+        )));
+    }
+    let tables = context.tables();
+    let public_key = match input.key_name.as_deref() {
+        None | Some("") => None,
+        Some(name) => {
+            let key = key_pair::find_by_name(&tables, name).ok_or_else(|| {
+                Error::new("InvalidKeyPair.NotFound", format!("The key pair '{name}' does not exist"))
+            })?;
+            Some((key.key_name.clone(), key.public_key.clone()))
+        }
+    };
+    if let Some(user_data) = &input.user_data {
+        check_user_data(user_data)?;
+    }
+    let network = NetworkRequest::check(context, &tables, input, max)?;
+    let disks = block_devices::plan(&tables, &image, &input.block_device_mappings)?;
+    Ok(Launch {
+        min,
+        max,
+        boot_mode: boot_mode(&image),
+        instance_type,
+        shape,
+        public_key,
+        user_data: input.user_data.clone().filter(|text| !text.is_empty()),
+        network,
+        disks,
+        options: metadata_options(input, &image)?,
+        shutdown_behavior: input
+            .instance_initiated_shutdown_behavior
+            .as_deref()
+            .map_or(Ok(ShutdownBehavior::Stop), ShutdownBehavior::parse)?,
+        tags: Specified::from_api(
+            &input.tag_specifications,
+            &[Kind::Instance, Kind::Volume, Kind::NetworkInterface],
+        )?,
+        image,
+    })
+}
+
+fn counts(input: &ec2::RunInstancesRequest) -> Result<(usize, usize)> {
+    let (min, max) = (input.min_count.unwrap_or(0), input.max_count.unwrap_or(0));
+    for (name, value) in [("minCount", min), ("maxCount", max)] {
+        if value < 1 {
+            return Err(Error::invalid_parameter_value(format!("Value ({value}) for parameter {name} is invalid. Minimum value is 1.")));
+        }
+    }
+    if min > max {
+        return Err(Error::invalid_parameter_value(format!("Value ({min}) for parameter minCount is invalid. The minimum count may not exceed the maximum count ({max}).")));
+    }
+    if max > INSTANCES_MAX {
+        return Err(Error::new("InstanceLimitExceeded", format!("You have requested more instances ({max}) than the limit of {INSTANCES_MAX} in one request allows.")));
+    }
+    Ok((min as usize, max as usize))
+}
+
+fn image(context: &Context, input: &ec2::RunInstancesRequest) -> Result<Arc<Image>> {
+    let image_id = input.image_id.as_deref().ok_or_else(|| Error::missing_parameter("ImageId"))?;
+    Id::parse(Kind::Image, image_id)?;
+    let image =
+        context.region.view.record::<Image>(image_id).ok_or_else(|| Id::not_found(Kind::Image, image_id))?;
+    if image.disabled {
+        return Err(Error::new("InvalidAMIID.Unavailable", format!("The image id '[{image_id}]' is no longer available")));
+    }
+    Ok(image)
+}
+
+/// The image's boot mode; `uefi-preferred` and none are the firmware that starts fastest.
+fn boot_mode(image: &Image) -> BootMode {
+    match (image.boot_mode.as_deref(), image.architecture) {
+        (Some("uefi"), _) | (_, Architecture::Arm64) => BootMode::Uefi,
+        _ => BootMode::LegacyBios,
+    }
+}
+
+fn metadata_options(input: &ec2::RunInstancesRequest, image: &Image) -> Result<MetadataOptions> {
+    // An image that asks for IMDSv2 makes it the default, with two hops (EC2 User Guide, "Configure the AMI").
+    let v2 = image.imds_support.as_deref() == Some("v2.0");
+    let mut options = MetadataOptions {
+        http_endpoint: true,
+        http_tokens_required: v2,
+        hop_limit: if v2 { 2 } else { 1 },
+        instance_tags: false,
+    };
+    if let Some(wanted) = &input.metadata_options {
+        super::attribute::change_metadata_options(
+            &mut options,
+            super::attribute::WantedMetadataOptions {
+                endpoint: wanted.http_endpoint.as_deref(),
+                tokens: wanted.http_tokens.as_deref(),
+                hop_limit: wanted.http_put_response_hop_limit,
+                instance_tags: wanted.instance_metadata_tags.as_deref(),
+                ipv6: wanted.http_protocol_ipv6.as_deref(),
+            },
+        )?;
+    }
+    Ok(options)
+}
+
+impl Launch {
+    /// Makes as many instances as there is room for, at least the minimum.
+    fn make(
+        &self,
+        context: &Context,
+        input: &ec2::RunInstancesRequest,
+        tx: &mut Tx<'_>,
+        guard: &PlacingGuard,
+    ) -> Result<Vec<Instance>> {
+        let places = guard.place(tx.tables(), self.place_request(input)?, self.min, self.max)?;
+        let subnet = self.network.subnet_in(&places.zone)?;
+        let reservation_id = tx.new_id(Kind::Reservation);
+        let mut made = Vec::with_capacity(places.chosen.len());
+        for (index, place) in places.chosen.iter().enumerate() {
+            let placement = Placement {
+                zone: places.zone.clone(),
+                host_id: place.host_id.clone(),
+                group_name: places.group.as_ref().map(|group| group.name.clone()),
+                group_id: places.group.as_ref().map(|group| group.group_id.clone()),
+                partition_number: place.partition,
+                tenancy: "default".into(),
+            };
+            made.push(self.make_one(context, input, tx, &reservation_id, index, placement, &subnet)?);
+        }
+        Ok(made)
+    }
+
+    fn place_request<'a>(&'a self, input: &'a ec2::RunInstancesRequest) -> Result<place::PlaceRequest<'a>> {
+        let placement = input.placement.as_ref();
+        if let Some(tenancy) = placement.and_then(|placement| placement.tenancy.as_deref()).filter(|tenancy| *tenancy != "default") {
+            return Err(Error::new("UnsupportedOperation", format!("The tenancy '{tenancy}' is not supported by this cloud.")));
+        }
+        Ok(place::PlaceRequest {
+            shape: &self.shape,
+            instance_type: &self.instance_type,
+            zones: self.network.zones(),
+            group_name: placement.and_then(|placement| placement.group_name.as_deref()).filter(|name| !name.is_empty()),
+            group_id: placement.and_then(|placement| placement.group_id.as_deref()),
+            partition: placement.and_then(|placement| placement.partition_number),
+        })
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn make_one(
+        &self,
+        context: &Context,
+        input: &ec2::RunInstancesRequest,
+        tx: &mut Tx<'_>,
+        reservation_id: &Id,
+        index: usize,
+        placement: Placement,
+        subnet: &Subnet,
+    ) -> Result<Instance> {
+        let now = tx.now();
+        let instance_id = tx.new_id(Kind::Instance);
+        let interface = self.make_interface(context, tx, &instance_id, subnet)?;
+        let mut disks = Vec::with_capacity(self.disks.len());
+        for plan in &self.disks {
+            let volume = Volume {
+                volume_id: tx.new_id(Kind::Volume),
+                owner: context.account().clone(),
+                size_gib: plan.size_gib,
+                volume_type: plan.volume_type.clone(),
+                iops: plan.iops,
+                throughput: plan.throughput,
+                snapshot_id: plan.snapshot_id.clone(),
+                zone: placement.zone.clone(),
+                encrypted: false,
+                created_at: now,
+                attachment: Some(VolumeAttachment {
+                    instance_id: instance_id.clone(),
+                    device_name: plan.device_name.clone(),
+                    delete_on_termination: plan.delete_on_termination,
+                    attached_at: now,
+                }),
+                host_id: Some(placement.host_id.clone()),
+                tags: self.tags.of(Kind::Volume),
+            };
+            tx.create(&volume);
+            disks.push(InstanceDisk { device_name: plan.device_name.clone(), volume_id: volume.volume_id });
+        }
+        let instance = Instance {
+            instance_id,
+            reservation_id: reservation_id.clone(),
+            owner: context.account().clone(),
+            launch_index: index as u32,
+            client_token: input.client_token.clone(),
+            state: InstanceState::Pending,
+            boot: 1,
+            force_stop: false,
+            state_reason: None,
+            state_transition_reason: String::new(),
+            launched_at: now,
+            created_at: now,
+            terminated_at: None,
+            image_id: self.image.image_id.clone(),
+            instance_type: self.instance_type.clone(),
+            architecture: self.shape.architecture,
+            boot_mode: self.boot_mode,
+            vcpus: self.shape.vcpus,
+            memory_mib: self.shape.memory_mib,
+            platform_details: self.image.platform_details.clone(),
+            root_device_name: self.image.root_device_name.clone(),
+            placement,
+            interfaces: vec![interface.interface_id.clone()],
+            disks,
+            vpc_id: subnet.vpc_id.clone(),
+            subnet_id: subnet.subnet_id.clone(),
+            public_key: self.public_key.clone(),
+            user_data: self.user_data.clone(),
+            metadata_options: self.options.clone(),
+            shutdown_behavior: self.shutdown_behavior,
+            disable_api_termination: input.disable_api_termination.unwrap_or(false),
+            disable_api_stop: input.disable_api_stop.unwrap_or(false),
+            ebs_optimized: input.ebs_optimized.unwrap_or(false),
+            ena_support: self.image.ena_support,
+            monitoring: input.monitoring.as_ref().and_then(|monitoring| monitoring.enabled).unwrap_or(false),
+            cpu_credits: input.credit_specification.as_ref().and_then(|credit| credit.cpu_credits.clone()),
+            auto_recovery: input
+                .maintenance_options
+                .as_ref()
+                .and_then(|options| options.auto_recovery.clone())
+                .unwrap_or_else(|| "default".into()),
+            tags: self.tags.of(Kind::Instance),
+        };
+        tx.create(&instance);
+        Ok(instance)
+    }
+
+    fn make_interface(
+        &self,
+        context: &Context,
+        tx: &mut Tx<'_>,
+        instance_id: &Id,
+        subnet: &Subnet,
+    ) -> Result<NetworkInterface> {
+        let interface_id = tx.new_id(Kind::NetworkInterface);
+        let private_ip = subnet::claim_address(tx, subnet, self.network.private_ip, &interface_id)?;
+        let wants_public_ip = self.network.public_ip.unwrap_or(subnet.map_public_ip_on_launch);
+        let public_ip: Option<Ipv4Addr> = match wants_public_ip {
+            true => Some(public_address::claim(tx, context.options.public_pool, &interface_id)?),
+            false => None,
+        };
+        let now = tx.now();
+        let interface = NetworkInterface {
+            mac: mac(&interface_id),
+            owner: context.account().clone(),
+            vpc_id: subnet.vpc_id.clone(),
+            subnet_id: subnet.subnet_id.clone(),
+            zone: subnet.zone.clone(),
+            description: self.network.description.clone(),
+            private_ip,
+            public_ip,
+            wants_public_ip,
+            security_groups: self.security_groups(tx, subnet)?,
+            source_dest_check: true,
+            attachment: Some(InterfaceAttachment {
+                attachment_id: tx.new_id(Kind::NetworkInterfaceAttachment),
+                instance_id: instance_id.clone(),
+                device_index: 0,
+                delete_on_termination: self.network.delete_on_termination,
+                attached_at: now,
+            }),
+            created_at: now,
+            tags: self.tags.of(Kind::NetworkInterface),
+            interface_id,
+        };
+        tx.create(&interface);
+        Ok(interface)
+    }
+
+    /// The groups asked for, or the VPC's default one. Depended upon: a group deleted meanwhile is noticed.
+    fn security_groups(&self, tx: &mut Tx<'_>, subnet: &Subnet) -> Result<Vec<Id>> {
+        let groups = self.network.security_groups(tx.tables(), &subnet.vpc_id)?;
+        for id in &groups {
+            tx.get::<SecurityGroup>(id).ok_or_else(|| Id::not_found(Kind::SecurityGroup, id))?;
+        }
+        Ok(groups)
+    }
+}
+
+/// Stable for the interface's life: locally administered, unicast, from the id's own randomness.
+fn mac(interface_id: &Id) -> [u8; 6] {
+    let digits = interface_id.rsplit('-').next().unwrap_or_default();
+    let mut mac = [0x02; 6];
+    for (at, byte) in mac.iter_mut().enumerate().skip(1) {
+        let from = digits.len().saturating_sub(2 * (6 - at));
+        *byte = digits.get(from..from + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or_default();
+    }
+    mac
+}
+
+/// For tests and `explain`: the hosts of a region as the scheduler sees them.
+pub(crate) fn candidates<'a>(
+    region: &'a RegionState,
+    loads: impl Fn(&str) -> crate::placement::Load,
+) -> Vec<crate::placement::Candidate<'a>> {
+    region
+        .hosts
+        .iter()
+        .filter_map(|host| {
+            Some(crate::placement::Candidate {
+                host_id: &host.description.host_id,
+                zone: &region.zone_of(&host.description)?.name,
+                rack: &host.description.rack,
+                architecture: host.description.architecture,
+                capacity: host.capacity(),
+                load: loads(&host.description.host_id),
+            })
+        })
+        .collect()
+}

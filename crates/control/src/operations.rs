@@ -1,0 +1,173 @@
+//! The operations that this cloud offers, and how a request finds its handler.
+//!
+//! Adding one is a line here: decoding, DryRun, the client token, authorization and encoding come with it. The
+//! handler is `async fn(&Context, Input) -> Result<Output>` in the file named after its resource.
+
+use crate::context::{Caller, Context};
+use crate::{Control, authorization};
+use aws_api::{Operation, Request, Response, Service};
+use futures::future::BoxFuture;
+use model::{Error, Result};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock};
+
+type Handler = Box<dyn Fn(Context, Request) -> BoxFuture<'static, Result<Response>> + Send + Sync>;
+
+struct Offered {
+    name: &'static str,
+    handler: Handler,
+}
+
+/// The operations of each service, by name.
+type Operations = HashMap<Service, BTreeMap<&'static str, Offered>>;
+
+static OFFERED: LazyLock<Operations> = LazyLock::new(offered);
+
+impl Control {
+    /// Answers one authenticated request.
+    pub async fn call(
+        self: &Arc<Self>,
+        caller: Caller,
+        service: Service,
+        operation: &str,
+        request: Request,
+    ) -> Result<Response> {
+        let offered = OFFERED.get(&service).and_then(|operations| operations.get(operation)).ok_or_else(|| {
+            let why = if aws_api::known_to_model(service, operation) {
+                "is not offered by this cloud"
+            } else {
+                "is not valid for this web service"
+            };
+            Error::new("InvalidAction", format!("The action {operation} {why}."))
+        })?;
+        authorization::authorize(&caller, service, offered.name)?;
+        let context = Context::new(self.clone(), caller, offered.name, &request).await?;
+        (offered.handler)(context, request).await
+    }
+
+    /// Names of all offered operations, for tests and documentation.
+    pub fn offered() -> Vec<(Service, &'static str)> {
+        let operations = Service::ALL.into_iter().filter_map(|service| Some((service, OFFERED.get(&service)?)));
+        operations.flat_map(|(service, operations)| operations.keys().map(move |name| (service, *name))).collect()
+    }
+}
+
+/// Wraps a handler: decode, DryRun, call, encode.
+fn handle<O, F, Fut>(handler: F) -> Handler
+where
+    O: Operation + 'static,
+    O::Input: Send + 'static,
+    O::Output: Send + 'static,
+    F: Fn(Context, O::Input) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<O::Output>> + Send + 'static,
+{
+    Box::new(move |mut context, request| {
+        let handler = handler.clone();
+        Box::pin(async move {
+            let input = aws_api::decode::<O>(&request)?;
+            if O::dry_run(&input) {
+                return Err(Error::dry_run());
+            }
+            context.set_client_token(O::client_token(&input))?;
+            let request_id = context.caller.request_id.clone();
+            let output = handler(context, input).await?;
+            Ok(aws_api::encode::<O>(&output, &request_id))
+        })
+    })
+}
+
+macro_rules! offer {
+    ($map:ident, $service:ident, $module:ident: $($name:ident => $handler:path),+ $(,)?) => {
+        $(
+            let handler = handle::<aws_api::$module::$name, _, _>(|context, input| async move {
+                $handler(&context, input).await
+            });
+            let name = stringify!($name);
+            $map.entry(Service::$service).or_default().insert(name, Offered { name, handler });
+        )+
+    };
+}
+
+fn offered() -> Operations {
+    use crate::*;
+    let mut map = Operations::new();
+    offer!(map, Ec2, ec2:
+        RunInstances => instance::run::run_instances,
+        DescribeInstances => instance::describe::describe_instances,
+        DescribeInstanceStatus => instance::status::describe_instance_status,
+        StartInstances => instance::lifecycle::start_instances,
+        StopInstances => instance::lifecycle::stop_instances,
+        RebootInstances => instance::lifecycle::reboot_instances,
+        TerminateInstances => instance::lifecycle::terminate_instances,
+        GetConsoleOutput => instance::console::get_console_output,
+        GetConsoleScreenshot => instance::console::get_console_screenshot,
+        GetPasswordData => instance::console::get_password_data,
+        DescribeInstanceAttribute => instance::attribute::describe_instance_attribute,
+        ModifyInstanceAttribute => instance::attribute::modify_instance_attribute,
+        ResetInstanceAttribute => instance::attribute::reset_instance_attribute,
+        ModifyInstanceMetadataOptions => instance::attribute::modify_instance_metadata_options,
+        CreateKeyPair => key_pair::create_key_pair,
+        ImportKeyPair => key_pair::import_key_pair,
+        DescribeKeyPairs => key_pair::describe_key_pairs,
+        DeleteKeyPair => key_pair::delete_key_pair,
+        RegisterImage => image::register::register_image,
+        DeregisterImage => image::register::deregister_image,
+        DescribeImages => image::describe::describe_images,
+        DescribeImageAttribute => image::attribute::describe_image_attribute,
+        ModifyImageAttribute => image::attribute::modify_image_attribute,
+        ResetImageAttribute => image::attribute::reset_image_attribute,
+        EnableImage => image::attribute::enable_image,
+        DisableImage => image::attribute::disable_image,
+        EnableImageDeprecation => image::attribute::enable_image_deprecation,
+        DisableImageDeprecation => image::attribute::disable_image_deprecation,
+        DescribeSnapshots => snapshot::describe_snapshots,
+        DeleteSnapshot => snapshot::delete_snapshot,
+        DescribeVolumes => volume::describe::describe_volumes,
+        DescribeVolumeStatus => volume::describe::describe_volume_status,
+        DescribeVolumeAttribute => volume::describe::describe_volume_attribute,
+        DescribeInstanceTypes => instance_type::describe_instance_types,
+        DescribeInstanceTypeOfferings => instance_type::describe_instance_type_offerings,
+        DescribeRegions => location::describe_regions,
+        DescribeAvailabilityZones => location::describe_availability_zones,
+        DescribeAccountAttributes => location::describe_account_attributes,
+        CreateTags => tag::create_tags,
+        DeleteTags => tag::delete_tags,
+        DescribeTags => tag::describe_tags,
+        DescribeVpcs => vpc::describe_vpcs,
+        DescribeVpcAttribute => vpc::describe_vpc_attribute,
+        DescribeSubnets => subnet::describe_subnets,
+        DescribeRouteTables => route_table::describe_route_tables,
+        DescribeInternetGateways => internet_gateway::describe_internet_gateways,
+        DescribeNetworkAcls => network_acl::describe_network_acls,
+        DescribeDhcpOptions => dhcp_options::describe_dhcp_options,
+        DescribeNetworkInterfaces => network_interface::describe::describe_network_interfaces,
+        DescribeNetworkInterfaceAttribute => network_interface::describe::describe_network_interface_attribute,
+        DescribeSecurityGroups => security_group::describe_security_groups,
+        CreateSecurityGroup => security_group::create_security_group,
+        DeleteSecurityGroup => security_group::delete_security_group,
+        DescribeSecurityGroupRules => security_group::rules::describe_security_group_rules,
+        AuthorizeSecurityGroupIngress => security_group::rules::authorize_security_group_ingress,
+        AuthorizeSecurityGroupEgress => security_group::rules::authorize_security_group_egress,
+        RevokeSecurityGroupIngress => security_group::rules::revoke_security_group_ingress,
+        RevokeSecurityGroupEgress => security_group::rules::revoke_security_group_egress,
+        ModifySecurityGroupRules => security_group::rules::modify_security_group_rules,
+        UpdateSecurityGroupRuleDescriptionsIngress =>
+            security_group::rules::update_security_group_rule_descriptions_ingress,
+        UpdateSecurityGroupRuleDescriptionsEgress =>
+            security_group::rules::update_security_group_rule_descriptions_egress,
+        CreatePlacementGroup => placement_group::create_placement_group,
+        DescribePlacementGroups => placement_group::describe_placement_groups,
+        DeletePlacementGroup => placement_group::delete_placement_group,
+    );
+    offer!(map, Sts, sts:
+        GetCallerIdentity => sts::get_caller_identity,
+    );
+    offer!(map, Ebs, ebs:
+        StartSnapshot => ebs_direct::start_snapshot,
+        PutSnapshotBlock => ebs_direct::put_snapshot_block,
+        CompleteSnapshot => ebs_direct::complete_snapshot,
+        ListSnapshotBlocks => ebs_direct::list_snapshot_blocks,
+        GetSnapshotBlock => ebs_direct::get_snapshot_block,
+    );
+    map
+}

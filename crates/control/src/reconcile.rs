@@ -1,0 +1,245 @@
+//! Keeps hosts at what the records say, and the records at what the hosts observe.
+//!
+//! ```text
+//!   records ──changes──▶ desire loop ──agent_api::Change──▶ host
+//!      ▲                                                     │
+//!      └── transaction ◀── observe loop ◀──Observation───────┘
+//! ```
+//!
+//! Both loops are level-triggered: a desire is computed from the records as they are, never from what happened,
+//! so that a change seen late, twice or not at all (followed by `replace`) comes to the same.
+
+use crate::engine::{Change, Tables, transaction};
+use crate::instance::{desired, lifecycle};
+use crate::region::{HostLink, RegionState};
+use crate::{Control, security_group};
+use agent_api::{Desired, Observation, VolumeState};
+use model::Id;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+
+/// Most change notices taken together.
+const NOTICES_MAX: usize = 1024;
+
+pub(crate) fn start(control: &Arc<Control>, region: &Arc<RegionState>) {
+    for host in &region.hosts {
+        tokio::spawn(observe(control.clone(), region.clone(), host.clone()));
+    }
+    let changes = region.view.changes();
+    tokio::spawn(desire(region.clone(), changes));
+}
+
+async fn observe(control: Arc<Control>, region: Arc<RegionState>, host: HostLink) {
+    let mut observations = host.agent.observe();
+    while let Some(observation) = observations.recv().await {
+        let done = match &observation {
+            Observation::Instance(instance) => {
+                transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
+                    lifecycle::observed(tx, instance)
+                })
+                .await
+            }
+            Observation::Volume { volume_id, state } => {
+                if let VolumeState::Failed { message } = state {
+                    tracing::error!(%volume_id, message, host = host.description.host_id, "a volume failed");
+                }
+                Ok(())
+            }
+        };
+        if let Err(error) = done {
+            tracing::error!(%error, ?observation, "an observation was not taken in; the host will repeat it when asked for all");
+        }
+    }
+}
+
+/// Ids of what a batch of changes may have made different on hosts.
+#[derive(Default)]
+struct Affected {
+    instances: BTreeSet<Id>,
+    volumes: BTreeSet<Id>,
+    groups: BTreeSet<Id>,
+    vpcs: BTreeSet<Id>,
+    /// Of what is deleted: the host that had it.
+    volume_hosts: HashMap<Id, String>,
+    instance_hosts: HashMap<Id, String>,
+}
+
+impl Affected {
+    fn note(&mut self, change: &Change) {
+        match change {
+            Change::Instance { old, new } => {
+                for instance in old.iter().chain(new) {
+                    self.instances.insert(instance.instance_id.clone());
+                    self.instance_hosts.insert(instance.instance_id.clone(), instance.placement.host_id.clone());
+                }
+            }
+            Change::Volume { old, new } => {
+                for volume in old.iter().chain(new) {
+                    self.volumes.insert(volume.volume_id.clone());
+                    if let Some(host_id) = &volume.host_id {
+                        self.volume_hosts.insert(volume.volume_id.clone(), host_id.clone());
+                    }
+                }
+            }
+            Change::NetworkInterface { old, new } => {
+                for interface in old.iter().chain(new) {
+                    self.groups.extend(interface.security_groups.iter().cloned());
+                    self.instances.extend(interface.attachment.iter().map(|attachment| attachment.instance_id.clone()));
+                }
+            }
+            Change::SecurityGroup { old, new } => {
+                self.groups.extend(old.iter().chain(new).map(|group| group.group_id.clone()));
+            }
+            Change::Vpc { old, new } => self.vpcs.extend(old.iter().chain(new).map(|vpc| vpc.vpc_id.clone())),
+            Change::Subnet { old, new } => self.vpcs.extend(old.iter().chain(new).map(|subnet| subnet.vpc_id.clone())),
+            Change::InternetGateway { old, new } => {
+                self.vpcs.extend(old.iter().chain(new).filter_map(|gateway| gateway.vpc_id.clone()));
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn desire(region: Arc<RegionState>, mut changes: tokio::sync::broadcast::Receiver<Arc<Vec<Change>>>) {
+    replace_all(&region).await;
+    loop {
+        let mut affected = Affected::default();
+        let mut lagged = false;
+        match changes.recv().await {
+            Ok(notice) => notice.iter().for_each(|change| affected.note(change)),
+            Err(RecvError::Lagged(_)) => lagged = true,
+            Err(RecvError::Closed) => return,
+        }
+        // Whatever else came meanwhile goes out together: many changes of one thing are one.
+        for _ in 0..NOTICES_MAX {
+            match changes.try_recv() {
+                Ok(notice) => notice.iter().for_each(|change| affected.note(change)),
+                Err(TryRecvError::Lagged(_)) => lagged = true,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
+        if lagged {
+            replace_all(&region).await;
+            continue;
+        }
+        for (host_id, changes) in changes_by_host(&region, &affected) {
+            if let Some(host) = region.host(&host_id) {
+                host.agent.apply(changes).await;
+            }
+        }
+    }
+}
+
+async fn replace_all(region: &RegionState) {
+    for host in &region.hosts {
+        let desired = whole(region, &host.description.host_id);
+        host.agent.replace(desired).await;
+    }
+}
+
+/// Everything that shall be on a host.
+fn whole(region: &RegionState, host_id: &str) -> Desired {
+    let tables = region.view.read();
+    let mut desired = Desired::default();
+    for vpc in tables.vpcs.iter() {
+        desired.vpcs.insert(vpc.vpc_id.clone(), vpc_desired(&tables, region, &vpc.vpc_id).unwrap_or_else(|| unreachable!("the VPC was just read")));
+    }
+    for group in tables.security_groups.iter() {
+        desired.security_groups.insert(group.group_id.clone(), group_desired(&tables, region, group));
+    }
+    for volume in tables.volumes.iter().filter(|volume| volume.host_id.as_deref() == Some(host_id)) {
+        desired.volumes.insert(volume.volume_id.clone(), volume_desired(&tables, region, volume));
+    }
+    for instance in tables.instances.with("host-id", host_id) {
+        if let Some(wanted) = desired::desired(instance, &tables, &region.view.region, region.view.applied()) {
+            desired.instances.insert(instance.instance_id.clone(), wanted);
+        }
+    }
+    desired
+}
+
+fn changes_by_host(region: &RegionState, affected: &Affected) -> HashMap<String, Vec<agent_api::Change>> {
+    let tables = region.view.read();
+    let mut by_host: HashMap<String, Vec<agent_api::Change>> = HashMap::new();
+    let everywhere: Vec<agent_api::Change> = affected
+        .vpcs
+        .iter()
+        .map(|id| match vpc_desired(&tables, region, id) {
+            Some(vpc) => agent_api::Change::PutVpc(vpc),
+            None => agent_api::Change::RemoveVpc(id.clone()),
+        })
+        .chain(affected.groups.iter().map(|id| match tables.security_groups.find(id) {
+            Some(group) => agent_api::Change::PutSecurityGroup(group_desired(&tables, region, group)),
+            None => agent_api::Change::RemoveSecurityGroup(id.clone()),
+        }))
+        .collect();
+    if !everywhere.is_empty() {
+        for host in &region.hosts {
+            by_host.entry(host.description.host_id.clone()).or_default().extend(everywhere.iter().cloned());
+        }
+    }
+    for id in &affected.volumes {
+        let Some(host_id) = affected.volume_hosts.get(id) else { continue };
+        let change = match tables.volumes.find(id) {
+            Some(volume) => agent_api::Change::PutVolume(volume_desired(&tables, region, volume)),
+            None => agent_api::Change::RemoveVolume(id.clone()),
+        };
+        by_host.entry(host_id.clone()).or_default().push(change);
+    }
+    for id in &affected.instances {
+        let instance = tables.instances.find(id);
+        let host_id = instance.map(|instance| &instance.placement.host_id).or(affected.instance_hosts.get(id));
+        let Some(host_id) = host_id else { continue };
+        let wanted = instance.and_then(|instance| {
+            desired::desired(instance, &tables, &region.view.region, region.view.applied())
+        });
+        let change = match wanted {
+            Some(wanted) => agent_api::Change::PutInstance(Box::new(wanted)),
+            None => agent_api::Change::RemoveInstance(id.clone()),
+        };
+        by_host.entry(host_id.clone()).or_default().push(change);
+    }
+    by_host
+}
+
+fn vpc_desired(tables: &Tables, region: &RegionState, id: &str) -> Option<agent_api::Vpc> {
+    let vpc = tables.vpcs.find(id)?;
+    Some(agent_api::Vpc {
+        vpc_id: vpc.vpc_id.clone(),
+        generation: region.view.applied(),
+        cidrs: vec![vpc.cidr],
+        ipv6_cidrs: Vec::new(),
+        subnets: tables
+            .subnets
+            .with("vpc-id", id)
+            .map(|subnet| agent_api::Subnet {
+                subnet_id: subnet.subnet_id.clone(),
+                cidr: subnet.cidr,
+                ipv6_cidr: None,
+            })
+            .collect(),
+        internet_gateway: tables.internet_gateways.with("attachment.vpc-id", id).next().is_some(),
+        dns_domain: region.view.region.private_dns_domain(),
+        dns_support: vpc.dns_support,
+    })
+}
+
+fn group_desired(
+    tables: &Tables,
+    region: &RegionState,
+    group: &security_group::SecurityGroup,
+) -> agent_api::SecurityGroup {
+    security_group::to_desired(group, tables, region.view.applied())
+}
+
+fn volume_desired(tables: &Tables, region: &RegionState, volume: &crate::volume::Volume) -> agent_api::Volume {
+    // A snapshot may be deleted while a volume made from it lives on: the host has the data by then.
+    let snapshot_id = volume.snapshot_id.clone().filter(|id| tables.snapshots.contains(id) || volume.attachment.is_some());
+    agent_api::Volume {
+        volume_id: volume.volume_id.clone(),
+        generation: region.view.applied(),
+        size_gib: volume.size_gib,
+        snapshot_id,
+    }
+}

@@ -1,0 +1,109 @@
+//! A region that is open: its view, its zones, its hosts, and what is being placed at the moment.
+
+use crate::engine::{View, transaction};
+use crate::placement::{Load, Member, VCPU_OVERCOMMIT};
+use crate::{Control, default_vpc, location};
+use agent_api::{HostAgent, HostDescription};
+use model::{Region, Result};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use store::{Batch, Event, Revision, Store};
+
+/// Records read in one request to the store when a region is opened.
+const LOAD_PAGE: usize = 4096;
+
+pub struct RegionState {
+    pub view: View,
+    pub zones: Vec<Zone>,
+    pub hosts: Vec<HostLink>,
+    /// Instances that were given a host and whose records are not in the view yet.
+    pub(crate) placing: Mutex<Vec<Placing>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone {
+    /// `us-east-1a`.
+    pub name: String,
+    /// `use1-az1`.
+    pub id: String,
+}
+
+#[derive(Clone)]
+pub struct HostLink {
+    pub description: HostDescription,
+    pub agent: Arc<dyn HostAgent>,
+}
+
+impl HostLink {
+    pub fn capacity(&self) -> Load {
+        Load {
+            vcpus: u64::from(self.description.cores) * VCPU_OVERCOMMIT,
+            memory_mib: self.description.memory_mib,
+        }
+    }
+}
+
+/// An instance between the choice of its host and its record.
+#[derive(Clone, Debug)]
+pub(crate) struct Placing {
+    /// Tells one attempt's entries from another's.
+    pub attempt: u64,
+    pub load: Load,
+    pub group_name: Option<String>,
+    pub member: Member,
+}
+
+impl RegionState {
+    pub fn host(&self, host_id: &str) -> Option<&HostLink> {
+        self.hosts.iter().find(|host| host.description.host_id == host_id)
+    }
+
+    pub fn zone_of(&self, host: &HostDescription) -> Option<&Zone> {
+        self.zones.get(host.zone as usize)
+    }
+}
+
+/// Reads what the store holds of the region, follows it from there on, and makes the default VPC where the region
+/// is new.
+pub(crate) async fn open(
+    control: &Arc<Control>,
+    name: &Region,
+    hosts: Vec<Arc<dyn HostAgent>>,
+) -> Result<Arc<RegionState>> {
+    let zones = (0..control.options.zones)
+        .map(|index| Zone { name: name.zone(index), id: location::zone_id(name, index) })
+        .collect();
+    let hosts = hosts.into_iter().map(|agent| HostLink { description: agent.describe(), agent }).collect();
+    let region =
+        Arc::new(RegionState { view: View::new(name.clone()), zones, hosts, placing: Mutex::default() });
+    let prefix = format!("{name}/");
+    let loaded = load(&*control.store, &region.view, &prefix).await?;
+    let mut watch =
+        control.store.watch(&prefix, loaded + 1).await.map_err(transaction::store_error)?;
+    let following = Arc::downgrade(&region);
+    tokio::spawn(async move {
+        while let Some(batch) = watch.next().await {
+            let Some(region) = following.upgrade() else { return };
+            region.view.apply(batch);
+        }
+    });
+    default_vpc::ensure(control, &region).await?;
+    Ok(region)
+}
+
+/// Takes in all that is stored; returns the revision up to which the view then is.
+async fn load(store: &dyn Store, view: &View, prefix: &str) -> Result<Revision> {
+    let mut from: Option<Revision> = None;
+    let mut after: Option<String> = None;
+    loop {
+        let page =
+            store.range(prefix, after.as_deref(), LOAD_PAGE).await.map_err(transaction::store_error)?;
+        // The watch starts at the first page's revision: what changed since comes again, and again is harmless.
+        let revision = *from.get_or_insert(page.revision);
+        after = page.entries.last().map(|entry| entry.key.clone());
+        view.apply(Batch { revision, events: page.entries.into_iter().map(Event::Put).collect() });
+        if !page.more {
+            return Ok(revision);
+        }
+    }
+}

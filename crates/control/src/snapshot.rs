@@ -1,0 +1,157 @@
+//! EBS snapshots. Their blocks are in the `SnapshotStore`.
+
+use crate::Context;
+use crate::engine::describe::{self, Query};
+use crate::engine::table::{Record, Values};
+use crate::engine::{Tags, filter};
+use crate::image::Image;
+use aws_api::ec2;
+use model::{AccountId, Error, Id, Kind, Result, Timestamp};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub snapshot_id: Id,
+    pub owner: AccountId,
+    /// EC2 shows `vol-ffffffff` where a snapshot was not made from a volume.
+    pub volume_id: Option<Id>,
+    pub size_gib: u32,
+    pub description: String,
+    pub state: SnapshotState,
+    pub started_at: Timestamp,
+    pub completed_at: Option<Timestamp>,
+    pub tags: Tags,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SnapshotState {
+    Pending,
+    Completed,
+    Error,
+}
+
+impl SnapshotState {
+    fn name(self) -> &'static str {
+        match self {
+            SnapshotState::Pending => "pending",
+            SnapshotState::Completed => "completed",
+            SnapshotState::Error => "error",
+        }
+    }
+}
+
+const NO_VOLUME: &str = "vol-ffffffff";
+
+impl Snapshot {
+    pub fn is_completed(&self) -> bool {
+        self.state == SnapshotState::Completed
+    }
+
+    fn volume(&self) -> &str {
+        self.volume_id.as_deref().unwrap_or(NO_VOLUME)
+    }
+
+    fn progress(&self) -> &'static str {
+        if self.is_completed() { "100%" } else { "0%" }
+    }
+}
+
+impl Record for Snapshot {
+    const TABLE: &'static str = "snapshot";
+    const INDEXED: &'static [&'static str] = &["volume-id", "status"];
+
+    fn id(&self) -> &str {
+        &self.snapshot_id
+    }
+
+    fn tags(&self) -> Option<&Tags> {
+        Some(&self.tags)
+    }
+
+    fn field<'a>(&'a self, name: &str, values: &mut Values<'a>) -> bool {
+        match name {
+            "description" => filter::one(values, self.description.as_str()),
+            "encrypted" => filter::one(values, "false"),
+            "owner-alias" => true,
+            "owner-id" => filter::one(values, self.owner.as_str()),
+            "progress" => filter::one(values, self.progress()),
+            "snapshot-id" => filter::one(values, self.snapshot_id.as_str()),
+            "start-time" => filter::one(values, filter::time(self.started_at)),
+            "status" => filter::one(values, self.state.name()),
+            "storage-tier" => filter::one(values, "standard"),
+            "transfer-type" => true,
+            "volume-id" => filter::one(values, self.volume()),
+            "volume-size" => filter::one(values, self.size_gib.to_string()),
+            _ => false,
+        }
+    }
+}
+
+pub async fn describe_snapshots(
+    context: &Context,
+    input: ec2::DescribeSnapshotsRequest,
+) -> Result<ec2::DescribeSnapshotsResult> {
+    let tables = context.tables();
+    let query = Query {
+        ids: &input.snapshot_ids,
+        filters: &input.filters,
+        max_results: input.max_results,
+        next_token: input.next_token.as_deref(),
+        ids_name: "snapshotIds",
+    };
+    let account = context.account();
+    let owned = |snapshot: &Snapshot| {
+        input.owner_ids.is_empty()
+            || input.owner_ids.iter().any(|owner| match owner.as_str() {
+                "self" => snapshot.owner == *account,
+                other => snapshot.owner.as_str() == other,
+            })
+    };
+    let restorable = |snapshot: &Snapshot| {
+        input.restorable_by_user_ids.is_empty()
+            || input.restorable_by_user_ids.iter().any(|user| user == "self" || user == snapshot.owner.as_str())
+    };
+    let visible = |snapshot: &Snapshot| owned(snapshot) && restorable(snapshot);
+    let page = describe::select(&tables.snapshots, Kind::Snapshot, &query, visible, |_, _, _| false)?;
+    Ok(ec2::DescribeSnapshotsResult {
+        snapshots: page.records.iter().map(|snapshot| to_api(snapshot)).collect(),
+        next_token: page.next_token,
+    })
+}
+
+fn to_api(snapshot: &Snapshot) -> ec2::Snapshot {
+    ec2::Snapshot {
+        snapshot_id: Some(snapshot.snapshot_id.to_string()),
+        owner_id: Some(snapshot.owner.to_string()),
+        volume_id: Some(snapshot.volume().to_owned()),
+        volume_size: Some(snapshot.size_gib as i32),
+        description: Some(snapshot.description.clone()),
+        state: Some(snapshot.state.name().into()),
+        progress: Some(snapshot.progress().into()),
+        start_time: Some(snapshot.started_at),
+        completion_time: snapshot.completed_at,
+        encrypted: Some(false),
+        storage_tier: Some("standard".into()),
+        tags: snapshot.tags.to_api(),
+        ..Default::default()
+    }
+}
+
+/// Refused while an image is made of it; volumes made of it keep what they need.
+pub async fn delete_snapshot(context: &Context, input: ec2::DeleteSnapshotRequest) -> Result<()> {
+    let id = Id::parse(Kind::Snapshot, input.snapshot_id.as_deref().unwrap_or_default())?;
+    context
+        .transact(|tx| {
+            tx.get::<Snapshot>(&id).ok_or_else(|| Id::not_found(Kind::Snapshot, &id))?;
+            let user: Option<&std::sync::Arc<Image>> =
+                tx.tables().images.with("block-device-mapping.snapshot-id", &id).next();
+            if let Some(image) = user {
+                return Err(Error::new("InvalidSnapshot.InUse", format!("The snapshot {id} is currently in use by {}", image.image_id)));
+            }
+            tx.delete::<Snapshot>(&id);
+            Ok(())
+        })
+        .await?;
+    context.snapshots.delete(&id).await.map_err(Error::internal)
+}

@@ -1,0 +1,163 @@
+//! Subnets, and the choice of addresses in them.
+
+use crate::Context;
+use crate::engine::describe::{self, Query};
+use crate::engine::table::{Record, Values};
+use crate::engine::{Claim, Tables, Tags, Tx, filter};
+use aws_api::ec2;
+use ipnet::Ipv4Net;
+use model::{AccountId, Error, Id, Kind, Result};
+use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
+
+/// The first four addresses and the last are the network's, the router's, the resolver's, a reserved one and the
+/// broadcast address (VPC User Guide, "Subnet CIDR blocks").
+pub const RESERVED_FIRST: u32 = 4;
+pub const RESERVED: u32 = 5;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Subnet {
+    pub subnet_id: Id,
+    pub owner: AccountId,
+    pub vpc_id: Id,
+    pub cidr: Ipv4Net,
+    pub zone: String,
+    pub zone_id: String,
+    pub default_for_zone: bool,
+    pub map_public_ip_on_launch: bool,
+    pub tags: Tags,
+}
+
+impl Subnet {
+    /// Under which an address of the subnet is claimed.
+    pub fn claim_scope(subnet_id: &str) -> String {
+        format!("address/{subnet_id}")
+    }
+
+    pub fn free_addresses(&self, tables: &Tables) -> u32 {
+        let size = 1u64 << (32 - self.cidr.prefix_len());
+        let used = tables.network_interfaces.ids_with("subnet-id", &self.subnet_id).map_or(0, |ids| ids.len() as u64);
+        size.saturating_sub(u64::from(RESERVED) + used) as u32
+    }
+}
+
+/// Claims an address of the subnet for an interface: the wanted one, or any free one.
+pub fn claim_address(tx: &mut Tx<'_>, subnet: &Subnet, wanted: Option<Ipv4Addr>, owner: &str) -> Result<Ipv4Addr> {
+    let scope = Subnet::claim_scope(&subnet.subnet_id);
+    if let Some(address) = wanted {
+        if !is_assignable(subnet.cidr, address) {
+            return Err(Error::invalid_parameter_value(format!("Address {address} does not fall within the subnet's address range")));
+        }
+        return if tx.claim(&scope, &address.to_string(), owner) {
+            Ok(address)
+        } else {
+            Err(Error::new("InvalidIPAddress.InUse", format!("Address {address} is in use.")))
+        };
+    }
+    claim_any(tx, &scope, subnet.cidr, owner).ok_or_else(|| {
+        Error::new(
+            "InsufficientFreeAddressesInSubnet",
+            format!("There are not enough free addresses in subnet '{}' to satisfy the requested number of instances.", subnet.subnet_id),
+        )
+    })
+}
+
+/// Claims a free address of a range, looked for from a random place on, so that one just released seldom comes
+/// again at once.
+pub fn claim_any(tx: &mut Tx<'_>, scope: &str, cidr: Ipv4Net, owner: &str) -> Option<Ipv4Addr> {
+    let base = u32::from(cidr.network());
+    let assignable = (1u64 << (32 - cidr.prefix_len())).saturating_sub(u64::from(RESERVED));
+    if assignable == 0 {
+        return None;
+    }
+    let start = tx.random().u64() % assignable;
+    (0..assignable)
+        .map(|step| Ipv4Addr::from(base + RESERVED_FIRST + ((start + step) % assignable) as u32))
+        .find(|address| !tx.tables().claims.contains(&Claim::key(scope, &address.to_string())) && tx.claim(scope, &address.to_string(), owner))
+}
+
+fn is_assignable(cidr: Ipv4Net, address: Ipv4Addr) -> bool {
+    let offset = u32::from(address).wrapping_sub(u32::from(cidr.network()));
+    cidr.contains(&address) && offset >= RESERVED_FIRST && address != cidr.broadcast()
+}
+
+impl Record for Subnet {
+    const TABLE: &'static str = "subnet";
+    const INDEXED: &'static [&'static str] = &["vpc-id", "availability-zone", "default-for-az"];
+
+    fn id(&self) -> &str {
+        &self.subnet_id
+    }
+
+    fn tags(&self) -> Option<&Tags> {
+        Some(&self.tags)
+    }
+
+    fn field<'a>(&'a self, name: &str, values: &mut Values<'a>) -> bool {
+        match name {
+            "availability-zone" | "availabilityZone" => filter::one(values, self.zone.as_str()),
+            "availability-zone-id" | "availabilityZoneId" => filter::one(values, self.zone_id.as_str()),
+            "cidr-block" | "cidr" | "cidrBlock" => filter::one(values, self.cidr.to_string()),
+            "default-for-az" | "defaultForAz" => filter::one(values, filter::boolean(self.default_for_zone)),
+            "ipv6-cidr-block-association.ipv6-cidr-block"
+            | "ipv6-cidr-block-association.association-id"
+            | "ipv6-cidr-block-association.state"
+            | "outpost-arn"
+            | "customer-owned-ipv4-pool" => true,
+            "ipv6-native" | "enable-dns64" | "map-customer-owned-ip-on-launch" => filter::one(values, "false"),
+            "map-public-ip-on-launch" => filter::one(values, filter::boolean(self.map_public_ip_on_launch)),
+            "owner-id" => filter::one(values, self.owner.as_str()),
+            "state" => filter::one(values, "available"),
+            "subnet-id" => filter::one(values, self.subnet_id.as_str()),
+            "vpc-id" => filter::one(values, self.vpc_id.as_str()),
+            _ => false,
+        }
+    }
+}
+
+pub async fn describe_subnets(context: &Context, input: ec2::DescribeSubnetsRequest) -> Result<ec2::DescribeSubnetsResult> {
+    let tables = context.tables();
+    let query = Query {
+        ids: &input.subnet_ids,
+        filters: &input.filters,
+        max_results: input.max_results,
+        next_token: input.next_token.as_deref(),
+        ids_name: "subnetIds",
+    };
+    let page = describe::select(&tables.subnets, Kind::Subnet, &query, |_| true, |subnet, name, values| {
+        match name {
+            "available-ip-address-count" => filter::one(values, subnet.free_addresses(&tables).to_string()),
+            "subnet-arn" => filter::one(values, context.arn("subnet", &subnet.subnet_id)),
+            _ => false,
+        }
+    })?;
+    let subnets = page.records.iter().map(|subnet| to_api(context, &tables, subnet)).collect();
+    Ok(ec2::DescribeSubnetsResult { subnets, next_token: page.next_token })
+}
+
+fn to_api(context: &Context, tables: &Tables, subnet: &Subnet) -> ec2::Subnet {
+    ec2::Subnet {
+        subnet_id: Some(subnet.subnet_id.to_string()),
+        subnet_arn: Some(context.arn("subnet", &subnet.subnet_id)),
+        owner_id: Some(subnet.owner.to_string()),
+        vpc_id: Some(subnet.vpc_id.to_string()),
+        cidr_block: Some(subnet.cidr.to_string()),
+        availability_zone: Some(subnet.zone.clone()),
+        availability_zone_id: Some(subnet.zone_id.clone()),
+        available_ip_address_count: Some(subnet.free_addresses(tables) as i32),
+        default_for_az: Some(subnet.default_for_zone),
+        map_public_ip_on_launch: Some(subnet.map_public_ip_on_launch),
+        map_customer_owned_ip_on_launch: Some(false),
+        assign_ipv6_address_on_creation: Some(false),
+        enable_dns64: Some(false),
+        ipv6_native: Some(false),
+        state: Some("available".into()),
+        private_dns_name_options_on_launch: Some(ec2::PrivateDnsNameOptionsOnLaunch {
+            hostname_type: Some("ip-name".into()),
+            enable_resource_name_dns_a_record: Some(false),
+            enable_resource_name_dns_aaaa_record: Some(false),
+        }),
+        tags: subnet.tags.to_api(),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,70 @@
+//! What is forgotten after a while: terminated instances after an hour, client tokens after a day.
+
+use crate::engine::token::ClientToken;
+use crate::engine::transaction;
+use crate::instance::Instance;
+use crate::region::RegionState;
+use crate::Control;
+use model::{InstanceState, Timestamp};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// How often to look.
+const PERIOD: Duration = Duration::from_secs(60);
+/// How long a terminated instance stays visible (EC2 User Guide: "a short while, usually less than an hour").
+const TERMINATED_FOR: Duration = Duration::from_secs(60 * 60);
+/// How long a client token is good for.
+const TOKEN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// Most rows in one transaction.
+const BATCH: usize = 256;
+
+pub(crate) fn start(control: &Arc<Control>, region: &Arc<RegionState>) {
+    let (control, region) = (Arc::downgrade(control), Arc::downgrade(region));
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            let Some((control, region)) = alive(&control, &region) else { return };
+            if let Err(error) = sweep(&control, &region).await {
+                tracing::warn!(%error, "sweeping what is over");
+            }
+        }
+    });
+}
+
+fn alive(control: &Weak<Control>, region: &Weak<RegionState>) -> Option<(Arc<Control>, Arc<RegionState>)> {
+    Some((control.upgrade()?, region.upgrade()?))
+}
+
+pub(crate) async fn sweep(control: &Control, region: &RegionState) -> model::Result<()> {
+    let now = control.environment.clock.now();
+    let older = |at: Timestamp, age: Duration| now.duration_since(at).unsigned_abs() > age && now > at;
+    loop {
+        let (instances, tokens) = {
+            let tables = region.view.read();
+            let instances: Vec<String> = tables
+                .instances
+                .with("instance-state-name", InstanceState::Terminated.name())
+                .filter(|instance| instance.terminated_at.is_some_and(|at| older(at, TERMINATED_FOR)))
+                .map(|instance| instance.instance_id.to_string())
+                .take(BATCH)
+                .collect();
+            let tokens: Vec<String> = tables
+                .client_tokens
+                .iter()
+                .filter(|token| older(token.at, TOKEN_FOR))
+                .map(|token| token.key.clone())
+                .take(BATCH)
+                .collect();
+            (instances, tokens)
+        };
+        if instances.is_empty() && tokens.is_empty() {
+            return Ok(());
+        }
+        transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
+            instances.iter().for_each(|id| tx.delete::<Instance>(id));
+            tokens.iter().for_each(|key| tx.delete::<ClientToken>(key));
+            Ok(())
+        })
+        .await?;
+    }
+}

@@ -1,0 +1,141 @@
+//! DescribeVolumes and what belongs to it.
+
+use super::{Volume, VolumeAttachment};
+use crate::Context;
+use crate::engine::describe::{self, Query};
+use crate::engine::filter;
+use aws_api::ec2;
+use model::{Error, Id, Kind, Result};
+
+pub async fn describe_volumes(
+    context: &Context,
+    input: ec2::DescribeVolumesRequest,
+) -> Result<ec2::DescribeVolumesResult> {
+    let tables = context.tables();
+    let query = Query {
+        ids: &input.volume_ids,
+        filters: &input.filters,
+        max_results: input.max_results,
+        next_token: input.next_token.as_deref(),
+        ids_name: "volumeIds",
+    };
+    let page = describe::select(&tables.volumes, Kind::Volume, &query, |_| true, |volume, name, values| match name {
+        "availability-zone-id" => filter::some(values, zone_id(context, volume)),
+        "operator.managed" => filter::one(values, "false"),
+        "operator.principal" => true,
+        _ => false,
+    })?;
+    Ok(ec2::DescribeVolumesResult {
+        volumes: page.records.iter().map(|volume| to_api(context, volume)).collect(),
+        next_token: page.next_token,
+    })
+}
+
+fn zone_id<'c>(context: &'c Context, volume: &Volume) -> Option<&'c str> {
+    context.region.zones.iter().find(|zone| zone.name == volume.zone).map(|zone| zone.id.as_str())
+}
+
+pub fn to_api(context: &Context, volume: &Volume) -> ec2::Volume {
+    ec2::Volume {
+        volume_id: Some(volume.volume_id.to_string()),
+        size: Some(volume.size_gib as i32),
+        snapshot_id: Some(volume.snapshot_id.as_ref().map(|id| id.to_string()).unwrap_or_default()),
+        availability_zone: Some(volume.zone.clone()),
+        availability_zone_id: zone_id(context, volume).map(str::to_owned),
+        state: Some(volume.state().into()),
+        create_time: Some(volume.created_at),
+        attachments: volume.attachment.iter().map(|attachment| attachment_to_api(volume, attachment)).collect(),
+        volume_type: Some(volume.volume_type.clone()),
+        iops: volume.iops,
+        throughput: volume.throughput,
+        encrypted: Some(volume.encrypted),
+        multi_attach_enabled: Some(false),
+        tags: volume.tags.to_api(),
+        ..Default::default()
+    }
+}
+
+fn attachment_to_api(volume: &Volume, attachment: &VolumeAttachment) -> ec2::VolumeAttachment {
+    ec2::VolumeAttachment {
+        volume_id: Some(volume.volume_id.to_string()),
+        instance_id: Some(attachment.instance_id.to_string()),
+        device: Some(attachment.device_name.clone()),
+        state: Some("attached".into()),
+        attach_time: Some(attachment.attached_at),
+        delete_on_termination: Some(attachment.delete_on_termination),
+        ..Default::default()
+    }
+}
+
+pub async fn describe_volume_status(
+    context: &Context,
+    input: ec2::DescribeVolumeStatusRequest,
+) -> Result<ec2::DescribeVolumeStatusResult> {
+    let tables = context.tables();
+    let query = Query {
+        ids: &input.volume_ids,
+        filters: &input.filters,
+        max_results: input.max_results,
+        next_token: input.next_token.as_deref(),
+        ids_name: "volumeIds",
+    };
+    // Other filters than DescribeVolumes has: only these.
+    let page = describe::select(&tables.volumes, Kind::Volume, &query, |_| true, |volume, name, values| match name {
+        "action.code" | "action.description" | "action.event-id" | "event.description" | "event.event-id"
+        | "event.event-type" | "event.not-after" | "event.not-before" => true,
+        "availability-zone-id" => filter::some(values, zone_id(context, volume)),
+        "operator.managed" => filter::one(values, "false"),
+        "operator.principal" => true,
+        "volume-status.details-name" => filter::many(values, DETAILS.iter().map(|(name, _)| *name)),
+        "volume-status.details-status" => filter::many(values, DETAILS.iter().map(|(_, status)| *status)),
+        "volume-status.status" => filter::one(values, "ok"),
+        _ => false,
+    })?;
+    Ok(ec2::DescribeVolumeStatusResult {
+        volume_statuses: page.records.iter().map(|volume| status_to_api(context, volume)).collect(),
+        next_token: page.next_token,
+    })
+}
+
+/// A volume that has a record has its data: a host that lost it says so, and its instance fails.
+const DETAILS: [(&str, &str); 2] = [("io-enabled", "passed"), ("io-performance", "not-applicable")];
+
+fn status_to_api(context: &Context, volume: &Volume) -> ec2::VolumeStatusItem {
+    ec2::VolumeStatusItem {
+        volume_id: Some(volume.volume_id.to_string()),
+        availability_zone: Some(volume.zone.clone()),
+        availability_zone_id: zone_id(context, volume).map(str::to_owned),
+        volume_status: Some(ec2::VolumeStatusInfo {
+            status: Some("ok".into()),
+            details: DETAILS
+                .iter()
+                .map(|(name, status)| ec2::VolumeStatusDetails {
+                    name: Some((*name).into()),
+                    status: Some((*status).into()),
+                })
+                .collect(),
+        }),
+        ..Default::default()
+    }
+}
+
+pub async fn describe_volume_attribute(
+    context: &Context,
+    input: ec2::DescribeVolumeAttributeRequest,
+) -> Result<ec2::DescribeVolumeAttributeResult> {
+    let id = Id::parse(Kind::Volume, input.volume_id.as_deref().unwrap_or_default())?;
+    if context.region.view.record::<Volume>(&id).is_none() {
+        return Err(Id::not_found(Kind::Volume, &id));
+    }
+    let mut result = ec2::DescribeVolumeAttributeResult { volume_id: Some(id.to_string()), ..Default::default() };
+    match input.attribute.as_deref().unwrap_or_default() {
+        "autoEnableIO" => result.auto_enable_io = Some(ec2::AttributeBooleanValue { value: Some(false) }),
+        "productCodes" => {}
+        other => {
+            return Err(Error::invalid_parameter_value(format!(
+                "Value ({other}) for parameter attribute is invalid. Unknown attribute."
+            )));
+        }
+    }
+    Ok(result)
+}

@@ -1,0 +1,187 @@
+//! `cumulet image`: disks built or imported on this machine become AMIs through the EBS direct APIs, as any
+//! client's would: StartSnapshot, PutSnapshotBlock, CompleteSnapshot, RegisterImage.
+
+use crate::cloud::Locate;
+use crate::query::Client;
+use anyhow::{Context, Result, anyhow, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use image::{Progress, Recipe, TerminalProgress, Upload};
+use sha2::{Digest, Sha256};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    /// Build an image from Debian's own packages and register it
+    Build {
+        /// debian-12 (with cloud-init) or tiny (boots in seconds)
+        recipe: String,
+        /// Build anew even where the same recipe was built before
+        #[arg(long)]
+        fresh: bool,
+        #[command(flatten)]
+        locate: Locate,
+    },
+    /// Register a disk image: raw, qcow2, vmdk or vhdx, told by its content
+    Import {
+        file: PathBuf,
+        /// The image's name
+        #[arg(long)]
+        name: String,
+        /// x86_64 or arm64
+        #[arg(long, default_value = "x86_64")]
+        architecture: String,
+        /// legacy-bios, uefi or uefi-preferred
+        #[arg(long, default_value = "legacy-bios")]
+        boot_mode: String,
+        /// The root device's name
+        #[arg(long, default_value = "/dev/xvda")]
+        root_device: String,
+        #[command(flatten)]
+        locate: Locate,
+    },
+}
+
+/// What an image is registered as.
+struct Registration<'a> {
+    name: String,
+    description: String,
+    architecture: &'a str,
+    boot_mode: &'a str,
+    root_device: &'a str,
+    size_gib: u32,
+}
+
+pub fn run(args: Args) -> Result<ExitCode> {
+    let progress = TerminalProgress::new();
+    let image_id = match args.action {
+        Action::Build { recipe, fresh, locate } => build(&recipe, fresh, &locate, &progress)?,
+        Action::Import { file, name, architecture, boot_mode, root_device, locate } => {
+            let client = Client::new(locate.cloud()?)?;
+            let dir = tempfile::Builder::new().prefix("cumulet-import-").tempdir_in(work_dir(&locate)?)?;
+            let raw = dir.path().join("disk.raw");
+            let bytes = image::convert_to_raw(&file, &raw, &progress)?;
+            let registration = Registration {
+                name,
+                description: format!("Imported from {}", file.file_name().unwrap_or_default().to_string_lossy()),
+                architecture: &architecture,
+                boot_mode: &boot_mode,
+                root_device: &root_device,
+                size_gib: u32::try_from(bytes.div_ceil(1 << 30)).context("the disk is too large")?.max(1),
+            };
+            register(&client, &raw, &registration, &progress)?
+        }
+    };
+    progress.finish();
+    println!("{image_id}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where disks are built and converted: beside the cloud's data where that is here, else the user's own.
+fn work_dir(locate: &Locate) -> Result<PathBuf> {
+    let dir = locate.data_dir.clone().unwrap_or_else(|| crate::config::DATA_DIR.into()).join("images");
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    Ok(dir)
+}
+
+fn build(recipe: &str, fresh: bool, locate: &Locate, progress: &TerminalProgress) -> Result<String> {
+    let client = Client::new(locate.cloud()?)?;
+    let which = Recipe::parse(recipe).ok_or_else(|| anyhow!("there is no recipe '{recipe}': debian-12 and tiny are there"))?;
+    let built = image::build(which, &work_dir(locate)?, fresh, progress)?;
+    let registration = Registration {
+        name: format!("{recipe}-{}", &built.version),
+        description: built.description.clone(),
+        architecture: "x86_64",
+        boot_mode: "uefi-preferred",
+        root_device: "/dev/xvda",
+        size_gib: built.size_gib,
+    };
+    if let Some(image_id) = registered(&client, &registration.name)? {
+        return Ok(image_id);
+    }
+    register(&client, &built.path, &registration, progress)
+}
+
+/// The image that was registered under this name before.
+fn registered(client: &Client, name: &str) -> Result<Option<String>> {
+    let parameters = [("Owner.1", "self"), ("Filter.1.Name", "name"), ("Filter.1.Value.1", name)];
+    let answer = client.ec2("DescribeImages", &parameters)?;
+    Ok(answer.items("imagesSet").first().map(|image| image.text_of("imageId").to_owned()))
+}
+
+fn register(
+    client: &Client,
+    disk: &std::path::Path,
+    registration: &Registration<'_>,
+    progress: &dyn Progress,
+) -> Result<String> {
+    let snapshot = image::upload(disk, registration.size_gib, &registration.description, &Direct(client), progress)?;
+    progress.step("registering the image");
+    let answer = client.ec2(
+        "RegisterImage",
+        &[
+            ("Name", &registration.name),
+            ("Description", &registration.description),
+            ("Architecture", registration.architecture),
+            ("BootMode", registration.boot_mode),
+            ("VirtualizationType", "hvm"),
+            ("EnaSupport", "true"),
+            ("RootDeviceName", registration.root_device),
+            ("BlockDeviceMapping.1.DeviceName", registration.root_device),
+            ("BlockDeviceMapping.1.Ebs.SnapshotId", &snapshot),
+            ("BlockDeviceMapping.1.Ebs.VolumeType", "gp3"),
+            ("BlockDeviceMapping.1.Ebs.DeleteOnTermination", "true"),
+        ],
+    )?;
+    Ok(answer.text_of("imageId").to_owned())
+}
+
+/// The EBS direct APIs.
+struct Direct<'c>(&'c Client);
+
+impl Direct<'_> {
+    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<serde_json::Value> {
+        let answer = self.0.send("ebs", method, path, "", headers, body)?;
+        let value: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        if answer.status >= 300 {
+            let said = value.get("Message").or(value.get("message")).and_then(|text| text.as_str());
+            bail!("the upload was refused: {}", said.unwrap_or("the answer does not say why"));
+        }
+        Ok(value)
+    }
+}
+
+impl Upload for Direct<'_> {
+    fn start(&self, size_gib: u32, description: &str) -> Result<String> {
+        let body = serde_json::json!({ "VolumeSize": size_gib, "Description": description });
+        let headers = [("content-type", "application/json")];
+        let value = self.send("POST", "/snapshots", &headers, body.to_string().as_bytes())?;
+        let snapshot = value.get("SnapshotId").and_then(|id| id.as_str());
+        snapshot.map(str::to_owned).ok_or_else(|| anyhow!("StartSnapshot answered without a snapshot's id"))
+    }
+
+    fn put(&self, snapshot: &str, index: u32, data: &[u8]) -> Result<()> {
+        let checksum = STANDARD.encode(Sha256::digest(data));
+        let length = data.len().to_string();
+        let headers = [
+            ("content-type", "application/octet-stream"),
+            ("x-amz-data-length", length.as_str()),
+            ("x-amz-checksum", checksum.as_str()),
+            ("x-amz-checksum-algorithm", "SHA256"),
+        ];
+        self.send("PUT", &format!("/snapshots/{snapshot}/blocks/{index}"), &headers, data).map(drop)
+    }
+
+    fn complete(&self, snapshot: &str, changed_blocks: u32) -> Result<()> {
+        let count = changed_blocks.to_string();
+        let headers = [("x-amz-changedblockscount", count.as_str())];
+        self.send("POST", &format!("/snapshots/completion/{snapshot}"), &headers, b"").map(drop)
+    }
+}

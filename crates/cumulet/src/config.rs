@@ -1,0 +1,200 @@
+//! Flags, their mirror in the environment (`CUMULET_LISTEN`) and in a TOML file of the same names. A flag wins
+//! over the environment, the environment over the file, the file over the default.
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use ipnet::Ipv4Net;
+use model::{AccountId, Region};
+use serde::Deserialize;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+pub const DATA_DIR: &str = "/var/lib/cumulet";
+const LISTEN: &str = "127.0.0.1:8773";
+const ACCOUNT: &str = "000000000000";
+const REGION: &str = "us-east-1";
+/// Zones of a simulated region, as most of AWS's have.
+const SIMULATED_ZONES: usize = 3;
+/// Set aside for tests between networks (RFC 2544): nobody's real address.
+const PUBLIC_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 16);
+/// Zones are named by one letter.
+const ZONES_MAX: usize = 26;
+/// Hosts and racks of a simulated region.
+const SIMULATED_HOSTS_MAX: usize = 100_000;
+
+/// What `serve` can be told. Every field may come from a flag, the environment or the file.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ServeArgs {
+    /// TOML file with the same names as these flags [default: DATA_DIR/cumulet.toml where it is there]
+    #[arg(long, env = "CUMULET_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+    /// Where the cloud keeps everything [default: /var/lib/cumulet; with --simulate: memory]
+    #[arg(long, env = "CUMULET_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where requests are accepted [default: 127.0.0.1:8773]
+    #[arg(long, env = "CUMULET_LISTEN", value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// Simulate hosts and guests: the whole API, no root, no machines
+    #[arg(long, env = "CUMULET_SIMULATE", num_args = 0..=1, default_missing_value = "true")]
+    simulate: Option<bool>,
+    /// The cloud's account [default: 000000000000]
+    #[arg(long, env = "CUMULET_ACCOUNT_ID", value_name = "12 DIGITS")]
+    account_id: Option<AccountId>,
+    /// The cloud's region; with --simulate every AWS region exists [default: us-east-1]
+    #[arg(long, env = "CUMULET_REGION", value_name = "NAME")]
+    region: Option<Region>,
+    /// The root's access key instead of a generated one; needs --secret-key
+    #[arg(long, env = "CUMULET_ACCESS_KEY", value_name = "KEY")]
+    access_key: Option<String>,
+    /// The secret of --access-key
+    #[arg(long, env = "CUMULET_SECRET_KEY", value_name = "SECRET", hide_env_values = true)]
+    secret_key: Option<String>,
+    /// Where public addresses come from [default: 198.18.0.0/16]
+    #[arg(long, env = "CUMULET_PUBLIC_POOL", value_name = "CIDR")]
+    public_pool: Option<Ipv4Net>,
+    /// Simulated hosts in each region [default: one of unlimited size in each zone]
+    #[arg(long, env = "CUMULET_HOSTS", value_name = "N")]
+    hosts: Option<usize>,
+    /// Racks that the simulated hosts stand in, over all zones [default: as many as hosts]
+    #[arg(long, env = "CUMULET_RACKS", value_name = "N")]
+    racks: Option<usize>,
+    /// Zones of each simulated region [default: 3]
+    #[arg(long, env = "CUMULET_ZONES", value_name = "N")]
+    zones: Option<usize>,
+    /// End instances when the cloud stops, instead of leaving them running
+    #[arg(long, env = "CUMULET_STOP_INSTANCES", num_args = 0..=1, default_missing_value = "true")]
+    stop_instances: Option<bool>,
+    /// Log lines as JSON
+    #[arg(long, env = "CUMULET_LOG_JSON", num_args = 0..=1, default_missing_value = "true")]
+    log_json: Option<bool>,
+}
+
+/// What `serve` does, decided.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// None is memory.
+    pub data_dir: Option<PathBuf>,
+    pub listen: SocketAddr,
+    pub simulate: Option<Simulated>,
+    pub account: AccountId,
+    pub region: Region,
+    pub root_key: Option<(String, String)>,
+    pub public_pool: Ipv4Net,
+    pub stop_instances: bool,
+    pub log_json: bool,
+}
+
+/// The simulated hosts of each region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Simulated {
+    /// None is one of unlimited size in each zone.
+    pub hosts: Option<usize>,
+    pub racks: usize,
+    pub zones: usize,
+}
+
+impl ServeArgs {
+    pub fn resolve(self) -> Result<Config> {
+        let file = self.file()?;
+        let simulate = self.simulate.or(file.simulate).unwrap_or(false);
+        let hosts = self.hosts.or(file.hosts);
+        let racks = self.racks.or(file.racks);
+        let zones = self.zones.or(file.zones);
+        if !simulate && (hosts.is_some() || racks.is_some() || zones.is_some()) {
+            bail!("--hosts, --racks and --zones describe a simulated cloud: add --simulate");
+        }
+        let simulate = if simulate { Some(simulated(hosts, racks, zones)?) } else { None };
+        let data_dir = self.data_dir.or(file.data_dir);
+        let root_key = match (self.access_key.or(file.access_key), self.secret_key.or(file.secret_key)) {
+            (Some(access_key), Some(secret_key)) => Some((access_key, secret_key)),
+            (None, None) => None,
+            _ => bail!("--access-key and --secret-key belong together"),
+        };
+        Ok(Config {
+            data_dir: if simulate.is_some() { data_dir } else { Some(data_dir.unwrap_or_else(|| DATA_DIR.into())) },
+            listen: pick(self.listen, file.listen, LISTEN)?,
+            simulate,
+            account: pick(self.account_id, file.account_id, ACCOUNT)?,
+            region: pick(self.region, file.region, REGION)?,
+            root_key,
+            public_pool: self.public_pool.or(file.public_pool).unwrap_or(PUBLIC_POOL),
+            stop_instances: self.stop_instances.or(file.stop_instances).unwrap_or(false),
+            log_json: self.log_json.or(file.log_json).unwrap_or(false),
+        })
+    }
+
+    fn file(&self) -> Result<ServeArgs> {
+        let default = self.data_dir.as_deref().unwrap_or(Path::new(DATA_DIR)).join("cumulet.toml");
+        let (path, must_be_there) = match &self.config {
+            Some(path) => (path.clone(), true),
+            None => (default, false),
+        };
+        match std::fs::read_to_string(&path) {
+            Ok(text) => toml::from_str(&text).with_context(|| format!("{} is not as it should be", path.display())),
+            Err(error) if !must_be_there && error.kind() == std::io::ErrorKind::NotFound => Ok(ServeArgs::default()),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+}
+
+fn pick<T: std::str::FromStr>(flag: Option<T>, file: Option<T>, default: &str) -> Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    match flag.or(file) {
+        Some(value) => Ok(value),
+        None => default.parse().with_context(|| format!("the default {default}")),
+    }
+}
+
+fn simulated(hosts: Option<usize>, racks: Option<usize>, zones: Option<usize>) -> Result<Simulated> {
+    let zones = zones.unwrap_or(SIMULATED_ZONES);
+    if zones == 0 || zones > ZONES_MAX {
+        bail!("--zones must be 1 to {ZONES_MAX}");
+    }
+    let least = hosts.unwrap_or(zones);
+    let racks = racks.unwrap_or(least);
+    if least < zones || least > SIMULATED_HOSTS_MAX {
+        bail!("--hosts must be at least one for each of the {zones} zones and at most {SIMULATED_HOSTS_MAX}");
+    }
+    if racks < zones || racks > least {
+        bail!("--racks must be at least one for each of the {zones} zones and at most the number of hosts, {least}");
+    }
+    Ok(Simulated { hosts, racks, zones })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flag_wins_over_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("cumulet.toml");
+        std::fs::write(&config, "region = \"eu-west-1\"\naccount-id = \"111122223333\"\nsimulate = true\n").unwrap();
+        let args = ServeArgs { config: Some(config), region: Some("eu-north-1".parse().unwrap()), ..Default::default() };
+        let config = args.resolve().unwrap();
+        assert_eq!(config.region.as_str(), "eu-north-1");
+        assert_eq!(config.account.as_str(), "111122223333");
+        assert_eq!(config.data_dir, None);
+    }
+
+    #[test]
+    fn a_misspelt_name_in_the_file_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("cumulet.toml");
+        std::fs::write(&config, "regin = \"eu-west-1\"\n").unwrap();
+        let error = ServeArgs { config: Some(config), ..Default::default() }.resolve().unwrap_err();
+        assert!(format!("{error:#}").contains("regin"), "{error:#}");
+    }
+
+    #[test]
+    fn impossible_simulated_clouds_are_refused() {
+        assert!(simulated(Some(2), None, Some(3)).is_err());
+        assert!(simulated(Some(4), Some(8), Some(2)).is_err());
+        assert!(simulated(None, None, Some(27)).is_err());
+        assert_eq!(simulated(None, None, None).unwrap(), Simulated { hosts: None, racks: 3, zones: 3 });
+    }
+}

@@ -1,0 +1,63 @@
+# Installs what the cloud and its tests need, from Debian's own packages. Sourced by ./run and ./test.
+# Asks nothing, says what it does, and does nothing where all is there.
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
+
+fail() {
+    printf 'error: %s\n' "$1" >&2
+    [ -n "${2:-}" ] && printf '       %s\n' "$2" >&2
+    exit 1
+}
+
+need_root() {
+    [ "$(id -u)" = 0 ] || fail "this needs root: instances are real virtual machines with real networks" "Run it as root, or with sudo."
+}
+
+# What the cloud needs on its host.
+HOST_PACKAGES="qemu-system-x86 qemu-utils ovmf seabios iproute2 nftables mmdebstrap fdisk gdisk dosfstools e2fsprogs zstd openssh-client ca-certificates"
+# What building it needs.
+BUILD_PACKAGES="gcc libc6-dev"
+
+package_is_there() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
+
+install_packages() {
+    local missing="" package
+    for package in "$@"; do
+        package_is_there "$package" || missing="$missing $package"
+    done
+    [ -z "$missing" ] && return 0
+    command -v apt-get >/dev/null || fail "these packages are missing:$missing" "This script installs them on Debian and its relatives only."
+    say "installing$missing"
+    local log
+    log=$(mktemp)
+    {
+        apt-get update -q &&
+            DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(release_option) $missing
+    } >"$log" 2>&1 || { tail -n 15 "$log" >&2; fail "the packages could not be installed" "The whole log is in $log."; }
+    rm -f "$log"
+}
+
+# Where qemu-utils came from backports, QEMU itself must come from there too.
+release_option() {
+    case "$(dpkg-query -W -f '${Version}' qemu-utils 2>/dev/null)" in
+        *bpo12*)
+            if ! apt-cache policy | grep -q bookworm-backports; then
+                sed 's/^Suites: bookworm bookworm-updates$/Suites: bookworm-backports/;s/bookworm main/bookworm-backports main/' \
+                    /etc/apt/sources.list.d/debian.sources >/etc/apt/sources.list.d/cumulet-backports.sources
+                apt-get update -q >/dev/null
+            fi
+            echo "-t bookworm-backports"
+            ;;
+    esac
+}
+
+rust_is_new_enough() {
+    command -v cargo >/dev/null && [ "$(printf '%s\n' 1.95 "$(rustc --version | cut -d' ' -f2)" | sort -V | head -n1)" = 1.95 ]
+}
+
+install_rust() {
+    rust_is_new_enough && return 0
+    say "installing a Rust toolchain"
+    install_packages rustc-web cargo-web
+    rust_is_new_enough || fail "Rust 1.95 or newer is needed, $(rustc --version 2>/dev/null || echo none) is there" "Install it with rustup and run this again."
+}
