@@ -1,7 +1,7 @@
 //! The agent of a real host: takes in what is desired and hands each part to what keeps it.
 //!
 //! ```text
-//!   start ──▶ adopt: what runs and what ended is known and told, nothing is touched
+//!   start ──▶ adopt: what runs and what ended is known, what runs is told, nothing is touched
 //!   replace ─▶ what shall be is known: from here on the host is made so
 //!   apply ──▶ each change goes to the instance, volume or network that it is about
 //!   drop ───▶ the tasks end, machines and networks stay as they are

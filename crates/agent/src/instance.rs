@@ -10,7 +10,7 @@ use crate::network::HostNetwork;
 use crate::observations::Observations;
 use crate::tasks::Backoff;
 use crate::volumes::Volumes;
-use agent_api::{BootMode, Instance, InstanceObservation, StopCause};
+use agent_api::{BootMode, Instance, InstanceObservation, Power, StopCause};
 use futures::future::{join, try_join_all};
 use host::machine::{DiskSpec, EndCause, Ended, Firmware, Hypervisor, MachineError, MachineSpec, NicSpec};
 use host::net::NetError;
@@ -87,21 +87,17 @@ impl InstanceTask {
     }
 
     pub(crate) async fn run(mut self) {
+        self.meet().await;
         loop {
             let desire = self.desire.borrow_and_update().clone();
-            let step = match &desire {
-                Desire::Unknown => Step::Rest,
-                Desire::Gone | Desire::Put(_) => next_step(desire.wanted(), &self.actual),
-            };
-            match (step, &desire) {
-                (Step::Rest, _) => {
+            match (next_step(desire.wanted(), &self.actual), &desire) {
+                (Step::Start { boot }, Desire::Put(instance)) => self.start(instance, boot).await,
+                (Step::Start { .. } | Step::Rest, _) => {
                     if self.rest(&desire) {
                         return;
                     }
                     self.wait().await;
                 }
-                (Step::Start { boot }, Desire::Put(instance)) => self.start(instance, boot).await,
-                (Step::Start { .. }, _) => {}
                 (Step::Shutdown(why), _) => self.shut_down(why).await,
                 (Step::End, _) => self.end(StopCause::Asked).await,
                 (Step::Forget, _) => self.forget().await,
@@ -109,19 +105,34 @@ impl InstanceTask {
         }
     }
 
+    /// Until control has spoken: what runs is told. What has ended is told when it is known whether it was to end:
+    /// the agent may have crashed while it stopped or rebooted the machine.
+    async fn meet(&mut self) {
+        let wanted = loop {
+            let desire = self.desire.borrow_and_update().clone();
+            if desire != Desire::Unknown {
+                break desire.wanted();
+            }
+            if let Actual::Running { boot } = self.actual {
+                self.host.observations.tell_instance(&self.instance_id, boot, InstanceObservation::Running);
+            }
+            self.wait().await;
+        };
+        let is_off = wanted.is_some_and(|wanted| wanted.power != Power::On);
+        if let (true, Actual::Stopped { cause, .. }) = (is_off, &mut self.actual) {
+            *cause = StopCause::Asked;
+        }
+    }
+
     /// All is as desired: holds what a running machine needs, lets go of the rest, and says so.
     /// True where the task has nothing left to do, ever.
     fn rest(&mut self, desire: &Desire) -> bool {
-        match (&self.actual, desire) {
-            (Actual::Running { .. }, Desire::Put(instance)) => {
-                self.hold_volumes(instance);
-                self.host.network.update(instance);
-            }
-            (Actual::Running { .. }, Desire::Unknown | Desire::Gone) => {}
-            (Actual::Absent | Actual::Stopped { .. } | Actual::Failed { .. }, _) => {
-                self.host.network.detach(&self.instance_id);
-                self.host.volumes.release(&self.instance_id);
-            }
+        if let (Actual::Running { .. }, Desire::Put(instance)) = (&self.actual, desire) {
+            self.hold_volumes(instance);
+            self.host.network.update(instance);
+        } else {
+            self.host.network.detach(&self.instance_id);
+            self.host.volumes.release(&self.instance_id);
         }
         let (boot, observed) = observation(desire.wanted(), &self.actual);
         if observed != InstanceObservation::Removed {
@@ -301,9 +312,7 @@ impl InstanceTask {
 
 /// Returns when another step than starting this boot has become due.
 async fn other_course(mut desire: watch::Receiver<Desire>, actual: &Actual, boot: u64) {
-    let is_other = |desire: &Desire| {
-        *desire != Desire::Unknown && next_step(desire.wanted(), actual) != Step::Start { boot }
-    };
+    let is_other = |desire: &Desire| next_step(desire.wanted(), actual) != Step::Start { boot };
     if desire.wait_for(is_other).await.is_err() {
         std::future::pending().await
     }

@@ -112,6 +112,7 @@ async fn upstream() -> (u16, tokio::task::JoinHandle<()>) {
                     let answer = answer(&buffer[..length]);
                     let mut lie = answer.clone();
                     lie[0] ^= 1;
+                    *lie.last_mut().unwrap() = 66;
                     socket.send_to(&lie, from).await.unwrap();
                     socket.send_to(&answer, from).await.unwrap();
                 }
