@@ -24,9 +24,15 @@ impl Uuid {
         Uuid(bytes)
     }
 
-    /// FAT volumes have a name of four bytes.
-    pub(crate) fn short(&self) -> String {
+    /// FAT volumes have a name of four bytes, which `mkfs.vfat` takes as they are.
+    fn short(&self) -> String {
         hex::encode_upper(&self.0[..4])
+    }
+
+    /// The same as `mount` writes it.
+    pub(crate) fn short_with_dash(&self) -> String {
+        let short = self.short();
+        format!("{}-{}", &short[..4], &short[4..])
     }
 }
 

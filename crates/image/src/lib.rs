@@ -25,6 +25,7 @@ mod layout;
 mod progress;
 mod recipe;
 mod tiny;
+mod tree;
 mod upload;
 
 pub use build::{Cache, build, build_with};

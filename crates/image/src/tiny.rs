@@ -15,7 +15,8 @@ use crate::command::Log;
 use crate::cpio::Archive;
 use crate::disk::{Contents, Uuid};
 use crate::grub;
-use anyhow::{Context, Result, ensure};
+use crate::tree::{self, Text, copy, read, script, text, write};
+use anyhow::{Context, Result};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -76,20 +77,6 @@ const KERNEL_PARAMETERS: &str = "console=tty0 console=ttyS0,115200 quiet nokaslr
 
 const ROOT_INSIDE: &str = "tiny";
 
-struct Text {
-    path: &'static str,
-    permissions: u32,
-    content: &'static str,
-}
-
-const fn script(path: &'static str, content: &'static str) -> Text {
-    Text { path, permissions: 0o755, content }
-}
-
-const fn text(path: &'static str, content: &'static str) -> Text {
-    Text { path, permissions: 0o644, content }
-}
-
 const INIT: &str = include_str!("tiny/init");
 
 const FILES: &[Text] = &[
@@ -133,9 +120,7 @@ pub(crate) fn build(log: &Log, work: &Path, disk: &Path, size_gib: u32, step: &d
     make_directories(&root)?;
     install_programs(log, &source, &root)?;
     kernel.install(log, &root)?;
-    for file in FILES {
-        write(&root.join(file.path), file.content.as_bytes(), file.permissions)?;
-    }
+    tree::install(&root, FILES)?;
     write(&root.join("boot/grub/grub.cfg"), grub_configuration(uuid).as_bytes(), 0o644)?;
     grub::efi_system(&source, &efi, uuid)?;
     step("writing the disk");
@@ -143,14 +128,11 @@ pub(crate) fn build(log: &Log, work: &Path, disk: &Path, size_gib: u32, step: &d
     Contents { root: &root, root_uuid: uuid, efi: &efi, bios_boot, bios_core }.write(log, disk, size_gib)
 }
 
-/// Commands without a menu: the kernel starts as soon as it is read. GRUB's `linux` for BIOS would move the kernel
-/// byte by byte to where it likes to be, with all the room that it unpacks into: two seconds under emulation.
+/// Commands without a menu: the kernel starts as soon as it is read.
 fn grub_configuration(root: Uuid) -> String {
     format!(
-        "if [ \"$grub_platform\" = pc ]; then bits=16; fi\n\
-         linux$bits /boot/vmlinuz root=UUID={root} {KERNEL_PARAMETERS}\n\
-         initrd$bits /boot/initrd.img\n\
-         boot\n"
+        "{}linux$bits /boot/vmlinuz root=UUID={root} {KERNEL_PARAMETERS}\ninitrd$bits /boot/initrd.img\nboot\n",
+        grub::QUICK_LOADER
     )
 }
 
@@ -300,24 +282,6 @@ fn with_dependencies(dependencies: &str, name: &str) -> Result<Vec<String>> {
         dependencies.lines().find(|line| line.split(':').next().is_some_and(|path| path.ends_with(&file)));
     let line = line.with_context(|| format!("the kernel has no module {name}"))?;
     Ok(line.split([':', ' ']).filter(|path| !path.is_empty()).map(str::to_owned).collect())
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let permissions =
-        fs::metadata(from).with_context(|| format!("cannot read {}", from.display()))?.permissions();
-    write(to, &read(from)?, permissions.mode() & 0o7777)
-}
-
-fn write(path: &Path, content: &[u8], permissions: u32) -> Result<()> {
-    ensure!(path.parent().is_some(), "{} has no directory", path.display());
-    let directory = path.parent().unwrap_or(path);
-    fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(fs::set_permissions(path, fs::Permissions::from_mode(permissions))?)
 }
 
 #[cfg(test)]
