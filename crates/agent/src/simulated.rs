@@ -9,9 +9,10 @@
 //! durable: after a restart control's `replace` makes all of it anew.
 
 use crate::lifecycle::{Actual, Step, Wanted, Why, next_step, observation};
+use crate::observations::Observations;
 use agent_api::{
     Change, Desired, HostAgent, HostDescription, HostError, Instance, InstanceObservation, Observation,
-    ObservedInstance, StopCause, VolumeState,
+    StopCause, VolumeState,
 };
 use async_trait::async_trait;
 use model::Id;
@@ -21,7 +22,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
 
 /// How long things take. Zero is at once, within the call that asks for it.
@@ -62,6 +63,7 @@ struct Shared {
     description: HostDescription,
     options: SimulatedOptions,
     state: Mutex<State>,
+    observations: Observations,
     /// Something is due earlier than the timer task knows.
     sooner: Notify,
 }
@@ -71,7 +73,6 @@ struct State {
     instances: BTreeMap<Id, Simulated>,
     /// Volumes and the generation of each.
     volumes: BTreeMap<Id, u64>,
-    observer: Option<UnboundedSender<Observation>>,
     due: BinaryHeap<Reverse<(Instant, u64, Id)>>,
     last_ticket: u64,
     timer_runs: bool,
@@ -87,14 +88,19 @@ struct Simulated {
     actual: Actual,
     /// The step under way and the ticket that ends it.
     doing: Option<(Step, u64)>,
-    told: bool,
 }
 
 impl SimulatedHost {
     pub fn new(description: HostDescription, options: SimulatedOptions) -> Self {
-        let shared =
-            Shared { description, options, state: Mutex::new(State::default()), sooner: Notify::new() };
-        SimulatedHost { shared: Arc::new(shared) }
+        SimulatedHost {
+            shared: Arc::new(Shared {
+                description,
+                options,
+                state: Mutex::default(),
+                observations: Observations::default(),
+                sooner: Notify::new(),
+            }),
+        }
     }
 
     /// Every start of this instance fails with the message, until `launch_again`.
@@ -127,7 +133,6 @@ impl SimulatedHost {
         let Actual::Running { boot } = instance.actual else { return false };
         let asked = instance.doing.take().is_some();
         instance.actual = Actual::Stopped { boot, cause: if asked { StopCause::Asked } else { cause } };
-        instance.told = false;
         self.advance(&mut state, instance_id);
         true
     }
@@ -137,15 +142,20 @@ impl SimulatedHost {
     pub fn lose(&self) {
         let mut state = self.shared.state.lock();
         state.lost = true;
-        state.observer = None;
         state.due.clear();
         state.instances.retain(|_, instance| instance.actual != Actual::Absent);
-        for instance in state.instances.values_mut() {
+        // Told to nobody until somebody observes again.
+        let observations = &self.shared.observations;
+        observations.reset();
+        state.volumes.keys().for_each(|id| observations.tell_volume(id, VolumeState::Ready));
+        for (id, instance) in &mut state.instances {
             if let Actual::Running { boot } = instance.actual {
                 let message = "The host lost power".to_owned();
                 instance.actual = Actual::Stopped { boot, cause: StopCause::Lost { message } };
             }
             instance.doing = None;
+            let (boot, observed) = observation(instance.wanted, &instance.actual);
+            observations.tell_instance(id, boot, observed);
         }
         self.shared.sooner.notify_one();
     }
@@ -169,12 +179,12 @@ impl SimulatedHost {
                 let generation = volume.generation;
                 let is_new = state.volumes.insert(volume.volume_id.clone(), generation).is_none();
                 if is_new {
-                    state.tell_volume(&volume.volume_id, VolumeState::Ready);
+                    self.shared.observations.tell_volume(&volume.volume_id, VolumeState::Ready);
                 }
             }
             Change::RemoveVolume(id) => {
                 state.volumes.remove(&id);
-                state.tell_volume(&id, VolumeState::Removed);
+                self.shared.observations.tell_volume(&id, VolumeState::Removed);
             }
             Change::PutVpc(_)
             | Change::RemoveVpc(_)
@@ -190,7 +200,6 @@ impl SimulatedHost {
             instance_type: "".into(),
             actual: Actual::Absent,
             doing: None,
-            told: false,
         });
         if desired.generation < instance.generation {
             return;
@@ -210,7 +219,7 @@ impl SimulatedHost {
                 instance.wanted = None;
                 self.advance(state, id);
             }
-            None => state.tell_instance(id, 0, InstanceObservation::Removed),
+            None => self.shared.observations.tell_instance(id, 0, InstanceObservation::Removed),
         }
     }
 
@@ -229,9 +238,8 @@ impl SimulatedHost {
             *last_ticket += 1;
             let ticket = *last_ticket;
             instance.doing = Some((step, ticket));
-            instance.told = false;
             if let Step::Start { boot } = step {
-                state.tell_instance(id, boot, InstanceObservation::Preparing);
+                self.shared.observations.tell_instance(id, boot, InstanceObservation::Preparing);
             }
             let delay = match step {
                 Step::Start { .. } => self.shared.options.start,
@@ -246,15 +254,12 @@ impl SimulatedHost {
     }
 
     fn rest(&self, state: &mut State, id: &Id) {
-        let Some(instance) = state.instances.get_mut(id) else { return };
-        let gone = instance.wanted.is_none();
-        if !std::mem::replace(&mut instance.told, true) {
-            let (boot, observed) = observation(instance.wanted, &instance.actual);
-            state.tell_instance(id, boot, observed);
-        }
-        if gone {
+        let Some(instance) = state.instances.get(id) else { return };
+        let (boot, observed) = observation(instance.wanted, &instance.actual);
+        if observed == InstanceObservation::Removed {
             state.instances.remove(id);
         }
+        self.shared.observations.tell_instance(id, boot, observed);
     }
 
     fn schedule(&self, state: &mut State, at: Instant, ticket: u64, id: &Id) {
@@ -327,34 +332,6 @@ impl State {
         *left = left.checked_sub(1)?;
         Some(message.clone())
     }
-
-    fn tell_instance(&self, id: &Id, boot: u64, state: InstanceObservation) {
-        self.tell(Observation::Instance(ObservedInstance { instance_id: id.clone(), boot, state }));
-    }
-
-    fn tell_volume(&self, id: &Id, state: VolumeState) {
-        self.tell(Observation::Volume { volume_id: id.clone(), state });
-    }
-
-    /// With nobody there it is told when somebody comes: `observe` begins with all there is.
-    fn tell(&self, observation: Observation) {
-        if let Some(observer) = &self.observer {
-            let _ = observer.send(observation);
-        }
-    }
-
-    fn tell_all(&self) {
-        for id in self.volumes.keys() {
-            self.tell_volume(id, VolumeState::Ready);
-        }
-        for (id, instance) in &self.instances {
-            let (boot, observed) = match instance.doing {
-                Some((Step::Start { boot }, _)) => (boot, InstanceObservation::Preparing),
-                _ => observation(instance.wanted, &instance.actual),
-            };
-            self.tell_instance(id, boot, observed);
-        }
-    }
 }
 
 #[async_trait]
@@ -397,13 +374,11 @@ impl HostAgent for SimulatedHost {
     }
 
     fn observe(&self) -> UnboundedReceiver<Observation> {
-        let (sender, receiver) = unbounded_channel();
-        let mut state = self.shared.state.lock();
-        if !state.lost {
-            state.observer = Some(sender);
-            state.tell_all();
+        if self.shared.state.lock().lost {
+            // Nobody at the other end.
+            return unbounded_channel().1;
         }
-        receiver
+        self.shared.observations.observe()
     }
 
     async fn console_output(&self, instance_id: &str) -> Result<Vec<u8>, HostError> {
