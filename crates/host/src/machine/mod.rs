@@ -1,4 +1,30 @@
 //! Virtual machines: what one is made of, and the trait of what runs them.
+//!
+//! `qemu` drives one QEMU process per machine, `fake` keeps the same promises in memory.
+//!
+//! ```text
+//!   start:  directory ─▶ spawn, processors stopped ─▶ record, durable ─▶ processors run
+//!   adopt:  record ─▶ same process? ─▶ its monitor ─▶ watched again, or how it ended
+//! ```
+//!
+//! Invariants of both: no guest runs that is not on record; a machine's disks are open in one process at most;
+//! whoever drives them may crash at any moment and finds every machine again, running or ended, with its console.
+
+mod command_line;
+mod console;
+mod disk;
+mod fake;
+mod firmware;
+mod process;
+mod qemu;
+mod qmp;
+mod record;
+mod screenshot;
+mod watch;
+
+pub use command_line::Acceleration;
+pub use fake::FakeHypervisor;
+pub use qemu::{QemuHypervisor, QemuOptions};
 
 use async_trait::async_trait;
 use model::Id;
@@ -14,7 +40,17 @@ pub enum MachineError {
     #[error("{0}")]
     Failed(String),
     #[error("{what}")]
-    Io { what: String, #[source] source: std::io::Error },
+    Io {
+        what: String,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Says what failed beside why.
+fn io_failed(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> MachineError {
+    let what = what.into();
+    move |source| MachineError::Io { what, source }
 }
 
 /// One start of one instance.
@@ -47,10 +83,14 @@ pub struct DiskSpec {
     pub volume_id: Id,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DiskFormat {
     Raw,
-    Qcow2,
+    /// An overlay over a raw file, or a disk of its own. The file that it lies over is told here and never read
+    /// from the overlay: a guest that broke out of its machine can write there what it likes.
+    Qcow2 {
+        backing: Option<PathBuf>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,9 +114,9 @@ pub enum FoundState {
     Ended(EndCause),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EndCause {
-    /// The guest powered itself off.
+    /// The guest powered itself off; found after a restart, also: it was ended as asked.
     Guest,
     /// The process is gone without that; the message says what is known.
     Lost(String),

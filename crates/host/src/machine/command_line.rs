@@ -1,0 +1,363 @@
+//! QEMU's command line: a pure function of what the machine is and of the descriptors that it is handed.
+//!
+//! The guest finds what it would find at EC2 as far as software looks at it: the DMI data by which cloud-init and
+//! others know the cloud (EC2 User Guide, "Identify EC2 instances"), virtio disks named after their volumes, its
+//! network cards in order, a serial console, a screen.
+//!
+//! Works with QEMU from 7.2 on.
+
+use super::{DiskFormat, MachineSpec, console};
+use model::Id;
+use serde_json::{Value, json};
+use std::os::fd::RawFd;
+
+/// Slots into which disks and network cards can be plugged while the guest runs: the functions of one PCI device.
+const HOTPLUG_PORTS: usize = 8;
+
+/// As many as the largest instance types take (EC2 User Guide, "Maximum network interfaces").
+pub(super) const NICS_MAX: usize = 15;
+/// Most volumes that an instance takes (EC2 User Guide, "Instance volume limits").
+pub(super) const DISKS_MAX: usize = 28;
+
+/// Where things are on the PCI bus. Each has its place whatever else there is, so that a guest finds its network
+/// cards under the same names after a disk has come or gone.
+mod slot {
+    pub(super) const SCREEN: &str = "0x1";
+    pub(super) const RANDOM: &str = "0x2";
+    const ROOT_DISK: usize = 0x4;
+    const NICS: usize = 0x5;
+    const DISKS: usize = 0x14;
+    pub(super) const PORTS: usize = 0x1e;
+    const FUNCTIONS: usize = 8;
+
+    pub(super) fn nic(index: usize) -> String {
+        format!("{:#x}", NICS + index)
+    }
+
+    pub(super) fn disk(index: usize) -> String {
+        match index.checked_sub(1) {
+            None => format!("{ROOT_DISK:#x}"),
+            Some(other) => format!("{:#x}.{:#x}", DISKS + other / FUNCTIONS, other % FUNCTIONS),
+        }
+    }
+}
+
+/// A translated copy of the guest's code is kept up to this size; QEMU's own choice is a gigabyte a machine.
+const TRANSLATION_CACHE_MIB: u32 = 256;
+
+/// How the guest's processors are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Acceleration {
+    /// By the host's.
+    Kvm,
+    /// By translation: slow, works everywhere.
+    Tcg,
+}
+
+impl Acceleration {
+    /// `kvm` or `tcg`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Acceleration::Kvm => "kvm",
+            Acceleration::Tcg => "tcg",
+        }
+    }
+}
+
+/// The numbers of the descriptors that QEMU inherits.
+#[derive(Debug)]
+pub(super) struct Handed {
+    pub(super) monitor: RawFd,
+    pub(super) monitor_spare: RawFd,
+    /// UEFI code and variables.
+    pub(super) firmware: Option<(RawFd, RawFd)>,
+    pub(super) disks: Vec<HandedDisk>,
+    pub(super) taps: Vec<RawFd>,
+}
+
+#[derive(Debug)]
+pub(super) struct HandedDisk {
+    pub(super) file: HandedFile,
+    pub(super) backing: Option<HandedFile>,
+}
+
+#[derive(Debug)]
+pub(super) struct HandedFile {
+    pub(super) fd: RawFd,
+    pub(super) direct: bool,
+}
+
+/// The machine's UUID as its guest sees it: it begins with `ec2`, as EC2's do, and stays over all its starts.
+pub(super) fn uuid(instance_id: &Id) -> String {
+    let hash = blake3::hash(instance_id.as_bytes());
+    let hex = hash.to_hex();
+    // Version 4, variant 1, as of a random UUID.
+    format!("ec2{}-{}-4{}-8{}-{}", &hex[..5], &hex[5..9], &hex[9..12], &hex[12..15], &hex[15..27])
+}
+
+pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: &Handed) -> Vec<String> {
+    let mut line = CommandLine { arguments: Vec::new(), sets: 0 };
+    line.machine(spec, acceleration, handed.firmware);
+    line.identity(spec);
+    line.control(handed);
+    line.processors_and_memory(spec);
+    line.devices_of_every_machine();
+    for (index, (disk, handed)) in spec.disks.iter().zip(&handed.disks).enumerate() {
+        line.disk(index, &disk.format, handed);
+        let serial: String = disk.volume_id.chars().filter(|c| *c != '-').take(20).collect();
+        let mut device = json!({
+            "driver": "virtio-blk-pci", "id": disk.volume_id.as_str(), "drive": format!("disk{index}"),
+            "serial": serial, "iothread": "disks", "bus": "pcie.0", "addr": slot::disk(index),
+            "multifunction": index > 0,
+        });
+        if index == 0 {
+            // The root disk, and no other.
+            device["bootindex"] = 0.into();
+        }
+        line.device(device);
+    }
+    for (index, (nic, tap)) in spec.nics.iter().zip(&handed.taps).enumerate() {
+        line.add("-netdev", format!("tap,id=nic{index},fd={tap}"));
+        let mac: Vec<String> = nic.mac.iter().map(|byte| format!("{byte:02x}")).collect();
+        line.device(json!({
+            "driver": "virtio-net-pci", "id": nic.interface_id.as_str(), "netdev": format!("nic{index}"),
+            "mac": mac.join(":"), "host_mtu": nic.mtu, "romfile": "",
+            "bus": "pcie.0", "addr": slot::nic(index),
+        }));
+    }
+    line.arguments
+}
+
+struct CommandLine {
+    arguments: Vec<String>,
+    /// Descriptor sets made so far.
+    sets: usize,
+}
+
+impl CommandLine {
+    fn add(&mut self, option: &str, value: impl Into<String>) {
+        self.arguments.extend([option.to_owned(), value.into()]);
+    }
+
+    fn device(&mut self, device: Value) {
+        self.add("-device", device.to_string());
+    }
+
+    /// A descriptor set of one: the name by which QEMU opens what it was handed.
+    fn set(&mut self, fd: RawFd) -> String {
+        self.sets += 1;
+        let set = self.sets;
+        self.add("-add-fd", format!("fd={fd},set={set}"));
+        format!("/dev/fdset/{set}")
+    }
+
+    fn machine(&mut self, spec: &MachineSpec, acceleration: Acceleration, firmware: Option<(RawFd, RawFd)>) {
+        self.add("-name", format!("guest={},debug-threads=on", spec.instance_id));
+        self.arguments.extend(["-nodefaults", "-no-user-config"].map(str::to_owned));
+        self.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+        let mut machine = "q35,usb=off,vmport=off,smm=off,hpet=off,dump-guest-core=off".to_owned();
+        if let Some((code, variables)) = firmware {
+            for (name, fd, read_only) in [("code", code, true), ("variables", variables, false)] {
+                let file = self.set(fd);
+                self.add(
+                    "-blockdev",
+                    json!({
+                        "driver": "raw", "node-name": name, "read-only": read_only,
+                        "file": { "driver": "file", "filename": file, "locking": "off" },
+                    })
+                    .to_string(),
+                );
+            }
+            machine.push_str(",pflash0=code,pflash1=variables");
+        }
+        self.add("-machine", machine);
+        match acceleration {
+            Acceleration::Kvm => {
+                self.add("-accel", "kvm");
+                self.add("-cpu", "host");
+            }
+            Acceleration::Tcg => {
+                self.add("-accel", format!("tcg,thread=multi,tb-size={TRANSLATION_CACHE_MIB}"));
+                self.add("-cpu", "max");
+            }
+        }
+    }
+
+    /// What the guest reads of itself in its DMI data.
+    fn identity(&mut self, spec: &MachineSpec) {
+        let uuid = uuid(&spec.instance_id);
+        let product = spec.instance_type.replace(',', ",,");
+        self.add("-uuid", uuid.clone());
+        self.add("-smbios", "type=0,vendor=Amazon EC2,version=1.0,date=10/16/2017");
+        self.add(
+            "-smbios",
+            format!("type=1,manufacturer=Amazon EC2,product={product},serial={uuid},uuid={uuid}"),
+        );
+        self.add("-smbios", format!("type=2,manufacturer=Amazon EC2,asset={}", spec.instance_id));
+        self.add("-smbios", "type=3,manufacturer=Amazon EC2,asset=Amazon EC2");
+    }
+
+    /// Two monitors, and who decides what happens at the end of a guest.
+    fn control(&mut self, handed: &Handed) {
+        // Nothing of the guest runs before we say so.
+        self.arguments.push("-S".into());
+        for (name, fd) in [("monitor", handed.monitor), ("monitor-spare", handed.monitor_spare)] {
+            self.add("-chardev", format!("socket,id={name},fd={fd},server=on,wait=off"));
+            self.add("-mon", format!("chardev={name},mode=control"));
+        }
+        // A guest that has powered off stays until we have seen it. One that panics goes on, as at EC2: it hangs, or
+        // restarts by its own rule.
+        self.add("-action", "reboot=reset,shutdown=pause,panic=none");
+        self.add("-boot", "strict=on,menu=off");
+    }
+
+    fn processors_and_memory(&mut self, spec: &MachineSpec) {
+        self.add("-smp", format!("cpus={0},sockets=1,cores={0},threads=1", spec.vcpus));
+        self.add("-m", format!("size={}M", spec.memory_mib));
+        self.add("-rtc", "base=utc");
+        // Sleep states would end in a guest that nobody can wake.
+        self.add("-global", "ICH9-LPC.disable_s3=1");
+        self.add("-global", "ICH9-LPC.disable_s4=1");
+    }
+
+    fn devices_of_every_machine(&mut self) {
+        self.add("-display", "none");
+        self.add("-chardev", format!("ringbuf,id={},size={}", console::CHARDEV, console::RING_BYTES));
+        self.device(json!({ "driver": "isa-serial", "chardev": console::CHARDEV, "index": 0 }));
+        self.device(json!({ "driver": "VGA", "id": "screen", "bus": "pcie.0", "addr": slot::SCREEN }));
+        self.add("-object", "rng-builtin,id=random");
+        self.device(
+            json!({ "driver": "virtio-rng-pci", "rng": "random", "bus": "pcie.0", "addr": slot::RANDOM }),
+        );
+        self.add("-object", "iothread,id=disks");
+        for port in 0..HOTPLUG_PORTS {
+            self.device(json!({
+                "driver": "pcie-root-port", "id": format!("port{port}"), "chassis": port + 1, "slot": port + 1,
+                "bus": "pcie.0", "addr": format!("{:#x}.{port:#x}", slot::PORTS), "multifunction": true,
+            }));
+        }
+    }
+
+    fn disk(&mut self, index: usize, format: &DiskFormat, handed: &HandedDisk) {
+        let mut node = json!({
+            "driver": match format { DiskFormat::Raw => "raw", DiskFormat::Qcow2 { .. } => "qcow2" },
+            "node-name": format!("disk{index}"),
+            "discard": "unmap", "detect-zeroes": "unmap",
+            "file": self.file(&handed.file, false),
+        });
+        if matches!(format, DiskFormat::Qcow2 { .. }) {
+            // Said even where there is none: the overlay's own word is not taken.
+            node["backing"] = match &handed.backing {
+                None => Value::Null,
+                Some(backing) => json!({
+                    "driver": "raw", "node-name": format!("disk{index}-backing"), "read-only": true,
+                    "file": self.file(backing, true),
+                }),
+            };
+        }
+        self.add("-blockdev", node.to_string());
+    }
+
+    fn file(&mut self, file: &HandedFile, read_only: bool) -> Value {
+        let set = self.set(file.fd);
+        json!({
+            "driver": "file", "filename": set, "read-only": read_only, "locking": "on",
+            "aio": if file.direct { "native" } else { "threads" },
+            "cache": { "direct": file.direct, "no-flush": false },
+            "discard": "unmap",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{DiskSpec, Firmware, NicSpec};
+    use super::*;
+    use model::Kind;
+
+    fn spec() -> MachineSpec {
+        let id = |kind, text| Id::parse(kind, text).unwrap();
+        MachineSpec {
+            instance_id: id(Kind::Instance, "i-0123456789abcdef0"),
+            boot: 1,
+            instance_type: "t3.micro".into(),
+            firmware: Firmware::Bios,
+            vcpus: 2,
+            memory_mib: 1024,
+            disks: vec![DiskSpec {
+                path: "/never/seen".into(),
+                format: DiskFormat::Qcow2 { backing: Some("/never/seen/either".into()) },
+                volume_id: id(Kind::Volume, "vol-0123456789abcdef0"),
+            }],
+            nics: vec![NicSpec {
+                interface_id: id(Kind::NetworkInterface, "eni-0123456789abcdef0"),
+                mac: [0x02, 0, 0, 0xab, 0xcd, 0xef],
+                mtu: 9001,
+            }],
+        }
+    }
+
+    fn handed() -> Handed {
+        Handed {
+            monitor: 10,
+            monitor_spare: 11,
+            firmware: None,
+            disks: vec![HandedDisk {
+                file: HandedFile { fd: 12, direct: true },
+                backing: Some(HandedFile { fd: 13, direct: false }),
+            }],
+            taps: vec![14],
+        }
+    }
+
+    fn readable(arguments: &[String]) -> String {
+        let mut text = String::new();
+        for argument in arguments {
+            let is_option = argument.starts_with('-');
+            text.push_str(if is_option { "\n" } else { " " });
+            text.push_str(argument);
+        }
+        text
+    }
+
+    #[test]
+    fn an_instance_of_an_image() {
+        insta::assert_snapshot!(readable(&arguments(&spec(), Acceleration::Tcg, &handed())));
+    }
+
+    #[test]
+    fn a_uefi_machine_with_an_empty_second_disk_under_kvm() {
+        let mut spec = spec();
+        spec.firmware = Firmware::Uefi;
+        spec.disks.push(DiskSpec {
+            path: "/never/seen".into(),
+            format: DiskFormat::Raw,
+            volume_id: Id::parse(Kind::Volume, "vol-0fedcba9876543210").unwrap(),
+        });
+        let mut handed = handed();
+        handed.firmware = Some((15, 16));
+        handed.disks.push(HandedDisk { file: HandedFile { fd: 17, direct: false }, backing: None });
+        insta::assert_snapshot!(readable(&arguments(&spec, Acceleration::Kvm, &handed)));
+    }
+
+    #[test]
+    fn nothing_of_a_name_is_taken_for_an_option() {
+        let mut spec = spec();
+        spec.instance_type = "t3.micro,serial=other".into();
+        let arguments = arguments(&spec, Acceleration::Tcg, &handed());
+        assert!(
+            arguments.iter().any(|argument| argument.contains("product=t3.micro,,serial=other,serial=ec2"))
+        );
+    }
+
+    #[test]
+    fn uuids_are_ec2s_and_stay() {
+        let random = model::SeededRandom::new(3);
+        let id = Id::new(Kind::Instance, &random);
+        let text = uuid(&id);
+        assert_eq!(text, uuid(&id));
+        assert_ne!(text, uuid(&Id::new(Kind::Instance, &random)));
+        let lengths: Vec<usize> = text.split('-').map(str::len).collect();
+        assert_eq!((lengths, &text[..3]), (vec![8, 4, 4, 4, 12], "ec2"));
+    }
+}

@@ -1,0 +1,182 @@
+//! Machines in memory, for tests of those who drive them: the promises of `Hypervisor` without processes.
+
+use super::{EndCause, Ended, Found, FoundState, Hypervisor, MachineError, MachineSpec};
+use async_trait::async_trait;
+use model::Id;
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// Cheap to clone; clones are the same host, so that one outlives a restart of who drives it.
+#[derive(Clone, Default)]
+pub struct FakeHypervisor {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    machines: HashMap<Id, Machine>,
+    /// What the next starts fail with, in order.
+    failures: VecDeque<MachineError>,
+    starts: Vec<MachineSpec>,
+    ends: Option<UnboundedSender<Ended>>,
+    is_button_ignored: bool,
+}
+
+struct Machine {
+    spec: MachineSpec,
+    /// Held while it runs, as a process would.
+    taps: Vec<OwnedFd>,
+    ended: Option<EndCause>,
+    console: Vec<u8>,
+}
+
+impl FakeHypervisor {
+    pub fn new() -> Self {
+        FakeHypervisor::default()
+    }
+
+    /// The guest ends by itself.
+    pub fn end_guest(&self, instance_id: &Id, cause: EndCause) {
+        self.state.lock().end_guest(instance_id, cause);
+    }
+
+    /// The next start that is not already done fails with this error; each call adds one.
+    pub fn fail_next_start(&self, error: MachineError) {
+        self.state.lock().failures.push_back(error);
+    }
+
+    /// Whether guests power off when the button is pressed; they do until told otherwise.
+    pub fn obey_power_button(&self, obeys: bool) {
+        self.state.lock().is_button_ignored = !obeys;
+    }
+
+    /// The guest prints.
+    pub fn print(&self, instance_id: &Id, text: &[u8]) {
+        if let Some(machine) = self.state.lock().machines.get_mut(instance_id) {
+            machine.console.extend_from_slice(text);
+        }
+    }
+
+    /// What runs, as it was started.
+    pub fn running(&self) -> Vec<MachineSpec> {
+        let state = self.state.lock();
+        let running = state.machines.values().filter(|machine| machine.ended.is_none());
+        let mut running: Vec<MachineSpec> = running.map(|machine| machine.spec.clone()).collect();
+        running.sort_by(|a, b| a.instance_id.cmp(&b.instance_id));
+        running
+    }
+
+    /// Every start that succeeded, in order.
+    pub fn starts(&self) -> Vec<MachineSpec> {
+        self.state.lock().starts.clone()
+    }
+}
+
+impl State {
+    fn end_guest(&mut self, instance_id: &Id, cause: EndCause) {
+        let Some(machine) = self.machines.get_mut(instance_id).filter(|machine| machine.ended.is_none())
+        else {
+            return;
+        };
+        machine.ended = Some(cause.clone());
+        machine.taps.clear();
+        let ended = Ended { instance_id: instance_id.clone(), boot: machine.spec.boot, cause };
+        if let Some(ends) = &self.ends {
+            // Nobody listens: found ended by whoever comes next.
+            let _ = ends.send(ended);
+        }
+    }
+
+    fn running(&self, instance_id: &Id) -> Result<&Machine, MachineError> {
+        let running = self.machines.get(instance_id).filter(|machine| machine.ended.is_none());
+        running.ok_or_else(|| MachineError::NotFound(instance_id.clone()))
+    }
+}
+
+#[async_trait]
+impl Hypervisor for FakeHypervisor {
+    async fn start(&self, spec: MachineSpec, taps: Vec<OwnedFd>) -> Result<(), MachineError> {
+        let mut state = self.state.lock();
+        match state.running(&spec.instance_id) {
+            Ok(machine) if machine.spec.boot == spec.boot => return Ok(()),
+            Ok(_) => return Err(MachineError::Failed(format!("{} still runs", spec.instance_id))),
+            Err(_) => {}
+        }
+        if let Some(error) = state.failures.pop_front() {
+            return Err(error);
+        }
+        if taps.len() != spec.nics.len() {
+            return Err(MachineError::Failed(format!("{} needs a tap a network card", spec.instance_id)));
+        }
+        state.starts.push(spec.clone());
+        let console =
+            state.machines.remove(&spec.instance_id).map(|earlier| earlier.console).unwrap_or_default();
+        state.machines.insert(spec.instance_id.clone(), Machine { spec, taps, ended: None, console });
+        Ok(())
+    }
+
+    async fn adopt(&self) -> Result<Vec<Found>, MachineError> {
+        let state = self.state.lock();
+        let found = |machine: &Machine| Found {
+            instance_id: machine.spec.instance_id.clone(),
+            boot: machine.spec.boot,
+            state: match &machine.ended {
+                None => FoundState::Running,
+                Some(cause) => FoundState::Ended(cause.clone()),
+            },
+        };
+        Ok(state.machines.values().map(found).collect())
+    }
+
+    async fn press_power_button(&self, instance_id: &Id) -> Result<(), MachineError> {
+        let mut state = self.state.lock();
+        state.running(instance_id)?;
+        if !state.is_button_ignored {
+            state.end_guest(instance_id, EndCause::Guest);
+        }
+        Ok(())
+    }
+
+    async fn end(&self, instance_id: &Id) -> Result<(), MachineError> {
+        let mut state = self.state.lock();
+        if let Some(machine) = state.machines.get_mut(instance_id).filter(|machine| machine.ended.is_none()) {
+            machine.ended = Some(EndCause::Guest);
+            machine.taps.clear();
+        }
+        Ok(())
+    }
+
+    async fn forget(&self, instance_id: &Id) -> Result<(), MachineError> {
+        let mut state = self.state.lock();
+        if state.running(instance_id).is_ok() {
+            return Err(MachineError::Failed(format!("{instance_id} still runs")));
+        }
+        state.machines.remove(instance_id);
+        Ok(())
+    }
+
+    fn ends(&self) -> UnboundedReceiver<Ended> {
+        let (sender, receiver) = unbounded_channel();
+        self.state.lock().ends = Some(sender);
+        receiver
+    }
+
+    async fn console_output(&self, instance_id: &Id, limit: usize) -> Result<Vec<u8>, MachineError> {
+        let state = self.state.lock();
+        let machine =
+            state.machines.get(instance_id).ok_or_else(|| MachineError::NotFound(instance_id.clone()))?;
+        Ok(machine.console[machine.console.len().saturating_sub(limit)..].to_vec())
+    }
+
+    /// A JPEG of one dark dot.
+    async fn console_screenshot(&self, instance_id: &Id) -> Result<Vec<u8>, MachineError> {
+        self.state.lock().running(instance_id)?;
+        let mut encoded = std::io::Cursor::new(Vec::new());
+        let written = jpeg::RgbImage::new(1, 1).write_to(&mut encoded, jpeg::ImageFormat::Jpeg);
+        written.map_err(|error| super::io_failed("no screenshot")(std::io::Error::other(error)))?;
+        Ok(encoded.into_inner())
+    }
+}

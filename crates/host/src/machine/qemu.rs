@@ -1,0 +1,404 @@
+//! Machines as QEMU processes: one each, detached from us, found again after a restart.
+//!
+//! Invariants: a process is started with its guest's processors stopped, and they run only once the record is
+//! durable, so that whatever runs is on record and what is not on record never ran; nothing that was begun here is
+//! left half done because the caller stopped waiting.
+
+use super::command_line::{Acceleration, DISKS_MAX, Handed, HandedDisk, HandedFile, NICS_MAX, arguments};
+use super::disk::{self, OpenFile};
+use super::process::{self, Launch, Process};
+use super::qmp::Qmp;
+use super::record::{MONITOR, MONITOR_SPARE, MachineDirectory, Record};
+use super::watch::{Ends, Machine, Running, Status, end_process, status};
+use super::{
+    EndCause, Ended, Found, FoundState, Hypervisor, MachineError, MachineSpec, firmware, io_failed,
+    screenshot,
+};
+use async_trait::async_trait;
+use futures::future::try_join_all;
+use model::Id;
+use parking_lot::Mutex;
+use serde_json::json;
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Where the kernel counts what all processes may have in flight by native asynchronous I/O.
+const AIO_MAX: &str = "/proc/sys/fs/aio-max-nr";
+/// Each machine reserves a thousand: the kernel's own limit is met at 64 machines, this at a thousand.
+const AIO_MAX_WANTED: u64 = 1024 * 1024;
+
+/// A process that does not answer may be about to end.
+const DYING_TIME_MAX: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Debug)]
+pub struct QemuOptions {
+    /// Machines are kept in directories below it.
+    pub root: PathBuf,
+    /// As proved by running a guest.
+    pub acceleration: Acceleration,
+    pub program: PathBuf,
+}
+
+impl QemuOptions {
+    pub fn new(root: impl Into<PathBuf>, acceleration: Acceleration) -> Self {
+        QemuOptions { root: root.into(), acceleration, program: "qemu-system-x86_64".into() }
+    }
+}
+
+/// Dropping it leaves the machines running. To be used inside a tokio runtime.
+pub struct QemuHypervisor {
+    options: QemuOptions,
+    machines: Mutex<HashMap<Id, Arc<Machine>>>,
+    ends: Ends,
+}
+
+impl QemuHypervisor {
+    /// Needs root: machines are given away to users without rights.
+    pub fn open(options: QemuOptions) -> Result<Self, MachineError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(MachineError::Failed("Running machines needs root".into()));
+        }
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&options.root);
+        made.map_err(io_failed(format!("can't make {}", options.root.display())))?;
+        // As the kernel names the working directories of processes.
+        let root =
+            fs::canonicalize(&options.root).map_err(io_failed("can't find the machines' directory"))?;
+        if let Err(error) = raise_aio_max() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "{AIO_MAX} not raised");
+        }
+        Ok(QemuHypervisor {
+            options: QemuOptions { root, ..options },
+            machines: Mutex::default(),
+            ends: Ends::default(),
+        })
+    }
+
+    fn known(&self, instance_id: &Id) -> Option<Arc<Machine>> {
+        self.machines.lock().get(instance_id).cloned()
+    }
+
+    fn machine(&self, instance_id: &Id) -> Arc<Machine> {
+        let mut machines = self.machines.lock();
+        let make =
+            || Machine::new(instance_id.clone(), MachineDirectory::new(&self.options.root, instance_id));
+        machines.entry(instance_id.clone()).or_insert_with(make).clone()
+    }
+
+    fn found(&self, instance_id: &Id) -> Result<Arc<Machine>, MachineError> {
+        self.known(instance_id).ok_or_else(|| MachineError::NotFound(instance_id.clone()))
+    }
+
+    /// Takes up a machine that is on record.
+    async fn take_up(&self, machine: Arc<Machine>, record: Record) -> Result<Found, MachineError> {
+        let boot = record.spec.boot;
+        let process =
+            Process::find(&record.process).map_err(io_failed("can't look for a machine's process"))?;
+        let state = match (record.ended, process) {
+            (Some(cause), process) => {
+                if let Some(process) = process {
+                    end_process(&process, None).await?;
+                }
+                FoundState::Ended(cause)
+            }
+            (None, None) => {
+                let cause = machine.lost();
+                machine.record_end(boot, &cause);
+                FoundState::Ended(cause)
+            }
+            (None, Some(process)) => self.take_up_process(&machine, boot, process).await?,
+        };
+        self.machines.lock().insert(machine.instance_id.clone(), machine.clone());
+        Ok(Found { instance_id: machine.instance_id.clone(), boot, state })
+    }
+
+    async fn take_up_process(
+        &self,
+        machine: &Arc<Machine>,
+        boot: u64,
+        process: Process,
+    ) -> Result<FoundState, MachineError> {
+        let reached = async {
+            let qmp = machine.connect().await?;
+            let status = status(&qmp).await?;
+            // Stopped by its disks, or the last step of its start was ours to take.
+            if matches!(status, Status::Prelaunch | Status::Stalled) {
+                qmp.execute("cont", json!({})).await?;
+            }
+            Ok::<_, super::qmp::QmpError>((qmp, status))
+        };
+        let running = match reached.await {
+            Ok((qmp, Status::PoweredOff)) => {
+                let running = Running::new(boot, process, Some(qmp));
+                machine.finish(&running, &EndCause::Guest).await?;
+                return Ok(FoundState::Ended(EndCause::Guest));
+            }
+            Ok((qmp, _)) => Running::new(boot, process, Some(qmp)),
+            Err(_) if timeout(DYING_TIME_MAX, process.exited()).await.is_ok() => {
+                let cause = machine.lost();
+                machine.record_end(boot, &cause);
+                return Ok(FoundState::Ended(cause));
+            }
+            Err(error) => {
+                // It lives; that it does not speak to us now is no reason to end it.
+                machine.warn(&error, "machine does not answer");
+                Running::new(boot, process, None)
+            }
+        };
+        machine.set_running(running, self.ends.clone());
+        Ok(FoundState::Running)
+    }
+
+    /// Ends processes that no record tells of: they were started and never ran a guest.
+    async fn end_orphans(&self) -> Result<(), MachineError> {
+        let known: HashSet<i32> = {
+            let machines = self.machines.lock();
+            machines
+                .values()
+                .filter_map(|m| m.running())
+                .map(|running| running.process.identity.pid)
+                .collect()
+        };
+        let below =
+            process::below(&self.options.root).map_err(io_failed("can't look for machines' processes"))?;
+        for orphan in below.into_iter().filter(|process| !known.contains(&process.identity.pid)) {
+            tracing::warn!(pid = orphan.identity.pid, "ending a machine that is not on record");
+            end_process(&orphan, None).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for QemuHypervisor {
+    fn drop(&mut self) {
+        self.machines.lock().values().for_each(|machine| machine.leave());
+    }
+}
+
+fn raise_aio_max() -> io::Result<()> {
+    let now: u64 = fs::read_to_string(AIO_MAX)?.trim().parse().map_err(io::Error::other)?;
+    if now < AIO_MAX_WANTED { fs::write(AIO_MAX, AIO_MAX_WANTED.to_string()) } else { Ok(()) }
+}
+
+/// Runs to its end whether or not the caller waits for it.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, MachineError>> + Send + 'static,
+) -> Result<T, MachineError> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(error) => Err(io_failed("the work on a machine was cut short")(io::Error::other(error))),
+    }
+}
+
+fn check(spec: &MachineSpec, taps: &[OwnedFd]) -> Result<(), MachineError> {
+    let refuse = |what: String| Err(MachineError::Failed(format!("{} {what}", spec.instance_id)));
+    if taps.len() != spec.nics.len() {
+        return refuse(format!("has {} network cards and {} taps", spec.nics.len(), taps.len()));
+    }
+    if spec.nics.len() > NICS_MAX || spec.disks.len() > DISKS_MAX {
+        return refuse(format!("has more than {NICS_MAX} network cards or {DISKS_MAX} disks"));
+    }
+    Ok(())
+}
+
+async fn start(
+    machine: Arc<Machine>,
+    options: QemuOptions,
+    ends: Ends,
+    spec: MachineSpec,
+    taps: Vec<OwnedFd>,
+) -> Result<(), MachineError> {
+    let _changing = machine.changing.lock().await;
+    match machine.running() {
+        Some(running) if running.boot == spec.boot => return Ok(()),
+        Some(running) => {
+            return Err(MachineError::Failed(format!(
+                "{} still runs, started as number {}",
+                spec.instance_id, running.boot
+            )));
+        }
+        None => {}
+    }
+    let directory = machine.directory.clone();
+    let launching = spec.clone();
+    let launched = tokio::task::spawn_blocking(move || launch(&directory, &options, &launching, taps)).await;
+    let launched = launched.map_err(|error| io_failed("QEMU was not started")(io::Error::other(error)));
+    let process = launched.and_then(|launched| launched)?;
+    match run_guest(&machine, &spec, &process).await {
+        Ok(qmp) => {
+            machine.set_running(Running::new(spec.boot, process, Some(qmp)), ends);
+            Ok(())
+        }
+        Err(error) => {
+            end_process(&process, None).await?;
+            machine.record_end(spec.boot, &EndCause::Lost(error.to_string()));
+            Err(error)
+        }
+    }
+}
+
+/// Starts the process, its guest's processors stopped.
+fn launch(
+    directory: &MachineDirectory,
+    options: &QemuOptions,
+    spec: &MachineSpec,
+    taps: Vec<OwnedFd>,
+) -> Result<Process, MachineError> {
+    directory.create().map_err(io_failed("can't make the machine's directory"))?;
+    let mut fds = Fds::default();
+    let mut handed_disks = Vec::new();
+    for disk in &spec.disks {
+        let open = disk::open(disk).map_err(io_failed(format!("can't open {}", disk.volume_id)))?;
+        let backing = open.backing.map(|backing| fds.file(backing));
+        handed_disks.push(HandedDisk { file: fds.file(open.file), backing });
+    }
+    let firmware = firmware::open(spec.firmware, directory)?;
+    let listen = |name| directory.listen(name).map_err(io_failed("can't make the machine's monitor"));
+    let handed = Handed {
+        monitor: fds.hand(listen(MONITOR)?),
+        monitor_spare: fds.hand(listen(MONITOR_SPARE)?),
+        firmware: firmware.map(|firmware| (fds.hand(firmware.code), fds.hand(firmware.variables))),
+        disks: handed_disks,
+        taps: taps.into_iter().map(|tap| fds.hand(tap)).collect(),
+    };
+    process::spawn(Launch {
+        program: options.program.clone(),
+        arguments: arguments(spec, options.acceleration, &handed).into_iter().map(Into::into).collect(),
+        directory: directory.path().to_owned(),
+        log: directory.create_log().map_err(io_failed("can't make the machine's log"))?,
+        handed_over: fds.0,
+        user: process::user_of(&spec.instance_id),
+        group: match options.acceleration {
+            Acceleration::Kvm => Some(group_of(Path::new("/dev/kvm"))?),
+            Acceleration::Tcg => None,
+        },
+    })
+}
+
+/// What is handed to the process; kept open until it has it.
+#[derive(Default)]
+struct Fds(Vec<OwnedFd>);
+
+impl Fds {
+    fn hand(&mut self, fd: OwnedFd) -> RawFd {
+        let number = fd.as_raw_fd();
+        self.0.push(fd);
+        number
+    }
+
+    fn file(&mut self, file: OpenFile) -> HandedFile {
+        HandedFile { direct: file.direct, fd: self.hand(file.fd) }
+    }
+}
+
+fn group_of(device: &Path) -> Result<u32, MachineError> {
+    Ok(fs::metadata(device).map_err(io_failed(format!("can't see {}", device.display())))?.gid())
+}
+
+/// Makes the record durable, then lets the guest's processors run.
+async fn run_guest(machine: &Machine, spec: &MachineSpec, process: &Process) -> Result<Qmp, MachineError> {
+    let record = Record { spec: spec.clone(), process: process.identity.clone(), ended: None };
+    machine.directory.write_record(&record)?;
+    let run = async {
+        let qmp = machine.connect().await?;
+        qmp.execute("cont", json!({})).await?;
+        Ok(qmp)
+    };
+    let result = tokio::select! {
+        result = run => result,
+        _ = process.exited() => Err(super::qmp::QmpError::Closed),
+    };
+    result.map_err(|error| match machine.directory.last_complaint() {
+        Some(complaint) => {
+            machine.warn(&error, "machine not started");
+            MachineError::Failed(format!("The machine could not be started: {complaint}"))
+        }
+        None => machine.unreachable(error),
+    })
+}
+
+async fn end(machine: Arc<Machine>) -> Result<(), MachineError> {
+    let _changing = machine.changing.lock().await;
+    match machine.running() {
+        Some(running) => machine.finish(&running, &EndCause::Guest).await,
+        None => Ok(()),
+    }
+}
+
+#[async_trait]
+impl Hypervisor for QemuHypervisor {
+    async fn start(&self, spec: MachineSpec, taps: Vec<OwnedFd>) -> Result<(), MachineError> {
+        check(&spec, &taps)?;
+        let machine = self.machine(&spec.instance_id);
+        to_the_end(start(machine, self.options.clone(), self.ends.clone(), spec, taps)).await
+    }
+
+    async fn adopt(&self) -> Result<Vec<Found>, MachineError> {
+        let all = MachineDirectory::all(&self.options.root).map_err(io_failed("can't list the machines"))?;
+        let mut recorded = Vec::new();
+        let mut left_over = Vec::new();
+        for (instance_id, directory) in all {
+            match directory.read_record()? {
+                Some(record) => recorded.push((Machine::new(instance_id, directory), record)),
+                None => left_over.push(directory),
+            }
+        }
+        let found =
+            try_join_all(recorded.into_iter().map(|(machine, record)| self.take_up(machine, record))).await?;
+        self.end_orphans().await?;
+        for directory in left_over {
+            directory.remove().map_err(io_failed("can't remove what a start left over"))?;
+        }
+        Ok(found)
+    }
+
+    async fn press_power_button(&self, instance_id: &Id) -> Result<(), MachineError> {
+        let machine = self.found(instance_id)?;
+        let pressed = machine.monitor()?.execute("system_powerdown", json!({})).await;
+        pressed.map(drop).map_err(|error| machine.unreachable(error))
+    }
+
+    async fn end(&self, instance_id: &Id) -> Result<(), MachineError> {
+        match self.known(instance_id) {
+            Some(machine) => to_the_end(end(machine)).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn forget(&self, instance_id: &Id) -> Result<(), MachineError> {
+        let Some(machine) = self.known(instance_id) else { return Ok(()) };
+        let _changing = machine.changing.lock().await;
+        if machine.running().is_some() {
+            return Err(MachineError::Failed(format!("{instance_id} still runs")));
+        }
+        machine.directory.remove().map_err(io_failed("can't remove the machine's directory"))?;
+        self.machines.lock().remove(instance_id);
+        Ok(())
+    }
+
+    fn ends(&self) -> tokio::sync::mpsc::UnboundedReceiver<Ended> {
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        *self.ends.lock() = Some(sender);
+        receiver
+    }
+
+    async fn console_output(&self, instance_id: &Id, limit: usize) -> Result<Vec<u8>, MachineError> {
+        let machine = self.found(instance_id)?;
+        if let Ok(qmp) = machine.monitor() {
+            machine.save_console(&qmp).await;
+        }
+        let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+        machine.console.lock().await.tail(limit).map_err(io_failed("can't read the console"))
+    }
+
+    async fn console_screenshot(&self, instance_id: &Id) -> Result<Vec<u8>, MachineError> {
+        let machine = self.found(instance_id)?;
+        screenshot::take(&*machine.monitor()?).await
+    }
+}

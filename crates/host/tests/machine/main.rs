@@ -1,0 +1,5 @@
+//! The life of machines with a real QEMU: root and qemu-system-x86_64 are needed, else the tests say so and pass.
+
+mod guest;
+mod host;
+mod life;
