@@ -1,7 +1,7 @@
 //! Key pairs: made here (the private half is shown once and kept nowhere) or imported.
 
 use crate::Context;
-use crate::engine::describe::{self, Query};
+use crate::engine::describe;
 use crate::engine::table::{Record, Values};
 use crate::engine::tags::Specified;
 use crate::engine::{Tables, Tags, Tx, filter};
@@ -98,7 +98,10 @@ pub async fn create_key_pair(context: &Context, input: ec2::CreateKeyPairRequest
     })
 }
 
-pub async fn import_key_pair(context: &Context, input: ec2::ImportKeyPairRequest) -> Result<ec2::ImportKeyPairResult> {
+pub async fn import_key_pair(
+    context: &Context,
+    input: ec2::ImportKeyPairRequest,
+) -> Result<ec2::ImportKeyPairResult> {
     let name = check_name(input.key_name)?;
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::KeyPair])?;
     let material = input.public_key_material.ok_or_else(|| Error::missing_parameter("PublicKeyMaterial"))?;
@@ -156,8 +159,7 @@ pub async fn describe_key_pairs(
         let key = find_by_name(&tables, name).ok_or_else(|| no_such_name(name))?;
         ids.push(key.key_pair_id.to_string());
     }
-    let query = Query { ids: &ids, filters: &input.filters, ids_name: "keyPairIds", ..Default::default() };
-    let page = describe::select(&tables.key_pairs, Kind::KeyPair, &query, |_| true, |_, _, _| false)?;
+    let keys = describe::select_all(&tables.key_pairs, Kind::KeyPair, &ids, &input.filters, |_, _, _| false)?;
     let with_key = input.include_public_key.unwrap_or(false);
     let to_api = |key: &Arc<KeyPair>| ec2::KeyPairInfo {
         key_pair_id: Some(key.key_pair_id.to_string()),
@@ -168,11 +170,14 @@ pub async fn describe_key_pairs(
         create_time: Some(key.created_at),
         tags: key.tags.to_api(),
     };
-    Ok(ec2::DescribeKeyPairsResult { key_pairs: page.records.iter().map(to_api).collect() })
+    Ok(ec2::DescribeKeyPairsResult { key_pairs: keys.iter().map(to_api).collect() })
 }
 
 /// A key pair that is not there is deleted already.
-pub async fn delete_key_pair(context: &Context, input: ec2::DeleteKeyPairRequest) -> Result<ec2::DeleteKeyPairResult> {
+pub async fn delete_key_pair(
+    context: &Context,
+    input: ec2::DeleteKeyPairRequest,
+) -> Result<ec2::DeleteKeyPairResult> {
     if input.key_name.is_none() && input.key_pair_id.is_none() {
         return Err(Error::missing_parameter("KeyName"));
     }

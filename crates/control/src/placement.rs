@@ -208,7 +208,8 @@ impl<'g, 'a> Rules<'g, 'a> {
             return vec![Some(named)];
         }
         let mut partitions: Vec<u32> = (1..=self.group.partition_count).collect();
-        partitions.sort_by_key(|partition| (self.per_partition.get(partition).copied().unwrap_or(0), *partition));
+        partitions
+            .sort_by_key(|partition| (self.per_partition.get(partition).copied().unwrap_or(0), *partition));
         partitions.into_iter().map(Some).collect()
     }
 
@@ -230,8 +231,15 @@ impl<'g, 'a> Rules<'g, 'a> {
     }
 
     /// A partition fills the racks it has before it takes another, so that the others find some.
-    fn preferred<'h>(&self, allowed: Vec<&'h Candidate<'a>>, partition: Option<u32>) -> Option<&'h Candidate<'a>> {
-        let own = allowed.iter().copied().filter(|host| partition.is_some() && self.owners.get(&rack(host)) == partition.as_ref());
+    fn preferred<'h>(
+        &self,
+        allowed: Vec<&'h Candidate<'a>>,
+        partition: Option<u32>,
+    ) -> Option<&'h Candidate<'a>> {
+        let own = allowed
+            .iter()
+            .copied()
+            .filter(|host| partition.is_some() && self.owners.get(&rack(host)) == partition.as_ref());
         least_loaded(own).or_else(|| least_loaded(allowed.iter().copied()))
     }
 }
@@ -239,6 +247,8 @@ impl<'g, 'a> Rules<'g, 'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    // Named, for proptest has a trait of that name.
+    use crate::placement_group::Strategy;
     use proptest::prelude::*;
 
     fn hosts(zones: usize, racks: usize, each: usize) -> Vec<Candidate<'static>> {

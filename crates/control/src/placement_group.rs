@@ -1,7 +1,7 @@
 //! Placement groups.
 
 use crate::Context;
-use crate::engine::describe::{self, Query};
+use crate::engine::describe;
 use crate::engine::table::{Record, Values};
 use crate::engine::tags::Specified;
 use crate::engine::{Tags, filter};
@@ -92,9 +92,14 @@ pub async fn create_placement_group(
     context: &Context,
     input: ec2::CreatePlacementGroupRequest,
 ) -> Result<ec2::CreatePlacementGroupResult> {
-    let name = input.group_name.filter(|name| !name.is_empty()).ok_or_else(|| Error::missing_parameter("GroupName"))?;
+    let name = input
+        .group_name
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| Error::missing_parameter("GroupName"))?;
     if name.len() > NAME_LEN_MAX || !name.is_ascii() {
-        return Err(Error::invalid_parameter_value(format!("A placement group's name has at most {NAME_LEN_MAX} ASCII characters")));
+        return Err(Error::invalid_parameter_value(format!(
+            "A placement group's name has at most {NAME_LEN_MAX} ASCII characters"
+        )));
     }
     let strategy = match input.strategy.as_deref() {
         Some("partition") => Strategy::Partition,
@@ -106,18 +111,24 @@ pub async fn create_placement_group(
         (Strategy::Partition, count) => {
             let count = count.unwrap_or(PARTITIONS_DEFAULT);
             if !(1..=PARTITIONS_MAX).contains(&count) {
-                return Err(Error::invalid_parameter_value(format!("The partition count must be between 1 and {PARTITIONS_MAX}")));
+                return Err(Error::invalid_parameter_value(format!(
+                    "The partition count must be between 1 and {PARTITIONS_MAX}"
+                )));
             }
             Some(count as u32)
         }
         (_, None) => None,
-        (_, Some(_)) => return Err(Error::invalid_parameter_combination("Only the partition strategy has partitions")),
+        (_, Some(_)) => {
+            return Err(Error::invalid_parameter_combination("Only the partition strategy has partitions"));
+        }
     };
     let spread_level = match (strategy, input.spread_level.as_deref()) {
         (Strategy::Spread, Some("host")) => Some(SpreadLevel::Host),
         (Strategy::Spread, _) => Some(SpreadLevel::Rack),
         (_, None) => None,
-        (_, Some(_)) => return Err(Error::invalid_parameter_combination("Only the spread strategy has a spread level")),
+        (_, Some(_)) => {
+            return Err(Error::invalid_parameter_combination("Only the spread strategy has a spread level"));
+        }
     };
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::PlacementGroup])?;
     let group = context
@@ -132,7 +143,10 @@ pub async fn create_placement_group(
                 tags: tags.of(Kind::PlacementGroup),
             };
             if !tx.claim(NAME_SCOPE, &name, &group.group_id) {
-                return Err(Error::new("InvalidPlacementGroup.Duplicate", format!("The Placement Group '{name}' already exists.")));
+                return Err(Error::new(
+                    "InvalidPlacementGroup.Duplicate",
+                    format!("The Placement Group '{name}' already exists."),
+                ));
             }
             tx.create(&group);
             Ok(group)
@@ -165,24 +179,38 @@ pub async fn describe_placement_groups(
         let group = tables.placement_groups.with("group-name", name).next().ok_or_else(|| unknown(name))?;
         ids.push(group.group_id.to_string());
     }
-    let query = Query { ids: &ids, filters: &input.filters, ids_name: "groupIds", ..Default::default() };
-    let page = describe::select(&tables.placement_groups, Kind::PlacementGroup, &query, |_| true, |group, name, values| {
-        name == "group-arn" && filter::one(values, context.arn("placement-group", &group.name))
-    })?;
+    let arn = |group: &PlacementGroup| context.arn("placement-group", &group.name);
+    let groups = describe::select_all(
+        &tables.placement_groups,
+        Kind::PlacementGroup,
+        &ids,
+        &input.filters,
+        |group, name, values| name == "group-arn" && filter::one(values, arn(group)),
+    )?;
     Ok(ec2::DescribePlacementGroupsResult {
-        placement_groups: page.records.iter().map(|group| to_api(context, group)).collect(),
+        placement_groups: groups.iter().map(|group| to_api(context, group)).collect(),
     })
 }
 
-pub async fn delete_placement_group(context: &Context, input: ec2::DeletePlacementGroupRequest) -> Result<()> {
+pub async fn delete_placement_group(
+    context: &Context,
+    input: ec2::DeletePlacementGroupRequest,
+) -> Result<()> {
     let name = input.group_name.ok_or_else(|| Error::missing_parameter("GroupName"))?;
     context
         .transact(|tx| {
             let group = tx.tables().placement_groups.with("group-name", &name).next().cloned();
             let group = group.ok_or_else(|| unknown(&name))?;
-            let in_use = tx.tables().instances.with("placement-group-name", &name).any(|instance| !instance.is_terminated());
+            let in_use = tx
+                .tables()
+                .instances
+                .with("placement-group-name", &name)
+                .any(|instance| !instance.is_terminated());
             if in_use {
-                return Err(Error::new("InvalidPlacementGroup.InUse", format!("The placement group {name} is in use and may not be deleted.")));
+                return Err(Error::new(
+                    "InvalidPlacementGroup.InUse",
+                    format!("The placement group {name} is in use and may not be deleted."),
+                ));
             }
             tx.get::<PlacementGroup>(&group.group_id);
             tx.delete::<PlacementGroup>(&group.group_id);

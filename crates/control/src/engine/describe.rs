@@ -90,6 +90,27 @@ pub fn select<'t, T: Record>(
     Ok(page)
 }
 
+/// Selects from `table` for an operation that has no pages.
+pub fn select_all<'t, T: Record>(
+    table: &'t Table<T>,
+    kind: Kind,
+    ids: &[String],
+    filters: &[ec2::Filter],
+    field: impl Fn(&'t T, &str, &mut Values<'t>) -> bool,
+) -> Result<Vec<Arc<T>>> {
+    let mut records = Vec::new();
+    let mut token: Option<String> = None;
+    loop {
+        let query = Query { ids, filters, next_token: token.as_deref(), ..Query::default() };
+        let page = select(table, kind, &query, |_| true, &field)?;
+        records.extend(page.records);
+        token = page.next_token;
+        if token.is_none() {
+            return Ok(records);
+        }
+    }
+}
+
 fn by_id<'t, T: Record>(
     table: &'t Table<T>,
     kind: Kind,
@@ -97,7 +118,9 @@ fn by_id<'t, T: Record>(
     visible: impl Fn(&T) -> bool,
 ) -> Result<Vec<&'t Arc<T>>> {
     if ids.len() > IDS_MAX {
-        return Err(Error::invalid_parameter_value(format!("At most {IDS_MAX} ids can be given; use filters or pages instead")));
+        return Err(Error::invalid_parameter_value(format!(
+            "At most {IDS_MAX} ids can be given; use filters or pages instead"
+        )));
     }
     let wanted: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
     let mut found = Vec::with_capacity(wanted.len());
@@ -114,7 +137,8 @@ fn by_id<'t, T: Record>(
         [one] => Err(Id::not_found(kind, one)),
         many => {
             let mut error = Id::not_found(kind, &many.join(", "));
-            error.message = error.message.replace(" ID '", " IDs '").replace("does not exist", "do not exist");
+            error.message =
+                error.message.replace(" ID '", " IDs '").replace("does not exist", "do not exist");
             Err(error)
         }
     }
@@ -184,8 +208,13 @@ pub fn page_size(max_results: Option<i32>) -> Result<usize> {
 }
 
 fn parse_token(token: &str, filters: &str) -> Result<String> {
-    let invalid = || Error::new("InvalidNextToken", "The specified next token is not valid for this request.");
-    let text = URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(invalid)?;
+    let invalid =
+        || Error::new("InvalidNextToken", "The specified next token is not valid for this request.");
+    let text = URL_SAFE_NO_PAD
+        .decode(token)
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .ok_or_else(invalid)?;
     match text.splitn(3, '|').collect::<Vec<_>>().as_slice() {
         ["1", of, after] if *of == filters => Ok((*after).to_owned()),
         _ => Err(invalid()),

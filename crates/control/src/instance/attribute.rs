@@ -311,7 +311,6 @@ pub fn metadata_options_to_api(options: &MetadataOptions) -> ec2::InstanceMetada
         http_put_response_hop_limit: Some(i32::from(options.hop_limit)),
         http_protocol_ipv6: Some("disabled".into()),
         instance_metadata_tags: choice(options.instance_tags, "enabled", "disabled"),
-        ..Default::default()
     }
 }
 

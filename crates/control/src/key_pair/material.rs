@@ -7,7 +7,7 @@ use model::{Error, Random, Result};
 use rsa::pkcs1::{DecodeRsaPublicKey, EncodeRsaPrivateKey};
 use rsa::pkcs8::{DecodePublicKey, EncodePrivateKey, EncodePublicKey, LineEnding};
 use rsa::traits::PublicKeyParts;
-use rsa::{RsaPrivateKey, RsaPublicKey};
+use rsa::{BigUint, RsaPrivateKey, RsaPublicKey};
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 use ssh_key::private::{Ed25519Keypair, KeypairData, RsaKeypair};
@@ -125,7 +125,7 @@ pub fn import(material: &[u8]) -> Result<Imported> {
     let (key_type, fingerprint) = match &data {
         KeyData::Ed25519(_) => (KeyType::Ed25519, sha256(&data)),
         KeyData::Rsa(rsa) => {
-            let rsa = RsaPublicKey::try_from(rsa).map_err(|_| refuse())?;
+            let rsa = rsa_key(rsa).ok_or_else(refuse)?;
             if !RSA_BITS_IMPORTED.contains(&rsa.n().bits()) {
                 return Err(Error::new("InvalidKey.Format", "RSA keys must have 1024, 2048 or 4096 bits"));
             }
@@ -137,8 +137,16 @@ pub fn import(material: &[u8]) -> Result<Imported> {
     Ok(Imported { key_type, fingerprint, data })
 }
 
+/// The key library would not take the 1024 bits that EC2 does.
+fn rsa_key(key: &ssh_key::public::RsaPublicKey) -> Option<RsaPublicKey> {
+    let number = |number: &ssh_key::Mpint| number.as_positive_bytes().map(BigUint::from_bytes_be);
+    RsaPublicKey::new(number(&key.n)?, number(&key.e)?).ok()
+}
+
 fn from_ssh2(text: &str) -> Option<KeyData> {
-    let body = text.strip_prefix("---- BEGIN SSH2 PUBLIC KEY ----")?.strip_suffix("---- END SSH2 PUBLIC KEY ----")?;
+    let body = text
+        .strip_prefix("---- BEGIN SSH2 PUBLIC KEY ----")?
+        .strip_suffix("---- END SSH2 PUBLIC KEY ----")?;
     let mut in_header = false;
     let mut encoded = String::new();
     for part in body.lines().map(str::trim) {
@@ -153,8 +161,11 @@ fn from_ssh2(text: &str) -> Option<KeyData> {
 }
 
 fn from_der(text: &str) -> Option<KeyData> {
-    let encoded: String =
-        text.lines().filter(|part| !part.starts_with("-----")).flat_map(|part| part.split_whitespace()).collect();
+    let encoded: String = text
+        .lines()
+        .filter(|part| !part.starts_with("-----"))
+        .flat_map(|part| part.split_whitespace())
+        .collect();
     let der = STANDARD.decode(encoded).ok()?;
     let rsa = RsaPublicKey::from_public_key_der(&der).or_else(|_| RsaPublicKey::from_pkcs1_der(&der)).ok()?;
     Some(KeyData::Rsa(ssh_key::public::RsaPublicKey::try_from(&rsa).ok()?))
@@ -178,6 +189,7 @@ fn colons(digest: &[u8]) -> String {
 mod tests {
     use super::*;
     use model::SeededRandom;
+    use rsa::pkcs1::DecodeRsaPrivateKey;
 
     #[test]
     fn a_generated_ed25519_key_comes_back_whole() {
@@ -186,21 +198,75 @@ mod tests {
         assert!(pem.starts_with("-----BEGIN OPENSSH PRIVATE KEY-----"));
         let read = PrivateKey::from_openssh(&pem).unwrap();
         assert_eq!(line(read.public_key().key_data(), "me").unwrap(), key.public_line("me").unwrap());
-        assert_eq!(import(key.public_line("me").unwrap().as_bytes()).unwrap().fingerprint, key.fingerprint().unwrap());
+        assert_eq!(
+            import(key.public_line("me").unwrap().as_bytes()).unwrap().fingerprint,
+            key.fingerprint().unwrap()
+        );
+    }
+
+    // Made by ssh-keygen; fingerprints by `openssl md5 -c` of the DER and by `ssh-keygen -l`.
+    const RSA_LINE: &str = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQCkGCZ59IZKuuCv4PZL3iD0RvukY0gh8Q6jpD5TpNQ5H19rziO6\
+        CTExmYIcGy9350rP+24Xk6WHilq3+WrxihjDjfwI3jfZct6dOdUi74RWDyCCi56ur+Hymrfq69DFMzG+\
+        TORMNmS225atpXHYG0IfMvaaElnSggW3af2tMKAB5w== a comment";
+    const RSA_SSH2: &str = "---- BEGIN SSH2 PUBLIC KEY ----\n\
+        Comment: \"1024-bit RSA, converted by me from OpenSSH\"\n\
+        AAAAB3NzaC1yc2EAAAADAQABAAAAgQCkGCZ59IZKuuCv4PZL3iD0RvukY0gh8Q6jpD5TpN\n\
+        Q5H19rziO6CTExmYIcGy9350rP+24Xk6WHilq3+WrxihjDjfwI3jfZct6dOdUi74RWDyCC\n\
+        i56ur+Hymrfq69DFMzG+TORMNmS225atpXHYG0IfMvaaElnSggW3af2tMKAB5w==\n\
+        ---- END SSH2 PUBLIC KEY ----\n";
+    const RSA_PKCS8: &str = "-----BEGIN PUBLIC KEY-----\n\
+        MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQCkGCZ59IZKuuCv4PZL3iD0Rvuk\n\
+        Y0gh8Q6jpD5TpNQ5H19rziO6CTExmYIcGy9350rP+24Xk6WHilq3+WrxihjDjfwI\n\
+        3jfZct6dOdUi74RWDyCCi56ur+Hymrfq69DFMzG+TORMNmS225atpXHYG0IfMvaa\n\
+        ElnSggW3af2tMKAB5wIDAQAB\n\
+        -----END PUBLIC KEY-----\n";
+    const RSA_FINGERPRINT: &str = "bc:3c:bd:24:84:b8:df:c3:02:41:de:49:24:b8:ef:de";
+    const ED25519_LINE: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO7Ow+IWAA1/706REL4v45mpa5RP+m+lRI8lzkHpN9uN ed comment";
+    const ED25519_FINGERPRINT: &str = "h7Pu+mSu/45WymlzCmurvu9AG55yHjpEKEx3it9VB4s=";
+
+    #[test]
+    fn the_same_rsa_key_is_imported_from_all_forms() {
+        let der: String = RSA_PKCS8.lines().filter(|line| !line.starts_with("-----")).collect();
+        let crlf = RSA_SSH2.replace('\n', "\r\n");
+        let continued = RSA_SSH2.replacen("Comment: ", "Subject: a\\\nb: c\\\nd\nComment: ", 1);
+        for form in [RSA_LINE, RSA_SSH2, RSA_PKCS8, &der, &crlf, &continued] {
+            let key = import(form.as_bytes()).unwrap();
+            assert_eq!((key.key_type, key.fingerprint.as_str()), (KeyType::Rsa, RSA_FINGERPRINT), "{form}");
+            assert_eq!(key.line("me").unwrap(), RSA_LINE.replace("a comment", "me"));
+        }
     }
 
     #[test]
-    fn the_same_rsa_key_is_imported_from_all_three_forms() {
-        let rsa = RsaPrivateKey::new(&mut Entropy(&SeededRandom::new(7)), 1024).unwrap().to_public_key();
-        let data = KeyData::Rsa(ssh_key::public::RsaPublicKey::try_from(&rsa).unwrap());
-        let openssh = line(&data, "me").unwrap();
-        let blob = openssh.split(' ').nth(1).unwrap();
-        let ssh2 = format!("---- BEGIN SSH2 PUBLIC KEY ----\nComment: \"a\\\nb\"\n{blob}\n---- END SSH2 PUBLIC KEY ----");
-        let der = STANDARD.encode(rsa.to_public_key_der().unwrap().as_bytes());
-        let prints: Vec<String> =
-            [openssh, ssh2, der].iter().map(|form| import(form.as_bytes()).unwrap().fingerprint).collect();
-        assert!(prints.iter().all(|print| *print == prints[0]), "{prints:?}");
-        assert_eq!(prints[0].len(), 47);
+    fn an_ed25519_key_has_opensshs_fingerprint() {
+        let key = import(ED25519_LINE.as_bytes()).unwrap();
+        assert_eq!((key.key_type, key.fingerprint.as_str()), (KeyType::Ed25519, ED25519_FINGERPRINT));
+    }
+
+    #[test]
+    fn a_generated_rsa_key_is_pkcs1_and_has_the_fingerprint_of_its_pkcs8() {
+        let key = generate(KeyType::Rsa, &SeededRandom::new(7)).unwrap();
+        let pem = key.pem().unwrap();
+        assert!(pem.starts_with("-----BEGIN RSA PRIVATE KEY-----"));
+        let again = RsaPrivateKey::from_pkcs1_pem(&pem).unwrap();
+        assert_eq!(again.n().bits(), RSA_BITS);
+        assert_eq!(
+            key.fingerprint().unwrap(),
+            colons(&Sha1::digest(again.to_pkcs8_der().unwrap().as_bytes()))
+        );
+        assert_eq!(key.fingerprint().unwrap().len(), 59);
+    }
+
+    #[test]
+    fn other_sizes_and_other_keys_are_refused() {
+        let rsa = RsaPrivateKey::new(&mut Entropy(&SeededRandom::new(7)), 1032).unwrap().to_public_key();
+        let odd = STANDARD.encode(rsa.to_public_key_der().unwrap().as_bytes());
+        assert_eq!(
+            import(odd.as_bytes()).err().unwrap().message,
+            "RSA keys must have 1024, 2048 or 4096 bits"
+        );
+        let long = format!("{ED25519_LINE}{}", "x".repeat(MATERIAL_LEN_MAX));
+        assert_eq!(import(long.as_bytes()).err().unwrap().code, "InvalidKey.Format");
     }
 
     #[test]

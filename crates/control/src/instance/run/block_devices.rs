@@ -90,7 +90,7 @@ fn apply(tables: &Tables, plans: &mut Vec<DiskPlan>, mapping: &ec2::BlockDeviceM
     let least = snapshot.as_ref().map_or(1, |snapshot| snapshot.size_gib);
     let size_gib = match ebs.volume_size {
         None => of_image.as_ref().map(|plan| plan.size_gib).or(snapshot.as_ref().map(|snapshot| snapshot.size_gib)),
-        Some(size) if size < 1 || size > SIZE_GIB_MAX => return Err(Error::invalid_parameter_value(format!("Volume size {size} GiB is not between 1 and {SIZE_GIB_MAX}"))),
+        Some(size) if !(1..=SIZE_GIB_MAX).contains(&size) => return Err(Error::invalid_parameter_value(format!("Volume size {size} GiB is not between 1 and {SIZE_GIB_MAX}"))),
         Some(size) if (size as u32) < least => {
             return Err(invalid(format!("Volume of size {size}GB is smaller than snapshot '{}', expect size >= {least}GB", snapshot.map(|s| s.snapshot_id.to_string()).unwrap_or_default())));
         }
