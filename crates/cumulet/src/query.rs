@@ -110,21 +110,21 @@ impl Node {
         loop {
             match reader.read_event_into(&mut buffer)? {
                 Event::Start(start) => {
-                    open.push(Node { name: String::from_utf8_lossy(start.local_name().as_ref()).into(), ..Node::default() });
+                    open.push(Node { name: start.local_name().as_ref().to_owned(), ..Node::default() });
                 }
                 Event::Empty(empty) => {
-                    let name = String::from_utf8_lossy(empty.local_name().as_ref()).into();
+                    let name = empty.local_name().as_ref().to_owned();
                     if let Some(parent) = open.last_mut() {
                         parent.children.push(Node { name, ..Node::default() });
                     }
                 }
                 Event::Text(text) => {
                     if let Some(node) = open.last_mut() {
-                        node.text += &text.decode()?;
+                        node.text += &text.xml10_content();
                     }
                 }
                 Event::GeneralRef(reference) => {
-                    let name = reference.decode()?;
+                    let name = reference.xml10_content();
                     let character = match reference.resolve_char_ref()? {
                         Some(character) => character.to_string(),
                         None => quick_xml::escape::resolve_predefined_entity(&name).unwrap_or_default().to_owned(),

@@ -6,10 +6,14 @@ use crate::query::Client;
 use anyhow::{Context, Result, anyhow, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use image::{Progress, Recipe, TerminalProgress, Upload};
+use image::{Cache, Progress, Recipe, TerminalProgress, Upload};
+use model::{Clock, SystemClock};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+/// Under which Debian's own images boot.
+const ROOT_DEVICE: &str = "/dev/xvda";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -22,7 +26,7 @@ enum Action {
     /// Build an image from Debian's own packages and register it
     Build {
         /// debian-12 (with cloud-init) or tiny (boots in seconds)
-        recipe: String,
+        recipe: Recipe,
         /// Build anew even where the same recipe was built before
         #[arg(long)]
         fresh: bool,
@@ -42,7 +46,7 @@ enum Action {
         #[arg(long, default_value = "legacy-bios")]
         boot_mode: String,
         /// The root device's name
-        #[arg(long, default_value = "/dev/xvda")]
+        #[arg(long, default_value = ROOT_DEVICE)]
         root_device: String,
         #[command(flatten)]
         locate: Locate,
@@ -56,25 +60,23 @@ struct Registration<'a> {
     architecture: &'a str,
     boot_mode: &'a str,
     root_device: &'a str,
-    size_gib: u32,
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
     let progress = TerminalProgress::new();
     let image_id = match args.action {
-        Action::Build { recipe, fresh, locate } => build(&recipe, fresh, &locate, &progress)?,
+        Action::Build { recipe, fresh, locate } => build(recipe, fresh, &locate, &progress)?,
         Action::Import { file, name, architecture, boot_mode, root_device, locate } => {
             let client = Client::new(locate.cloud()?)?;
             let dir = tempfile::Builder::new().prefix("cumulet-import-").tempdir_in(work_dir(&locate)?)?;
             let raw = dir.path().join("disk.raw");
-            let bytes = image::convert_to_raw(&file, &raw, &progress)?;
+            image::convert_to_raw(&file, &raw, &progress)?;
             let registration = Registration {
                 name,
                 description: format!("Imported from {}", file.file_name().unwrap_or_default().to_string_lossy()),
                 architecture: &architecture,
                 boot_mode: &boot_mode,
                 root_device: &root_device,
-                size_gib: u32::try_from(bytes.div_ceil(1 << 30)).context("the disk is too large")?.max(1),
             };
             register(&client, &raw, &registration, &progress)?
         }
@@ -91,29 +93,21 @@ fn work_dir(locate: &Locate) -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn build(recipe: &str, fresh: bool, locate: &Locate, progress: &TerminalProgress) -> Result<String> {
+fn build(recipe: Recipe, fresh: bool, locate: &Locate, progress: &TerminalProgress) -> Result<String> {
     let client = Client::new(locate.cloud()?)?;
-    let which = Recipe::parse(recipe).ok_or_else(|| anyhow!("there is no recipe '{recipe}': debian-12 and tiny are there"))?;
-    let built = image::build(which, &work_dir(locate)?, fresh, progress)?;
+    let work = work_dir(locate)?;
+    let scratch = tempfile::Builder::new().prefix("build-").tempdir_in(&work)?;
+    let cache = if fresh { Cache::Fresh } else { Cache::Reuse };
+    let built = image::build_with(recipe, &scratch.path().join("disk.raw"), &work, cache, progress)?;
     let registration = Registration {
-        name: format!("{recipe}-{}", &built.version),
+        // Two builds of one recipe are two images: the time tells them apart.
+        name: format!("{recipe}-{}", SystemClock.now().strftime("%Y%m%d-%H%M%S")),
         description: built.description.clone(),
-        architecture: "x86_64",
-        boot_mode: "uefi-preferred",
-        root_device: "/dev/xvda",
-        size_gib: built.size_gib,
+        architecture: built.architecture,
+        boot_mode: built.boot_mode,
+        root_device: ROOT_DEVICE,
     };
-    if let Some(image_id) = registered(&client, &registration.name)? {
-        return Ok(image_id);
-    }
     register(&client, &built.path, &registration, progress)
-}
-
-/// The image that was registered under this name before.
-fn registered(client: &Client, name: &str) -> Result<Option<String>> {
-    let parameters = [("Owner.1", "self"), ("Filter.1.Name", "name"), ("Filter.1.Value.1", name)];
-    let answer = client.ec2("DescribeImages", &parameters)?;
-    Ok(answer.items("imagesSet").first().map(|image| image.text_of("imageId").to_owned()))
 }
 
 fn register(
@@ -122,7 +116,7 @@ fn register(
     registration: &Registration<'_>,
     progress: &dyn Progress,
 ) -> Result<String> {
-    let snapshot = image::upload(disk, registration.size_gib, &registration.description, &Direct(client), progress)?;
+    let snapshot = image::upload(disk, &registration.description, &Direct(client), progress)?;
     progress.step("registering the image");
     let answer = client.ec2(
         "RegisterImage",
