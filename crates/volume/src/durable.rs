@@ -1,31 +1,42 @@
-//! Files that are there whole or not at all.
+//! File system steps that are still there after the power has failed.
 
 use crate::{Result, failed};
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-/// Gives a finished file its name: synced first, and the name too before this returns.
-pub fn publish(from: &Path, to: &Path) -> Result<()> {
-    File::open(from).and_then(|file| file.sync_all()).map_err(failed("cannot sync", from))?;
-    rename(from, to)
+/// Makes the directory, for us alone, and those above it.
+pub(crate) fn create_directory(path: &Path) -> Result<()> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(failed("can't make", path))?;
+    sync_directory(path.parent().unwrap_or(path))
 }
 
-pub fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).map_err(failed("cannot rename", from))?;
-    sync_directory_of(to)
+pub(crate) fn sync(path: &Path) -> Result<()> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(failed("can't write", path))
 }
 
-/// No error where it is gone already.
-pub fn remove(path: &Path) -> Result<()> {
+/// Makes the names in a directory durable.
+pub(crate) fn sync_directory(path: &Path) -> Result<()> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    sync(path)
+}
+
+/// Gives a file its final name. What is in the file must be durable already.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(failed("can't name", to))?;
+    sync_directory(to.parent().unwrap_or(to))
+}
+
+/// Returns whether there was one.
+pub(crate) fn remove(path: &Path) -> Result<bool> {
     match fs::remove_file(path) {
-        Ok(()) => sync_directory_of(path),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(failed("cannot remove", path)(error)),
+        Ok(()) => {
+            sync_directory(path.parent().unwrap_or(path))?;
+            Ok(true)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed("can't remove", path)(error)),
     }
-}
-
-fn sync_directory_of(path: &Path) -> Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("cannot sync", dir))
 }

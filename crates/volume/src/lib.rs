@@ -1,48 +1,70 @@
-//! Disks on one host: sealed snapshots, and the volumes made of them.
+//! Disks: sealed snapshots and the volumes made of them, as plain files.
 //!
 //! ```text
-//!  blocks ──▶ snapshots/snap-….pending ──complete──▶ snapshots/snap-….raw (read-only)
-//!                                                      ▲ backing file
-//!                        volumes/vol-….qcow2 ──────────┘      (or volumes/vol-….raw, empty at first)
+//!   begin ─▶ snap-….pending ─ put_block… ─ complete ─▶ snap-….raw, never changed again
+//!                                                           ▲ backing
+//!   ensure ─▶ vol-….new ──────────────────────────▶ vol-….snap-….qcow2   (from a snapshot)
+//!                     └───────────────────────────▶ vol-….raw            (of zeros)
 //! ```
 //!
-//! A volume made from a snapshot is an overlay: made in the same time whatever its size, nothing is copied. A
-//! snapshot that is deleted while volumes lie over it keeps its file, renamed, until the last of them is gone.
+//! The name of a volume's file tells what it lies over: which snapshots are in use follows from one listing, and
+//! can't disagree with the volumes. A deleted snapshot that volumes lie over keeps its file, hidden by a marker
+//! (`snap-….deleted`), until the last of them is gone.
 //!
-//! Invariants: a name that is there names a whole file (made under another name, synced, renamed, its directory
-//! synced); every call may be repeated after a crash at any point; nothing here knows of QEMU or of the network.
+//! Making a volume takes the same time whatever its size. Calls block on the disk: run them off the threads that
+//! serve. Those who use disks see them through `agent_api::SnapshotStore` and `agent::Disks`; a store of shared
+//! blocks, or Ceph, takes the place of this crate's two types behind the same two traits.
+//!
+//! Invariants: every call may be repeated, also after a crash at any point of it; what was acknowledged is durable,
+//! directory entry included; a file under its final name is whole; a file that something lies over is never
+//! removed. One process at a time uses a directory.
 
 mod durable;
-mod qemu_img;
+mod qcow2;
 mod snapshots;
 mod volumes;
 
-pub use snapshots::{BLOCK_BYTES, SIZE_GIB_MAX, Snapshots};
-pub use volumes::{Backing, File, Volumes};
+pub use snapshots::Snapshots;
+pub use volumes::{Backing, VolumeFile, Volumes};
 
+use std::io;
 use std::path::{Path, PathBuf};
+
+/// Bytes in one block of a snapshot: the block size of the EBS direct APIs.
+pub const BLOCK_BYTES: usize = 512 * 1024;
+
+const GIB: u64 = 1 << 30;
+/// The largest volume that EBS offers (EBS User Guide, "EBS volume types": io2 Block Express), in GiB.
+pub const SIZE_GIB_MAX: u32 = 65536;
+
+pub type Result<T> = std::result::Result<T, VolumeError>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum VolumeError {
     #[error("{0} is not here")]
     NotFound(String),
-    /// What was asked for makes no sense; the message is for the user.
+    /// Trying again will not help. The message is for the user.
     #[error("{0}")]
     Invalid(String),
-    #[error("{what} {path}")]
+    #[error("{what} {}", path.display())]
     Io {
+        /// As `can't write`.
         what: &'static str,
         path: PathBuf,
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
-    #[error("qemu-img: {0}")]
-    Tool(String),
 }
 
-pub type Result<T> = std::result::Result<T, VolumeError>;
-
-/// Puts a path and what was being done to it into an I/O error.
-fn failed<'p>(what: &'static str, path: &'p Path) -> impl FnOnce(std::io::Error) -> VolumeError + use<'p> {
+/// Says what failed, and on which file, beside why.
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VolumeError {
     move |source| VolumeError::Io { what, path: path.to_owned(), source }
+}
+
+/// Bytes of a disk of this size.
+fn bytes(size_gib: u32) -> Result<u64> {
+    match size_gib {
+        1..=SIZE_GIB_MAX => Ok(u64::from(size_gib) * GIB),
+        _ => Err(VolumeError::Invalid(format!("A disk has 1 to {SIZE_GIB_MAX} GiB, not {size_gib}"))),
+    }
 }

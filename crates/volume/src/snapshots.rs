@@ -1,172 +1,242 @@
-//! Snapshots as sparse raw files: written block by block while pending, sealed and never written again.
+//! Snapshots: what a disk held, in blocks of 512 KiB; pending while they are written, sealed for ever after.
 
-use crate::{Result, VolumeError, durable, failed};
-use parking_lot::Mutex;
+use crate::{BLOCK_BYTES, Result, VolumeError, bytes, durable, failed};
+use model::{Id, Kind};
+use parking_lot::RwLock;
 use rustix::fs::SeekFrom;
-use std::fs::{self, OpenOptions};
-use std::io::ErrorKind;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-
-/// Bytes in a block of a snapshot (EBS User Guide, "EBS direct APIs").
-pub const BLOCK_BYTES: usize = 512 * 1024;
-/// The largest volume (EBS User Guide, "Amazon EBS volume constraints").
-pub const SIZE_GIB_MAX: u32 = 65_536;
-const GIB: u64 = 1 << 30;
 
 const PENDING: &str = "pending";
 const SEALED: &str = "raw";
-/// Deleted, but volumes still lie over it.
-const CONDEMNED: &str = "deleted";
+const DELETED: &str = "deleted";
 
+/// The snapshots in one directory.
 pub struct Snapshots {
     dir: PathBuf,
-    /// Held while a volume is laid over a snapshot and while one is deleted: neither sees the other half done.
-    pub(crate) using: Mutex<()>,
+    /// Shared by who writes blocks, so that none is written while a snapshot is sealed.
+    sealing: RwLock<()>,
 }
 
 impl Snapshots {
-    pub fn open(dir: &Path) -> Result<Snapshots> {
-        fs::create_dir_all(dir).map_err(failed("cannot make", dir))?;
-        let dir = dir.canonicalize().map_err(failed("cannot find", dir))?;
-        Ok(Snapshots { dir, using: Mutex::new(()) })
-    }
-
-    fn path(&self, id: &str, state: &str) -> PathBuf {
-        self.dir.join(format!("{id}.{state}"))
-    }
-
-    /// Makes an empty pending snapshot. Once more is no error, sealed or not.
-    pub fn begin(&self, id: &str, size_gib: u32) -> Result<()> {
-        if !(1..=SIZE_GIB_MAX).contains(&size_gib) {
-            return Err(VolumeError::Invalid(format!("A snapshot has 1 to {SIZE_GIB_MAX} GiB, not {size_gib}.")));
+    pub fn open(dir: &Path) -> Result<Self> {
+        durable::create_directory(dir)?;
+        let dir = fs::canonicalize(dir).map_err(failed("can't find", dir))?;
+        let snapshots = Snapshots { dir, sealing: RwLock::default() };
+        for snapshot_id in snapshots.deleted()? {
+            if !snapshots.path(&snapshot_id, SEALED).exists() {
+                // A crash came between the two steps of `remove_data`.
+                durable::remove(&snapshots.path(&snapshot_id, DELETED))?;
+            }
         }
-        if self.path(id, SEALED).exists() {
-            return Ok(());
-        }
-        let path = self.path(id, PENDING);
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let file = file.map_err(failed("cannot make", &path))?;
-        file.set_len(u64::from(size_gib) * GIB).map_err(failed("cannot size", &path))
+        Ok(snapshots)
     }
 
-    /// Writes one whole block of a pending snapshot.
-    pub fn put_block(&self, id: &str, index: u32, data: &[u8]) -> Result<()> {
+    /// Makes an empty pending snapshot of this size. No error where it is there already.
+    pub fn begin(&self, snapshot_id: &str, size_gib: u32) -> Result<()> {
+        check(snapshot_id)?;
+        let size = bytes(size_gib)?;
+        if self.path(snapshot_id, DELETED).exists() {
+            return Err(VolumeError::NotFound(snapshot_id.to_owned()));
+        }
+        let is_sealed = self.path(snapshot_id, SEALED).exists();
+        let path = self.path(snapshot_id, if is_sealed { SEALED } else { PENDING });
+        let failed = || failed("can't make", &path);
+        let mut options = OpenOptions::new();
+        options.read(true).mode(0o600);
+        if !is_sealed {
+            options.write(true).create(true);
+        }
+        let file = options.open(&path).map_err(failed())?;
+        let length = file.metadata().map_err(failed())?.len();
+        if length == 0 {
+            // New, or left by a crash before this step.
+            file.set_len(size).map_err(failed())?;
+            file.sync_all().map_err(failed())?;
+        } else if length != size {
+            let gib = length / crate::GIB;
+            return Err(VolumeError::Invalid(format!("{snapshot_id} has {gib} GiB, not {size_gib}")));
+        }
+        durable::sync_directory(&self.dir)
+    }
+
+    /// Writes one block of exactly `BLOCK_BYTES`. It is durable once the snapshot is complete.
+    pub fn put_block(&self, snapshot_id: &str, index: u32, data: &[u8]) -> Result<()> {
+        check(snapshot_id)?;
         if data.len() != BLOCK_BYTES {
-            return Err(VolumeError::Invalid(format!("A block has {BLOCK_BYTES} bytes, not {}.", data.len())));
+            let length = data.len();
+            return Err(VolumeError::Invalid(format!("A block has {BLOCK_BYTES} bytes, not {length}")));
         }
-        let path = self.path(id, PENDING);
-        let file = OpenOptions::new().write(true).open(&path).map_err(|error| absent(id, &path, error))?;
-        let at = u64::from(index) * BLOCK_BYTES as u64;
-        let len = file.metadata().map_err(failed("cannot read", &path))?.len();
-        if at + BLOCK_BYTES as u64 > len {
-            return Err(VolumeError::Invalid(format!("The block {index} is beyond the snapshot's end.")));
-        }
-        file.write_all_at(data, at).map_err(failed("cannot write", &path))
-    }
-
-    /// Seals the snapshot: durable and read-only. Once more is no error.
-    pub fn complete(&self, id: &str) -> Result<()> {
-        let (pending, sealed) = (self.path(id, PENDING), self.path(id, SEALED));
-        if sealed.exists() {
-            return Ok(());
-        }
-        let file = fs::File::open(&pending).map_err(|error| absent(id, &pending, error))?;
-        let mut mode = file.metadata().map_err(failed("cannot read", &pending))?.permissions();
-        mode.set_readonly(true);
-        file.set_permissions(mode).map_err(failed("cannot protect", &pending))?;
-        durable::publish(&pending, &sealed)
-    }
-
-    /// The sealed file of a snapshot, deleted or not.
-    pub(crate) fn file(&self, id: &str) -> Result<PathBuf> {
-        [SEALED, CONDEMNED]
-            .into_iter()
-            .map(|state| self.path(id, state))
-            .find(|path| path.exists())
-            .ok_or_else(|| VolumeError::NotFound(id.to_owned()))
-    }
-
-    fn readable(&self, id: &str) -> Result<(PathBuf, fs::File)> {
-        for state in [SEALED, PENDING] {
-            let path = self.path(id, state);
-            match fs::File::open(&path) {
-                Ok(file) => return Ok((path, file)),
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(failed("cannot open", &path)(error)),
+        let _unsealed = self.sealing.read();
+        let path = self.path(snapshot_id, PENDING);
+        let file = match OpenOptions::new().write(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(self.not_pending(snapshot_id));
             }
-        }
-        Err(VolumeError::NotFound(id.to_owned()))
+            Err(error) => return Err(failed("can't open", &path)(error)),
+        };
+        let offset = offset_of(snapshot_id, index, &file, &path)?;
+        file.write_all_at(data, offset).map_err(failed("can't write", &path))
     }
 
-    /// None where the snapshot holds nothing at this index.
-    pub fn get_block(&self, id: &str, index: u32) -> Result<Option<Vec<u8>>> {
-        if self.list_blocks(id, index, 1)?.first() != Some(&index) {
-            return Ok(None);
+    /// Seals the snapshot: durable, and never changed again. No error where it is sealed already.
+    pub fn complete(&self, snapshot_id: &str) -> Result<()> {
+        check(snapshot_id)?;
+        let pending = self.path(snapshot_id, PENDING);
+        if !pending.exists() {
+            // The name may have been written by a call that did not come to its end.
+            self.sealed(snapshot_id)?;
+            return durable::sync_directory(&self.dir);
         }
-        let (path, file) = self.readable(id)?;
-        let mut data = vec![0; BLOCK_BYTES];
-        file.read_exact_at(&mut data, u64::from(index) * BLOCK_BYTES as u64).map_err(failed("cannot read", &path))?;
-        Ok(Some(data))
+        // The long part, while blocks of other snapshots are written.
+        durable::sync(&pending)?;
+        let _sealing = self.sealing.write();
+        fs::set_permissions(&pending, Permissions::from_mode(0o400))
+            .map_err(failed("can't seal", &pending))?;
+        durable::sync(&pending)?;
+        durable::rename(&pending, &self.path(snapshot_id, SEALED))
     }
 
-    /// Blocks that hold data, ascending: as the file system knows them, without reading zeros.
-    pub fn list_blocks(&self, id: &str, start: u32, limit: usize) -> Result<Vec<u32>> {
-        let (path, file) = self.readable(id)?;
-        let block = BLOCK_BYTES as u64;
-        let mut blocks: Vec<u32> = Vec::new();
-        let mut at = u64::from(start) * block;
-        while blocks.len() < limit {
-            let data = match rustix::fs::seek(&file, SeekFrom::Data(at)) {
-                Ok(data) => data,
-                Err(rustix::io::Errno::NXIO) => break,
-                Err(error) => return Err(failed("cannot read", &path)(error.into())),
-            };
-            let hole = rustix::fs::seek(&file, SeekFrom::Hole(data)).map_err(|error| failed("cannot read", &path)(error.into()))?;
-            let (first, last) = ((data / block) as u32, ((hole - 1) / block) as u32);
-            let room = limit - blocks.len();
-            blocks.extend((first..=last).take(room));
-            at = (u64::from(last) + 1) * block;
+    /// None where the snapshot holds nothing (zeros) at this index.
+    pub fn get_block(&self, snapshot_id: &str, index: u32) -> Result<Option<Vec<u8>>> {
+        let (file, path) = self.open_any(snapshot_id)?;
+        let offset = offset_of(snapshot_id, index, &file, &path)?;
+        match next_data(&file, offset).map_err(failed("can't read", &path))? {
+            Some(data) if data < offset + BLOCK_BYTES as u64 => {}
+            _ => return Ok(None),
         }
-        Ok(blocks)
+        let mut block = vec![0; BLOCK_BYTES];
+        file.read_exact_at(&mut block, offset).map_err(failed("can't read", &path))?;
+        Ok(Some(block))
     }
 
-    /// Deletes the snapshot; its file stays while `is_used` says that volumes lie over it. Once more is no error.
-    pub fn delete(&self, id: &str, is_used: impl Fn(&Path) -> bool) -> Result<()> {
-        let _using = self.using.lock();
-        durable::remove(&self.path(id, PENDING))?;
-        let (sealed, condemned) = (self.path(id, SEALED), self.path(id, CONDEMNED));
-        if is_used(&sealed) {
-            // The overlays name the file: the sealed name must go on leading to it.
-            return fs::hard_link(&sealed, &condemned).or_else(already_there).map_err(failed("cannot mark", &sealed));
-        }
-        durable::remove(&sealed)?;
-        durable::remove(&condemned)
-    }
-
-    /// Removes files of deleted snapshots that no volume lies over any more.
-    pub(crate) fn collect(&self, is_used: impl Fn(&Path) -> bool) -> Result<()> {
-        for entry in fs::read_dir(&self.dir).map_err(failed("cannot list", &self.dir))? {
-            let condemned = entry.map_err(failed("cannot list", &self.dir))?.path();
-            if condemned.extension().is_some_and(|extension| extension == CONDEMNED) {
-                let sealed = condemned.with_extension(SEALED);
-                if !is_used(&sealed) {
-                    durable::remove(&sealed)?;
-                    durable::remove(&condemned)?;
+    /// Indexes of the blocks that hold data, ascending, from `start` on, at most `limit`.
+    pub fn list_blocks(&self, snapshot_id: &str, start: u32, limit: usize) -> Result<Vec<u32>> {
+        let (file, path) = self.open_any(snapshot_id)?;
+        let list = || {
+            let mut blocks = Vec::new();
+            let mut offset = u64::from(start) * BLOCK_BYTES as u64;
+            while let Some(data) = next_data(&file, offset)? {
+                let hole = rustix::fs::seek(&file, SeekFrom::Hole(data))?;
+                let mut block = data / BLOCK_BYTES as u64;
+                while block * (BLOCK_BYTES as u64) < hole {
+                    if blocks.len() == limit {
+                        return Ok(blocks);
+                    }
+                    blocks.push(u32::try_from(block).map_err(io::Error::other)?);
+                    block += 1;
                 }
+                offset = block * BLOCK_BYTES as u64;
             }
+            Ok(blocks)
+        };
+        list().map_err(failed("can't list the blocks of", &path))
+    }
+
+    /// The file of a sealed snapshot that is not deleted, and its bytes.
+    pub(crate) fn sealed(&self, snapshot_id: &str) -> Result<(PathBuf, u64)> {
+        check(snapshot_id)?;
+        let path = self.path(snapshot_id, SEALED);
+        match fs::metadata(&path) {
+            Ok(metadata) if !self.path(snapshot_id, DELETED).exists() => Ok((path, metadata.len())),
+            Ok(_) => Err(VolumeError::NotFound(snapshot_id.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(VolumeError::NotFound(snapshot_id.to_owned()))
+            }
+            Err(error) => Err(failed("can't see", &path)(error)),
+        }
+    }
+
+    /// Where the data is that volumes lie over, the snapshot deleted or not.
+    pub(crate) fn data(&self, snapshot_id: &str) -> PathBuf {
+        self.path(snapshot_id, SEALED)
+    }
+
+    /// From now on there is no such snapshot; its data stays.
+    pub(crate) fn hide(&self, snapshot_id: &str) -> Result<()> {
+        check(snapshot_id)?;
+        durable::remove(&self.path(snapshot_id, PENDING))?;
+        if self.path(snapshot_id, SEALED).exists() {
+            let marker = self.path(snapshot_id, DELETED);
+            File::create(&marker).map_err(failed("can't make", &marker))?;
+            durable::sync_directory(&self.dir)?;
         }
         Ok(())
     }
+
+    /// Removes the data of a hidden snapshot. Nothing may lie over it. The marker goes last, so that no crash brings
+    /// the snapshot back.
+    pub(crate) fn remove_data(&self, snapshot_id: &str) -> Result<()> {
+        durable::remove(&self.path(snapshot_id, SEALED))?;
+        durable::remove(&self.path(snapshot_id, DELETED))?;
+        Ok(())
+    }
+
+    /// Hidden snapshots whose data is still here.
+    pub(crate) fn deleted(&self) -> Result<Vec<String>> {
+        let failed = || failed("can't list", &self.dir);
+        let mut deleted = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(failed())? {
+            let name = entry.map_err(failed())?.file_name();
+            if let Some((snapshot_id, DELETED)) = name.to_str().and_then(|name| name.split_once('.')) {
+                deleted.push(snapshot_id.to_owned());
+            }
+        }
+        Ok(deleted)
+    }
+
+    fn open_any(&self, snapshot_id: &str) -> Result<(File, PathBuf)> {
+        check(snapshot_id)?;
+        let pending = self.path(snapshot_id, PENDING);
+        // In this order: one that is sealed meanwhile is found under its other name.
+        let path = if pending.exists() { pending } else { self.sealed(snapshot_id)?.0 };
+        match File::open(&path) {
+            Ok(file) => Ok((file, path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let path = self.sealed(snapshot_id)?.0;
+                let file = File::open(&path).map_err(failed("can't open", &path))?;
+                Ok((file, path))
+            }
+            Err(error) => Err(failed("can't open", &path)(error)),
+        }
+    }
+
+    fn not_pending(&self, snapshot_id: &str) -> VolumeError {
+        match self.sealed(snapshot_id) {
+            Ok(_) => VolumeError::Invalid(format!("{snapshot_id} is complete and never changes again")),
+            Err(error) => error,
+        }
+    }
+
+    fn path(&self, snapshot_id: &str, state: &str) -> PathBuf {
+        self.dir.join(format!("{snapshot_id}.{state}"))
+    }
 }
 
-fn already_there(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
+/// What becomes a file's name must be an id.
+fn check(snapshot_id: &str) -> Result<()> {
+    if Id::is_well_formed(Kind::Snapshot, snapshot_id) {
+        return Ok(());
+    }
+    Err(VolumeError::Invalid(format!("{snapshot_id:?} is no snapshot's id")))
 }
 
-fn absent(id: &str, path: &Path, error: std::io::Error) -> VolumeError {
-    match error.kind() {
-        ErrorKind::NotFound => VolumeError::NotFound(id.to_owned()),
-        _ => failed("cannot open", path)(error),
+fn offset_of(snapshot_id: &str, index: u32, file: &File, path: &Path) -> Result<u64> {
+    let offset = u64::from(index) * BLOCK_BYTES as u64;
+    if offset < file.metadata().map_err(failed("can't see", path))?.len() {
+        return Ok(offset);
+    }
+    Err(VolumeError::Invalid(format!("{snapshot_id} has no block {index}")))
+}
+
+/// Where the file holds data next, at `offset` or after it.
+fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
+    match rustix::fs::seek(file, SeekFrom::Data(offset)) {
+        Ok(data) => Ok(Some(data)),
+        Err(rustix::io::Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }

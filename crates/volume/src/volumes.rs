@@ -1,248 +1,217 @@
-//! Volumes: an overlay over a snapshot, or an empty disk.
+//! Volumes: disks that machines write to.
 
-use crate::{Result, SIZE_GIB_MAX, Snapshots, VolumeError, durable, failed, qemu_img};
-use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use crate::{Result, Snapshots, VolumeError, bytes, durable, failed, qcow2};
+use model::{Id, Kind};
+use parking_lot::{Condvar, Mutex};
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const GIB: u64 = 1 << 30;
+/// Under this name a volume is being made; what a crash leaves of it is removed.
+const NEW: &str = "new";
 const RAW: &str = "raw";
 const OVERLAY: &str = "qcow2";
-/// Beside an overlay: the name of the snapshot that it lies over. Written first, removed last.
-const BACKING: &str = "backing";
-const MAKING: &str = "making";
 
-/// Where a volume's data is.
+/// The volumes in one directory.
+pub struct Volumes {
+    dir: PathBuf,
+    snapshots: Arc<Snapshots>,
+    /// Volumes that are being made, and what they will lie over. Locked while it is decided what may be removed.
+    making: Mutex<HashMap<String, Option<String>>>,
+    made: Condvar,
+}
+
+/// Where a volume is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct File {
+pub struct VolumeFile {
     pub path: PathBuf,
     pub backing: Backing,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backing {
-    /// The file is the disk.
+    /// The file is raw.
     None,
-    /// The file is a qcow2 overlay over this raw disk.
+    /// The file is a qcow2 overlay over this raw file.
     Raw(PathBuf),
 }
 
-pub struct Volumes {
-    dir: PathBuf,
-    snapshots: Arc<Snapshots>,
+/// A volume's file by its name.
+struct Entry {
+    volume_id: String,
+    /// None where it is raw.
+    snapshot_id: Option<String>,
+}
+
+impl Entry {
+    /// None for what is no volume.
+    fn parse(name: &str) -> Option<Entry> {
+        let mut parts = name.split('.');
+        let volume_id = parts.next().filter(|id| Id::is_well_formed(Kind::Volume, id))?.to_owned();
+        let snapshot_id = match (parts.next(), parts.next(), parts.next()) {
+            (Some(RAW), None, _) => None,
+            (Some(id), Some(OVERLAY), None) if Id::is_well_formed(Kind::Snapshot, id) => Some(id.to_owned()),
+            _ => return None,
+        };
+        Some(Entry { volume_id, snapshot_id })
+    }
+
+    fn name(&self) -> String {
+        match &self.snapshot_id {
+            None => format!("{}.{RAW}", self.volume_id),
+            Some(snapshot_id) => format!("{}.{snapshot_id}.{OVERLAY}", self.volume_id),
+        }
+    }
 }
 
 impl Volumes {
-    /// Opens the directory and clears away what a crash left half made.
-    pub fn open(dir: &Path, snapshots: Arc<Snapshots>) -> Result<Volumes> {
-        fs::create_dir_all(dir).map_err(failed("cannot make", dir))?;
-        let dir = dir.canonicalize().map_err(failed("cannot find", dir))?;
-        let volumes = Volumes { dir, snapshots };
-        let names = volumes.names()?;
-        for (volume_id, extensions) in &names {
-            for extension in extensions.iter().filter(|extension| *extension == MAKING) {
-                durable::remove(&volumes.path(volume_id, extension))?;
-            }
-            if extensions.iter().all(|extension| extension == MAKING || extension == BACKING) {
-                durable::remove(&volumes.path(volume_id, BACKING))?;
+    /// Finishes what a crash has left undone.
+    pub fn open(dir: &Path, snapshots: Arc<Snapshots>) -> Result<Self> {
+        durable::create_directory(dir)?;
+        let dir = fs::canonicalize(dir).map_err(failed("can't find", dir))?;
+        let volumes = Volumes { dir, snapshots, making: Mutex::default(), made: Condvar::new() };
+        for name in volumes.names()? {
+            if name.strip_suffix(NEW).is_some_and(|stem| stem.ends_with('.')) {
+                durable::remove(&volumes.dir.join(name))?;
             }
         }
-        volumes.collect()?;
+        volumes.collect(&volumes.making.lock())?;
         Ok(volumes)
     }
 
-    fn path(&self, volume_id: &str, extension: &str) -> PathBuf {
-        self.dir.join(format!("{volume_id}.{extension}"))
+    /// Makes the volume where it is not whole yet, of what the snapshot holds or of zeros, and says where it is.
+    /// What is there already is never touched.
+    pub fn ensure(&self, volume_id: &str, size_gib: u32, snapshot_id: Option<&str>) -> Result<VolumeFile> {
+        let size = bytes(size_gib)?;
+        if !Id::is_well_formed(Kind::Volume, volume_id) {
+            return Err(VolumeError::Invalid(format!("{volume_id:?} is no volume's id")));
+        }
+        let mut making = self.making.lock();
+        self.made.wait_while(&mut making, |making| making.contains_key(volume_id));
+        if let Some(entry) = self.find(volume_id)? {
+            // The name may have been written by a call that did not come to its end.
+            durable::sync_directory(&self.dir)?;
+            return Ok(self.file(&entry));
+        }
+        if let Some(snapshot_id) = snapshot_id {
+            let (_, least) = self.snapshots.sealed(snapshot_id)?;
+            if size < least {
+                return Err(VolumeError::Invalid(format!("{volume_id} is smaller than {snapshot_id}")));
+            }
+        }
+        making.insert(volume_id.to_owned(), snapshot_id.map(str::to_owned));
+        drop(making);
+        let entry = Entry { volume_id: volume_id.to_owned(), snapshot_id: snapshot_id.map(str::to_owned) };
+        let made = self.make(&entry, size);
+        let mut making = self.making.lock();
+        making.remove(volume_id);
+        self.made.notify_all();
+        if made.is_err() {
+            // The snapshot may have been deleted meanwhile.
+            self.collect(&making)?;
+        }
+        made
     }
 
-    /// What is there of each volume.
-    fn names(&self) -> Result<BTreeMap<String, Vec<String>>> {
-        let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for entry in fs::read_dir(&self.dir).map_err(failed("cannot list", &self.dir))? {
-            let name = entry.map_err(failed("cannot list", &self.dir))?.file_name();
-            if let Some((volume_id, extension)) = name.to_str().and_then(|name| name.split_once('.')) {
-                names.entry(volume_id.to_owned()).or_default().push(extension.to_owned());
+    fn make(&self, entry: &Entry, size: u64) -> Result<VolumeFile> {
+        let file = self.file(entry);
+        let new = self.dir.join(format!("{}.{NEW}", entry.volume_id));
+        let write = || {
+            match &file.backing {
+                Backing::Raw(backing) => qcow2::create(&new, size, backing)?,
+                Backing::None => {
+                    File::create(&new)
+                        .and_then(|raw| raw.set_len(size))
+                        .map_err(failed("can't make", &new))?;
+                }
             }
+            durable::sync(&new)?;
+            durable::rename(&new, &file.path)
+        };
+        match write() {
+            Ok(()) => Ok(file),
+            Err(error) => {
+                durable::remove(&new)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Where the volume is.
+    pub fn file_of(&self, volume_id: &str) -> Result<VolumeFile> {
+        let entry = self.find(volume_id)?.ok_or_else(|| VolumeError::NotFound(volume_id.to_owned()))?;
+        Ok(self.file(&entry))
+    }
+
+    /// Bytes that the volume takes of the host's disk, without what it lies over.
+    pub fn usage(&self, volume_id: &str) -> Result<u64> {
+        let path = self.file_of(volume_id)?.path;
+        // stat(2) counts in units of 512 bytes, whatever the file system's blocks.
+        Ok(fs::metadata(&path).map_err(failed("can't see", &path))?.blocks() * 512)
+    }
+
+    /// Ids of all volumes.
+    pub fn list(&self) -> Result<Vec<String>> {
+        Ok(self.entries()?.into_iter().map(|entry| entry.volume_id).collect())
+    }
+
+    /// Nothing of the volume is left afterwards; no error where nothing was. No machine may use it.
+    pub fn delete(&self, volume_id: &str) -> Result<()> {
+        let mut making = self.making.lock();
+        self.made.wait_while(&mut making, |making| making.contains_key(volume_id));
+        if let Some(entry) = self.find(volume_id)? {
+            durable::remove(&self.dir.join(entry.name()))?;
+        }
+        self.collect(&making)
+    }
+
+    /// From now on there is no such snapshot. Its data stays for as long as volumes lie over it.
+    pub fn delete_snapshot(&self, snapshot_id: &str) -> Result<()> {
+        let making = self.making.lock();
+        self.snapshots.hide(snapshot_id)?;
+        self.collect(&making)
+    }
+
+    /// Removes the data of deleted snapshots that no volume lies over, nor one that is being made.
+    fn collect(&self, making: &HashMap<String, Option<String>>) -> Result<()> {
+        let deleted = self.snapshots.deleted()?;
+        if deleted.is_empty() {
+            return Ok(());
+        }
+        let entries = self.entries()?;
+        for snapshot_id in deleted {
+            let is_below = |over: &Option<String>| over.as_deref() == Some(&snapshot_id);
+            if !making.values().any(is_below) && !entries.iter().any(|entry| is_below(&entry.snapshot_id)) {
+                self.snapshots.remove_data(&snapshot_id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&self, entry: &Entry) -> VolumeFile {
+        let backing = match &entry.snapshot_id {
+            None => Backing::None,
+            Some(snapshot_id) => Backing::Raw(self.snapshots.data(snapshot_id)),
+        };
+        VolumeFile { path: self.dir.join(entry.name()), backing }
+    }
+
+    fn find(&self, volume_id: &str) -> Result<Option<Entry>> {
+        Ok(self.entries()?.into_iter().find(|entry| entry.volume_id == volume_id))
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>> {
+        Ok(self.names()?.iter().filter_map(|name| Entry::parse(name)).collect())
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        let failed = || failed("can't list", &self.dir);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(failed())? {
+            names.extend(entry.map_err(failed())?.file_name().into_string());
         }
         Ok(names)
-    }
-
-    pub fn list(&self) -> Result<Vec<String>> {
-        Ok(self.names()?.into_keys().collect())
-    }
-
-    /// None where the volume is not there, or only half.
-    pub fn find(&self, volume_id: &str) -> Result<Option<File>> {
-        let raw = self.path(volume_id, RAW);
-        if raw.exists() {
-            return Ok(Some(File { path: raw, backing: Backing::None }));
-        }
-        let overlay = self.path(volume_id, OVERLAY);
-        if !overlay.exists() {
-            return Ok(None);
-        }
-        let note = self.path(volume_id, BACKING);
-        let snapshot = fs::read_to_string(&note).map_err(failed("cannot read", &note))?;
-        Ok(Some(File { path: overlay, backing: Backing::Raw(self.snapshots.file(snapshot.trim())?) }))
-    }
-
-    /// Makes the volume where it is not there yet: over the snapshot, or empty.
-    pub fn ensure(&self, volume_id: &str, size_gib: u32, snapshot: Option<&str>) -> Result<File> {
-        if let Some(file) = self.find(volume_id)? {
-            return Ok(file);
-        }
-        if !(1..=SIZE_GIB_MAX).contains(&size_gib) {
-            return Err(VolumeError::Invalid(format!("A volume has 1 to {SIZE_GIB_MAX} GiB, not {size_gib}.")));
-        }
-        let size_bytes = u64::from(size_gib) * GIB;
-        let making = self.path(volume_id, MAKING);
-        durable::remove(&making)?;
-        match snapshot {
-            None => {
-                let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&making);
-                file.and_then(|file| file.set_len(size_bytes)).map_err(failed("cannot make", &making))?;
-                durable::publish(&making, &self.path(volume_id, RAW))?;
-            }
-            Some(snapshot) => {
-                let _using = self.snapshots.using.lock();
-                let backing = self.snapshots.file(snapshot)?;
-                let least = fs::metadata(&backing).map_err(failed("cannot read", &backing))?.len();
-                if size_bytes < least {
-                    return Err(VolumeError::Invalid(format!("A volume of {size_gib} GiB is smaller than its snapshot {snapshot}.")));
-                }
-                let note = self.path(volume_id, BACKING);
-                let fresh = self.path(volume_id, "backing.new");
-                fs::write(&fresh, snapshot).map_err(failed("cannot write", &fresh))?;
-                durable::publish(&fresh, &note)?;
-                qemu_img::create_overlay(&making, &backing, size_bytes)?;
-                durable::publish(&making, &self.path(volume_id, OVERLAY))?;
-            }
-        }
-        self.find(volume_id)?.ok_or_else(|| VolumeError::NotFound(volume_id.to_owned()))
-    }
-
-    /// Nothing of the volume is left afterwards. Once more is no error.
-    pub fn delete(&self, volume_id: &str) -> Result<()> {
-        for extension in [RAW, OVERLAY, MAKING, "backing.new", BACKING] {
-            durable::remove(&self.path(volume_id, extension))?;
-        }
-        self.collect()
-    }
-
-    /// Whether a volume lies over the snapshot's file.
-    pub fn uses(&self, snapshot_file: &Path) -> bool {
-        let Some(snapshot) = snapshot_file.file_stem().and_then(|stem| stem.to_str()) else { return false };
-        let uses = |volume_id: &String| {
-            fs::read_to_string(self.path(volume_id, BACKING)).is_ok_and(|note| note.trim() == snapshot)
-        };
-        // Not knowing counts as use: what is kept too long is found again, what is gone is gone.
-        self.names().map_or(true, |names| names.keys().any(uses))
-    }
-
-    /// Deletes a snapshot, or marks it for when the last volume over it goes.
-    pub fn delete_snapshot(&self, snapshot: &str) -> Result<()> {
-        self.snapshots.delete(snapshot, |file| self.uses(file))
-    }
-
-    fn collect(&self) -> Result<()> {
-        let _using = self.snapshots.using.lock();
-        self.snapshots.collect(|file| self.uses(file))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::BLOCK_BYTES;
-
-    struct Room {
-        dir: tempfile::TempDir,
-        snapshots: Arc<Snapshots>,
-        volumes: Volumes,
-    }
-
-    fn room() -> Room {
-        let dir = tempfile::tempdir().unwrap();
-        let snapshots = Arc::new(Snapshots::open(&dir.path().join("snapshots")).unwrap());
-        let volumes = Volumes::open(&dir.path().join("volumes"), snapshots.clone()).unwrap();
-        Room { dir, snapshots, volumes }
-    }
-
-    fn sealed(room: &Room, id: &str) {
-        room.snapshots.begin(id, 1).unwrap();
-        room.snapshots.put_block(id, 3, &[7; BLOCK_BYTES]).unwrap();
-        room.snapshots.complete(id).unwrap();
-    }
-
-    #[test]
-    fn blocks_come_back_and_holes_are_none() {
-        let room = room();
-        sealed(&room, "snap-1");
-        assert_eq!(room.snapshots.list_blocks("snap-1", 0, 10).unwrap(), [3]);
-        assert_eq!(room.snapshots.list_blocks("snap-1", 4, 10).unwrap(), [0u32; 0]);
-        assert_eq!(room.snapshots.get_block("snap-1", 3).unwrap().unwrap(), [7; BLOCK_BYTES]);
-        assert_eq!(room.snapshots.get_block("snap-1", 2).unwrap(), None);
-        assert!(room.snapshots.put_block("snap-1", 0, &[1; BLOCK_BYTES]).is_err(), "sealed");
-        assert!(room.snapshots.get_block("snap-2", 0).is_err());
-    }
-
-    #[test]
-    fn bounds_are_refused() {
-        let room = room();
-        assert!(room.snapshots.begin("snap-1", 0).is_err());
-        room.snapshots.begin("snap-1", 1).unwrap();
-        assert!(room.snapshots.put_block("snap-1", 2048, &[0; BLOCK_BYTES]).is_err());
-        assert!(room.snapshots.put_block("snap-1", 0, &[0; 17]).is_err());
-        assert!(room.volumes.ensure("vol-1", 0, None).is_err());
-    }
-
-    #[test]
-    fn an_empty_volume_is_sparse_and_made_once() {
-        let room = room();
-        let file = room.volumes.ensure("vol-1", 1024, None).unwrap();
-        fs::write(room.dir.path().join("mark"), "").unwrap();
-        let metadata = fs::metadata(&file.path).unwrap();
-        assert_eq!(metadata.len(), 1024 * GIB);
-        assert_eq!(room.volumes.ensure("vol-1", 1024, None).unwrap(), file);
-        room.volumes.delete("vol-1").unwrap();
-        room.volumes.delete("vol-1").unwrap();
-        assert_eq!(room.volumes.list().unwrap(), [""; 0]);
-    }
-
-    #[test]
-    fn a_deleted_snapshot_lives_as_long_as_its_volumes() {
-        let room = room();
-        sealed(&room, "snap-1");
-        let file = room.volumes.ensure("vol-1", 2, Some("snap-1")).unwrap();
-        let Backing::Raw(backing) = &file.backing else { panic!("{file:?}") };
-        assert!(backing.exists());
-        room.volumes.delete_snapshot("snap-1").unwrap();
-        assert!(backing.exists(), "a volume lies over it");
-        assert_eq!(room.volumes.find("vol-1").unwrap().unwrap(), file);
-        room.volumes.delete("vol-1").unwrap();
-        assert_eq!(fs::read_dir(room.dir.path().join("snapshots")).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_volume_smaller_than_its_snapshot_is_refused_and_leaves_nothing() {
-        let room = room();
-        room.snapshots.begin("snap-1", 2).unwrap();
-        room.snapshots.complete("snap-1").unwrap();
-        assert!(room.volumes.ensure("vol-1", 1, Some("snap-1")).is_err());
-        assert_eq!(room.volumes.list().unwrap(), [""; 0]);
-    }
-
-    #[test]
-    fn what_a_crash_left_half_made_is_cleared_away() {
-        let room = room();
-        sealed(&room, "snap-1");
-        fs::write(room.dir.path().join("volumes/vol-1.making"), "half").unwrap();
-        fs::write(room.dir.path().join("volumes/vol-1.backing"), "snap-1").unwrap();
-        let volumes = Volumes::open(&room.dir.path().join("volumes"), room.snapshots.clone()).unwrap();
-        assert_eq!(volumes.list().unwrap(), [""; 0]);
-        volumes.delete_snapshot("snap-1").unwrap();
-        assert_eq!(fs::read_dir(room.dir.path().join("snapshots")).unwrap().count(), 0);
     }
 }
