@@ -113,7 +113,11 @@ impl ServeArgs {
             _ => bail!("--access-key and --secret-key belong together"),
         };
         Ok(Config {
-            data_dir: if simulate.is_some() { data_dir } else { Some(data_dir.unwrap_or_else(|| DATA_DIR.into())) },
+            data_dir: if simulate.is_some() {
+                data_dir
+            } else {
+                Some(data_dir.unwrap_or_else(|| DATA_DIR.into()))
+            },
             listen: pick(self.listen, file.listen, LISTEN)?,
             simulate,
             account: pick(self.account_id, file.account_id, ACCOUNT)?,
@@ -132,8 +136,12 @@ impl ServeArgs {
             None => (default, false),
         };
         match std::fs::read_to_string(&path) {
-            Ok(text) => toml::from_str(&text).with_context(|| format!("{} is not as it should be", path.display())),
-            Err(error) if !must_be_there && error.kind() == std::io::ErrorKind::NotFound => Ok(ServeArgs::default()),
+            Ok(text) => {
+                toml::from_str(&text).with_context(|| format!("{} is not as it should be", path.display()))
+            }
+            Err(error) if !must_be_there && error.kind() == std::io::ErrorKind::NotFound => {
+                Ok(ServeArgs::default())
+            }
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
     }
@@ -160,7 +168,9 @@ fn simulated(hosts: Option<usize>, racks: Option<usize>, zones: Option<usize>) -
         bail!("--hosts must be at least one for each of the {zones} zones and at most {SIMULATED_HOSTS_MAX}");
     }
     if racks < zones || racks > least {
-        bail!("--racks must be at least one for each of the {zones} zones and at most the number of hosts, {least}");
+        bail!(
+            "--racks must be at least one for each of the {zones} zones and at most the number of hosts, {least}"
+        );
     }
     Ok(Simulated { hosts, racks, zones })
 }
@@ -173,8 +183,13 @@ mod tests {
     fn the_flag_wins_over_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("cumulet.toml");
-        std::fs::write(&config, "region = \"eu-west-1\"\naccount-id = \"111122223333\"\nsimulate = true\n").unwrap();
-        let args = ServeArgs { config: Some(config), region: Some("eu-north-1".parse().unwrap()), ..Default::default() };
+        std::fs::write(&config, "region = \"eu-west-1\"\naccount-id = \"111122223333\"\nsimulate = true\n")
+            .unwrap();
+        let args = ServeArgs {
+            config: Some(config),
+            region: Some("eu-north-1".parse().unwrap()),
+            ..Default::default()
+        };
         let config = args.resolve().unwrap();
         assert_eq!(config.region.as_str(), "eu-north-1");
         assert_eq!(config.account.as_str(), "111122223333");

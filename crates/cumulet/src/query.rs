@@ -43,7 +43,8 @@ impl Client {
     pub fn ec2(&self, action: &str, parameters: &[(&str, &str)]) -> Result<Node> {
         let mut body = format!("Action={action}&Version={API_VERSION}");
         for (name, value) in parameters {
-            body += &format!("&{}={}", utf8_percent_encode(name, RESERVED), utf8_percent_encode(value, RESERVED));
+            body +=
+                &format!("&{}={}", utf8_percent_encode(name, RESERVED), utf8_percent_encode(value, RESERVED));
         }
         let headers = [("content-type", "application/x-www-form-urlencoded; charset=utf-8")];
         let answer = self.send("ec2", "POST", "/", "", &headers, body.as_bytes())?;
@@ -51,7 +52,8 @@ impl Client {
         if answer.status < 300 {
             return Ok(node);
         }
-        let error = node.find("Error").ok_or_else(|| anyhow!("{action} was answered with HTTP {}", answer.status))?;
+        let error =
+            node.find("Error").ok_or_else(|| anyhow!("{action} was answered with HTTP {}", answer.status))?;
         bail!("{action}: {} ({})", error.text_of("Message"), error.text_of("Code"))
     }
 
@@ -76,18 +78,18 @@ impl Client {
         let raw = RawRequest { method, path, query, headers: &signed, body };
         let added = signer.sign(&raw, SystemClock.now())?;
         let separator = if query.is_empty() { "" } else { "?" };
-        let mut request =
-            ureq::http::Request::builder().method(method).uri(format!("http://{}{path}{separator}{query}", self.host));
+        let mut request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}{separator}{query}", self.host));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         for (name, value) in &added {
             request = request.header(*name, value);
         }
-        let mut answer = self
-            .agent
-            .run(request.body(body)?)
-            .with_context(|| format!("the cloud at {} does not answer: is 'cumulet serve' running?", self.cloud.endpoint))?;
+        let mut answer = self.agent.run(request.body(body)?).with_context(|| {
+            format!("the cloud at {} does not answer: is 'cumulet serve' running?", self.cloud.endpoint)
+        })?;
         let status = answer.status().as_u16();
         let body = answer.body_mut().with_config().limit(ANSWER_LEN_MAX).read_to_vec()?;
         Ok(Answer { status, body })
@@ -127,7 +129,9 @@ impl Node {
                     let name = reference.xml10_content();
                     let character = match reference.resolve_char_ref()? {
                         Some(character) => character.to_string(),
-                        None => quick_xml::escape::resolve_predefined_entity(&name).unwrap_or_default().to_owned(),
+                        None => {
+                            quick_xml::escape::resolve_predefined_entity(&name).unwrap_or_default().to_owned()
+                        }
                     };
                     if let Some(node) = open.last_mut() {
                         node.text += &character;

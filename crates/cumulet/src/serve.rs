@@ -25,27 +25,34 @@ pub fn run(args: ServeArgs) -> Result<ExitCode> {
 
 /// To stderr: stdout has the one line that says the cloud is ready.
 fn start_logging(json: bool) {
+    // The netlink library warns of every kernel newer than itself.
     let filter = tracing_subscriber::EnvFilter::try_from_env("CUMULET_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,netlink_packet_route=error"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if json { log.json().init() } else { log.init() }
 }
 
+/// What differs between a simulated and a real cloud.
+type Parts = (Arc<dyn HostSource>, Arc<dyn agent_api::SnapshotStore>, Option<machine::Machine>);
+
 async fn serve(config: Config) -> Result<()> {
-    // Bound first: whoever sees the port taken should not have opened the data for nothing.
     let mut stop = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let environment = Environment::system();
     if let Some(dir) = &config.data_dir {
-        std::fs::create_dir_all(dir).with_context(|| format!("cannot make the data directory {}", dir.display()))?;
+        std::fs::create_dir_all(dir)
+            .with_context(|| format!("cannot make the data directory {}", dir.display()))?;
     }
     let store = open_store(config.data_dir.as_deref())?;
     let encryption_key = secret::encryption_key(config.data_dir.as_deref(), &environment)?;
-    let (hosts, snapshots): (Arc<dyn HostSource>, Arc<dyn agent_api::SnapshotStore>) = match config.simulate {
+    let (hosts, snapshots, machine): Parts = match config.simulate {
         Some(simulated) => {
-            (Arc::new(simulated::Hosts::new(simulated)), Arc::new(agent::MemorySnapshots::new()))
+            (Arc::new(simulated::Hosts::new(simulated)), Arc::new(agent::MemorySnapshots::new()), None)
         }
-        None => machine::open(&config, &environment).await?,
+        None => {
+            let machine = machine::Machine::open(&config, &environment).await?;
+            (machine.hosts(), machine.snapshots(), Some(machine))
+        }
     };
     let options = Options {
         account: config.account.clone(),
@@ -60,9 +67,13 @@ async fn serve(config: Config) -> Result<()> {
         .clone()
         .map(|(access_key_id, secret_access_key)| RootKey { access_key_id, secret_access_key });
     let control = Control::start(options, environment, store, snapshots, hosts, root_key).await?;
-    let server = server::Server::bind(config.listen, server::Options::default(), Arc::new(Edge { control: control.clone() }))
-        .await
-        .with_context(|| format!("cannot listen on {}: choose another with --listen", config.listen))?;
+    let server = server::Server::bind(
+        config.listen,
+        server::Options::default(),
+        Arc::new(Edge { control: control.clone() }),
+    )
+    .await
+    .with_context(|| format!("cannot listen on {}: choose another with --listen", config.listen))?;
     let endpoint = format!("http://{}", server.local_addr()?);
     announce(&config, &control, &endpoint)?;
     server
@@ -76,6 +87,13 @@ async fn serve(config: Config) -> Result<()> {
     if config.stop_instances {
         tracing::info!("ending all instances");
         control.stop_all_instances().await?;
+    }
+    let idle = control.is_idle();
+    drop(control);
+    match machine {
+        Some(machine) if idle => machine.clear().await?,
+        Some(_) => tracing::info!("instances keep running"),
+        None => {}
     }
     tracing::info!("stopped");
     Ok(())

@@ -19,7 +19,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "cumulet",
         &[
-            "model", "aws-api", "store", "iam", "agent-api", "control", "server", "volume", "host", "agent",
+            "model",
+            "aws-api",
+            "store",
+            "iam",
+            "agent-api",
+            "control",
+            "server",
+            "volume",
+            "host",
+            "agent",
             "image",
         ],
     ),

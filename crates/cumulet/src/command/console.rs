@@ -29,7 +29,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
     loop {
         let parameters = [("InstanceId", args.instance.as_str()), ("Latest", "true")];
         let answer = client.ec2("GetConsoleOutput", &parameters)?;
-        let output = STANDARD.decode(answer.text_of("output")).context("the console's output is not base64")?;
+        let output =
+            STANDARD.decode(answer.text_of("output")).context("the console's output is not base64")?;
         let mut out = std::io::stdout().lock();
         out.write_all(news(&shown, &output))?;
         out.flush()?;

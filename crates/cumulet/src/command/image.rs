@@ -30,6 +30,9 @@ enum Action {
         /// Build anew even where the same recipe was built before
         #[arg(long)]
         fresh: bool,
+        /// Where built disks are kept for the next time [default: DATA_DIR/images]
+        #[arg(long, value_name = "DIR")]
+        cache_dir: Option<PathBuf>,
         #[command(flatten)]
         locate: Locate,
     },
@@ -65,7 +68,9 @@ struct Registration<'a> {
 pub fn run(args: Args) -> Result<ExitCode> {
     let progress = TerminalProgress::new();
     let image_id = match args.action {
-        Action::Build { recipe, fresh, locate } => build(recipe, fresh, &locate, &progress)?,
+        Action::Build { recipe, fresh, cache_dir, locate } => {
+            build(recipe, fresh, cache_dir, &locate, &progress)?
+        }
         Action::Import { file, name, architecture, boot_mode, root_device, locate } => {
             let client = Client::new(locate.cloud()?)?;
             let dir = tempfile::Builder::new().prefix("cumulet-import-").tempdir_in(work_dir(&locate)?)?;
@@ -73,7 +78,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
             image::convert_to_raw(&file, &raw, &progress)?;
             let registration = Registration {
                 name,
-                description: format!("Imported from {}", file.file_name().unwrap_or_default().to_string_lossy()),
+                description: format!(
+                    "Imported from {}",
+                    file.file_name().unwrap_or_default().to_string_lossy()
+                ),
                 architecture: &architecture,
                 boot_mode: &boot_mode,
                 root_device: &root_device,
@@ -93,12 +101,19 @@ fn work_dir(locate: &Locate) -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn build(recipe: Recipe, fresh: bool, locate: &Locate, progress: &TerminalProgress) -> Result<String> {
+fn build(
+    recipe: Recipe,
+    fresh: bool,
+    cache_dir: Option<PathBuf>,
+    locate: &Locate,
+    progress: &TerminalProgress,
+) -> Result<String> {
     let client = Client::new(locate.cloud()?)?;
     let work = work_dir(locate)?;
     let scratch = tempfile::Builder::new().prefix("build-").tempdir_in(&work)?;
     let cache = if fresh { Cache::Fresh } else { Cache::Reuse };
-    let built = image::build_with(recipe, &scratch.path().join("disk.raw"), &work, cache, progress)?;
+    let cache_dir = cache_dir.unwrap_or_else(|| work.clone());
+    let built = image::build_with(recipe, &scratch.path().join("disk.raw"), &cache_dir, cache, progress)?;
     let registration = Registration {
         // Two builds of one recipe are two images: the time tells them apart.
         name: format!("{recipe}-{}", SystemClock.now().strftime("%Y%m%d-%H%M%S")),
@@ -141,7 +156,13 @@ fn register(
 struct Direct<'c>(&'c Client);
 
 impl Direct<'_> {
-    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<serde_json::Value> {
+    fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<serde_json::Value> {
         let answer = self.0.send("ebs", method, path, "", headers, body)?;
         let value: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         if answer.status >= 300 {

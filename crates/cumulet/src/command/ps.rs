@@ -26,7 +26,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         }
         let answer = client.ec2("DescribeInstances", &parameters)?;
         for instance in command::instances(&answer) {
-            let state = instance.child("instanceState").map(|state| state.text_of("name")).unwrap_or_default();
+            let state =
+                instance.child("instanceState").map(|state| state.text_of("name")).unwrap_or_default();
             if state == "terminated" && !args.all {
                 continue;
             }

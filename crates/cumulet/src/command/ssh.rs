@@ -28,7 +28,8 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let client = Client::new(args.locate.cloud()?)?;
     let answer = client.ec2("DescribeInstances", &[("InstanceId.1", &args.instance)])?;
-    let instance = command::instances(&answer).next().ok_or_else(|| anyhow!("{} is not there", args.instance))?;
+    let instance =
+        command::instances(&answer).next().ok_or_else(|| anyhow!("{} is not there", args.instance))?;
     let address = instance.text_of("ipAddress");
     if address.is_empty() {
         let state = instance.child("instanceState").map(|state| state.text_of("name")).unwrap_or_default();

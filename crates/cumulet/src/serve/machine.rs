@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use control::HostSource;
 use host::machine::{Acceleration, DiskFormat, QemuHypervisor, QemuOptions};
-use host::net::{LinuxNetwork, NetOptions};
+use host::net::{LinuxNetwork, NetOptions, Network};
+use ipnet::Ipv4Net;
 use model::{Environment, Id, Region};
 use std::path::Path;
 use std::sync::Arc;
@@ -16,36 +17,56 @@ use volume::{Backing, Snapshots, VolumeError, Volumes};
 /// What the host keeps of its memory for itself.
 const MEMORY_RESERVED_MIB: u64 = 1024;
 
-pub async fn open(
-    config: &Config,
-    environment: &Environment,
-) -> Result<(Arc<dyn HostSource>, Arc<dyn SnapshotStore>)> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("real instances need root; 'cumulet serve --simulate' does not");
+pub struct Machine {
+    agent: Arc<Agent>,
+    network: Arc<LinuxNetwork>,
+    snapshots: Arc<HostSnapshots>,
+}
+
+impl Machine {
+    pub async fn open(config: &Config, environment: &Environment) -> Result<Machine> {
+        if !rustix::process::geteuid().is_root() {
+            bail!("real instances need root; 'cumulet serve --simulate' does not");
+        }
+        let data_dir = config.data_dir.as_deref().context("real instances need a data directory")?;
+        let data_dir =
+            data_dir.canonicalize().with_context(|| format!("cannot find {}", data_dir.display()))?;
+        let snapshots = Arc::new(Snapshots::open(&data_dir.join("snapshots"))?);
+        let volumes = Arc::new(Volumes::open(&data_dir.join("volumes"), snapshots.clone())?);
+        let acceleration = acceleration(&data_dir).await;
+        tracing::info!(acceleration = name(acceleration), "how guests run");
+        let hypervisor = QemuHypervisor::open(QemuOptions::new(data_dir.join("machines"), acceleration))?;
+        let network = Arc::new(network(config.public_pool, &data_dir)?);
+        let agent = Agent::start(
+            AgentOptions::new(data_dir.join("host")),
+            Arc::new(hypervisor),
+            network.clone(),
+            Arc::new(HostDisks(volumes.clone())),
+            environment.clone(),
+            describe(&data_dir, acceleration)?,
+        )
+        .await?;
+        Ok(Machine { agent, network, snapshots: Arc::new(HostSnapshots { snapshots, volumes }) })
     }
-    let data_dir = config.data_dir.as_deref().context("real instances need a data directory")?;
-    let data_dir = data_dir.canonicalize().with_context(|| format!("cannot find {}", data_dir.display()))?;
-    let snapshots = Arc::new(Snapshots::open(&data_dir.join("snapshots"))?);
-    let volumes = Arc::new(Volumes::open(&data_dir.join("volumes"), snapshots.clone())?);
-    let acceleration = acceleration(&data_dir).await;
-    tracing::info!(acceleration = name(acceleration), "how guests run");
-    let hypervisor = QemuHypervisor::open(QemuOptions::new(data_dir.join("machines"), acceleration))?;
-    let network = network(config, &data_dir)?;
-    let agent = Agent::start(
-        AgentOptions::new(data_dir.join("host")),
-        Arc::new(hypervisor),
-        Arc::new(network),
-        Arc::new(HostDisks(volumes.clone())),
-        environment.clone(),
-        describe(&data_dir, acceleration)?,
-    )
-    .await?;
-    Ok((Arc::new(ThisHost(agent)), Arc::new(HostSnapshots { snapshots, volumes })))
+
+    pub fn hosts(&self) -> Arc<dyn HostSource> {
+        Arc::new(ThisHost(self.agent.clone()))
+    }
+
+    pub fn snapshots(&self) -> Arc<dyn SnapshotStore> {
+        self.snapshots.clone()
+    }
+
+    /// Leaves nothing of the cloud on the machine but its data. Only where no instance runs.
+    pub async fn clear(self) -> Result<()> {
+        drop(self.agent);
+        Ok(self.network.remove_all().await?)
+    }
 }
 
 /// The network of the cloud with this data directory; another's on the same machine has another tag.
-pub fn network(config: &Config, data_dir: &Path) -> Result<LinuxNetwork> {
-    Ok(LinuxNetwork::new(NetOptions::new(tag(data_dir), config.public_pool, data_dir.join("host")))?)
+pub fn network(public_pool: Ipv4Net, data_dir: &Path) -> Result<LinuxNetwork> {
+    Ok(LinuxNetwork::new(NetOptions::new(tag(data_dir), public_pool, data_dir.join("host")))?)
 }
 
 /// The same for the same data directory, 8 hexadecimal digits.
@@ -57,7 +78,8 @@ fn tag(data_dir: &Path) -> String {
 
 fn describe(data_dir: &Path, acceleration: Acceleration) -> Result<HostDescription> {
     let memory = std::fs::read_to_string("/proc/meminfo").context("cannot read how much memory there is")?;
-    let total_kib = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
+    let total_kib =
+        memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
     let total_mib = total_kib.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0) / 1024;
     let space = rustix::fs::statvfs(data_dir)?;
     Ok(HostDescription {
@@ -103,7 +125,9 @@ struct HostDisks(Arc<Volumes>);
 
 fn disk_error(error: VolumeError) -> DiskError {
     match error {
-        VolumeError::Io { what, path, source } => DiskError::Io { what: format!("{what} {}", path.display()), source },
+        VolumeError::Io { what, path, source } => {
+            DiskError::Io { what: format!("{what} {}", path.display()), source }
+        }
         other => DiskError::Failed(other.to_string()),
     }
 }
@@ -118,7 +142,9 @@ impl Disks for HostDisks {
 
     async fn ensure(&self, volume: &agent_api::Volume) -> Result<DiskFile, DiskError> {
         let (volumes, volume) = (self.0.clone(), volume.clone());
-        let made = blocking(move || volumes.ensure(&volume.volume_id, volume.size_gib, volume.snapshot_id.as_deref()));
+        let made = blocking(move || {
+            volumes.ensure(&volume.volume_id, volume.size_gib, volume.snapshot_id.as_deref())
+        });
         let file = made.await.map_err(DiskError::Failed)?.map_err(disk_error)?;
         let format = match file.backing {
             Backing::None => DiskFormat::Raw,

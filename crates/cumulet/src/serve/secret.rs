@@ -20,11 +20,18 @@ pub fn encryption_key(data_dir: Option<&Path>, environment: &Environment) -> Res
     let Some(dir) = data_dir else { return Ok(key) };
     let path = dir.join(FILE);
     match std::fs::read_to_string(&path) {
-        Ok(text) => parse(text.trim()).with_context(|| format!("{} is not 64 hexadecimal digits", path.display())),
+        Ok(text) => {
+            parse(text.trim()).with_context(|| format!("{} is not 64 hexadecimal digits", path.display()))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             // Whole or not at all: a key cut short would lock the secrets up for good.
             let fresh = dir.join("secret.key.new");
-            let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+            let mut file = std::fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&fresh)?;
             let text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
             file.write_all(text.as_bytes())?;
             file.sync_all()?;

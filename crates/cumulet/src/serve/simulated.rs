@@ -32,7 +32,12 @@ impl Hosts {
                     [Architecture::X86_64, Architecture::Arm64].map(|architecture| HostDescription {
                         cores: UNLIMITED_CORES,
                         memory_mib: UNLIMITED_MEMORY_MIB,
-                        ..describe(zone * 2 + usize::from(architecture == Architecture::Arm64), zone, zone, architecture)
+                        ..describe(
+                            zone * 2 + usize::from(architecture == Architecture::Arm64),
+                            zone,
+                            zone,
+                            architecture,
+                        )
                     })
                 })
                 .collect(),
@@ -63,7 +68,9 @@ fn describe(host: usize, zone: usize, rack: usize, architecture: Architecture) -
 #[async_trait]
 impl HostSource for Hosts {
     async fn hosts(&self, _: &Region) -> Result<Vec<Arc<dyn HostAgent>>> {
-        let host = |description| Arc::new(SimulatedHost::new(description, SimulatedOptions::default())) as Arc<dyn HostAgent>;
+        let host = |description| {
+            Arc::new(SimulatedHost::new(description, SimulatedOptions::default())) as Arc<dyn HostAgent>
+        };
         Ok(self.descriptions().into_iter().map(host).collect())
     }
 }

@@ -1,0 +1,221 @@
+"""Real guests: one cloud, one tiny guest shared by many assertions, one full Debian. As root only."""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+
+import pytest
+from conftest import Cloud, run, wait
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="real instances need root")
+
+USER_DATA = """#!/bin/sh
+echo "USER-DATA ran as $(id -un) on $(hostname): $((6 * 7))" >/dev/console
+echo "configured once" >>/root/configured
+"""
+
+
+@pytest.fixture(scope="module")
+def cloud():
+    cloud = Cloud().start()
+    yield cloud
+    ec2 = cloud.client()
+    alive = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
+    ids = [i["InstanceId"] for r in ec2.describe_instances(Filters=alive)["Reservations"] for i in r["Instances"]]
+    if ids:
+        ec2.terminate_instances(InstanceIds=ids)
+        wait(ec2, "instance_terminated", ids)
+    cloud.stop()
+
+
+@pytest.fixture(scope="module")
+def ec2(cloud):
+    return cloud.client()
+
+
+@pytest.fixture(scope="module")
+def key(ec2):
+    """A key pair's private half, in a file that ssh accepts."""
+    directory = tempfile.mkdtemp(prefix="cumulet-test-key-")
+    path = pathlib.Path(directory, "key.pem")
+    path.write_text(ec2.create_key_pair(KeyName="guests", KeyType="ed25519")["KeyMaterial"])
+    path.chmod(0o600)
+    permission = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    ec2.authorize_security_group_ingress(GroupName="default", IpPermissions=[permission])
+    yield path
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def tiny(cloud):
+    return image(cloud, "tiny")
+
+
+def image(cloud, recipe):
+    """Builds an image; what was built before for the same recipe comes out of the cache."""
+    cache = pathlib.Path(__file__).resolve().parent.parent / "target" / "images"
+    cache.mkdir(parents=True, exist_ok=True)
+    return cloud.command("image", "build", recipe, "--cache-dir", str(cache)).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def guest(ec2, tiny, key):
+    """A tiny guest that has run its user data."""
+    (instance,) = run(ec2, tiny, KeyName="guests", UserData=USER_DATA)
+    console(ec2, instance["InstanceId"], "user data done")
+    return instance["InstanceId"]
+
+
+def console(client, instance_id, expected, seconds=180):
+    """The console, once it says what is expected."""
+    deadline = time.monotonic() + seconds
+    output = ""
+    while time.monotonic() < deadline:
+        output = client.get_console_output(InstanceId=instance_id, Latest=True).get("Output", "")
+        if expected in output:
+            return output
+        time.sleep(0.3)
+    raise AssertionError(f"{expected!r} is not on the console:\n{output[-3000:]}")
+
+
+def describe(client, instance_id):
+    return client.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+
+
+def ssh(client, key, instance_id, command, user="admin", check=True):
+    address = describe(client, instance_id)["PublicIpAddress"]
+    options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
+               "-o", "ConnectTimeout=10", "-o", "ConnectionAttempts=6"]
+    done = subprocess.run(["ssh", "-i", str(key), *options, f"{user}@{address}", command],
+                          capture_output=True, text=True, timeout=120)
+    assert not check or done.returncode == 0, (command, done.stdout, done.stderr)
+    return done.stdout
+
+
+def test_user_data_ran_and_the_owner_gets_in(ec2, guest, key):
+    output = ec2.get_console_output(InstanceId=guest, Latest=True)["Output"]
+    private = describe(ec2, guest)["PrivateIpAddress"]
+    hostname = "ip-" + private.replace(".", "-")
+    assert f"USER-DATA ran as root on {hostname}: 42" in output
+    assert ssh(ec2, key, guest, "hostname").strip() == hostname
+    assert private in ssh(ec2, key, guest, "ip -4 addr show dev eth0")
+    assert ssh(ec2, key, guest, "cat /root/configured") == "configured once\n"
+
+
+def test_the_guest_reads_its_own_metadata(ec2, guest, key):
+    get = "wget -q -O - http://169.254.169.254/latest/"
+    described = describe(ec2, guest)
+    read = lambda path: ssh(ec2, key, guest, get + path)
+    assert read("meta-data/instance-id") == guest
+    assert read("meta-data/local-ipv4") == described["PrivateIpAddress"]
+    assert read("meta-data/public-ipv4") == described["PublicIpAddress"]
+    assert read("meta-data/instance-type") == "t3.micro"
+    assert read("meta-data/public-keys/0/openssh-key").startswith("ssh-ed25519 ")
+    assert read("user-data") == USER_DATA
+    assert f'"instanceId" : "{guest}"' in read("dynamic/instance-identity/document")
+    # Version 2 only, once the owner says so.
+    ec2.modify_instance_metadata_options(InstanceId=guest, HttpTokens="required")
+    deadline = time.monotonic() + 10
+    while "401" not in ssh(ec2, key, guest, get + "meta-data/instance-id 2>&1; true"):
+        assert time.monotonic() < deadline
+    ec2.modify_instance_metadata_options(InstanceId=guest, HttpTokens="optional")
+
+
+def test_names_resolve_inside(ec2, guest, key):
+    private = describe(ec2, guest)["PrivateIpAddress"]
+    name = "ip-" + private.replace(".", "-") + ".ec2.internal"
+    assert private in ssh(ec2, key, guest, f"nslookup {name}")
+
+
+def test_the_screen_can_be_seen(ec2, guest):
+    import base64
+
+    picture = base64.b64decode(ec2.get_console_screenshot(InstanceId=guest)["ImageData"])
+    assert picture[:2] == b"\xff\xd8"
+
+
+def test_groups_decide_who_gets_in(ec2, guest, key, tiny):
+    address = describe(ec2, guest)["PublicIpAddress"]
+    knock = ["timeout", "3", "bash", "-c", f"echo >/dev/tcp/{address}/22"]
+    assert subprocess.run(knock, capture_output=True).returncode == 0
+    rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    ec2.revoke_security_group_ingress(GroupName="default", IpPermissions=[rule])
+    deadline = time.monotonic() + 5
+    while subprocess.run(knock, capture_output=True).returncode == 0:
+        assert time.monotonic() < deadline, "a revoked rule still lets through"
+    ec2.authorize_security_group_ingress(GroupName="default", IpPermissions=[rule])
+    deadline = time.monotonic() + 5
+    while subprocess.run(knock, capture_output=True).returncode != 0:
+        assert time.monotonic() < deadline, "an authorized rule does not let through"
+
+
+def test_the_guest_outlives_the_daemon(cloud, ec2, guest, key):
+    boot = ssh(ec2, key, guest, "cat /proc/sys/kernel/random/boot_id")
+    cloud.kill()
+    cloud.start()
+    assert describe(ec2, guest)["State"]["Name"] == "running"
+    assert ssh(ec2, key, guest, "cat /proc/sys/kernel/random/boot_id") == boot
+
+
+def test_reboot_and_stop_keep_the_disk_and_run_user_data_once(ec2, guest, key):
+    boot = ssh(ec2, key, guest, "echo kept >/root/mark; cat /proc/sys/kernel/random/boot_id")
+    ec2.reboot_instances(InstanceIds=[guest])
+    deadline = time.monotonic() + 120
+    while ssh(ec2, key, guest, "cat /proc/sys/kernel/random/boot_id", check=False) in ("", boot):
+        assert time.monotonic() < deadline, "the guest did not reboot"
+    before = describe(ec2, guest)
+    ec2.stop_instances(InstanceIds=[guest])
+    wait(ec2, "instance_stopped", [guest])
+    ec2.start_instances(InstanceIds=[guest])
+    wait(ec2, "instance_running", [guest])
+    assert describe(ec2, guest)["PrivateIpAddress"] == before["PrivateIpAddress"]
+    assert ssh(ec2, key, guest, "cat /root/mark /root/configured") == "kept\nconfigured once\n"
+
+
+def test_a_guest_that_powers_off_is_stopped_and_says_why(ec2, guest, key):
+    ssh(ec2, key, guest, "poweroff", check=False)
+    wait(ec2, "instance_stopped", [guest])
+    assert describe(ec2, guest)["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
+    ec2.start_instances(InstanceIds=[guest])
+    wait(ec2, "instance_running", [guest])
+
+
+def test_a_machine_that_died_while_the_daemon_was_away(cloud, ec2, guest):
+    cloud.kill()
+    (pid,) = qemu_of(guest)
+    os.kill(pid, 9)
+    cloud.start()
+    wait(ec2, "instance_stopped", [guest])
+    assert describe(ec2, guest)["StateReason"]["Code"] == "Server.InternalError"
+
+
+def qemu_of(instance_id):
+    found = subprocess.run(["pgrep", "-f", f"qemu-system.*{instance_id}"], capture_output=True, text=True).stdout
+    return [int(pid) for pid in found.split()]
+
+
+def test_nothing_is_left_of_a_terminated_guest(cloud, ec2, guest):
+    ec2.terminate_instances(InstanceIds=[guest])
+    wait(ec2, "instance_terminated", [guest])
+    assert qemu_of(guest) == []
+    data = pathlib.Path(cloud.data_dir)
+    left = [str(path) for name in ("machines", "volumes") for path in (data / name).iterdir()]
+    assert left == []
+
+
+def test_debian_with_cloud_init(cloud, ec2, key):
+    debian = image(cloud, "debian-12")
+    (instance,) = run(ec2, debian, InstanceType="t3.small", KeyName="guests", UserData=USER_DATA)
+    instance_id = instance["InstanceId"]
+    output = console(ec2, instance_id, "USER-DATA ran", seconds=400)
+    assert re.search(r"USER-DATA ran as root on ip-172-31-[0-9-]+: 42", output)
+    assert ssh(ec2, key, instance_id, "cloud-id").strip() == "aws"
+    assert ssh(ec2, key, instance_id, "findmnt -no FSTYPE /").strip() == "ext4"
+    document = ssh(ec2, key, instance_id, "cloud-init query ds.dynamic.instance_identity.document.instanceId")
+    assert document.strip() == instance_id
+    ec2.terminate_instances(InstanceIds=[instance_id])
+    wait(ec2, "instance_terminated", [instance_id])
