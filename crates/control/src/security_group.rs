@@ -1,4 +1,6 @@
-//! Security groups: the record, and what hosts are told of it. Rules are in `rules`.
+//! Security groups: the record, what hosts are told of it, and the group as a whole: described, created, deleted.
+//! Its rules are kept in its record, so that what a group lets through changes in one write; they are changed in
+//! `rules`.
 
 use crate::Context;
 use crate::engine::describe::{self, Query};
@@ -10,6 +12,7 @@ use aws_api::ec2;
 use ipnet::{Ipv4Net, Ipv6Net};
 use model::{AccountId, Error, Id, Kind, Result};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use store::Revision;
@@ -19,6 +22,7 @@ pub mod rules;
 
 const NAME_LEN_MAX: usize = 255;
 const DEFAULT: &str = "default";
+const ANYWHERE: Peer = Peer::Ipv4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SecurityGroup {
@@ -66,16 +70,9 @@ impl SecurityGroup {
     /// A VPC's own: everything among its members, and everything out.
     pub fn default_for(tx: &mut Tx<'_>, owner: &AccountId, vpc_id: &Id) -> SecurityGroup {
         let group_id = tx.new_id(Kind::SecurityGroup);
-        let among_members = SecurityGroupRule {
-            rule_id: tx.new_id(Kind::SecurityGroupRule),
-            egress: false,
-            permission: Permission { protocol: "-1".into(), from_port: None, to_port: None, peer: Peer::Group(group_id.clone()) },
-            description: None,
-            tags: Tags::default(),
-        };
         tx.claim(&claim_scope(vpc_id), DEFAULT, &group_id);
         SecurityGroup {
-            rules: vec![among_members, everything_out(tx)],
+            rules: vec![everything(tx, false, Peer::Group(group_id.clone())), everything(tx, true, ANYWHERE)],
             group_id,
             owner: owner.clone(),
             vpc_id: vpc_id.clone(),
@@ -90,25 +87,24 @@ impl SecurityGroup {
     }
 }
 
-/// The rule that a new group has.
-fn everything_out(tx: &Tx<'_>) -> SecurityGroupRule {
+/// A rule that lets everything from or to `peer` through.
+fn everything(tx: &Tx<'_>, egress: bool, peer: Peer) -> SecurityGroupRule {
     SecurityGroupRule {
         rule_id: tx.new_id(Kind::SecurityGroupRule),
-        egress: true,
-        permission: Permission {
-            protocol: "-1".into(),
-            from_port: None,
-            to_port: None,
-            peer: Peer::Ipv4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
-        },
+        egress,
+        permission: Permission { protocol: "-1".into(), from_port: None, to_port: None, peer },
         description: None,
         tags: Tags::default(),
     }
 }
 
+/// The filters that name the groups which a group's rules refer to.
+const REFERENCES: [&str; 2] = ["ip-permission.group-id", "egress.ip-permission.group-id"];
+
 impl Record for SecurityGroup {
     const TABLE: &'static str = "security-group";
-    const INDEXED: &'static [&'static str] = &["group-name", "vpc-id", "ip-permission.group-id", "egress.ip-permission.group-id"];
+    const INDEXED: &'static [&'static str] =
+        &["group-name", "vpc-id", "security-group-rule-id", REFERENCES[0], REFERENCES[1]];
 
     fn id(&self) -> &str {
         &self.group_id
@@ -119,38 +115,68 @@ impl Record for SecurityGroup {
     }
 
     fn field<'a>(&'a self, name: &str, values: &mut Values<'a>) -> bool {
-        let (egress, of_rules) = match name.strip_prefix("egress.") {
-            Some(rest) => (true, rest),
-            None => (false, name),
-        };
-        if let Some(field) = of_rules.strip_prefix("ip-permission.") {
-            return self.rules(egress).fold(true, |_, rule| rule.permission.field(field, values)) || is_permission_field(field);
-        }
         match name {
             "description" => filter::one(values, self.description.as_str()),
             "group-id" => filter::one(values, self.group_id.as_str()),
             "group-name" => filter::one(values, self.name.as_str()),
             "owner-id" => filter::one(values, self.owner.as_str()),
+            "security-group-rule-id" => {
+                filter::many(values, self.rules.iter().map(|rule| rule.rule_id.as_str()))
+            }
             "vpc-id" => filter::one(values, self.vpc_id.as_str()),
+            _ => rules_filter(name).is_some_and(|(egress, name)| self.rules_field(egress, name, values)),
+        }
+    }
+}
+
+/// The direction and the rest of a filter's name about rules.
+fn rules_filter(name: &str) -> Option<(bool, &str)> {
+    let (egress, name) = match name.strip_prefix("egress.") {
+        Some(rest) => (true, rest),
+        None => (false, name),
+    };
+    Some((egress, name.strip_prefix("ip-permission.")?))
+}
+
+impl SecurityGroup {
+    fn rules_field<'a>(&'a self, egress: bool, name: &str, values: &mut Values<'a>) -> bool {
+        let permissions = || self.rules(egress).map(|rule| &rule.permission);
+        let peers = || permissions().map(|permission| &permission.peer);
+        let port = |port: Option<i32>| port.map(|port| port.to_string());
+        match name {
+            "cidr" => filter::many(
+                values,
+                peers().filter(|peer| matches!(peer, Peer::Ipv4(_))).map(Peer::to_string),
+            ),
+            "from-port" => filter::many(values, permissions().filter_map(|of| port(of.from_port))),
+            "group-id" => filter::many(values, peers().filter_map(Peer::group_id).map(|id| id.as_str())),
+            "ipv6-cidr" => filter::many(
+                values,
+                peers().filter(|peer| matches!(peer, Peer::Ipv6(_))).map(Peer::to_string),
+            ),
+            "prefix-list-id" => true,
+            "protocol" => filter::many(values, permissions().map(|of| of.protocol.as_str())),
+            "to-port" => filter::many(values, permissions().filter_map(|of| port(of.to_port))),
+            "user-id" => {
+                filter::many(values, peers().filter_map(Peer::group_id).map(|_| self.owner.as_str()))
+            }
             _ => false,
         }
     }
 }
 
-fn is_permission_field(name: &str) -> bool {
-    matches!(name, "cidr" | "from-port" | "group-id" | "group-name" | "ipv6-cidr" | "prefix-list-id" | "protocol" | "to-port" | "user-id")
+impl Peer {
+    fn group_id(&self) -> Option<&Id> {
+        if let Peer::Group(id) = self { Some(id) } else { None }
+    }
 }
 
-impl Permission {
-    fn field<'a>(&'a self, name: &str, values: &mut Values<'a>) -> bool {
-        match (name, &self.peer) {
-            ("cidr", Peer::Ipv4(cidr)) => filter::one(values, cidr.to_string()),
-            ("ipv6-cidr", Peer::Ipv6(cidr)) => filter::one(values, cidr.to_string()),
-            ("group-id", Peer::Group(id)) => filter::one(values, id.as_str()),
-            ("from-port", _) => filter::some(values, self.from_port.map(|port| port.to_string())),
-            ("to-port", _) => filter::some(values, self.to_port.map(|port| port.to_string())),
-            ("protocol", _) => filter::one(values, self.protocol.as_str()),
-            _ => is_permission_field(name),
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Ipv4(cidr) => cidr.fmt(f),
+            Peer::Ipv6(cidr) => cidr.fmt(f),
+            Peer::Group(id) => id.fmt(f),
         }
     }
 }
@@ -195,13 +221,27 @@ pub fn find<'t>(tables: &'t Tables, id: &str) -> Result<&'t Arc<SecurityGroup>> 
 pub fn named(tables: &Tables, id: Option<&str>, name: Option<&str>) -> Result<Arc<SecurityGroup>> {
     match (id.filter(|id| !id.is_empty()), name) {
         (Some(id), _) => find(tables, id).cloned(),
-        (None, Some(name)) => {
-            let in_default = |group: &&Arc<SecurityGroup>| tables.vpcs.find(&group.vpc_id).is_some_and(|vpc| vpc.is_default);
-            let found = tables.security_groups.with("group-name", name).find(in_default);
-            found.cloned().ok_or_else(|| Error::new("InvalidGroup.NotFound", format!("The security group '{name}' does not exist")))
+        (None, Some(name)) => in_default_vpc(tables, name),
+        (None, None) => {
+            Err(Error::new("MissingParameter", "The request must contain the parameter groupName or groupId"))
         }
-        (None, None) => Err(Error::new("MissingParameter", "The request must contain the parameter groupName or groupId")),
     }
+}
+
+fn default_vpc(tables: &Tables) -> Result<&Arc<Vpc>> {
+    let vpc = tables.vpcs.with("is-default", "true").next();
+    vpc.ok_or_else(|| Error::new("VPCIdNotSpecified", "No default VPC for this user"))
+}
+
+fn in_default_vpc(tables: &Tables, name: &str) -> Result<Arc<SecurityGroup>> {
+    let vpc_id = &default_vpc(tables)?.vpc_id;
+    let group = tables.security_groups.with("group-name", name).find(|group| group.vpc_id == *vpc_id);
+    group.cloned().ok_or_else(|| {
+        Error::new(
+            "InvalidGroup.NotFound",
+            format!("The security group '{name}' does not exist in default VPC '{vpc_id}'"),
+        )
+    })
 }
 
 pub async fn describe_security_groups(
@@ -220,11 +260,29 @@ pub async fn describe_security_groups(
         next_token: input.next_token.as_deref(),
         ids_name: "securityGroupIds",
     };
-    let page = describe::select(&tables.security_groups, Kind::SecurityGroup, &query, |_| true, |_, _, _| false)?;
+    let page = describe::select(
+        &tables.security_groups,
+        Kind::SecurityGroup,
+        &query,
+        |_| true,
+        |group, name, values| match rules_filter(name) {
+            Some((egress, "group-name")) => filter::many(values, referenced_names(&tables, group, egress)),
+            _ => false,
+        },
+    )?;
     Ok(ec2::DescribeSecurityGroupsResult {
         security_groups: page.records.iter().map(|group| to_api(context, group)).collect(),
         next_token: page.next_token,
     })
+}
+
+fn referenced_names<'t>(
+    tables: &'t Tables,
+    group: &'t SecurityGroup,
+    egress: bool,
+) -> impl Iterator<Item = &'t str> {
+    let ids = group.rules(egress).filter_map(|rule| rule.permission.peer.group_id());
+    ids.filter_map(|id| tables.security_groups.find(id)).map(|group| group.name.as_str())
 }
 
 fn to_api(context: &Context, group: &SecurityGroup) -> ec2::SecurityGroup {
@@ -245,41 +303,30 @@ pub async fn create_security_group(
     context: &Context,
     input: ec2::CreateSecurityGroupRequest,
 ) -> Result<ec2::CreateSecurityGroupResult> {
-    let name = input.group_name.filter(|name| !name.is_empty()).ok_or_else(|| Error::missing_parameter("GroupName"))?;
+    let name = input.group_name.ok_or_else(|| Error::missing_parameter("GroupName"))?;
     let description = input.description.ok_or_else(|| Error::missing_parameter("GroupDescription"))?;
-    for (what, text) in [("groupName", &name), ("groupDescription", &description)] {
-        if text.len() > NAME_LEN_MAX || !text.bytes().all(is_allowed) {
-            return Err(Error::invalid_parameter_value(format!("Value ({text}) for parameter {what} is invalid. Character sets beyond ASCII are not supported.")));
-        }
-    }
-    if name.starts_with("sg-") {
-        return Err(Error::invalid_parameter_value("Invalid group name: it must not begin with 'sg-'"));
-    }
-    if name == DEFAULT {
-        return Err(Error::new("InvalidParameterValue", "Cannot use reserved security group name: default"));
-    }
+    check_name(&name)?;
+    check_text("groupDescription", &description)?;
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::SecurityGroup])?;
     let group = context
         .transact(|tx| {
-            let vpc: Arc<Vpc> = match input.vpc_id.as_deref() {
-                Some(id) => {
-                    Id::parse(Kind::Vpc, id)?;
-                    tx.get::<Vpc>(id).ok_or_else(|| Id::not_found(Kind::Vpc, id))?
-                }
-                None => {
-                    let default = tx.tables().vpcs.with("is-default", "true").next().cloned();
-                    default.ok_or_else(|| Error::new("VPCIdNotSpecified", "No default VPC for this user"))?
-                }
+            let vpc_id = match input.vpc_id.as_deref() {
+                Some(id) => Id::parse(Kind::Vpc, id)?,
+                None => default_vpc(tx.tables())?.vpc_id.clone(),
             };
+            tx.get::<Vpc>(&vpc_id).ok_or_else(|| Id::not_found(Kind::Vpc, &vpc_id))?;
             let group_id = tx.new_id(Kind::SecurityGroup);
-            if !tx.claim(&claim_scope(&vpc.vpc_id), &name, &group_id) {
-                return Err(Error::new("InvalidGroup.Duplicate", format!("The security group '{name}' already exists for VPC '{}'", vpc.vpc_id)));
+            if !tx.claim(&claim_scope(&vpc_id), &name, &group_id) {
+                return Err(Error::new(
+                    "InvalidGroup.Duplicate",
+                    format!("The security group '{name}' already exists for VPC '{vpc_id}'"),
+                ));
             }
             let group = SecurityGroup {
-                rules: vec![everything_out(tx)],
+                rules: vec![everything(tx, true, ANYWHERE)],
                 group_id,
                 owner: context.account().clone(),
-                vpc_id: vpc.vpc_id.clone(),
+                vpc_id,
                 name: name.clone(),
                 description: description.clone(),
                 tags: tags.of(Kind::SecurityGroup),
@@ -295,6 +342,35 @@ pub async fn create_security_group(
     })
 }
 
+/// EC2 trims no name: what begins or ends with a space is another name.
+fn check_name(name: &str) -> Result<()> {
+    check_text("groupName", name)?;
+    if name.to_ascii_lowercase().starts_with("sg-") {
+        return Err(Error::invalid_parameter_value(format!(
+            "Value ({name}) for parameter groupName is invalid. Group names may not be in the format sg-*."
+        )));
+    }
+    if name.eq_ignore_ascii_case(DEFAULT) {
+        return Err(Error::invalid_parameter_value(format!(
+            "Cannot use reserved security group name: {name}"
+        )));
+    }
+    Ok(())
+}
+
+fn check_text(parameter: &str, text: &str) -> Result<()> {
+    let why = match text {
+        "" => "It must not be empty.",
+        _ if text.len() > NAME_LEN_MAX => "It may have at most 255 characters.",
+        _ if !text.is_ascii() => "Character sets beyond ASCII are not supported.",
+        _ if !text.bytes().all(is_allowed) => {
+            "Valid characters are a-z, A-Z, 0-9, spaces, and ._-:/()#,@[]+=&;{}!$*."
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::invalid_parameter_value(format!("Value ({text}) for parameter {parameter} is invalid. {why}")))
+}
+
 /// The characters that EC2 allows in a group's name and description in a VPC.
 fn is_allowed(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b" ._-:/()#,@[]+=&;{}!$*".contains(&byte)
@@ -306,23 +382,93 @@ pub async fn delete_security_group(
 ) -> Result<ec2::DeleteSecurityGroupResult> {
     let deleted = context
         .transact(|tx| {
-            let group = named(tx.tables(), input.group_id.as_deref(), input.group_name.as_deref())?;
-            if group.name == DEFAULT {
-                return Err(Error::new("CannotDelete", format!("the specified group: \"{}\" name: \"default\" cannot be deleted by a user", group.group_id)));
-            }
-            let used = tx.tables().network_interfaces.ids_with("group-id", &group.group_id).is_some();
-            let referred = ["ip-permission.group-id", "egress.ip-permission.group-id"]
-                .into_iter()
-                .flat_map(|field| tx.tables().security_groups.with(field, &group.group_id))
-                .any(|other| other.group_id != group.group_id);
-            if used || referred {
-                return Err(Error::new("DependencyViolation", format!("resource {} has a dependent object", group.group_id)));
-            }
-            tx.get::<SecurityGroup>(&group.group_id);
-            tx.delete::<SecurityGroup>(&group.group_id);
+            let found = named(tx.tables(), input.group_id.as_deref(), input.group_name.as_deref())?;
+            let group_id = &found.group_id;
+            let group = tx
+                .get::<SecurityGroup>(group_id)
+                .ok_or_else(|| Id::not_found(Kind::SecurityGroup, group_id))?;
+            check_unused(tx.tables(), &group)?;
+            tx.delete::<SecurityGroup>(group_id);
             tx.release(&claim_scope(&group.vpc_id), &group.name);
-            Ok(group.group_id.to_string())
+            Ok(group_id.to_string())
         })
         .await?;
     Ok(ec2::DeleteSecurityGroupResult { r#return: Some(true), group_id: Some(deleted) })
+}
+
+fn check_unused(tables: &Tables, group: &SecurityGroup) -> Result<()> {
+    let group_id = &group.group_id;
+    if group.name == DEFAULT {
+        return Err(Error::new(
+            "CannotDelete",
+            format!("the specified group: \"{group_id}\" name: \"{DEFAULT}\" cannot be deleted by a user"),
+        ));
+    }
+    let used = tables.network_interfaces.ids_with("group-id", group_id).is_some();
+    let referred = REFERENCES
+        .into_iter()
+        .flat_map(|field| tables.security_groups.with(field, group_id))
+        .any(|other| other.group_id != *group_id);
+    if used || referred {
+        return Err(Error::new("DependencyViolation", format!("resource {group_id} has a dependent object")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keep_to_their_characters() {
+        for name in ["web", "web (80/tcp), [a+b]=c&d;{e}!$*#@_-.:", "sg", "a default", &"x".repeat(255)] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+        for name in ["", "default", "Default", "sg-web", "SG-1", "wéb", "a\"b", "a\tb", &"x".repeat(256)] {
+            assert_eq!(check_name(name).unwrap_err().code, "InvalidParameterValue", "{name}");
+        }
+    }
+
+    #[test]
+    fn filters_about_rules_look_at_their_own_direction() {
+        let group_id: Id = Id::parse(Kind::SecurityGroup, "sg-0123456789abcdef0").unwrap();
+        let rule = |egress, protocol: &str, port, peer| SecurityGroupRule {
+            rule_id: Id::parse(Kind::SecurityGroupRule, "sgr-0123456789abcdef0").unwrap(),
+            egress,
+            permission: Permission { protocol: protocol.into(), from_port: port, to_port: port, peer },
+            description: None,
+            tags: Tags::default(),
+        };
+        let group = SecurityGroup {
+            owner: "123456789012".parse().unwrap(),
+            vpc_id: Id::parse(Kind::Vpc, "vpc-0123456789abcdef0").unwrap(),
+            name: "web".into(),
+            description: String::new(),
+            rules: vec![
+                rule(false, "tcp", Some(80), Peer::Ipv4("10.0.0.0/8".parse().unwrap())),
+                rule(false, "-1", None, Peer::Group(group_id.clone())),
+                rule(true, "udp", Some(53), Peer::Ipv6("::/0".parse().unwrap())),
+            ],
+            tags: Tags::default(),
+            group_id,
+        };
+        for (name, expected) in [
+            ("ip-permission.cidr", &["10.0.0.0/8"][..]),
+            ("ip-permission.from-port", &["80"]),
+            ("ip-permission.protocol", &["tcp", "-1"]),
+            ("ip-permission.group-id", &["sg-0123456789abcdef0"]),
+            ("ip-permission.user-id", &["123456789012"]),
+            ("ip-permission.ipv6-cidr", &[]),
+            ("egress.ip-permission.ipv6-cidr", &["::/0"]),
+            ("egress.ip-permission.to-port", &["53"]),
+            ("egress.ip-permission.cidr", &[]),
+        ] {
+            let mut values = Vec::new();
+            assert!(group.field(name, &mut values), "{name}");
+            assert_eq!(values, expected, "{name}");
+        }
+        for name in ["ip-permission.colour", "egress.vpc-id", "egress.ip-permission", "ip-permission."] {
+            assert!(!group.field(name, &mut Vec::new()), "{name}");
+        }
+    }
 }

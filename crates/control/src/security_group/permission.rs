@@ -1,122 +1,241 @@
-//! Permissions: read from the API's forms, checked, shown again.
+//! Permissions: read from the API's forms, checked as EC2 checks them, shown again.
 
-use super::{Peer, Permission, SecurityGroup, find};
+use super::{Peer, Permission, SecurityGroup, named};
 use crate::engine::Tables;
 use aws_api::ec2;
-use model::{Error, Result};
+use ipnet::{Ipv4Net, Ipv6Net};
+use model::{Error, Id, Result};
+
+/// Characters in a rule's description.
+const DESCRIPTION_LEN_MAX: usize = 255;
 
 /// A permission and the description of its peer.
 pub type Described = (Permission, Option<String>);
 
-/// All permissions of a list: one for each peer.
-pub fn from_api(tables: &Tables, permissions: &[ec2::IpPermission]) -> Result<Vec<Described>> {
-    let mut found = Vec::new();
-    for permission in permissions {
-        let protocol = protocol_name(permission.ip_protocol.as_deref())?;
-        let (from_port, to_port) = ports(&protocol, permission.from_port, permission.to_port)?;
-        let with = |peer| Permission { protocol: protocol.clone(), from_port, to_port, peer };
+/// The parameters that say one permission without a list, from before there were lists.
+#[derive(Default)]
+pub struct Flat<'i> {
+    pub protocol: Option<&'i str>,
+    pub from_port: Option<i32>,
+    pub to_port: Option<i32>,
+    pub cidr: Option<&'i str>,
+    pub group_name: Option<&'i str>,
+    pub group_owner: Option<&'i str>,
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::invalid_parameter_value(message)
+}
+
+/// Reads permissions for the rules of one group: only groups of its VPC can be referred to.
+pub struct Reader<'a> {
+    pub tables: &'a Tables,
+    pub group: &'a SecurityGroup,
+}
+
+impl Reader<'_> {
+    /// All permissions of a request: one for each peer.
+    pub fn all(&self, listed: &[ec2::IpPermission], flat: &Flat<'_>) -> Result<Vec<Described>> {
+        let flat = self.flat(flat)?;
+        if !listed.is_empty() && flat.is_some() {
+            return Err(Error::invalid_parameter_combination(
+                "The parameter 'ipPermissions' may not be used in combination with 'ipProtocol'",
+            ));
+        }
+        let mut found = Vec::new();
+        for permission in listed {
+            self.read(permission, &mut found)?;
+        }
+        found.extend(flat.map(|permission| (permission, None)));
+        let twice = |at: usize| found[..at].iter().any(|(before, _)| *before == found[at].0);
+        if (0..found.len()).any(twice) {
+            return Err(invalid("The same permission must not appear multiple times"));
+        }
+        Ok(found)
+    }
+
+    fn read(&self, permission: &ec2::IpPermission, found: &mut Vec<Described>) -> Result<()> {
+        let protocol =
+            permission.ip_protocol.as_deref().ok_or_else(|| Error::missing_parameter("ipProtocol"))?;
+        let before = found.len();
+        let mut add = |peer: Peer, described: &Option<String>| -> Result<()> {
+            let described = description(described.as_deref())?;
+            found.push((read(protocol, permission.from_port, permission.to_port, peer)?, described));
+            Ok(())
+        };
         for range in &permission.ip_ranges {
-            found.push((with(ipv4(range.cidr_ip.as_deref())?), range.description.clone()));
+            add(ipv4(range.cidr_ip.as_deref())?, &range.description)?;
         }
         for range in &permission.ipv6_ranges {
-            found.push((with(ipv6(range.cidr_ipv6.as_deref())?), range.description.clone()));
+            add(ipv6(range.cidr_ipv6.as_deref())?, &range.description)?;
         }
         for pair in &permission.user_id_group_pairs {
-            let group = super::named(tables, pair.group_id.as_deref(), pair.group_name.as_deref())?;
-            found.push((with(Peer::Group(group.group_id.clone())), pair.description.clone()));
+            let peer =
+                self.peer(pair.group_id.as_deref(), pair.group_name.as_deref(), pair.user_id.as_deref())?;
+            add(peer, &pair.description)?;
         }
-        if !permission.prefix_list_ids.is_empty() {
-            return Err(Error::new("UnsupportedOperation", "Prefix lists in security group rules are not supported by this cloud."));
+        if let Some(list) = permission.prefix_list_ids.first() {
+            return Err(no_prefix_list(list.prefix_list_id.as_deref()));
+        }
+        if found.len() == before {
+            return Err(Error::new(
+                "MissingParameter",
+                "The request must contain a CIDR block, a source or destination security group or a prefix list",
+            ));
+        }
+        Ok(())
+    }
+
+    fn flat(&self, flat: &Flat<'_>) -> Result<Option<Permission>> {
+        let peer = match (flat.cidr, flat.group_name) {
+            (Some(cidr), None) => ipv4(Some(cidr))?,
+            (None, Some(name)) => self.peer(None, Some(name), flat.group_owner)?,
+            (Some(_), Some(_)) => {
+                return Err(Error::invalid_parameter_combination(
+                    "The parameter 'cidrIp' may not be used in combination with 'sourceSecurityGroupName'",
+                ));
+            }
+            (None, None) if flat.protocol.is_none() => return Ok(None),
+            (None, None) => return Err(Error::missing_parameter("cidrIp")),
+        };
+        match flat.protocol {
+            Some(protocol) => read(protocol, flat.from_port, flat.to_port, peer).map(Some),
+            // A group alone stands for all its traffic.
+            None if flat.group_name.is_some() => read("-1", None, None, peer).map(Some),
+            None => Err(Error::missing_parameter("ipProtocol")),
         }
     }
-    Ok(found)
+
+    /// A rule as ModifySecurityGroupRules says it.
+    pub fn rule(&self, rule: &ec2::SecurityGroupRuleRequest) -> Result<Described> {
+        if let Some(list) = rule.prefix_list_id.as_deref() {
+            return Err(no_prefix_list(Some(list)));
+        }
+        let peer = match (&rule.cidr_ipv4, &rule.cidr_ipv6, &rule.referenced_group_id) {
+            (Some(cidr), None, None) => ipv4(Some(cidr))?,
+            (None, Some(cidr), None) => ipv6(Some(cidr))?,
+            (None, None, Some(id)) => self.peer(Some(id), None, None)?,
+            _ => {
+                return Err(Error::invalid_parameter_combination(
+                    "A security group rule must have exactly one source or destination",
+                ));
+            }
+        };
+        let protocol = rule.ip_protocol.as_deref().ok_or_else(|| Error::missing_parameter("IpProtocol"))?;
+        let described = description(rule.description.as_deref())?;
+        Ok((read(protocol, rule.from_port, rule.to_port, peer)?, described))
+    }
+
+    fn peer(&self, group_id: Option<&str>, name: Option<&str>, owner: Option<&str>) -> Result<Peer> {
+        if owner.is_some_and(|owner| owner != self.group.owner.as_str()) {
+            let group = group_id.or(name).unwrap_or_default();
+            return Err(Id::not_found(model::Kind::SecurityGroup, group));
+        }
+        let peer = named(self.tables, group_id, name)?;
+        if peer.vpc_id != self.group.vpc_id {
+            return Err(Error::new(
+                "InvalidGroup.NotFound",
+                "You have specified two resources that belong to different networks.",
+            ));
+        }
+        Ok(Peer::Group(peer.group_id.clone()))
+    }
 }
 
-/// The flat parameters of old: one permission.
-pub fn flat(
-    tables: &Tables,
-    protocol: Option<&str>,
-    from_port: Option<i32>,
-    to_port: Option<i32>,
-    cidr: Option<&str>,
-    group: Option<&str>,
-) -> Result<Vec<Described>> {
-    let peer = match (cidr, group) {
-        (Some(cidr), _) => ipv4(Some(cidr))?,
-        (None, Some(name)) => Peer::Group(super::named(tables, None, Some(name))?.group_id.clone()),
-        (None, None) => return Ok(Vec::new()),
-    };
-    let protocol = if group.is_some() && protocol.is_none() { "-1".to_owned() } else { protocol_name(protocol)? };
+fn no_prefix_list(id: Option<&str>) -> Error {
+    let id = id.unwrap_or_default();
+    Error::new("InvalidPrefixListID.NotFound", format!("The prefix list ID '{id}' does not exist"))
+}
+
+fn read(protocol: &str, from_port: Option<i32>, to_port: Option<i32>, peer: Peer) -> Result<Permission> {
+    let protocol = protocol_name(protocol)?;
     let (from_port, to_port) = ports(&protocol, from_port, to_port)?;
-    Ok(vec![(Permission { protocol, from_port, to_port, peer }, None)])
+    Ok(Permission { protocol, from_port, to_port, peer })
 }
 
-/// A rule as ModifySecurityGroupRules says it.
-pub fn from_request(tables: &Tables, rule: &ec2::SecurityGroupRuleRequest) -> Result<Described> {
-    let protocol = protocol_name(rule.ip_protocol.as_deref())?;
-    let (from_port, to_port) = ports(&protocol, rule.from_port, rule.to_port)?;
-    let peer = match (&rule.cidr_ipv4, &rule.cidr_ipv6, &rule.referenced_group_id) {
-        (Some(cidr), None, None) => ipv4(Some(cidr))?,
-        (None, Some(cidr), None) => ipv6(Some(cidr))?,
-        (None, None, Some(id)) => Peer::Group(find(tables, id)?.group_id.clone()),
-        _ => return Err(Error::invalid_parameter_combination("A security group rule must have exactly one source or destination")),
-    };
-    Ok((Permission { protocol, from_port, to_port, peer }, rule.description.clone()))
-}
-
+/// A CIDR; bits behind its prefix are dropped, as EC2 does.
 fn ipv4(text: Option<&str>) -> Result<Peer> {
-    let text = text.ok_or_else(|| Error::missing_parameter("CidrIp"))?;
-    let cidr: ipnet::Ipv4Net = text
-        .parse()
-        .map_err(|_| Error::invalid_parameter_value(format!("CIDR block {text} is malformed")))?;
+    let text = text.ok_or_else(|| Error::missing_parameter("cidrIp"))?;
+    let cidr: Ipv4Net = text.parse().map_err(|_| invalid(format!("CIDR block {text} is malformed")))?;
     Ok(Peer::Ipv4(cidr.trunc()))
 }
 
 fn ipv6(text: Option<&str>) -> Result<Peer> {
-    let text = text.ok_or_else(|| Error::missing_parameter("CidrIpv6"))?;
-    let cidr: ipnet::Ipv6Net = text
-        .parse()
-        .map_err(|_| Error::invalid_parameter_value(format!("CIDR block {text} is malformed")))?;
+    let text = text.ok_or_else(|| Error::missing_parameter("cidrIpv6"))?;
+    let cidr: Ipv6Net = text.parse().map_err(|_| invalid(format!("CIDR block {text} is malformed")))?;
     Ok(Peer::Ipv6(cidr.trunc()))
 }
 
 /// Names where EC2 shows names, numbers for the others.
-fn protocol_name(text: Option<&str>) -> Result<String> {
-    let text = text.ok_or_else(|| Error::missing_parameter("IpProtocol"))?.to_ascii_lowercase();
-    Ok(match text.as_str() {
-        "tcp" | "6" => "tcp".into(),
-        "udp" | "17" => "udp".into(),
-        "icmp" | "1" => "icmp".into(),
-        "icmpv6" | "58" => "icmpv6".into(),
-        "-1" | "all" => "-1".into(),
-        number if number.parse::<u8>().is_ok() => number.to_owned(),
-        other => return Err(Error::invalid_parameter_value(format!("Invalid value '{other}' for IP protocol. Unknown protocol."))),
-    })
+fn protocol_name(text: &str) -> Result<String> {
+    let lower = text.to_ascii_lowercase();
+    let name = match (lower.as_str(), lower.parse::<u8>()) {
+        ("-1" | "all", _) => "-1",
+        ("tcp", _) | (_, Ok(6)) => "tcp",
+        ("udp", _) | (_, Ok(17)) => "udp",
+        ("icmp", _) | (_, Ok(1)) => "icmp",
+        ("icmpv6", _) | (_, Ok(58)) => "icmpv6",
+        (_, Ok(number)) => return Ok(number.to_string()),
+        (_, Err(_)) => {
+            return Err(invalid(format!("Invalid value '{text}' for IP protocol. Unknown protocol.")));
+        }
+    };
+    Ok(name.to_owned())
 }
 
 fn ports(protocol: &str, from: Option<i32>, to: Option<i32>) -> Result<(Option<i32>, Option<i32>)> {
-    match protocol {
-        "tcp" | "udp" => {
-            let (Some(from), Some(to)) = (from, to) else {
-                return Err(Error::invalid_parameter_value("Invalid value 'Must specify both from and to ports with TCP/UDP.' for portRange."));
-            };
-            if from == -1 && to == -1 {
-                return Ok((Some(0), Some(65_535)));
-            }
-            if !(0..=65_535).contains(&from) || !(0..=65_535).contains(&to) || from > to {
-                return Err(Error::invalid_parameter_value(format!("Invalid TCP/UDP port range ({from}:{to})")));
-            }
-            Ok((Some(from), Some(to)))
+    match (protocol, from, to) {
+        ("tcp" | "udp", Some(from), Some(to)) => port_range(from, to)?,
+        ("tcp" | "udp", ..) => {
+            return Err(invalid(
+                "Invalid value 'Must specify both from and to ports with TCP/UDP.' for portRange.",
+            ));
         }
-        "icmp" | "icmpv6" => {
-            let (from, to) = (from.unwrap_or(-1), to.unwrap_or(-1));
-            if !(-1..=255).contains(&from) || !(-1..=255).contains(&to) {
-                return Err(Error::invalid_parameter_value(format!("Invalid ICMP type/code ({from}:{to})")));
-            }
-            Ok((Some(from), Some(to)))
+        ("icmp", Some(kind), Some(code)) => icmp(kind, code)?,
+        ("icmp", ..) => {
+            return Err(invalid("Invalid value 'Must specify both type and code with ICMP.' for portRange."));
         }
-        _ => Ok((None, None)),
+        ("icmpv6", kind, code) => icmp(kind.unwrap_or(-1), code.unwrap_or(-1))?,
+        // All ports, whatever the request says (EC2 API Reference, "IpPermission").
+        _ => return Ok((None, None)),
+    };
+    let any = (protocol == "icmpv6").then_some(-1);
+    Ok((from.or(any), to.or(any)))
+}
+
+fn port_range(from: i32, to: i32) -> Result<()> {
+    if let Some(port) = [from, to].into_iter().find(|port| !(0..=0xffff).contains(port)) {
+        return Err(invalid(format!("TCP/UDP port ({port}) out of range")));
     }
+    if from > to {
+        return Err(invalid(format!("Invalid TCP/UDP port range ({from}:{to})")));
+    }
+    Ok(())
+}
+
+/// -1 is any type, or any code.
+fn icmp(kind: i32, code: i32) -> Result<()> {
+    if !(-1..=255).contains(&kind) {
+        return Err(invalid(format!("ICMP type ({kind}) out of range")));
+    }
+    if !(-1..=255).contains(&code) {
+        return Err(invalid(format!("ICMP code ({code}) out of range")));
+    }
+    if kind == -1 && code != -1 {
+        return Err(invalid(format!("ICMP code ({code}) cannot be specified without an ICMP type")));
+    }
+    Ok(())
+}
+
+/// An empty description is none.
+pub fn description(text: Option<&str>) -> Result<Option<String>> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    if text.len() > DESCRIPTION_LEN_MAX || !text.bytes().all(super::is_allowed) {
+        return Err(invalid(
+            "Invalid rule description. Valid descriptions are strings less than 256 characters from the following set: a-zA-Z0-9. _-:/()#,@[]+=&;{}!$*",
+        ));
+    }
+    Ok(Some(text.to_owned()))
 }
 
 /// As a host is told; None for what a host cannot match.
@@ -160,8 +279,12 @@ pub fn to_api(group: &SecurityGroup, egress: bool) -> Vec<ec2::IpPermission> {
         let shown = &mut gathered[at];
         let description = rule.description.clone();
         match &permission.peer {
-            Peer::Ipv4(cidr) => shown.ip_ranges.push(ec2::IpRange { cidr_ip: Some(cidr.to_string()), description }),
-            Peer::Ipv6(cidr) => shown.ipv6_ranges.push(ec2::Ipv6Range { cidr_ipv6: Some(cidr.to_string()), description }),
+            Peer::Ipv4(cidr) => {
+                shown.ip_ranges.push(ec2::IpRange { cidr_ip: Some(cidr.to_string()), description })
+            }
+            Peer::Ipv6(cidr) => {
+                shown.ipv6_ranges.push(ec2::Ipv6Range { cidr_ipv6: Some(cidr.to_string()), description })
+            }
             Peer::Group(id) => shown.user_id_group_pairs.push(ec2::UserIdGroupPair {
                 group_id: Some(id.to_string()),
                 user_id: Some(group.owner.to_string()),
@@ -176,29 +299,91 @@ pub fn to_api(group: &SecurityGroup, egress: bool) -> Vec<ec2::IpPermission> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ports_are_checked_by_protocol() {
-        assert_eq!(ports("tcp", Some(22), Some(22)).unwrap(), (Some(22), Some(22)));
-        assert!(ports("tcp", Some(23), Some(22)).is_err());
-        assert!(ports("udp", None, Some(22)).is_err());
-        assert!(ports("tcp", Some(0), Some(65_536)).is_err());
-        assert_eq!(ports("-1", Some(1), Some(2)).unwrap(), (None, None));
-        assert_eq!(ports("icmp", Some(8), None).unwrap(), (Some(8), Some(-1)));
-    }
+    use proptest::prelude::*;
 
     #[test]
     fn protocols_have_one_name_each() {
-        for (given, name) in [("6", "tcp"), ("TCP", "tcp"), ("all", "-1"), ("58", "icmpv6"), ("47", "47")] {
-            assert_eq!(protocol_name(Some(given)).unwrap(), name);
+        for (given, name) in [
+            ("6", "tcp"),
+            ("TCP", "tcp"),
+            ("17", "udp"),
+            ("all", "-1"),
+            ("58", "icmpv6"),
+            ("047", "47"),
+            ("0", "0"),
+        ] {
+            assert_eq!(protocol_name(given).unwrap(), name);
         }
-        assert!(protocol_name(Some("carrier-pigeon")).is_err());
-        assert!(protocol_name(Some("300")).is_err());
+        for given in ["", "carrier-pigeon", "256", "300", "-2", "tcp "] {
+            assert_eq!(protocol_name(given).unwrap_err().code, "InvalidParameterValue", "{given}");
+        }
+    }
+
+    #[test]
+    fn ports_are_wanted_where_the_protocol_has_some_and_dropped_where_not() {
+        let ports = |protocol, from, to| ports(protocol, from, to).ok();
+        assert_eq!(ports("tcp", Some(22), Some(22)), Some((Some(22), Some(22))));
+        assert_eq!(ports("tcp", Some(0), Some(65_535)), Some((Some(0), Some(65_535))));
+        assert_eq!(ports("tcp", Some(23), Some(22)), None);
+        assert_eq!(ports("tcp", Some(-1), Some(-1)), None);
+        assert_eq!(ports("tcp", Some(0), Some(65_536)), None);
+        assert_eq!(ports("udp", None, Some(22)), None);
+        assert_eq!(ports("-1", Some(1), Some(2)), Some((None, None)));
+        assert_eq!(ports("50", Some(22), None), Some((None, None)));
+        assert_eq!(ports("icmp", Some(8), Some(-1)), Some((Some(8), Some(-1))));
+        assert_eq!(ports("icmp", Some(-1), Some(-1)), Some((Some(-1), Some(-1))));
+        assert_eq!(ports("icmp", Some(-1), Some(0)), None);
+        assert_eq!(ports("icmp", Some(256), Some(0)), None);
+        assert_eq!(ports("icmp", Some(8), None), None);
+        assert_eq!(ports("icmpv6", None, None), Some((Some(-1), Some(-1))));
+        assert_eq!(ports("icmpv6", Some(128), None), Some((Some(128), Some(-1))));
     }
 
     #[test]
     fn bits_behind_the_prefix_are_dropped_as_ec2_does() {
-        assert_eq!(ipv4(Some("10.1.2.3/8")).unwrap(), Peer::Ipv4("10.0.0.0/8".parse().unwrap()));
-        assert!(ipv4(Some("10.1.2.3/33")).is_err());
+        assert_eq!(ipv4(Some("10.1.2.3/8")).unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!(ipv6(Some("2001:DB8::1/32")).unwrap().to_string(), "2001:db8::/32");
+        for text in ["10.1.2.3/33", "10.1.2.3", "10.1.2/8", "::/0", ""] {
+            assert_eq!(ipv4(Some(text)).unwrap_err().message, format!("CIDR block {text} is malformed"));
+        }
+    }
+
+    #[test]
+    fn descriptions_keep_to_their_characters() {
+        assert_eq!(description(Some("the office (#1)")).unwrap().as_deref(), Some("the office (#1)"));
+        assert_eq!(description(Some("")).unwrap(), None);
+        assert!(description(Some(&"a".repeat(255))).is_ok());
+        assert!(description(Some(&"a".repeat(256))).is_err());
+        assert!(description(Some("söme")).is_err());
+    }
+
+    #[test]
+    fn a_host_is_told_what_a_rule_means() {
+        use agent_api::Protocol;
+        for (name, from, to, expected) in [
+            ("-1", 22, 22, Protocol::All),
+            ("tcp", 22, 80, Protocol::Tcp { from: 22, to: 80 }),
+            ("17", 0, 65_535, Protocol::Udp { from: 0, to: 65_535 }),
+            ("icmp", 8, -1, Protocol::Icmp { kind: Some(8), code: None }),
+            ("icmp", -1, -1, Protocol::Icmp { kind: None, code: None }),
+            ("icmpv6", 128, 0, Protocol::Icmpv6 { kind: Some(128), code: Some(0) }),
+            ("50", 1, 1, Protocol::Number(50)),
+        ] {
+            let permission = read(name, Some(from), Some(to), super::super::ANYWHERE).unwrap();
+            assert_eq!(protocol(&permission), Some(expected), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_kept_reads_as_itself_and_reaches_the_host(
+            name in "[0-9]{1,3}|tcp|udp|icmp|icmpv6|-1", from in -2i32..70_000, to in -2i32..70_000,
+        ) {
+            if let Ok(kept) = read(&name, Some(from), Some(to), super::super::ANYWHERE) {
+                let again = read(&kept.protocol, kept.from_port, kept.to_port, kept.peer.clone());
+                prop_assert_eq!(again.unwrap(), kept.clone());
+                prop_assert!(protocol(&kept).is_some());
+            }
+        }
     }
 }
