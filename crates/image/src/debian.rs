@@ -70,6 +70,7 @@ const BEFORE: &[Text] = &[
     text("etc/initramfs-tools/conf.d/cloud", include_str!("debian/initramfs.conf")),
     text("etc/initramfs-tools/modules", include_str!("debian/initramfs.modules")),
     text("etc/ssh/sshd_config.d/50-cloud.conf", include_str!("debian/sshd.conf")),
+    text("etc/systemd/resolved.conf.d/50-cloud.conf", include_str!("debian/resolved.conf")),
     text("etc/systemd/network/90-dhcp.network", include_str!("debian/dhcp.network")),
 ];
 
