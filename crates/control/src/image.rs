@@ -1,15 +1,18 @@
-//! AMIs.
+//! Amazon Machine Images: what an instance is launched from.
 
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tags, filter};
 use crate::instance::architecture_name;
 use agent_api::Architecture;
-use model::{AccountId, Id, Kind, Region, Timestamp};
+use model::{AccountId, Id, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub mod attribute;
 pub mod describe;
+mod public;
 pub mod register;
+
+pub use public::default_images;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Image {
@@ -24,6 +27,8 @@ pub struct Image {
     pub root_device_name: String,
     pub block_devices: Vec<ImageBlockDevice>,
     pub ena_support: bool,
+    /// `simple` or none.
+    pub sriov_net_support: Option<String>,
     pub imds_support: Option<String>,
     pub platform_details: String,
     pub created_at: Timestamp,
@@ -58,6 +63,11 @@ impl Image {
         self.block_devices.iter().find(|device| device.device_name == self.root_device_name)
     }
 
+    /// `ImageLocation`: where an image that is backed by EBS would be, were it a manifest.
+    fn location(&self) -> String {
+        format!("{}/{}", self.owner_alias.as_deref().unwrap_or(self.owner.as_str()), self.name)
+    }
+
     /// Whether the account may see and launch it.
     pub fn is_visible_to(&self, account: &AccountId) -> bool {
         self.public || self.owner == *account || self.launch_permissions.contains(account)
@@ -66,7 +76,8 @@ impl Image {
 
 impl Record for Image {
     const TABLE: &'static str = "image";
-    const INDEXED: &'static [&'static str] = &["name", "owner-id", "owner-alias", "block-device-mapping.snapshot-id"];
+    const INDEXED: &'static [&'static str] =
+        &["name", "owner-id", "owner-alias", "block-device-mapping.snapshot-id"];
 
     fn id(&self) -> &str {
         &self.image_id
@@ -83,15 +94,20 @@ impl Record for Image {
             "block-device-mapping.delete-on-termination" => {
                 filter::many(values, devices().map(|device| filter::boolean(device.delete_on_termination)))
             }
-            "block-device-mapping.device-name" => filter::many(values, devices().map(|device| device.device_name.as_str())),
+            "block-device-mapping.device-name" => {
+                filter::many(values, devices().map(|device| device.device_name.as_str()))
+            }
             "block-device-mapping.encrypted" => filter::many(values, devices().map(|_| "false")),
             "block-device-mapping.snapshot-id" => {
                 filter::many(values, devices().filter_map(|device| device.snapshot_id.as_deref()))
             }
-            "block-device-mapping.volume-size" => {
-                filter::many(values, devices().filter_map(|device| device.size_gib).map(|size| size.to_string()))
+            "block-device-mapping.volume-size" => filter::many(
+                values,
+                devices().filter_map(|device| device.size_gib).map(|size| size.to_string()),
+            ),
+            "block-device-mapping.volume-type" => {
+                filter::many(values, devices().map(|device| device.volume_type.as_str()))
             }
-            "block-device-mapping.volume-type" => filter::many(values, devices().map(|device| device.volume_type.as_str())),
             "boot-mode" => filter::some(values, self.boot_mode.as_deref()),
             "creation-date" => filter::one(values, filter::time(self.created_at)),
             "description" => filter::one(values, self.description.as_str()),
@@ -102,72 +118,29 @@ impl Record for Image {
             "image-type" => filter::one(values, "machine"),
             "imds-support" => filter::some(values, self.imds_support.as_deref()),
             "is-public" => filter::one(values, filter::boolean(self.public)),
-            "kernel-id" | "platform" | "product-code" | "product-code.type" | "ramdisk-id" | "state-reason-code"
-            | "state-reason-message" | "sriov-net-support" | "source-instance-id" | "source-image-id"
-            | "source-image-region" | "tpm-support" => true,
-            "manifest-location" => filter::one(values, format!("{}/{}", self.owner, self.name)),
+            "kernel-id"
+            | "platform"
+            | "product-code"
+            | "product-code.type"
+            | "ramdisk-id"
+            | "state-reason-code"
+            | "state-reason-message"
+            | "source-instance-id"
+            | "source-image-id"
+            | "source-image-region"
+            | "tpm-support" => true,
+            "manifest-location" => filter::one(values, self.location()),
             "name" => filter::one(values, self.name.as_str()),
             "owner-alias" => filter::some(values, self.owner_alias.as_deref()),
             "owner-id" => filter::one(values, self.owner.as_str()),
             "platform-details" => filter::one(values, self.platform_details.as_str()),
             "root-device-name" => filter::one(values, self.root_device_name.as_str()),
             "root-device-type" => filter::one(values, "ebs"),
+            "sriov-net-support" => filter::some(values, self.sriov_net_support.as_deref()),
             "state" => filter::one(values, self.state()),
             "usage-operation" => filter::one(values, "RunInstances"),
             "virtualization-type" => filter::one(values, "hvm"),
             _ => false,
         }
     }
-}
-
-/// What clients look for in every region: names and owners as AWS's and the distributions' own images have them.
-const DEFAULT_IMAGES: &[(&str, &str, Option<&str>, Architecture, &str, &str)] = &[
-    ("al2023-ami-2023.9.20251110.1-kernel-6.1-x86_64", "137112412989", Some("amazon"), Architecture::X86_64, "/dev/xvda", "Amazon Linux 2023 AMI"),
-    ("al2023-ami-2023.9.20251110.1-kernel-6.1-arm64", "137112412989", Some("amazon"), Architecture::Arm64, "/dev/xvda", "Amazon Linux 2023 AMI"),
-    ("amzn2-ami-hvm-2.0.20251110.0-x86_64-gp2", "137112412989", Some("amazon"), Architecture::X86_64, "/dev/xvda", "Amazon Linux 2 AMI"),
-    ("ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-amd64-server-20251101", "099720109477", Some("amazon"), Architecture::X86_64, "/dev/sda1", "Canonical, Ubuntu, 24.04, amd64"),
-    ("ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-arm64-server-20251101", "099720109477", Some("amazon"), Architecture::Arm64, "/dev/sda1", "Canonical, Ubuntu, 24.04, arm64"),
-    ("ubuntu/images/hvm-ssd/ubuntu-jammy-22.04-amd64-server-20251101", "099720109477", Some("amazon"), Architecture::X86_64, "/dev/sda1", "Canonical, Ubuntu, 22.04, amd64"),
-    ("debian-12-amd64-20251101-2284", "136693071363", Some("amazon"), Architecture::X86_64, "/dev/xvda", "Debian 12"),
-    ("debian-12-arm64-20251101-2284", "136693071363", Some("amazon"), Architecture::Arm64, "/dev/xvda", "Debian 12"),
-];
-
-const DEFAULT_SIZE_GIB: u32 = 8;
-
-/// The public images of a simulated region. Their ids follow from region and name.
-pub fn default_images(region: &Region, now: Timestamp) -> Vec<Image> {
-    use sha2::Digest;
-    let image = |&(name, owner, alias, architecture, root, description): &(&str, &str, Option<&str>, Architecture, &str, &str)| {
-        let digest = hex::encode(sha2::Sha256::digest(format!("{region}/{name}")));
-        Some(Image {
-            image_id: Id::parse(Kind::Image, &format!("ami-0{}", &digest[..16])).ok()?,
-            owner: owner.parse().ok()?,
-            owner_alias: alias.map(str::to_owned),
-            name: name.to_owned(),
-            description: description.to_owned(),
-            architecture,
-            boot_mode: Some("uefi-preferred".into()),
-            root_device_name: root.to_owned(),
-            block_devices: vec![ImageBlockDevice {
-                device_name: root.to_owned(),
-                snapshot_id: None,
-                size_gib: Some(DEFAULT_SIZE_GIB),
-                volume_type: "gp3".into(),
-                iops: None,
-                throughput: None,
-                delete_on_termination: true,
-                virtual_name: None,
-            }],
-            ena_support: true,
-            imds_support: None,
-            platform_details: "Linux/UNIX".into(),
-            created_at: now,
-            deprecated_at: None,
-            disabled: false,
-            public: true,
-            launch_permissions: Vec::new(),
-            tags: Tags::default(),
-        })
-    };
-    DEFAULT_IMAGES.iter().filter_map(image).collect()
 }

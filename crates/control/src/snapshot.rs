@@ -3,11 +3,12 @@
 use crate::Context;
 use crate::engine::describe::{self, Query};
 use crate::engine::table::{Record, Values};
-use crate::engine::{Tags, filter};
+use crate::engine::{Tags, Tx, filter};
 use crate::image::Image;
 use aws_api::ec2;
 use model::{AccountId, Error, Id, Kind, Result, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -32,7 +33,7 @@ pub enum SnapshotState {
 }
 
 impl SnapshotState {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             SnapshotState::Pending => "pending",
             SnapshotState::Completed => "completed",
@@ -110,10 +111,16 @@ pub async fn describe_snapshots(
     };
     let restorable = |snapshot: &Snapshot| {
         input.restorable_by_user_ids.is_empty()
-            || input.restorable_by_user_ids.iter().any(|user| user == "self" || user == snapshot.owner.as_str())
+            || input
+                .restorable_by_user_ids
+                .iter()
+                .any(|user| user == "self" || user == snapshot.owner.as_str())
     };
-    let visible = |snapshot: &Snapshot| owned(snapshot) && restorable(snapshot);
-    let page = describe::select(&tables.snapshots, Kind::Snapshot, &query, visible, |_, _, _| false)?;
+    // A snapshot that is named is there or not, whoever owns it.
+    let wanted = |snapshot: &Snapshot| owned(snapshot) && restorable(snapshot);
+    let visible = |snapshot: &Snapshot| !input.snapshot_ids.is_empty() || wanted(snapshot);
+    let mut page = describe::select(&tables.snapshots, Kind::Snapshot, &query, visible, |_, _, _| false)?;
+    page.records.retain(|snapshot| wanted(snapshot));
     Ok(ec2::DescribeSnapshotsResult {
         snapshots: page.records.iter().map(|snapshot| to_api(snapshot)).collect(),
         next_token: page.next_token,
@@ -141,17 +148,30 @@ fn to_api(snapshot: &Snapshot) -> ec2::Snapshot {
 /// Refused while an image is made of it; volumes made of it keep what they need.
 pub async fn delete_snapshot(context: &Context, input: ec2::DeleteSnapshotRequest) -> Result<()> {
     let id = Id::parse(Kind::Snapshot, input.snapshot_id.as_deref().unwrap_or_default())?;
-    context
-        .transact(|tx| {
-            tx.get::<Snapshot>(&id).ok_or_else(|| Id::not_found(Kind::Snapshot, &id))?;
-            let user: Option<&std::sync::Arc<Image>> =
-                tx.tables().images.with("block-device-mapping.snapshot-id", &id).next();
-            if let Some(image) = user {
-                return Err(Error::new("InvalidSnapshot.InUse", format!("The snapshot {id} is currently in use by {}", image.image_id)));
-            }
-            tx.delete::<Snapshot>(&id);
-            Ok(())
-        })
-        .await?;
-    context.snapshots.delete(&id).await.map_err(Error::internal)
+    context.transact(|tx| delete(tx, &id, None)).await?;
+    delete_blocks(context, &id).await;
+    Ok(())
+}
+
+/// Deletes the record, unless an image other than `but` is made of the snapshot.
+pub fn delete(tx: &mut Tx<'_>, id: &Id, but: Option<&Id>) -> Result<()> {
+    tx.get::<Snapshot>(id).ok_or_else(|| Id::not_found(Kind::Snapshot, id))?;
+    let images = tx.tables().images.with("block-device-mapping.snapshot-id", id);
+    let user = images.map(|image: &Arc<Image>| &image.image_id).find(|image_id| Some(*image_id) != but);
+    if let Some(image_id) = user {
+        return Err(Error::new(
+            "InvalidSnapshot.InUse",
+            format!("The snapshot {id} is currently in use by {image_id}"),
+        ));
+    }
+    tx.delete::<Snapshot>(id);
+    Ok(())
+}
+
+/// After its record: the snapshot is gone for the caller, whether its blocks go now or when what belongs to no
+/// record is collected.
+pub async fn delete_blocks(context: &Context, id: &Id) {
+    if let Err(error) = context.snapshots.delete(id).await {
+        tracing::error!(snapshot_id = %id, %error, "the blocks of a deleted snapshot are left over");
+    }
 }

@@ -6,14 +6,18 @@ use crate::engine::filter::{self, Filter, Pattern};
 use crate::engine::table::{Record, Table};
 use crate::engine::view::Has;
 use crate::engine::{Tables, Tags, Tx};
+use crate::security_group::rules::{find_rule, no_such_rule};
+use crate::security_group::{SecurityGroup, SecurityGroupRule};
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// Most resources in one call (EC2 API Reference, CreateTags).
 const RESOURCES_MAX: usize = 1000;
 
 /// A record whose tags can be changed.
-pub trait Taggable: Record + Clone {
+trait Taggable: Record + Clone {
     const KIND: Kind;
     fn tags_mut(&mut self) -> &mut Tags;
 }
@@ -39,6 +43,7 @@ macro_rules! taggable {
         fn collect(tables: &Tables, wanted: Option<&[String]>) -> Vec<Found> {
             let mut found = Vec::new();
             $(collect_table(&tables.$table, wanted, &mut found);)+
+            collect_rules(tables, wanted, &mut found);
             found.sort();
             found
         }
@@ -71,27 +76,65 @@ struct Found {
     resource_type: &'static str,
 }
 
-fn change_record<T: Taggable>(tx: &mut Tx<'_>, id: &str, change: &dyn Fn(&mut Tags) -> Result<()>) -> Result<()>
+fn change_record<T: Taggable + PartialEq>(
+    tx: &mut Tx<'_>,
+    id: &str,
+    change: &dyn Fn(&mut Tags) -> Result<()>,
+) -> Result<()>
 where
     Tables: Has<T>,
 {
     let before = tx.get::<T>(id).ok_or_else(|| Id::not_found(T::KIND, id))?;
     let mut record = (*before).clone();
     change(record.tags_mut())?;
-    tx.put(&record);
+    // What is so already is not written again.
+    if record != *before {
+        tx.put(&record);
+    }
     Ok(())
 }
 
-fn collect_table<T: Taggable>(table: &Table<T>, wanted: Option<&[String]>, found: &mut Vec<Found>) {
-    let mut add = |record: &T| {
-        for (key, value) in record.tags().into_iter().flat_map(Tags::iter) {
-            found.push(Found {
-                resource_id: record.id().to_owned(),
-                key: key.to_owned(),
-                value: value.to_owned(),
-                resource_type: T::KIND.resource_type(),
-            });
+/// Rules are in the records of their groups: a group is written once, however many of its rules change, and with
+/// its own change if it has one.
+fn change_groups(tx: &mut Tx<'_>, ids: &[&str], change: &dyn Fn(&mut Tags) -> Result<()>) -> Result<()> {
+    let mut groups: BTreeMap<Id, SecurityGroup> = BTreeMap::new();
+    for id in ids {
+        let group_id = match Id::kind_of(id) {
+            Some(Kind::SecurityGroupRule) => {
+                let (group, _) = find_rule(tx.tables(), id).ok_or_else(|| no_such_rule(id))?;
+                group.group_id.clone()
+            }
+            _ => Id::parse(Kind::SecurityGroup, id)?,
+        };
+        let group = match groups.entry(group_id.clone()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let group = tx.get::<SecurityGroup>(&group_id);
+                let group = group.ok_or_else(|| Id::not_found(Kind::SecurityGroup, &group_id))?;
+                entry.insert((*group).clone())
+            }
+        };
+        match group.rules.iter_mut().find(|rule| *rule.rule_id == **id) {
+            Some(rule) => change(&mut rule.tags)?,
+            None => change(&mut group.tags)?,
         }
+    }
+    groups.values().for_each(|group| tx.put(group));
+    Ok(())
+}
+
+fn found<'a>(kind: Kind, id: &'a str, tags: &'a Tags) -> impl Iterator<Item = Found> {
+    tags.iter().map(move |(key, value)| Found {
+        resource_id: id.to_owned(),
+        key: key.to_owned(),
+        value: value.to_owned(),
+        resource_type: kind.resource_type(),
+    })
+}
+
+fn collect_table<T: Taggable>(table: &Table<T>, wanted: Option<&[String]>, collected: &mut Vec<Found>) {
+    let mut add = |record: &T| {
+        collected.extend(record.tags().into_iter().flat_map(|tags| found(T::KIND, record.id(), tags)));
     };
     match wanted {
         Some(ids) => ids.iter().filter_map(|id| table.find(id)).for_each(|record| add(record)),
@@ -99,18 +142,41 @@ fn collect_table<T: Taggable>(table: &Table<T>, wanted: Option<&[String]>, found
     }
 }
 
-async fn change_all(context: &Context, ids: &[String], change: impl Fn(&mut Tags) -> Result<()>) -> Result<()> {
+fn collect_rules(tables: &Tables, wanted: Option<&[String]>, collected: &mut Vec<Found>) {
+    let mut add = |rule: &SecurityGroupRule| {
+        collected.extend(found(Kind::SecurityGroupRule, &rule.rule_id, &rule.tags));
+    };
+    match wanted {
+        Some(ids) => ids.iter().filter_map(|id| find_rule(tables, id)).for_each(|(_, rule)| add(rule)),
+        None => tables.security_groups.iter().flat_map(|group| &group.rules).for_each(add),
+    }
+}
+
+async fn change_all(
+    context: &Context,
+    ids: &[String],
+    change: impl Fn(&mut Tags) -> Result<()>,
+) -> Result<()> {
     if ids.len() > RESOURCES_MAX {
-        return Err(Error::invalid_parameter_value(format!("At most {RESOURCES_MAX} resources can be tagged in one request")));
+        return Err(Error::invalid_parameter_value(format!(
+            "At most {RESOURCES_MAX} resources can be tagged in one request"
+        )));
     }
-    let mut named: Vec<(&String, Kind)> = Vec::with_capacity(ids.len());
+    let mut named: BTreeMap<&str, Kind> = BTreeMap::new();
     for id in ids {
-        let kind = Id::kind_of(id).ok_or_else(|| Error::new("InvalidID", format!("The ID '{id}' is not valid")))?;
-        named.push((id, kind));
+        let kind =
+            Id::kind_of(id).ok_or_else(|| Error::new("InvalidID", format!("The ID '{id}' is not valid")))?;
+        named.insert(id, kind);
     }
-    named.sort();
-    named.dedup();
-    context.transact(|tx| named.iter().try_for_each(|(id, kind)| change_one(tx, *kind, id, &change))).await
+    let in_groups = |kind: &Kind| matches!(kind, Kind::SecurityGroup | Kind::SecurityGroupRule);
+    let groups: Vec<&str> = named.iter().filter(|(_, kind)| in_groups(kind)).map(|(id, _)| *id).collect();
+    named.retain(|_, kind| !in_groups(kind));
+    context
+        .transact(|tx| {
+            change_groups(tx, &groups, &change)?;
+            named.iter().try_for_each(|(id, kind)| change_one(tx, *kind, id, &change))
+        })
+        .await
 }
 
 pub async fn create_tags(context: &Context, input: ec2::CreateTagsRequest) -> Result<()> {
@@ -132,7 +198,10 @@ pub async fn delete_tags(context: &Context, input: ec2::DeleteTagsRequest) -> Re
     .await
 }
 
-pub async fn describe_tags(context: &Context, input: ec2::DescribeTagsRequest) -> Result<ec2::DescribeTagsResult> {
+pub async fn describe_tags(
+    context: &Context,
+    input: ec2::DescribeTagsRequest,
+) -> Result<ec2::DescribeTagsResult> {
     let filters = filter::parse(&input.filters)?;
     let tables = context.tables();
     let mut passed = Vec::new();

@@ -5,9 +5,11 @@ use crate::Context;
 use aws_api::ec2;
 use model::{AccountId, Error, Id, Kind, Result};
 
-const DESCRIPTION_LEN_MAX: usize = 255;
-
-async fn change(context: &Context, id: Option<&str>, change: impl Fn(&mut Image) -> Result<()>) -> Result<()> {
+async fn change(
+    context: &Context,
+    id: Option<&str>,
+    change: impl Fn(&mut Image) -> Result<()>,
+) -> Result<()> {
     let id = Id::parse(Kind::Image, id.unwrap_or_default())?;
     context
         .transact(|tx| {
@@ -36,7 +38,9 @@ pub async fn describe_image_attribute(
     match input.attribute.as_deref().unwrap_or_default() {
         "description" => answer.description = text(Some(&image.description)),
         "launchPermission" => {
-            let group = image.public.then(|| ec2::LaunchPermission { group: Some("all".into()), ..Default::default() });
+            let group = image
+                .public
+                .then(|| ec2::LaunchPermission { group: Some("all".into()), ..Default::default() });
             let accounts = image.launch_permissions.iter().map(|account| ec2::LaunchPermission {
                 user_id: Some(account.to_string()),
                 ..Default::default()
@@ -44,31 +48,35 @@ pub async fn describe_image_attribute(
             answer.launch_permissions = group.into_iter().chain(accounts).collect();
         }
         "blockDeviceMapping" => {
-            answer.block_device_mappings = image.block_devices.iter().map(super::describe::device_to_api).collect();
+            answer.block_device_mappings =
+                image.block_devices.iter().map(super::describe::device_to_api).collect();
         }
         "bootMode" => answer.boot_mode = text(image.boot_mode.as_deref()),
         "imdsSupport" => answer.imds_support = text(image.imds_support.as_deref()),
         "kernel" => answer.kernel_id = text(None),
         "ramdisk" => answer.ramdisk_id = text(None),
-        "sriovNetSupport" => answer.sriov_net_support = text(None),
+        "sriovNetSupport" => answer.sriov_net_support = text(image.sriov_net_support.as_deref()),
         "tpmSupport" => answer.tpm_support = text(None),
         "productCodes" => {}
         other => {
-            return Err(Error::invalid_parameter_value(format!("Value ({other}) for parameter attribute is invalid. Unknown attribute.")));
+            return Err(Error::invalid_parameter_value(format!(
+                "Value ({other}) for parameter attribute is invalid. Unknown attribute."
+            )));
         }
     }
     Ok(answer)
 }
 
-pub async fn modify_image_attribute(context: &Context, input: ec2::ModifyImageAttributeRequest) -> Result<()> {
+pub async fn modify_image_attribute(
+    context: &Context,
+    input: ec2::ModifyImageAttributeRequest,
+) -> Result<()> {
     let description = input
         .description
         .as_ref()
         .and_then(|description| description.value.clone())
         .or(input.value.clone().filter(|_| input.attribute.as_deref() == Some("description")));
-    if description.as_ref().is_some_and(|text| text.chars().count() > DESCRIPTION_LEN_MAX) {
-        return Err(Error::invalid_parameter_value(format!("The description is longer than {DESCRIPTION_LEN_MAX} characters")));
-    }
+    description.as_deref().map(super::register::check_description).transpose()?;
     let permissions = Permissions::of(&input)?;
     if description.is_none() && permissions.is_empty() {
         return Err(Error::invalid_parameter_combination("No attributes specified."));
@@ -96,7 +104,11 @@ impl Permissions {
         let mut permissions = Permissions::default();
         let listed = input.launch_permission.iter();
         for (add, permission) in listed.flat_map(|change| {
-            change.add.iter().map(|permission| (true, permission)).chain(change.remove.iter().map(|permission| (false, permission)))
+            change
+                .add
+                .iter()
+                .map(|permission| (true, permission))
+                .chain(change.remove.iter().map(|permission| (false, permission)))
         }) {
             permissions.one(add, permission.user_id.as_deref(), permission.group.as_deref())?;
         }
@@ -113,12 +125,20 @@ impl Permissions {
     fn one(&mut self, add: bool, user: Option<&str>, group: Option<&str>) -> Result<()> {
         match (user, group) {
             (Some(user), _) => {
-                let account = user.parse().map_err(|_| Error::new("InvalidAMIAttributeItemValue", format!("Invalid attribute item value \"{user}\" for userId item type.")))?;
+                let account = user.parse().map_err(|_| {
+                    Error::new(
+                        "InvalidAMIAttributeItemValue",
+                        format!("Invalid attribute item value \"{user}\" for userId item type."),
+                    )
+                })?;
                 if add { self.add.push(account) } else { self.remove.push(account) }
             }
             (None, Some("all")) => self.public = Some(add),
             (None, Some(other)) => {
-                return Err(Error::new("InvalidAMIAttributeItemValue", format!("Invalid attribute item value \"{other}\" for group item type.")));
+                return Err(Error::new(
+                    "InvalidAMIAttributeItemValue",
+                    format!("Invalid attribute item value \"{other}\" for group item type."),
+                ));
             }
             (None, None) => {}
         }
@@ -150,7 +170,10 @@ pub async fn reset_image_attribute(context: &Context, input: ec2::ResetImageAttr
     .await
 }
 
-pub async fn enable_image(context: &Context, input: ec2::EnableImageRequest) -> Result<ec2::EnableImageResult> {
+pub async fn enable_image(
+    context: &Context,
+    input: ec2::EnableImageRequest,
+) -> Result<ec2::EnableImageResult> {
     change(context, input.image_id.as_deref(), |image| {
         image.disabled = false;
         Ok(())
@@ -160,7 +183,10 @@ pub async fn enable_image(context: &Context, input: ec2::EnableImageRequest) -> 
 }
 
 /// A disabled image cannot be launched and is no longer public.
-pub async fn disable_image(context: &Context, input: ec2::DisableImageRequest) -> Result<ec2::DisableImageResult> {
+pub async fn disable_image(
+    context: &Context,
+    input: ec2::DisableImageRequest,
+) -> Result<ec2::DisableImageResult> {
     change(context, input.image_id.as_deref(), |image| {
         image.disabled = true;
         image.public = false;
@@ -176,9 +202,10 @@ pub async fn enable_image_deprecation(
     input: ec2::EnableImageDeprecationRequest,
 ) -> Result<ec2::EnableImageDeprecationResult> {
     let now = context.environment.clock.now();
-    let at = input.deprecate_at.filter(|at| *at > now).ok_or_else(|| {
-        Error::invalid_parameter_value("The deprecation date must be in the future")
-    })?;
+    let at = input
+        .deprecate_at
+        .filter(|at| *at > now)
+        .ok_or_else(|| Error::invalid_parameter_value("The deprecation date must be in the future"))?;
     change(context, input.image_id.as_deref(), |image| {
         image.deprecated_at = Some(at);
         Ok(())

@@ -8,7 +8,10 @@ use crate::instance::architecture_name;
 use aws_api::ec2;
 use model::{Kind, Result};
 
-pub async fn describe_images(context: &Context, input: ec2::DescribeImagesRequest) -> Result<ec2::DescribeImagesResult> {
+pub async fn describe_images(
+    context: &Context,
+    input: ec2::DescribeImagesRequest,
+) -> Result<ec2::DescribeImagesResult> {
     let tables = context.tables();
     let now = context.environment.clock.now();
     let account = context.account();
@@ -28,14 +31,14 @@ pub async fn describe_images(context: &Context, input: ec2::DescribeImagesReques
             })
     };
     let named = !input.image_ids.is_empty();
-    let visible = |image: &Image| {
+    let listed = |image: &Image| {
         let deprecated = image.deprecated_at.is_some_and(|at| at <= now);
-        image.is_visible_to(account)
-            && owned(image)
-            && executable(image)
-            && (named || image.owner == *account || !deprecated || input.include_deprecated == Some(true))
-            && (named || !image.disabled || input.include_disabled == Some(true))
+        (image.owner == *account || !deprecated || input.include_deprecated == Some(true))
+            && (!image.disabled || input.include_disabled == Some(true))
     };
+    // An image that is named is there or not, whoever owns it.
+    let wanted = |image: &Image| owned(image) && executable(image);
+    let visible = |image: &Image| image.is_visible_to(account) && (named || (listed(image) && wanted(image)));
     let query = Query {
         ids: &input.image_ids,
         filters: &input.filters,
@@ -43,7 +46,8 @@ pub async fn describe_images(context: &Context, input: ec2::DescribeImagesReques
         next_token: input.next_token.as_deref(),
         ids_name: "imagesSet",
     };
-    let page = describe::select(&tables.images, Kind::Image, &query, visible, |_, _, _| false)?;
+    let mut page = describe::select(&tables.images, Kind::Image, &query, visible, |_, _, _| false)?;
+    page.records.retain(|image| wanted(image));
     Ok(ec2::DescribeImagesResult {
         images: page.records.iter().map(|image| to_api(image)).collect(),
         next_token: page.next_token,
@@ -53,7 +57,7 @@ pub async fn describe_images(context: &Context, input: ec2::DescribeImagesReques
 fn to_api(image: &Image) -> ec2::Image {
     ec2::Image {
         image_id: Some(image.image_id.to_string()),
-        image_location: Some(format!("{}/{}", image.owner_alias.as_deref().unwrap_or(image.owner.as_str()), image.name)),
+        image_location: Some(image.location()),
         image_type: Some("machine".into()),
         image_owner_alias: image.owner_alias.clone(),
         owner_id: Some(image.owner.to_string()),
@@ -70,6 +74,7 @@ fn to_api(image: &Image) -> ec2::Image {
         public: Some(image.public),
         root_device_name: Some(image.root_device_name.clone()),
         root_device_type: Some("ebs".into()),
+        sriov_net_support: image.sriov_net_support.clone(),
         state: Some(image.state().into()),
         usage_operation: Some("RunInstances".into()),
         virtualization_type: Some("hvm".into()),

@@ -2,11 +2,13 @@
 
 use super::{Image, ImageBlockDevice};
 use crate::Context;
+use crate::engine::Tx;
 use crate::engine::tags::Specified;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{self, Snapshot};
 use agent_api::Architecture;
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
+use std::collections::BTreeSet;
 
 const NAME_SCOPE: &str = "image-name";
 const DESCRIPTION_LEN_MAX: usize = 255;
@@ -15,65 +17,42 @@ const DEVICES_MAX: usize = 27;
 const SIMULATED_ROOT_GIB: u32 = 8;
 const ROOT_DEVICE: &str = "/dev/xvda";
 
-pub async fn register_image(context: &Context, input: ec2::RegisterImageRequest) -> Result<ec2::RegisterImageResult> {
-    if input.image_location.is_some() {
-        return Err(Error::new("UnsupportedOperation", "Images backed by instance store are not supported by this cloud."));
-    }
-    if input.virtualization_type.as_deref().is_some_and(|kind| kind != "hvm") {
-        return Err(Error::new("UnsupportedOperation", "Only hvm images are supported by this cloud."));
-    }
-    if input.kernel_id.is_some() || input.ramdisk_id.is_some() || input.tpm_support.is_some() || input.uefi_data.is_some() {
-        return Err(Error::new("UnsupportedOperation", "Kernel and RAM disk images, TPM and UEFI data are not supported by this cloud."));
-    }
-    let name = input.name.clone().ok_or_else(|| Error::missing_parameter("Name"))?;
-    check_name(&name)?;
+pub async fn register_image(
+    context: &Context,
+    input: ec2::RegisterImageRequest,
+) -> Result<ec2::RegisterImageResult> {
+    refuse_what_is_not_there(&input)?;
+    let name = input.name.as_deref().ok_or_else(|| Error::missing_parameter("Name"))?;
+    check_name(name)?;
     let description = input.description.clone().unwrap_or_default();
-    if description.chars().count() > DESCRIPTION_LEN_MAX {
-        return Err(Error::invalid_parameter_value(format!("The description is longer than {DESCRIPTION_LEN_MAX} characters")));
-    }
+    check_description(&description)?;
     let architecture = match input.architecture.as_deref() {
         None | Some("x86_64") => Architecture::X86_64,
         Some("arm64") => Architecture::Arm64,
-        Some(other) => return Err(Error::invalid_parameter_value(format!("The architecture '{other}' is not supported by this cloud."))),
+        Some(other) => {
+            return Err(Error::invalid_parameter_value(format!(
+                "The architecture '{other}' is not supported by this cloud."
+            )));
+        }
     };
-    let root_device_name = input.root_device_name.clone().unwrap_or_else(|| ROOT_DEVICE.into());
+    if architecture == Architecture::Arm64 && input.boot_mode.as_deref().is_some_and(|mode| mode != "uefi") {
+        return Err(Error::invalid_parameter_combination("Images for arm64 must have the boot mode 'uefi'."));
+    }
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::Image])?;
     let image_id = context
         .transact(|tx| {
-            let mut block_devices = Vec::new();
-            for mapping in &input.block_device_mappings {
-                let snapshot = match mapping.ebs.as_ref().and_then(|ebs| ebs.snapshot_id.as_deref()) {
-                    None => None,
-                    Some(id) => {
-                        Id::parse(Kind::Snapshot, id)?;
-                        Some(tx.get::<Snapshot>(id).ok_or_else(|| Id::not_found(Kind::Snapshot, id))?)
-                    }
-                };
-                block_devices.push(device(mapping, snapshot.as_deref())?);
-            }
-            if block_devices.is_empty() && context.options.simulate {
-                block_devices.push(ImageBlockDevice {
-                    device_name: root_device_name.clone(),
-                    snapshot_id: None,
-                    size_gib: Some(SIMULATED_ROOT_GIB),
-                    volume_type: "gp3".into(),
-                    iops: None,
-                    throughput: None,
-                    delete_on_termination: true,
-                    virtual_name: None,
-                });
-            }
             let image = Image {
                 image_id: tx.new_id(Kind::Image),
                 owner: context.account().clone(),
                 owner_alias: None,
-                name: name.clone(),
+                name: name.to_owned(),
                 description: description.clone(),
                 architecture,
                 boot_mode: input.boot_mode.clone(),
-                root_device_name: root_device_name.clone(),
-                block_devices,
+                root_device_name: input.root_device_name.clone().unwrap_or_else(|| ROOT_DEVICE.into()),
+                block_devices: devices(tx, &input, context.options.simulate)?,
                 ena_support: input.ena_support.unwrap_or(false),
+                sriov_net_support: input.sriov_net_support.clone(),
                 imds_support: input.imds_support.clone(),
                 platform_details: "Linux/UNIX".into(),
                 created_at: tx.now(),
@@ -84,14 +63,81 @@ pub async fn register_image(context: &Context, input: ec2::RegisterImageRequest)
                 tags: tags.of(Kind::Image),
             };
             check_devices(&image, context.options.simulate)?;
-            if !tx.claim(NAME_SCOPE, &name, &image.image_id) {
-                return Err(Error::new("InvalidAMIName.Duplicate", format!("AMI name {name} is already in use by an AMI of this account")));
+            if !tx.claim(NAME_SCOPE, name, &image.image_id) {
+                return Err(Error::new(
+                    "InvalidAMIName.Duplicate",
+                    format!("AMI name {name} is already in use by an AMI of this account"),
+                ));
             }
             tx.create(&image);
             Ok(image.image_id)
         })
         .await?;
     Ok(ec2::RegisterImageResult { image_id: Some(image_id.to_string()) })
+}
+
+/// What the API knows and this cloud has not: refused rather than ignored.
+fn refuse_what_is_not_there(input: &ec2::RegisterImageRequest) -> Result<()> {
+    let asked = [
+        (input.image_location.is_some(), "Images backed by instance store are"),
+        (
+            input.virtualization_type.as_deref().is_some_and(|kind| kind != "hvm"),
+            "Other virtualization than hvm is",
+        ),
+        (input.kernel_id.is_some() || input.ramdisk_id.is_some(), "Kernel and RAM disk images are"),
+        (input.tpm_support.is_some() || input.uefi_data.is_some(), "TPM and UEFI data are"),
+        (!input.billing_products.is_empty(), "Billing products are"),
+    ];
+    match asked.into_iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => {
+            Err(Error::new("UnsupportedOperation", format!("{what} not supported by this cloud.")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The devices that the request maps; in a simulated cloud an image without any has an empty root disk.
+fn devices(
+    tx: &mut Tx<'_>,
+    input: &ec2::RegisterImageRequest,
+    simulate: bool,
+) -> Result<Vec<ImageBlockDevice>> {
+    let mut devices = Vec::with_capacity(input.block_device_mappings.len());
+    for mapping in &input.block_device_mappings {
+        let snapshot = match mapping.ebs.as_ref().and_then(|ebs| ebs.snapshot_id.as_deref()) {
+            None => None,
+            Some(id) => {
+                Id::parse(Kind::Snapshot, id)?;
+                let snapshot = tx.get::<Snapshot>(id).ok_or_else(|| Id::not_found(Kind::Snapshot, id))?;
+                // Written as it is, so that whoever deletes it at the same time must look again.
+                tx.put(&*snapshot);
+                Some(snapshot)
+            }
+        };
+        devices.push(device(mapping, snapshot.as_deref())?);
+    }
+    if devices.is_empty() && simulate {
+        devices.push(ImageBlockDevice {
+            device_name: input.root_device_name.clone().unwrap_or_else(|| ROOT_DEVICE.into()),
+            snapshot_id: None,
+            size_gib: Some(SIMULATED_ROOT_GIB),
+            volume_type: "gp3".into(),
+            iops: None,
+            throughput: None,
+            delete_on_termination: true,
+            virtual_name: None,
+        });
+    }
+    Ok(devices)
+}
+
+pub(super) fn check_description(description: &str) -> Result<()> {
+    if description.chars().count() > DESCRIPTION_LEN_MAX {
+        return Err(Error::invalid_parameter_value(format!(
+            "The description is longer than {DESCRIPTION_LEN_MAX} characters"
+        )));
+    }
+    Ok(())
 }
 
 /// 3 to 128 of the characters that the API reference lists.
@@ -108,7 +154,10 @@ fn check_name(name: &str) -> Result<()> {
 
 fn device(mapping: &ec2::BlockDeviceMapping, snapshot: Option<&Snapshot>) -> Result<ImageBlockDevice> {
     let invalid = |message: String| Error::new("InvalidBlockDeviceMapping", message);
-    let device_name = mapping.device_name.clone().ok_or_else(|| invalid("A block device mapping must name its device".into()))?;
+    let device_name = mapping
+        .device_name
+        .clone()
+        .ok_or_else(|| invalid("A block device mapping must name its device".into()))?;
     let ebs = mapping.ebs.clone().unwrap_or_default();
     if mapping.ebs.is_none() && mapping.virtual_name.is_none() {
         return Err(invalid(format!("The mapping of {device_name} must have a volume")));
@@ -116,18 +165,27 @@ fn device(mapping: &ec2::BlockDeviceMapping, snapshot: Option<&Snapshot>) -> Res
     if ebs.encrypted == Some(true) {
         return Err(Error::new("UnsupportedOperation", "Encrypted volumes are not supported by this cloud."));
     }
-    let size_gib = ebs.volume_size.map(|size| u32::try_from(size).ok().filter(|size| (1..=65_536).contains(size)));
+    let size_gib =
+        ebs.volume_size.map(|size| u32::try_from(size).ok().filter(|size| (1..=65_536).contains(size)));
     let size_gib = match size_gib {
-        Some(None) => return Err(Error::invalid_parameter_value("The volume size must be between 1 and 65536 GiB")),
+        Some(None) => {
+            return Err(Error::invalid_parameter_value("The volume size must be between 1 and 65536 GiB"));
+        }
         Some(size) => size,
         None => snapshot.map(|snapshot| snapshot.size_gib),
     };
     if let Some(snapshot) = snapshot {
         if !snapshot.is_completed() {
-            return Err(Error::new("InvalidSnapshot.InProgress", format!("The snapshot {} is not completed", snapshot.snapshot_id)));
+            return Err(Error::new(
+                "IncorrectState",
+                format!("Snapshot is in invalid state - {}", snapshot.state.name()),
+            ));
         }
         if size_gib.is_some_and(|size| size < snapshot.size_gib) {
-            return Err(invalid(format!("The volume of {device_name} is smaller than its snapshot, expect size >= {}GB", snapshot.size_gib)));
+            return Err(invalid(format!(
+                "The volume of {device_name} is smaller than its snapshot, expect size >= {}GB",
+                snapshot.size_gib
+            )));
         }
     }
     if size_gib.is_none() && mapping.virtual_name.is_none() {
@@ -146,25 +204,37 @@ fn device(mapping: &ec2::BlockDeviceMapping, snapshot: Option<&Snapshot>) -> Res
 }
 
 fn check_devices(image: &Image, simulate: bool) -> Result<()> {
+    let invalid = |message: String| Err(Error::new("InvalidBlockDeviceMapping", message));
     if image.block_devices.len() > DEVICES_MAX {
-        return Err(Error::new("InvalidBlockDeviceMapping", format!("An image has at most {DEVICES_MAX} devices")));
+        return invalid(format!("An image has at most {DEVICES_MAX} devices"));
     }
-    let root = image.root().ok_or_else(|| {
-        Error::new("InvalidBlockDeviceMapping", format!("The root device {} must be mapped", image.root_device_name))
-    })?;
-    if root.snapshot_id.is_none() && !simulate {
-        return Err(Error::new("InvalidBlockDeviceMapping", "The root device must have a snapshot to boot from"));
+    let mut names = BTreeSet::new();
+    if let Some(twice) = image.block_devices.iter().find(|device| !names.insert(&device.device_name)) {
+        return invalid(format!(
+            "The device '{}' is used in more than one block-device mapping",
+            twice.device_name
+        ));
     }
-    Ok(())
+    match image.root() {
+        None => invalid(format!("The root device {} must be mapped", image.root_device_name)),
+        Some(root) if root.virtual_name.is_some() => {
+            invalid(format!("The root device {} must have a volume", image.root_device_name))
+        }
+        Some(root) if root.snapshot_id.is_none() && !simulate => {
+            invalid("The root device must have a snapshot to boot from".into())
+        }
+        Some(_) => Ok(()),
+    }
 }
 
-/// Instances that run of it go on; its snapshots stay.
-pub async fn deregister_image(context: &Context, input: ec2::DeregisterImageRequest) -> Result<ec2::DeregisterImageResult> {
-    if input.delete_associated_snapshots == Some(true) {
-        return Err(Error::new("UnsupportedOperation", "Delete the snapshots with DeleteSnapshot: DeleteAssociatedSnapshots is not supported by this cloud."));
-    }
+/// Instances that run of it go on; its snapshots stay unless they are to go with it.
+pub async fn deregister_image(
+    context: &Context,
+    input: ec2::DeregisterImageRequest,
+) -> Result<ec2::DeregisterImageResult> {
     let id = Id::parse(Kind::Image, input.image_id.as_deref().unwrap_or_default())?;
-    context
+    let with_snapshots = input.delete_associated_snapshots == Some(true);
+    let results = context
         .transact(|tx| {
             let image = tx.get::<Image>(&id).ok_or_else(|| Id::not_found(Kind::Image, &id))?;
             if image.owner != *context.account() {
@@ -172,15 +242,80 @@ pub async fn deregister_image(context: &Context, input: ec2::DeregisterImageRequ
             }
             tx.delete::<Image>(&id);
             tx.release(NAME_SCOPE, &image.name);
-            Ok(())
+            let snapshots = image.block_devices.iter().filter_map(|device| device.snapshot_id.clone());
+            let snapshots: BTreeSet<Id> = if with_snapshots { snapshots.collect() } else { BTreeSet::new() };
+            let mut results = Vec::with_capacity(snapshots.len());
+            for snapshot_id in snapshots {
+                let deleted = snapshot::delete(tx, &snapshot_id, Some(&id));
+                results.push((snapshot_id, deleted.is_ok()));
+            }
+            Ok(results)
         })
         .await?;
-    Ok(ec2::DeregisterImageResult { r#return: Some(true), ..Default::default() })
+    for (snapshot_id, _) in results.iter().filter(|(_, deleted)| *deleted) {
+        snapshot::delete_blocks(context, snapshot_id).await;
+    }
+    let result = |(snapshot_id, deleted): &(Id, bool)| ec2::DeleteSnapshotReturnCode {
+        snapshot_id: Some(snapshot_id.to_string()),
+        return_code: Some(if *deleted { "success" } else { "skipped" }.into()),
+    };
+    Ok(ec2::DeregisterImageResult {
+        r#return: Some(true),
+        delete_snapshot_results: results.iter().map(result).collect(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::SnapshotState;
+    use model::Timestamp;
+
+    fn snapshot(size_gib: u32, state: SnapshotState) -> Snapshot {
+        Snapshot {
+            snapshot_id: Id::parse(Kind::Snapshot, "snap-0123456789abcdef0").unwrap(),
+            owner: "123456789012".parse().unwrap(),
+            volume_id: None,
+            size_gib,
+            description: String::new(),
+            state,
+            started_at: Timestamp::UNIX_EPOCH,
+            completed_at: None,
+            tags: Default::default(),
+        }
+    }
+
+    fn mapping(size: Option<i32>) -> ec2::BlockDeviceMapping {
+        ec2::BlockDeviceMapping {
+            device_name: Some("/dev/xvda".into()),
+            ebs: Some(ec2::EbsBlockDevice { volume_size: size, ..Default::default() }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_volume_is_as_large_as_its_snapshot_or_larger() {
+        let snapshot = snapshot(10, SnapshotState::Completed);
+        assert_eq!(device(&mapping(None), Some(&snapshot)).unwrap().size_gib, Some(10));
+        assert_eq!(device(&mapping(Some(20)), Some(&snapshot)).unwrap().size_gib, Some(20));
+        assert_eq!(device(&mapping(Some(9)), Some(&snapshot)).unwrap_err().code, "InvalidBlockDeviceMapping");
+        assert_eq!(device(&mapping(None), None).unwrap_err().code, "InvalidBlockDeviceMapping");
+        for size in [0, -1, 65_537] {
+            assert_eq!(
+                device(&mapping(Some(size)), None).unwrap_err().code,
+                "InvalidParameterValue",
+                "{size}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_snapshot_must_be_completed() {
+        for state in [SnapshotState::Pending, SnapshotState::Error] {
+            let error = device(&mapping(None), Some(&snapshot(1, state))).unwrap_err();
+            assert_eq!(error.code, "IncorrectState", "{state:?}");
+        }
+    }
 
     #[test]
     fn names() {

@@ -3,15 +3,15 @@
 use super::permission::{self, Flat, Reader};
 use super::{Peer, Permission, SecurityGroup, SecurityGroupRule, named};
 use crate::Context;
-use crate::engine::Tables;
 use crate::engine::tags::Specified;
+use crate::engine::{Tables, Tx};
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
 use std::collections::BTreeSet;
 
 mod describe;
 
-pub use describe::describe_security_group_rules;
+pub use describe::{describe_security_group_rules, find_rule};
 use describe::{revoked_to_api, to_api};
 
 /// Rules of one direction (VPC User Guide, "Amazon VPC quotas": 60, adjustable; 1,000 with one group).
@@ -61,11 +61,26 @@ async fn change<R>(
             let answer = change(tx.tables(), &mut group, &|| tx.new_id(Kind::SecurityGroupRule))?;
             if group != *before {
                 check_rules(&group)?;
+                hold_referenced(tx, &before, &group)?;
                 tx.put(&group);
             }
             Ok(answer)
         })
         .await
+}
+
+/// Writes groups that are newly referred to as they are, so that whoever deletes one at the same time must look
+/// again.
+fn hold_referenced(tx: &mut Tx<'_>, before: &SecurityGroup, after: &SecurityGroup) -> Result<()> {
+    let referenced = |group: &SecurityGroup| -> BTreeSet<Id> {
+        group.rules.iter().filter_map(|rule| rule.permission.peer.group_id()).cloned().collect()
+    };
+    let had = referenced(before);
+    for id in referenced(after).difference(&had).filter(|id| **id != after.group_id) {
+        let group = tx.get::<SecurityGroup>(id).ok_or_else(|| Id::not_found(Kind::SecurityGroup, id))?;
+        tx.put(&*group);
+    }
+    Ok(())
 }
 
 /// What holds of a group's rules after every change.
@@ -219,7 +234,7 @@ fn with_id(group: &SecurityGroup, rule_id: &str, egress: Option<bool>) -> Result
     group.rules.iter().position(wanted).ok_or_else(|| no_such_rule(rule_id))
 }
 
-fn no_such_rule(rule_id: &str) -> Error {
+pub fn no_such_rule(rule_id: &str) -> Error {
     Error::new(
         "InvalidSecurityGroupRuleId.NotFound",
         format!("The security group rule ID '{rule_id}' does not exist"),
