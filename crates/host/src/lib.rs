@@ -4,5 +4,6 @@
 //! Invariants: nothing here knows of control or of the agent's protocol; drivers take plain specifications and
 //! are idempotent, so that whoever drives them may repeat any call after a crash.
 
+pub mod doctor;
 pub mod machine;
 pub mod net;

@@ -25,7 +25,7 @@ pub(super) struct OpenFirmware {
 }
 
 /// The UEFI code and its empty variables on this host.
-pub(super) fn uefi() -> Option<(&'static Path, &'static Path)> {
+pub(crate) fn uefi() -> Option<(&'static Path, &'static Path)> {
     let paths = UEFI.iter().map(|(code, variables)| (Path::new(*code), Path::new(*variables)));
     paths.into_iter().find(|(code, variables)| code.exists() && variables.exists())
 }

@@ -10,6 +10,7 @@
 //! Invariants of both: no guest runs that is not on record; a machine's disks are open in one process at most;
 //! whoever drives them may crash at any moment and finds every machine again, running or ended, with its console.
 
+mod acceleration;
 mod command_line;
 mod console;
 mod disk;
@@ -22,9 +23,13 @@ mod record;
 mod screenshot;
 mod watch;
 
+pub use acceleration::{Proof, prove};
 pub use command_line::Acceleration;
 pub use fake::FakeHypervisor;
 pub use qemu::{QemuHypervisor, QemuOptions};
+
+pub(crate) use acceleration::{kernel_release, qemu_version};
+pub(crate) use firmware::uefi as firmware_files;
 
 use async_trait::async_trait;
 use model::Id;

@@ -26,6 +26,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -215,6 +216,9 @@ async fn start(
     taps: Vec<OwnedFd>,
 ) -> Result<(), MachineError> {
     let _changing = machine.changing.lock().await;
+    if machine.forgotten.load(Ordering::Relaxed) {
+        return Err(MachineError::NotFound(spec.instance_id));
+    }
     match machine.running() {
         Some(running) if running.boot == spec.boot => return Ok(()),
         Some(running) => {
@@ -378,6 +382,7 @@ impl Hypervisor for QemuHypervisor {
             return Err(MachineError::Failed(format!("{instance_id} still runs")));
         }
         machine.directory.remove().map_err(io_failed("can't remove the machine's directory"))?;
+        machine.forgotten.store(true, Ordering::Relaxed);
         self.machines.lock().remove(instance_id);
         Ok(())
     }

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::AbortHandle;
@@ -46,6 +47,8 @@ pub(super) struct Machine {
     pub(super) changing: tokio::sync::Mutex<()>,
     running: Mutex<Option<Arc<Running>>>,
     watcher: Mutex<Option<AbortHandle>>,
+    /// Set under `changing` once nothing is kept of it: who waited to start it must begin anew.
+    pub(super) forgotten: AtomicBool,
 }
 
 pub(super) struct Running {
@@ -86,6 +89,7 @@ impl Machine {
             changing: Default::default(),
             running: Mutex::default(),
             watcher: Mutex::default(),
+            forgotten: AtomicBool::new(false),
         })
     }
 

@@ -3,6 +3,7 @@
 /// Where the firmware puts the sector.
 const ORIGIN: u16 = 0x7c00;
 const SECTOR: usize = 512;
+/// SeaBIOS starts from no disk that is shorter than a cylinder of 16 heads and 63 sectors.
 const DISK: usize = 1024 * 1024;
 
 /// What a guest does once it has said its word.

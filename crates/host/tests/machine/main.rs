@@ -1,5 +1,6 @@
 //! The life of machines with a real QEMU: root and qemu-system-x86_64 are needed, else the tests say so and pass.
 
+mod devices;
 mod guest;
 mod host;
 mod life;

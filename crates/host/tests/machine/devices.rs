@@ -1,0 +1,128 @@
+//! What a machine is made of: disks over others, network cards, firmware.
+
+use crate::guest::Then;
+use crate::host::Host;
+use host::machine::{DiskFormat, EndCause, Firmware, Hypervisor, NicSpec};
+use model::{Id, Kind, SystemRandom};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+/// The machine's own user can read neither the overlay nor what it lies over: it is handed both.
+#[tokio::test]
+async fn a_guest_boots_from_an_overlay_over_a_sealed_file() {
+    let Some(mut host) = Host::new() else { return };
+    let mut spec = host.spec("below", Then::PowerOff);
+    let base = spec.disks[0].path.clone();
+    std::fs::set_permissions(&base, std::fs::Permissions::from_mode(0o400)).unwrap();
+    let overlay = base.with_extension("qcow2");
+    let options = "cluster_size=128k,extended_l2=on,backing_fmt=raw";
+    let mut create = Command::new("qemu-img");
+    create.args(["create", "-q", "-f", "qcow2", "-o", options, "-b"]).args([&base, &overlay]).arg("8G");
+    assert!(create.status().unwrap().success());
+    std::fs::set_permissions(&overlay, std::fs::Permissions::from_mode(0o600)).unwrap();
+    spec.disks[0].path = overlay;
+    spec.disks[0].format = DiskFormat::Qcow2 { backing: Some(base) };
+    let mut empty = spec.disks[0].clone();
+    empty.volume_id = Id::new(Kind::Volume, &SystemRandom);
+    empty.path = host.dir.path().join("empty");
+    empty.format = DiskFormat::Raw;
+    std::fs::File::create(&empty.path).unwrap().set_len(1 << 30).unwrap();
+    spec.disks.push(empty);
+    host.driver().start(spec.clone(), vec![]).await.unwrap();
+    assert_eq!(host.next_end().await.cause, EndCause::Guest);
+    assert!(host.console(&spec).await.contains("below"));
+}
+
+#[tokio::test]
+async fn a_network_card_has_its_tap_and_gives_it_back() {
+    let Some(host) = Host::new() else { return };
+    let name = format!("hostm{}", std::process::id());
+    let mut spec = host.spec("hello", Then::Halt);
+    let interface_id = Id::new(Kind::NetworkInterface, &SystemRandom);
+    spec.nics = vec![NicSpec { interface_id, mac: [2, 0, 0, 1, 2, 3], mtu: 9001 }];
+    host.driver().start(spec.clone(), vec![]).await.expect_err("no tap was given");
+    for boot in 1..=2 {
+        spec.boot = boot;
+        // Busy unless the queue was given back.
+        let tap = open_tap(&name).unwrap();
+        host.driver().start(spec.clone(), vec![tap]).await.unwrap();
+        assert!(open_tap(&name).is_err(), "the machine has the queue");
+        host.driver().end(&spec.instance_id).await.unwrap();
+    }
+}
+
+/// A tap that is gone when nobody has it open.
+fn open_tap(name: &str) -> std::io::Result<OwnedFd> {
+    let file = std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
+    // SAFETY: all zeros is a valid value of this plain C structure, which lives through the call.
+    let result = unsafe {
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+            *to = from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+        libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &request)
+    };
+    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(file.into()) }
+}
+
+#[tokio::test]
+async fn uefi_variables_stay_with_the_machine() {
+    let Some(host) = Host::new() else { return };
+    let mut spec = host.spec("never run by UEFI", Then::Halt);
+    spec.firmware = Firmware::Uefi;
+    spec.memory_mib = 256;
+    host.driver().start(spec.clone(), vec![]).await.unwrap();
+    // The firmware says on the serial port what it tries to boot.
+    host.said(&spec, "BdsDxe", 1).await;
+    host.driver().end(&spec.instance_id).await.unwrap();
+    let variables = host.machines().join(&*spec.instance_id).join("uefi-vars.fd");
+    let after = std::fs::read(&variables).unwrap();
+    assert_ne!(
+        after,
+        std::fs::read("/usr/share/OVMF/OVMF_VARS_4M.fd").unwrap(),
+        "the firmware wrote its own"
+    );
+    spec.boot = 2;
+    host.driver().start(spec.clone(), vec![]).await.unwrap();
+    host.driver().end(&spec.instance_id).await.unwrap();
+}
+
+/// What a guest that broke out of its machine would find itself as.
+#[tokio::test]
+async fn the_process_has_no_rights() {
+    let Some(host) = Host::new() else { return };
+    let spec = host.started("hello", Then::Halt).await;
+    let other = host.started("other", Then::Halt).await;
+    let mut users = Vec::new();
+    for pid in host.processes() {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        for name in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+            assert_eq!(field(name), ["0000000000000000"], "{name}");
+        }
+        assert_eq!((field("NoNewPrivs:"), field("Seccomp:")), (vec!["1".into()], vec!["2".into()]));
+        assert!(field("Groups:").is_empty());
+        users.push(field("Uid:")[0].clone());
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+        assert!(environment.is_empty(), "no secret of ours is in it");
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap() {
+            let target = std::fs::read_link(entry.unwrap().path()).unwrap();
+            let target = target.to_string_lossy().into_owned();
+            let ours = host.dir.path().to_string_lossy().into_owned();
+            let is_memory = target.starts_with("/memfd:");
+            let is_known =
+                is_memory || target.starts_with(&ours) || !target.starts_with('/') || target == "/dev/null";
+            assert!(is_known, "{target}");
+        }
+    }
+    assert_eq!(users.len(), 2);
+    assert!(users[0] != users[1] && !users.contains(&"0".to_owned()), "{users:?}");
+    for spec in [spec, other] {
+        host.driver().end(&spec.instance_id).await.unwrap();
+    }
+}
