@@ -12,6 +12,9 @@ const KEYWORDS: &[&str] = &[
 /// Its values are not closed: an owner may make instance types.
 const OPEN_ENUMS: &[&str] = &["InstanceType"];
 
+/// EC2 refuses wrong ones with codes of their own (`InvalidAMIName.Malformed`), which are control's to say.
+const UNRULED: &[&str] = &["ImageNameRequest", "LaunchTemplateName"];
+
 struct Service<'m> {
     model: &'m Model,
     ec2: bool,
@@ -120,7 +123,7 @@ impl<'m> Service<'m> {
             return;
         }
         let shape = self.shape(name);
-        for member in shape.members.values().chain(&shape.member) {
+        for member in shape.members.values().chain(&shape.member).chain(&shape.key).chain(&shape.value) {
             self.reach(&member.shape, seen);
         }
     }
@@ -131,6 +134,12 @@ impl<'m> Service<'m> {
         match shape.kind.as_str() {
             "structure" => name.to_owned(),
             "list" => format!("Vec<{}>", self.rust(&shape.member.as_ref().expect("a list's member").shape)),
+            "map" => {
+                format!(
+                    "IndexMap<String, {}>",
+                    self.rust(&shape.value.as_ref().expect("a map's value").shape)
+                )
+            }
             "string" => "String".into(),
             "integer" => "i32".into(),
             "long" => "i64".into(),
@@ -146,6 +155,34 @@ impl<'m> Service<'m> {
         self.shape(&member.shape).kind == "list"
     }
 
+    fn is_map(&self, member: &ShapeRef) -> bool {
+        self.shape(&member.shape).kind == "map"
+    }
+
+    /// The model's constraint on a value of the shape, as an expression of `Rule`.
+    fn rule(&self, name: &str) -> String {
+        let shape = self.shape(name);
+        if self.is_closed_enum(name) {
+            return format!("Rule::OneOf({})", constant(name));
+        }
+        if UNRULED.contains(&name) || (shape.min.is_none() && shape.max.is_none()) {
+            return "Rule::Free".into();
+        }
+        match shape.kind.as_str() {
+            "integer" | "long" | "double" | "float" => {
+                let side = |bound: Option<f64>, none: &str| {
+                    bound.map_or(format!("f64::{none}"), |bound| format!("{bound:?}"))
+                };
+                format!("Rule::Between({}, {})", side(shape.min, "NEG_INFINITY"), side(shape.max, "INFINITY"))
+            }
+            "string" | "list" => {
+                let most = shape.max.map_or("usize::MAX".into(), |most| most.to_string());
+                format!("Rule::Length({}, {most})", shape.min.unwrap_or(0.0))
+            }
+            other => panic!("{name}: no rule for a {other}"),
+        }
+    }
+
     fn structure(&mut self, name: &str, serde: bool) {
         let mut text = String::from("#[derive(Clone, Debug, Default, PartialEq)]\n");
         if serde {
@@ -154,9 +191,13 @@ impl<'m> Service<'m> {
         writeln!(text, "pub struct {name} {{").unwrap();
         for (member_name, member) in &self.shape(name).members {
             let rust = self.rust(&member.shape);
-            let list = self.is_list(member);
+            let empty = match self.shape(&member.shape).kind.as_str() {
+                "list" => Some("Vec::is_empty"),
+                "map" => Some("IndexMap::is_empty"),
+                _ => None,
+            };
             if serde {
-                let skip = if list { "Vec::is_empty" } else { "Option::is_none" };
+                let skip = empty.unwrap_or("Option::is_none");
                 let with = match self.shape(&member.shape).kind.as_str() {
                     "timestamp" if self.json => ", with = \"crate::json::epoch_seconds\"",
                     "blob" => ", skip",
@@ -169,9 +210,9 @@ impl<'m> Service<'m> {
                 };
                 writeln!(text, "    #[serde(rename = \"{member_name}\"{skip}{with})]").unwrap();
             }
-            let boxed = self.reaches(&member.shape, name) && !list;
+            let boxed = self.reaches(&member.shape, name) && empty.is_none();
             let rust = if boxed { format!("Box<{rust}>") } else { rust };
-            let rust = if list { rust } else { format!("Option<{rust}>") };
+            let rust = if empty.is_some() { rust } else { format!("Option<{rust}>") };
             writeln!(text, "    pub {}: {rust},", field(member_name)).unwrap();
         }
         text += "}\n";
@@ -211,28 +252,37 @@ impl<'m> Service<'m> {
         let mut text = format!(
             "impl FromNode for {name} {{\n    fn from_node(node: &Node, path: &Path) -> Result<Self> {{\n        let mut reader = Reader::new(node, path)?;\n        let value = Self {{\n"
         );
+        // `Reader::finish` counts on it that no name is asked for twice.
+        let mut names = BTreeSet::new();
         for (member_name, member) in &shape.members {
             let wire = self.name_in(member_name, member);
             let target = self.shape(&member.shape);
-            let call = if self.is_list(member) {
-                let element = &target.member.as_ref().expect("a list's member").shape;
-                let nested = !self.ec2 && !self.json && !target.flattened;
-                let inner = if nested { "Some(\"member\")" } else { "None" };
-                let values = if self.is_closed_enum(element) { constant(element) } else { "&[]".into() };
-                format!("reader.list(\"{wire}\", {inner}, {values})?")
-            } else if self.is_closed_enum(&member.shape) {
-                format!("reader.choice(\"{wire}\", {})?", constant(&member.shape))
-            } else if self.reaches(&member.shape, name) {
-                format!("reader.value(\"{wire}\")?.map(Box::new)")
-            } else {
-                format!("reader.value(\"{wire}\")?")
+            assert!(names.insert(wire.clone()), "{name} has two members named {wire}");
+            let rule = self.rule(&member.shape);
+            let call = match target.kind.as_str() {
+                "list" => {
+                    let element = target.member.as_ref().expect("a list's member");
+                    let inner = (!self.ec2 && !self.json && !target.flattened)
+                        .then(|| element.location_name.as_deref().unwrap_or("member"));
+                    format!("reader.list(\"{wire}\", {inner:?}, {rule}, {})?", self.rule(&element.shape))
+                }
+                "map" => {
+                    assert!(!self.json, "{name}.{member_name}: no map in JSON yet");
+                    let inner = (!target.flattened).then_some("entry");
+                    let (key, value) = target.entry();
+                    format!("reader.map(\"{wire}\", {inner:?}, \"{key}\", \"{value}\")?")
+                }
+                _ if self.reaches(&member.shape, name) => {
+                    format!("reader.value(\"{wire}\", {rule})?.map(Box::new)")
+                }
+                _ => format!("reader.value(\"{wire}\", {rule})?"),
             };
             writeln!(text, "            {}: {call},", field(member_name)).unwrap();
         }
         text += "        };\n";
         for required in &shape.required {
             let member = &shape.members[required];
-            let missing = if self.is_list(member) { "is_empty" } else { "is_none" };
+            let missing = if self.is_list(member) || self.is_map(member) { "is_empty" } else { "is_none" };
             let wire = self.name_in(required, member);
             writeln!(
                 text,
@@ -254,11 +304,15 @@ impl<'m> Service<'m> {
         for (member_name, member) in &shape.members {
             let wire = member.location_name.as_deref().unwrap_or(member_name);
             let target = self.shape(&member.shape);
+            assert!(!target.flattened, "{name}.{member_name}: no flattened list in an answer yet");
             let line = if self.is_list(member) {
                 let element = target.member.as_ref().expect("a list's member");
                 let item =
                     element.location_name.as_deref().unwrap_or(if self.ec2 { "item" } else { "member" });
                 format!("xml.list(\"{wire}\", \"{item}\", &self.{})", field(member_name))
+            } else if self.is_map(member) {
+                let (key, value) = target.entry();
+                format!("xml.map(\"{wire}\", \"{key}\", \"{value}\", &self.{})", field(member_name))
             } else {
                 format!("xml.field(\"{wire}\", &self.{})", field(member_name))
             };

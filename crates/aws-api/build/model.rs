@@ -50,10 +50,28 @@ pub struct Shape {
     pub members: IndexMap<String, ShapeRef>,
     #[serde(default)]
     pub required: Vec<String>,
+    /// Of a list.
     pub member: Option<ShapeRef>,
+    /// Of a map.
+    pub key: Option<ShapeRef>,
+    pub value: Option<ShapeRef>,
     #[serde(default)]
     pub flattened: bool,
     #[serde(default, rename = "enum")]
     pub values: Vec<String>,
     pub payload: Option<String>,
+    /// Of a number's value, a string's characters, a list's items.
+    pub min: Option<f64>,
+    pub max: Option<f64>,
+}
+
+impl Shape {
+    /// What a map's entries call their two halves.
+    pub fn entry(&self) -> (&str, &str) {
+        (half(&self.key, "key"), half(&self.value, "value"))
+    }
+}
+
+fn half<'s>(half: &'s Option<ShapeRef>, otherwise: &'s str) -> &'s str {
+    half.as_ref().and_then(|half| half.location_name.as_deref()).unwrap_or(otherwise)
 }

@@ -144,6 +144,11 @@ pub fn encode(
     }
 }
 
+/// The one code that the service's model has for a request that can't be read.
+pub fn as_validation(error: Error) -> Error {
+    Error { code: "ValidationException".into(), ..error }
+}
+
 pub fn encode_error(error: &Error, request_id: &str) -> Response {
     let body =
         serde_json::json!({ "__type": error.code, "Message": error.message, "message": error.message });

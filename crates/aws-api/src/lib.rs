@@ -7,11 +7,12 @@
 
 mod json;
 mod node;
+mod rule;
 mod service;
 mod xml;
 
-pub use node::{DEPTH_MAX, PARAMETERS_MAX};
-pub use service::Service;
+pub use node::{DEPTH_MAX, PARAMETERS_BYTES_MAX, PARAMETERS_MAX};
+pub use service::{Protocol, Service};
 
 use bytes::Bytes;
 use model::{Error, Result};
@@ -53,11 +54,15 @@ pub trait Operation {
 
 /// Reads an operation's input out of a request; errors name the parameter at fault.
 pub fn decode<O: Operation>(request: &Request) -> Result<O::Input> {
-    let node = match O::SERVICE {
-        Service::Ebs => json::read(O::NAME, request)?,
-        Service::Ec2 | Service::Sts | Service::Iam => Node::from_parameters(&request.params)?,
-    };
-    O::Input::from_node(&node, &Path::root())
+    match O::SERVICE.protocol() {
+        Protocol::RestJson => {
+            let node = json::read(O::NAME, request)?;
+            O::Input::from_node(&node, &Path::root()).map_err(json::as_validation)
+        }
+        Protocol::Ec2Query | Protocol::AwsQuery => {
+            O::Input::from_node(&Node::from_parameters(&request.params)?, &Path::root())
+        }
+    }
 }
 
 pub fn encode<O: Operation>(output: &O::Output, request_id: &str) -> Response {
@@ -66,15 +71,15 @@ pub fn encode<O: Operation>(output: &O::Output, request_id: &str) -> Response {
 
 /// An error as the service's clients expect it.
 pub fn encode_error(service: Service, error: &Error, request_id: &str) -> Response {
-    match service {
-        Service::Ebs => json::encode_error(error, request_id),
-        Service::Ec2 | Service::Sts | Service::Iam => xml::encode_error(service, error, request_id),
+    match service.protocol() {
+        Protocol::RestJson => json::encode_error(error, request_id),
+        Protocol::Ec2Query | Protocol::AwsQuery => xml::encode_error(service, error, request_id),
     }
 }
 
 /// The operation that a request asks for, offered or not.
 pub fn operation_name(service: Service, request: &Request) -> Result<String> {
-    if service == Service::Ebs {
+    if service.protocol() == Protocol::RestJson {
         return json::operation(request).map(str::to_owned);
     }
     let parameter =
@@ -105,7 +110,7 @@ pub fn known_to_model(service: Service, operation: &str) -> bool {
         Service::Ec2 => ec2::KNOWN,
         Service::Sts => sts::KNOWN,
         Service::Ebs => ebs::KNOWN,
-        Service::Iam => &[],
+        Service::Iam => iam::KNOWN,
     };
     known.binary_search(&operation).is_ok()
 }
@@ -117,9 +122,11 @@ macro_rules! generated {
         #[allow(clippy::all, unused_imports, unused_mut, dead_code)]
         pub mod $name {
             use crate::node::{FromNode, Node, Path, Reader};
+            use crate::rule::Rule;
             use crate::xml::{ToXml, Xml};
             use crate::{Operation, Response, Service};
             use bytes::Bytes;
+            use indexmap::IndexMap;
             use model::{Result, Timestamp};
             use serde::{Deserialize, Serialize};
             include!(concat!(env!("OUT_DIR"), "/", stringify!($name), ".rs"));
@@ -134,6 +141,10 @@ generated!(
 generated!(
     /// AWS STS, API version 2011-06-15.
     sts
+);
+generated!(
+    /// AWS IAM, API version 2010-05-08.
+    iam
 );
 generated!(
     /// The EBS direct APIs, API version 2019-11-02.

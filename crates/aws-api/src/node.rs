@@ -1,9 +1,11 @@
 //! Requests as trees: `TagSpecification.1.Tag.2.Key=Name` is a path of names and numbers to a value. Types are
 //! read out of the tree, and what nobody read is an unknown parameter.
 
+use crate::rule::Rule;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use indexmap::IndexMap;
 use model::{Error, Result, Timestamp};
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -14,6 +16,10 @@ pub const PARAMETERS_MAX: usize = 10_000;
 pub const DEPTH_MAX: usize = 16;
 /// Longest name of a parameter.
 const NAME_LEN_MAX: usize = 512;
+/// Names and values together: the largest form that the edge reads, and a head full of query before it.
+pub const PARAMETERS_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// No request can fill a longer list; clients leave gaps, but not such.
+const LIST_NUMBER_MAX: u32 = PARAMETERS_MAX as u32;
 
 /// Parameters about the call, not about what is wanted.
 fn is_about_the_call(name: &str) -> bool {
@@ -44,6 +50,12 @@ impl Node {
         if parameters.len() > PARAMETERS_MAX {
             return Err(Error::invalid_parameter_value(format!(
                 "The request has more than {PARAMETERS_MAX} parameters"
+            )));
+        }
+        let bytes: usize = parameters.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if bytes > PARAMETERS_BYTES_MAX {
+            return Err(Error::invalid_parameter_value(format!(
+                "The request has more than {PARAMETERS_BYTES_MAX} bytes of parameters"
             )));
         }
         let mut root = Node::default();
@@ -105,7 +117,7 @@ pub trait FromNode: Sized {
     fn from_node(node: &Node, path: &Path) -> Result<Self>;
 }
 
-fn invalid(value: &str, path: &Path, expected: &str) -> Error {
+pub fn invalid(value: &str, path: &Path, expected: &str) -> Error {
     let shown: String = value.chars().take(256).collect();
     Error::invalid_parameter_value(format!(
         "Value ({shown}) for parameter {} is invalid. {expected}",
@@ -117,7 +129,8 @@ fn scalar<'n>(node: &'n Node, path: &Path) -> Result<&'n str> {
     if let Some(unread) = node.children.keys().min() {
         return Err(Error::unknown_parameter(&path.to(unread).text()));
     }
-    Ok(node.value.as_deref().unwrap_or_default())
+    // In JSON `{}` or `[]` may stand where text should.
+    node.value.as_deref().ok_or_else(|| invalid("", path, "A single value is expected."))
 }
 
 macro_rules! parsed {
@@ -131,7 +144,19 @@ macro_rules! parsed {
     };
 }
 
-parsed!(i32: "An integer is expected.", i64: "An integer is expected.", f64: "A number is expected.");
+parsed!(i32: "An integer is expected.", i64: "An integer is expected.");
+
+impl FromNode for f64 {
+    fn from_node(node: &Node, path: &Path) -> Result<Self> {
+        let text = scalar(node, path)?;
+        finite(text).ok_or_else(|| invalid(text, path, "A number is expected."))
+    }
+}
+
+/// Rust would read `NaN` and `inf` too.
+fn finite(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number: &f64| number.is_finite())
+}
 
 impl FromNode for String {
     fn from_node(node: &Node, path: &Path) -> Result<Self> {
@@ -161,7 +186,7 @@ impl FromNode for Timestamp {
         if let Ok(at) = text.parse::<jiff::civil::DateTime>() {
             return at.to_zoned(jiff::tz::TimeZone::UTC).map(|at| at.timestamp()).map_err(|_| refuse());
         }
-        let seconds: f64 = text.parse().map_err(|_| refuse())?;
+        let seconds = finite(text).ok_or_else(refuse)?;
         Timestamp::from_millisecond((seconds * 1000.0) as i64).map_err(|_| refuse())
     }
 }
@@ -185,35 +210,36 @@ impl FromNode for () {
 /// A list inside a list.
 impl<T: FromNode> FromNode for Vec<T> {
     fn from_node(node: &Node, path: &Path) -> Result<Self> {
-        items(node, path, &[])
+        items(node, path, Rule::Free)
     }
 }
 
 /// The numbered children, in the order of their numbers; clients begin at 0 or 1 and may leave gaps.
-fn items<T: FromNode>(node: &Node, path: &Path, choices: &[&str]) -> Result<Vec<T>> {
-    let mut numbered: Vec<(u32, &str, &Node)> = Vec::with_capacity(node.children.len());
+fn numbered<'n>(node: &'n Node, path: &Path) -> Result<Vec<(&'n str, &'n Node)>> {
+    let mut numbered = Vec::with_capacity(node.children.len());
     for (name, child) in &node.children {
-        let number = name.parse().map_err(|_| Error::unknown_parameter(&path.to(name).text()))?;
-        numbered.push((number, name, child));
+        let number = list_number(name).ok_or_else(|| Error::unknown_parameter(&path.to(name).text()))?;
+        numbered.push((number, name.as_str(), child));
     }
-    numbered.sort_by_key(|(number, name, _)| (*number, *name));
-    numbered
+    numbered.sort_unstable_by_key(|(number, ..)| *number);
+    Ok(numbered.into_iter().map(|(_, name, child)| (name, child)).collect())
+}
+
+/// One way only to write a number, so that no two names are the same item.
+fn list_number(name: &str) -> Option<u32> {
+    let canonical = name.bytes().all(|byte| byte.is_ascii_digit()) && (name == "0" || !name.starts_with('0'));
+    name.parse().ok().filter(|number| canonical && *number <= LIST_NUMBER_MAX)
+}
+
+fn items<T: FromNode>(node: &Node, path: &Path, rule: Rule) -> Result<Vec<T>> {
+    numbered(node, path)?
         .into_iter()
-        .map(|(_, name, child)| {
+        .map(|(name, child)| {
             let path = path.to(name);
-            check_choice(child, &path, choices)?;
+            rule.check(child, &path)?;
             T::from_node(child, &path)
         })
         .collect()
-}
-
-fn check_choice(node: &Node, path: &Path, choices: &[&str]) -> Result<()> {
-    match node.value.as_deref() {
-        Some(value) if !choices.is_empty() && !choices.contains(&value) => {
-            Err(invalid(value, path, &format!("Valid values are: {}.", choices.join(", "))))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Reads one structure and remembers what was read.
@@ -238,38 +264,60 @@ impl<'n> Reader<'n> {
         Some(node)
     }
 
-    pub fn value<T: FromNode>(&mut self, name: &str) -> Result<Option<T>> {
-        let path = self.path;
-        self.take(name).map(|node| T::from_node(node, &path.to(name))).transpose()
-    }
-
-    pub fn choice(&mut self, name: &str, choices: &[&str]) -> Result<Option<String>> {
-        let path = self.path;
+    pub fn value<T: FromNode>(&mut self, name: &str, rule: Rule) -> Result<Option<T>> {
+        let path = self.path.to(name);
         let Some(node) = self.take(name) else { return Ok(None) };
-        // An empty value is no value, as EC2 has it.
-        if node.value.as_deref() == Some("") {
+        // An empty choice is none, as EC2 has it.
+        if matches!(rule, Rule::OneOf(_)) && node.value.as_deref() == Some("") && node.children.is_empty() {
             return Ok(None);
         }
-        check_choice(node, &path.to(name), choices)?;
-        String::from_node(node, &path.to(name)).map(Some)
+        rule.check(node, &path)?;
+        T::from_node(node, &path).map(Some)
     }
 
     /// `inner` is the level that AWS query puts between a list's name and its numbers.
-    pub fn list<T: FromNode>(&mut self, name: &str, inner: Option<&str>, choices: &[&str]) -> Result<Vec<T>> {
+    pub fn list<T: FromNode>(
+        &mut self,
+        name: &str,
+        inner: Option<&str>,
+        length: Rule,
+        each: Rule,
+    ) -> Result<Vec<T>> {
         let path = self.path.to(name);
         let Some(node) = self.take(name) else { return Ok(Vec::new()) };
-        if let Some(value) = node.value.as_deref().filter(|value| !value.is_empty()) {
-            return Err(invalid(value, &path, "A list is expected."));
-        }
-        match inner {
-            None => items(node, &path, choices),
-            Some(inner) => {
-                if let Some(other) = node.children.keys().filter(|child| *child != inner).min() {
-                    return Err(Error::unknown_parameter(&path.to(other).text()));
-                }
-                node.children.get(inner).map_or(Ok(Vec::new()), |node| items(node, &path.to(inner), choices))
-            }
-        }
+        let items = within(node, &path, inner, |node, path| items(node, path, each))?;
+        length.check_length(items.len(), "items", &path)?;
+        Ok(items)
+    }
+
+    /// AWS query: `Name.entry.N.key` and `.value`, by the names that the model gives to these three.
+    #[allow(dead_code, reason = "generated code calls it once a listed operation reaches a map")]
+    pub fn map<T: FromNode>(
+        &mut self,
+        name: &str,
+        inner: Option<&str>,
+        key: &str,
+        value: &str,
+    ) -> Result<IndexMap<String, T>> {
+        let path = self.path.to(name);
+        let Some(node) = self.take(name) else { return Ok(IndexMap::new()) };
+        within(node, &path, inner, |node, path| {
+            numbered(node, path)?
+                .into_iter()
+                .map(|(number, entry)| {
+                    let path = path.to(number);
+                    let mut reader = Reader::new(entry, &path)?;
+                    let pair = (reader.value(key, Rule::Free)?, reader.value(value, Rule::Free)?);
+                    let pair = match pair {
+                        (Some(key), Some(value)) => (key, value),
+                        (None, _) => return Err(reader.missing(key)),
+                        (_, None) => return Err(reader.missing(value)),
+                    };
+                    reader.finish()?;
+                    Ok(pair)
+                })
+                .collect()
+        })
     }
 
     pub fn missing(&self, name: &str) -> Error {
@@ -287,4 +335,21 @@ impl<'n> Reader<'n> {
         let shown: Vec<String> = names.iter().take(8).map(|name| self.path.to(name).text()).collect();
         Err(Error::unknown_parameter(&shown.join(", ")))
     }
+}
+
+/// What is numbered under a list's or map's name. `Name=` stands for none; text in its place is a mistake.
+fn within<T: Default>(
+    node: &Node,
+    path: &Path,
+    inner: Option<&str>,
+    read: impl FnOnce(&Node, &Path) -> Result<T>,
+) -> Result<T> {
+    if let Some(value) = node.value.as_deref().filter(|value| !value.is_empty()) {
+        return Err(invalid(value, path, "A list is expected."));
+    }
+    let Some(inner) = inner else { return read(node, path) };
+    if let Some(other) = node.children.keys().filter(|child| *child != inner).min() {
+        return Err(Error::unknown_parameter(&path.to(other).text()));
+    }
+    node.children.get(inner).map_or_else(|| Ok(T::default()), |node| read(node, &path.to(inner)))
 }

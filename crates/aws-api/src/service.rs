@@ -8,6 +8,14 @@ pub enum Service {
     Ebs,
 }
 
+/// How a service's requests and answers are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Ec2Query,
+    AwsQuery,
+    RestJson,
+}
+
 impl Service {
     pub const ALL: [Service; 4] = [Service::Ec2, Service::Sts, Service::Iam, Service::Ebs];
 
@@ -23,6 +31,14 @@ impl Service {
 
     pub fn from_signing_name(name: &str) -> Option<Service> {
         Service::ALL.into_iter().find(|service| service.signing_name() == name)
+    }
+
+    pub const fn protocol(self) -> Protocol {
+        match self {
+            Service::Ec2 => Protocol::Ec2Query,
+            Service::Sts | Service::Iam => Protocol::AwsQuery,
+            Service::Ebs => Protocol::RestJson,
+        }
     }
 
     /// The version that answers are written in.

@@ -2,6 +2,7 @@
 
 use crate::{Response, Service};
 use bytes::Bytes;
+use indexmap::IndexMap;
 use model::{Error, Timestamp};
 use std::fmt::Write;
 
@@ -55,6 +56,19 @@ impl Xml {
         self.open(name);
         for value in values {
             self.element(item, value);
+        }
+        self.close(name);
+    }
+
+    /// AWS query: an `entry` for each pair.
+    #[allow(dead_code, reason = "generated code calls it once a listed operation reaches a map")]
+    pub fn map(&mut self, name: &str, key: &str, value: &str, entries: &IndexMap<String, impl ToXml>) {
+        self.open(name);
+        for (of, holds) in entries {
+            self.open("entry");
+            self.element(key, of);
+            self.element(value, holds);
+            self.close("entry");
         }
         self.close(name);
     }
