@@ -98,7 +98,7 @@ fn convert(input: &Path, output: &Path, progress: &dyn Progress) -> Result<Conve
     // After a failure the log stays: the error names it.
     result?;
     let _ = fs::remove_file(log_path);
-    let disk = File::options().read(true).write(true).open(output)?;
+    let disk = File::open(output)?;
     check_boots(&disk)?;
     let virtual_bytes = disk.metadata()?.len();
     Ok(Converted { format, virtual_bytes, size_gib: virtual_bytes.div_ceil(GIB) as u32 })

@@ -85,7 +85,7 @@ const FILES: &[Text] = &[
     script("usr/lib/tiny/grow", include_str!("tiny/grow")),
     script("usr/lib/tiny/nic", include_str!("tiny/nic")),
     script("usr/lib/tiny/dhcp", include_str!("tiny/dhcp")),
-    script("usr/lib/tiny/imds", include_str!("tiny/imds")),
+    script("usr/bin/imds", include_str!("tiny/imds")),
     script("usr/lib/tiny/cloud", include_str!("tiny/cloud")),
     script("etc/acpi/PWRF/00000080", include_str!("tiny/poweroff")),
     text("etc/inittab", include_str!("tiny/inittab")),
@@ -275,7 +275,7 @@ impl Kernel<'_> {
     }
 }
 
-/// The path of a module, and of all it needs, by `modules.dep`. Nothing for one that this kernel has built in.
+/// The path of a module, and of all it needs, by `modules.dep`.
 fn with_dependencies(dependencies: &str, name: &str) -> Result<Vec<String>> {
     let file = format!("/{name}.ko");
     let line =
