@@ -1,10 +1,10 @@
 //! Who asks, where, and what every handler needs of the cloud.
 
+use crate::Control;
 use crate::engine::token::Idempotent;
 use crate::engine::{Tables, Tx, transaction};
 use crate::region::RegionState;
-use crate::Control;
-use aws_api::Request;
+use aws_api::{Request, Service};
 use model::{AccountId, Arn, Region, Result};
 use parking_lot::RwLockReadGuard;
 use sha2::{Digest, Sha256};
@@ -29,26 +29,31 @@ pub struct Context {
     pub caller: Caller,
     pub region: Arc<RegionState>,
     operation: &'static str,
-    parameters: String,
     idempotent: Option<Idempotent>,
 }
 
 impl Context {
-    pub async fn new(control: Arc<Control>, caller: Caller, operation: &'static str, request: &Request) -> Result<Context> {
+    pub async fn new(control: Arc<Control>, caller: Caller, operation: &'static str) -> Result<Context> {
         let region = control.region(&caller.region).await?;
-        Ok(Context { control, caller, region, operation, parameters: digest(request), idempotent: None })
+        Ok(Context { control, caller, region, operation, idempotent: None })
     }
 
     /// Ties the request's client token, if any, to its operation and parameters.
-    pub fn set_client_token(&mut self, token: Option<&str>) -> Result<()> {
-        self.idempotent = Some(Idempotent::new(self.operation, token, self.parameters.clone())?);
+    pub fn set_client_token(
+        &mut self,
+        token: Option<&str>,
+        service: Service,
+        request: &Request,
+    ) -> Result<()> {
+        let parameters = if token.is_some() { digest(service, request) } else { String::new() };
+        self.idempotent = Some(Idempotent::new(self.operation, token, parameters)?);
         Ok(())
     }
 
     pub fn idempotent(&self) -> Result<Idempotent> {
         match &self.idempotent {
             Some(idempotent) => Ok(idempotent.clone()),
-            None => Idempotent::new(self.operation, None, self.parameters.clone()),
+            None => Idempotent::new(self.operation, None, String::new()),
         }
     }
 
@@ -58,7 +63,8 @@ impl Context {
     }
 
     pub async fn transact<R>(&self, attempt: impl FnMut(&mut Tx<'_>) -> Result<R>) -> Result<R> {
-        transaction::transact(&*self.control.store, &self.region.view, &self.control.environment, attempt).await
+        transaction::transact(&*self.control.store, &self.region.view, &self.control.environment, attempt)
+            .await
     }
 
     pub fn account(&self) -> &AccountId {
@@ -79,11 +85,12 @@ impl Deref for Context {
 
 /// Parameters that do not say what is wanted: who asks, and the token itself.
 fn is_about_the_call(name: &str) -> bool {
-    matches!(name, "ClientToken" | "AWSAccessKeyId" | "Timestamp" | "SecurityToken") || name.starts_with("X-Amz-")
+    matches!(name, "ClientToken" | "AWSAccessKeyId" | "Timestamp" | "SecurityToken")
+        || name.starts_with("X-Amz-")
 }
 
 /// The same for every request that wants the same, in whatever order its parameters come.
-fn digest(request: &Request) -> String {
+fn digest(service: Service, request: &Request) -> String {
     let mut parameters: Vec<_> = request.params.iter().filter(|(name, _)| !is_about_the_call(name)).collect();
     parameters.sort();
     let mut hasher = Sha256::new();
@@ -92,6 +99,10 @@ fn digest(request: &Request) -> String {
             hasher.update((part.len() as u64).to_le_bytes());
             hasher.update(part);
         }
+    }
+    // Of the other services a body is a form, and its parameters are among those above.
+    if service == Service::Ebs {
+        hasher.update(&request.body);
     }
     hex::encode(hasher.finalize())
 }

@@ -41,7 +41,7 @@ impl Control {
             Error::new("InvalidAction", format!("The action {operation} {why}."))
         })?;
         authorization::authorize(&caller, service, offered.name)?;
-        let context = Context::new(self.clone(), caller, offered.name, &request).await?;
+        let context = Context::new(self.clone(), caller, offered.name).await?;
         (offered.handler)(context, request).await
     }
 
@@ -68,7 +68,7 @@ where
             if O::dry_run(&input) {
                 return Err(Error::dry_run());
             }
-            context.set_client_token(O::client_token(&input))?;
+            context.set_client_token(O::client_token(&input), O::SERVICE, &request)?;
             let request_id = context.caller.request_id.clone();
             let output = handler(context, input).await?;
             Ok(aws_api::encode::<O>(&output, &request_id))
@@ -167,6 +167,7 @@ fn offered() -> Operations {
         PutSnapshotBlock => ebs_direct::put_snapshot_block,
         CompleteSnapshot => ebs_direct::complete_snapshot,
         ListSnapshotBlocks => ebs_direct::list_snapshot_blocks,
+        ListChangedBlocks => ebs_direct::list_changed_blocks,
         GetSnapshotBlock => ebs_direct::get_snapshot_block,
     );
     map

@@ -1,0 +1,165 @@
+//! StartSnapshot, PutSnapshotBlock, CompleteSnapshot.
+
+use super::{CHECKSUM_ALGORITHM, block_index, checksum, failed, find, invalid, not_found, sha256};
+use crate::Context;
+use crate::engine::{Tags, Tx};
+use crate::snapshot::{Snapshot, SnapshotState};
+use agent_api::BLOCK_BYTES;
+use aws_api::{ebs, ec2};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use model::{Error, Id, Kind, Result};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+const SIZE_GIB_MAX: i64 = 65_536;
+const DESCRIPTION_LEN_MAX: usize = 255;
+
+pub async fn start_snapshot(
+    context: &Context,
+    input: ebs::StartSnapshotRequest,
+) -> Result<ebs::StartSnapshotResponse> {
+    let size_gib = input.volume_size.unwrap_or(0);
+    if !(1..=SIZE_GIB_MAX).contains(&size_gib) {
+        return Err(invalid(format!("VolumeSize must be between 1 and {SIZE_GIB_MAX} GiB.")));
+    }
+    if input.encrypted == Some(true) || input.kms_key_arn.is_some() {
+        return Err(invalid("Encrypted snapshots are not supported by this cloud."));
+    }
+    if input.parent_snapshot_id.is_some() {
+        return Err(invalid(
+            "Incremental uploads are not supported by this cloud: leave ParentSnapshotId out.",
+        ));
+    }
+    let description = input.description.clone().unwrap_or_default();
+    if description.chars().count() > DESCRIPTION_LEN_MAX {
+        return Err(invalid(format!("The description is longer than {DESCRIPTION_LEN_MAX} characters.")));
+    }
+    let tags = tags(&input.tags)?;
+    let idempotent = context.idempotent().map_err(in_ebs_words)?;
+    let id = context
+        .transact(|tx| {
+            if let Some(id) = idempotent.made_before(tx)?.and_then(|made| made.into_iter().next()) {
+                return Id::parse(Kind::Snapshot, &id);
+            }
+            let snapshot = Snapshot {
+                snapshot_id: tx.new_id(Kind::Snapshot),
+                owner: context.account().clone(),
+                volume_id: None,
+                size_gib: size_gib as u32,
+                description: description.clone(),
+                state: SnapshotState::Pending,
+                started_at: tx.now(),
+                completed_at: None,
+                tags: tags.clone(),
+            };
+            tx.create(&snapshot);
+            idempotent.remember(tx, vec![snapshot.snapshot_id.to_string()]);
+            Ok(snapshot.snapshot_id)
+        })
+        .await
+        .map_err(in_ebs_words)?;
+    let snapshot = context.region.view.record::<Snapshot>(&id).ok_or_else(|| not_found(&id))?;
+    // After the record: what has no record would be left over. Beginning twice is no error.
+    context.snapshots.begin(&id, snapshot.size_gib).await.map_err(failed)?;
+    Ok(ebs::StartSnapshotResponse {
+        snapshot_id: Some(id.to_string()),
+        owner_id: Some(snapshot.owner.to_string()),
+        status: Some(snapshot.state.name().into()),
+        start_time: Some(snapshot.started_at),
+        volume_size: Some(i64::from(snapshot.size_gib)),
+        block_size: Some(BLOCK_BYTES as i32),
+        description: Some(snapshot.description.clone()),
+        tags: input.tags,
+        ..Default::default()
+    })
+}
+
+fn tags(tags: &[ebs::Tag]) -> Result<Tags> {
+    let tags: Vec<ec2::Tag> =
+        tags.iter().map(|tag| ec2::Tag { key: tag.key.clone(), value: tag.value.clone() }).collect();
+    Tags::from_api(&tags).map_err(in_ebs_words)
+}
+
+/// What the shared mechanisms refuse with EC2's codes.
+fn in_ebs_words(error: Error) -> Error {
+    match error.code.as_ref() {
+        "IdempotentParameterMismatch" => Error::new("ConflictException", error.message).with_status(409),
+        "InvalidParameterValue" | "TagLimitExceeded" => invalid(error.message),
+        _ => error,
+    }
+}
+
+/// A snapshot that a caller may write: pending, and not one that a volume's host writes.
+fn find_writable(context: &Context, id: Option<&str>) -> Result<Arc<Snapshot>> {
+    let snapshot = find(context, id)?;
+    if snapshot.state != SnapshotState::Pending || snapshot.volume_id.is_some() {
+        return Err(invalid(format!("The snapshot '{}' cannot be written to.", snapshot.snapshot_id)));
+    }
+    Ok(snapshot)
+}
+
+pub async fn put_snapshot_block(
+    context: &Context,
+    input: ebs::PutSnapshotBlockRequest,
+) -> Result<ebs::PutSnapshotBlockResponse> {
+    let snapshot = find_writable(context, input.snapshot_id.as_deref())?;
+    let index = block_index(&snapshot, input.block_index)?;
+    let data = input.block_data.unwrap_or_default();
+    if data.len() != BLOCK_BYTES || input.data_length != Some(BLOCK_BYTES as i32) {
+        return Err(invalid(format!("A block has {BLOCK_BYTES} bytes, not {}.", data.len())));
+    }
+    let sum = checksum(&data);
+    if input.checksum.as_deref() != Some(&sum) {
+        return Err(invalid("The checksum does not match the block's data."));
+    }
+    context.snapshots.put_block(&snapshot.snapshot_id, index, &data).await.map_err(failed)?;
+    Ok(ebs::PutSnapshotBlockResponse {
+        checksum: Some(sum),
+        checksum_algorithm: Some(CHECKSUM_ALGORITHM.into()),
+    })
+}
+
+pub async fn complete_snapshot(
+    context: &Context,
+    input: ebs::CompleteSnapshotRequest,
+) -> Result<ebs::CompleteSnapshotResponse> {
+    let answer = ebs::CompleteSnapshotResponse { status: Some(SnapshotState::Completed.name().into()) };
+    if find(context, input.snapshot_id.as_deref())?.is_completed() {
+        return Ok(answer);
+    }
+    let id = find_writable(context, input.snapshot_id.as_deref())?.snapshot_id.clone();
+    let blocks = context.snapshots.list_blocks(&id, 0, usize::MAX).await.map_err(failed)?;
+    if input.changed_blocks_count.map(|count| count as usize) != Some(blocks.len()) {
+        let said = input.changed_blocks_count.unwrap_or_default();
+        return Err(invalid(format!("ChangedBlocksCount is {said}, but {} blocks were put.", blocks.len())));
+    }
+    if let Some(checksum) = &input.checksum
+        && *checksum != aggregated(context, &id, &blocks).await?
+    {
+        return Err(invalid("The checksum does not match the snapshot's data."));
+    }
+    context.snapshots.complete(&id).await.map_err(failed)?;
+    context.transact(|tx| complete(tx, &id)).await?;
+    Ok(answer)
+}
+
+/// The linear aggregation: a hash over the blocks' hashes in the order of their indexes. The blocks are read again,
+/// so that it speaks of what is kept.
+async fn aggregated(context: &Context, id: &Id, blocks: &[u32]) -> Result<String> {
+    let mut hasher = Sha256::new();
+    for index in blocks {
+        let data = context.snapshots.get_block(id, *index).await.map_err(failed)?.unwrap_or_default();
+        hasher.update(sha256(&data));
+    }
+    Ok(STANDARD.encode(hasher.finalize()))
+}
+
+fn complete(tx: &mut Tx<'_>, id: &Id) -> Result<()> {
+    let snapshot = tx.get::<Snapshot>(id).ok_or_else(|| not_found(id))?;
+    if !snapshot.is_completed() {
+        let completed_at = Some(tx.now());
+        tx.put(&Snapshot { state: SnapshotState::Completed, completed_at, ..(*snapshot).clone() });
+    }
+    Ok(())
+}
