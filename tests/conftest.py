@@ -14,7 +14,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BINARY = pathlib.Path(os.environ.get("CUMULET_BINARY", ROOT / "target" / "release" / "cumulet"))
+BINARY = pathlib.Path(os.environ.get("CUMULET_BINARY", ROOT / "target" / "debug" / "cumulet"))
 
 
 def free_port():

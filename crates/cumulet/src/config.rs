@@ -16,7 +16,7 @@ const REGION: &str = "us-east-1";
 /// Zones of a simulated region, as most of AWS's have.
 const SIMULATED_ZONES: usize = 3;
 /// Set aside for tests between networks (RFC 2544): nobody's real address.
-const PUBLIC_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 16);
+pub const PUBLIC_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 16);
 /// Zones are named by one letter.
 const ZONES_MAX: usize = 26;
 /// Hosts and racks of a simulated region.

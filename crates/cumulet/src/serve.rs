@@ -12,7 +12,7 @@ use std::sync::Arc;
 use store::{MemoryStore, RedbStore, Store};
 use tokio::signal::unix::{SignalKind, signal};
 
-mod machine;
+pub mod machine;
 mod secret;
 mod simulated;
 

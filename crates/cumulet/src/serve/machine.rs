@@ -6,7 +6,7 @@ use agent_api::{Architecture, HostAgent, HostDescription, HostError, PROTOCOL_VE
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use control::HostSource;
-use host::machine::{Acceleration, DiskFormat, QemuHypervisor, QemuOptions};
+use host::machine::{Acceleration, DiskFormat, QemuHypervisor, QemuOptions, prove};
 use host::net::{LinuxNetwork, NetOptions, Network};
 use ipnet::Ipv4Net;
 use model::{Environment, Id, Region};
@@ -33,8 +33,7 @@ impl Machine {
             data_dir.canonicalize().with_context(|| format!("cannot find {}", data_dir.display()))?;
         let snapshots = Arc::new(Snapshots::open(&data_dir.join("snapshots"))?);
         let volumes = Arc::new(Volumes::open(&data_dir.join("volumes"), snapshots.clone())?);
-        let acceleration = acceleration(&data_dir).await;
-        tracing::info!(acceleration = name(acceleration), "how guests run");
+        let acceleration = acceleration(&data_dir).await?;
         let hypervisor = QemuHypervisor::open(QemuOptions::new(data_dir.join("machines"), acceleration))?;
         let network = Arc::new(network(config.public_pool, &data_dir)?);
         let agent = Agent::start(
@@ -91,19 +90,18 @@ fn describe(data_dir: &Path, acceleration: Acceleration) -> Result<HostDescripti
         disk_gib: space.f_blocks * space.f_frsize >> 30,
         zone: 0,
         rack: "rack-0000".into(),
-        acceleration: name(acceleration).into(),
+        acceleration: acceleration.as_str().into(),
     })
 }
 
-fn name(acceleration: Acceleration) -> &'static str {
-    match acceleration {
-        Acceleration::Kvm => "kvm",
-        Acceleration::Tcg => "tcg",
+/// Proved by running a guest, which takes seconds the first time.
+async fn acceleration(data_dir: &Path) -> Result<Acceleration> {
+    let dir = data_dir.to_owned();
+    let proof = tokio::task::spawn_blocking(move || prove(&dir)).await?;
+    if proof.acceleration == Acceleration::Tcg {
+        tracing::warn!(why = proof.why, "guests are emulated, which is slow");
     }
-}
-
-async fn acceleration(_: &Path) -> Acceleration {
-    Acceleration::Tcg
+    Ok(proof.acceleration)
 }
 
 /// A cloud of one machine.
