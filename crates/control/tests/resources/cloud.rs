@@ -1,0 +1,209 @@
+//! A simulated cloud in the test's own process: the control plane on a store in memory, with a host that does
+//! nothing. Requests go in as parameters, answers come out as the text that a client would get.
+
+use agent_api::{
+    Architecture, BLOCK_BYTES, Change, Desired, HostAgent, HostDescription, HostError, Observation,
+    PROTOCOL_VERSION, SnapshotStore,
+};
+use async_trait::async_trait;
+use aws_api::{Request, Response, Service};
+use control::{Caller, Control, HostSource, Options};
+use model::{Environment, Region, Result, Timestamp};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use store::MemoryStore;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+pub const ACCOUNT: &str = "123456789012";
+
+pub struct Cloud(Arc<Control>);
+
+/// A request's answer, or the code of its error.
+pub type Answer = Result<Text, String>;
+
+/// The text of an answer.
+#[derive(Debug, PartialEq)]
+pub struct Text(pub String);
+
+impl Text {
+    /// What stands between all tags of a name, in order.
+    pub fn all(&self, tag: &str) -> Vec<&str> {
+        let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
+        let parts = self.0.split(open.as_str()).skip(1);
+        parts.filter_map(|part| part.split_once(close.as_str()).map(|(value, _)| value)).collect()
+    }
+
+    pub fn one(&self, tag: &str) -> &str {
+        match self.all(tag).as_slice() {
+            [value] => value,
+            other => panic!("{} <{tag}> in {}", other.len(), self.0),
+        }
+    }
+}
+
+impl Cloud {
+    pub async fn start() -> Cloud {
+        let (environment, _) = Environment::seeded(1, Timestamp::from_second(1_700_000_000).unwrap());
+        let options = Options {
+            account: ACCOUNT.parse().unwrap(),
+            region: "us-east-1".parse().unwrap(),
+            simulate: true,
+            zones: 2,
+            public_pool: "198.18.0.0/16".parse().unwrap(),
+            encryption_key: [7; 32],
+        };
+        let store = Arc::new(MemoryStore::new());
+        let snapshots = Arc::new(Blocks::default());
+        let control =
+            Control::start(options, environment, store, snapshots, Arc::new(OneHost), None).await.unwrap();
+        Cloud(control)
+    }
+
+    async fn send(&self, service: Service, operation: &str, request: Request) -> Result<Response> {
+        let caller = Caller {
+            account: ACCOUNT.parse().unwrap(),
+            arn: format!("arn:aws:iam::{ACCOUNT}:root"),
+            user_id: ACCOUNT.into(),
+            region: "us-east-1".parse().unwrap(),
+            request_id: "request".into(),
+            source_ip: [127, 0, 0, 1].into(),
+        };
+        self.0.call(caller, service, operation, request).await
+    }
+
+    /// An EC2 operation.
+    pub async fn call(&self, operation: &str, parameters: &[(&str, &str)]) -> Answer {
+        let params = parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let request = Request { method: "POST".into(), path: "/".into(), params, ..Default::default() };
+        let answer =
+            self.send(Service::Ec2, operation, request).await.map_err(|error| error.code.into_owned())?;
+        Ok(Text(String::from_utf8(answer.body.to_vec()).unwrap()))
+    }
+
+    /// An EC2 operation that must succeed.
+    pub async fn ok(&self, operation: &str, parameters: &[(&str, &str)]) -> Text {
+        self.call(operation, parameters)
+            .await
+            .unwrap_or_else(|code| panic!("{operation} {parameters:?}: {code}"))
+    }
+
+    /// An operation of the EBS direct APIs.
+    pub async fn ebs(&self, operation: &str, request: Request) -> Result<Response, (String, u16)> {
+        let answer = self.send(Service::Ebs, operation, request).await;
+        answer.map_err(|error| (error.code.into_owned(), error.status))
+    }
+
+    /// An instance of the first public image; returns its id.
+    pub async fn run(&self, parameters: &[(&str, &str)]) -> String {
+        let images = self
+            .ok("DescribeImages", &[("Filter.1.Name", "name"), ("Filter.1.Value.1", "al2023*x86_64")])
+            .await;
+        let mut all = vec![
+            ("ImageId", images.one("imageId")),
+            ("InstanceType", "t3.micro"),
+            ("MinCount", "1"),
+            ("MaxCount", "1"),
+        ];
+        all.extend(parameters);
+        self.ok("RunInstances", &all).await.one("instanceId").to_owned()
+    }
+}
+
+struct OneHost;
+
+#[async_trait]
+impl HostSource for OneHost {
+    async fn hosts(&self, _: &Region) -> Result<Vec<Arc<dyn HostAgent>>> {
+        Ok(vec![Arc::new(IdleHost::default())])
+    }
+}
+
+/// Takes everything in and does nothing.
+#[derive(Default)]
+struct IdleHost(Mutex<Option<UnboundedSender<Observation>>>);
+
+#[async_trait]
+impl HostAgent for IdleHost {
+    fn describe(&self) -> HostDescription {
+        HostDescription {
+            host_id: "h-0123456789abcdef0".into(),
+            protocol_version: PROTOCOL_VERSION,
+            architecture: Architecture::X86_64,
+            cores: 64,
+            memory_mib: 256 * 1024,
+            disk_gib: 1000,
+            zone: 0,
+            rack: "rack".into(),
+            acceleration: "kvm".into(),
+        }
+    }
+
+    async fn replace(&self, _: Desired) {}
+
+    async fn apply(&self, _: Vec<Change>) {}
+
+    fn observe(&self) -> UnboundedReceiver<Observation> {
+        let (sender, receiver) = unbounded_channel();
+        *self.0.lock().unwrap() = Some(sender);
+        receiver
+    }
+
+    async fn console_output(&self, instance_id: &str) -> Result<Vec<u8>, HostError> {
+        Err(HostError::NotFound(instance_id.into()))
+    }
+
+    async fn console_screenshot(&self, instance_id: &str) -> Result<Vec<u8>, HostError> {
+        Err(HostError::NotFound(instance_id.into()))
+    }
+}
+
+/// Snapshots in memory.
+#[derive(Default)]
+struct Blocks(Mutex<BTreeMap<String, Snapshot>>);
+
+#[derive(Default)]
+struct Snapshot {
+    sealed: bool,
+    blocks: BTreeMap<u32, Vec<u8>>,
+}
+
+impl Blocks {
+    fn with<R>(&self, id: &str, action: impl FnOnce(&mut Snapshot) -> R) -> Result<R, HostError> {
+        self.0.lock().unwrap().get_mut(id).map(action).ok_or_else(|| HostError::NotFound(id.into()))
+    }
+}
+
+#[async_trait]
+impl SnapshotStore for Blocks {
+    async fn begin(&self, id: &str, _: u32) -> Result<(), HostError> {
+        self.0.lock().unwrap().entry(id.into()).or_default();
+        Ok(())
+    }
+
+    async fn put_block(&self, id: &str, index: u32, data: &[u8]) -> Result<(), HostError> {
+        assert_eq!(data.len(), BLOCK_BYTES);
+        self.with(id, |snapshot| {
+            assert!(!snapshot.sealed, "a sealed snapshot is written to");
+            snapshot.blocks.insert(index, data.to_vec());
+        })
+    }
+
+    async fn complete(&self, id: &str) -> Result<(), HostError> {
+        self.with(id, |snapshot| snapshot.sealed = true)
+    }
+
+    async fn get_block(&self, id: &str, index: u32) -> Result<Option<Vec<u8>>, HostError> {
+        self.with(id, |snapshot| snapshot.blocks.get(&index).cloned())
+    }
+
+    async fn list_blocks(&self, id: &str, start: u32, limit: usize) -> Result<Vec<u32>, HostError> {
+        self.with(id, |snapshot| {
+            snapshot.blocks.range(start..).take(limit).map(|(index, _)| *index).collect()
+        })
+    }
+
+    async fn delete(&self, id: &str) -> Result<(), HostError> {
+        self.0.lock().unwrap().remove(id);
+        Ok(())
+    }
+}

@@ -1,0 +1,11 @@
+//! What surrounds an instance, through the control plane's front door: key pairs, security groups, images and
+//! snapshots, tags, placement groups, the default VPC.
+
+mod cloud;
+mod ebs_direct;
+mod image;
+mod key_pair;
+mod location;
+mod placement_group;
+mod security_group;
+mod tag;
