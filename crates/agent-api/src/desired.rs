@@ -103,11 +103,23 @@ pub struct Rule {
 pub enum Protocol {
     All,
     /// Both ends included.
-    Tcp { from: u16, to: u16 },
-    Udp { from: u16, to: u16 },
+    Tcp {
+        from: u16,
+        to: u16,
+    },
+    Udp {
+        from: u16,
+        to: u16,
+    },
     /// None is any type, any code.
-    Icmp { kind: Option<u8>, code: Option<u8> },
-    Icmpv6 { kind: Option<u8>, code: Option<u8> },
+    Icmp {
+        kind: Option<u8>,
+        code: Option<u8>,
+    },
+    Icmpv6 {
+        kind: Option<u8>,
+        code: Option<u8>,
+    },
     /// Another protocol by its IANA number, all of it.
     Number(u8),
 }

@@ -33,7 +33,9 @@ pub enum Observation {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum VolumeState {
     Ready,
-    Failed { message: String },
+    Failed {
+        message: String,
+    },
     /// Nothing of it is left.
     Removed,
 }

@@ -64,7 +64,11 @@ impl AccessKeys {
                 let transaction = Transaction { compares: vec![compare], ops: vec![op] };
                 match store.transact(transaction).await.map_err(Error::internal)? {
                     Outcome::Committed(_) => root,
-                    Outcome::Conflict => return Err(Error::internal("another process changed the root's access key meanwhile")),
+                    Outcome::Conflict => {
+                        return Err(Error::internal(
+                            "another process changed the root's access key meanwhile",
+                        ));
+                    }
                 }
             }
         };
@@ -107,11 +111,16 @@ fn encrypt(root: &RootKey, key: &[u8; 32], environment: &Environment) -> Result<
 fn decrypt(value: &[u8], key: &[u8; 32]) -> Result<RootKey> {
     let stored: StoredKey = serde_json::from_slice(value).map_err(Error::internal)?;
     let sealed = hex::decode(&stored.secret).map_err(Error::internal)?;
-    let (nonce, sealed) =
-        sealed.split_at_checked(NONCE_LEN).ok_or_else(|| Error::internal("the stored secret is cut short"))?;
-    let secret = ChaCha20Poly1305::new(Key::from_slice(key)).decrypt(Nonce::from_slice(nonce), sealed).map_err(|_| {
-        Error::internal("the stored secrets do not open with this encryption key: was secret.key replaced?")
-    })?;
+    let (nonce, sealed) = sealed
+        .split_at_checked(NONCE_LEN)
+        .ok_or_else(|| Error::internal("the stored secret is cut short"))?;
+    let secret = ChaCha20Poly1305::new(Key::from_slice(key))
+        .decrypt(Nonce::from_slice(nonce), sealed)
+        .map_err(|_| {
+            Error::internal(
+                "the stored secrets do not open with this encryption key: was secret.key replaced?",
+            )
+        })?;
     Ok(RootKey {
         access_key_id: stored.access_key_id,
         secret_access_key: String::from_utf8(secret).map_err(Error::internal)?,

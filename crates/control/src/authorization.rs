@@ -11,10 +11,16 @@ pub fn authorize(caller: &Caller, service: Service, operation: &str) -> Result<(
         return Ok(());
     }
     Err(match service {
-        Service::Ec2 => Error::new("UnauthorizedOperation", "You are not authorized to perform this operation."),
+        Service::Ec2 => {
+            Error::new("UnauthorizedOperation", "You are not authorized to perform this operation.")
+        }
         _ => Error::new(
             "AccessDenied",
-            format!("User: {} is not authorized to perform: {}:{operation}", caller.arn, service.signing_name()),
+            format!(
+                "User: {} is not authorized to perform: {}:{operation}",
+                caller.arn,
+                service.signing_name()
+            ),
         ),
     })
 }

@@ -5,6 +5,7 @@
 use crate::Control;
 use crate::dhcp_options::DhcpOptions;
 use crate::engine::{Tags, Tx, transaction};
+use crate::image;
 use crate::internet_gateway::InternetGateway;
 use crate::network_acl::NetworkAcl;
 use crate::region::{RegionState, Zone};
@@ -12,7 +13,6 @@ use crate::route_table::RouteTable;
 use crate::security_group::SecurityGroup;
 use crate::subnet::Subnet;
 use crate::vpc::Vpc;
-use crate::image;
 use ipnet::Ipv4Net;
 use model::{AccountId, Kind, Result};
 use std::net::Ipv4Addr;
@@ -71,7 +71,8 @@ fn make(tx: &mut Tx<'_>, account: &AccountId, zones: &[Zone]) {
         })
         .collect();
     let route_table = RouteTable::main_with_gateway(tx, account, &vpc, &gateway.internet_gateway_id);
-    let acl = NetworkAcl::default_for(tx, account, &vpc, subnets.iter().map(|subnet| subnet.subnet_id.clone()));
+    let acl =
+        NetworkAcl::default_for(tx, account, &vpc, subnets.iter().map(|subnet| subnet.subnet_id.clone()));
     let group = SecurityGroup::default_for(tx, account, &vpc.vpc_id);
     // Claimed together with the rest: of two control nodes that make the same region, one wins.
     tx.claim("default-vpc", "the", &vpc.vpc_id);

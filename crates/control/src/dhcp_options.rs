@@ -48,7 +48,10 @@ impl Record for DhcpOptions {
         match name {
             "dhcp-options-id" => filter::one(values, self.dhcp_options_id.as_str()),
             "key" => filter::many(values, self.configurations.iter().map(|(key, _)| key.as_str())),
-            "value" => filter::many(values, self.configurations.iter().flat_map(|(_, values)| values).map(String::as_str)),
+            "value" => filter::many(
+                values,
+                self.configurations.iter().flat_map(|(_, values)| values).map(String::as_str),
+            ),
             "owner-id" => filter::one(values, self.owner.as_str()),
             _ => false,
         }
@@ -84,7 +87,10 @@ fn to_api(options: &DhcpOptions) -> ec2::DhcpOptions {
             .iter()
             .map(|(key, values)| ec2::DhcpConfiguration {
                 key: Some(key.clone()),
-                values: values.iter().map(|value| ec2::AttributeValue { value: Some(value.clone()) }).collect(),
+                values: values
+                    .iter()
+                    .map(|value| ec2::AttributeValue { value: Some(value.clone()) })
+                    .collect(),
             })
             .collect(),
     }

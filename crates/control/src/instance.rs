@@ -197,14 +197,27 @@ impl Record for Instance {
         let options = &self.metadata_options;
         let placement = &self.placement;
         match name {
-            "affinity" | "capacity-reservation-id" | "iam-instance-profile.arn" | "iam-instance-profile.id"
-            | "instance-lifecycle" | "ipv6-address" | "kernel-id" | "outpost-arn" | "platform" | "product-code"
-            | "product-code.type" | "ramdisk-id" | "requester-id" | "spot-instance-request-id"
+            "affinity"
+            | "capacity-reservation-id"
+            | "iam-instance-profile.arn"
+            | "iam-instance-profile.id"
+            | "instance-lifecycle"
+            | "ipv6-address"
+            | "kernel-id"
+            | "outpost-arn"
+            | "platform"
+            | "product-code"
+            | "product-code.type"
+            | "ramdisk-id"
+            | "requester-id"
+            | "spot-instance-request-id"
             | "tpm-support" => true,
             "architecture" => filter::one(values, architecture_name(self.architecture)),
             "availability-zone" => filter::one(values, placement.zone.as_str()),
             "boot-mode" | "current-instance-boot-mode" => filter::one(values, boot_mode_name(self.boot_mode)),
-            "capacity-reservation-specification.capacity-reservation-preference" => filter::one(values, "open"),
+            "capacity-reservation-specification.capacity-reservation-preference" => {
+                filter::one(values, "open")
+            }
             "client-token" => filter::some(values, self.client_token.as_deref()),
             "ebs-optimized" => filter::one(values, filter::boolean(self.ebs_optimized)),
             "ena-support" => filter::one(values, filter::boolean(self.ena_support)),
@@ -225,7 +238,9 @@ impl Record for Instance {
             }
             "metadata-options.http-protocol-ipv4" => filter::one(values, "enabled"),
             "metadata-options.http-protocol-ipv6" => filter::one(values, "disabled"),
-            "metadata-options.http-put-response-hop-limit" => filter::one(values, options.hop_limit.to_string()),
+            "metadata-options.http-put-response-hop-limit" => {
+                filter::one(values, options.hop_limit.to_string())
+            }
             "metadata-options.http-tokens" => {
                 filter::one(values, if options.http_tokens_required { "required" } else { "optional" })
             }
@@ -244,7 +259,9 @@ impl Record for Instance {
             "reservation-id" => filter::one(values, self.reservation_id.as_str()),
             "root-device-name" => filter::one(values, self.root_device_name.as_str()),
             "root-device-type" => filter::one(values, "ebs"),
-            "state-reason-code" => filter::some(values, self.state_reason.as_ref().map(|reason| reason.code.as_str())),
+            "state-reason-code" => {
+                filter::some(values, self.state_reason.as_ref().map(|reason| reason.code.as_str()))
+            }
             "state-reason-message" => {
                 filter::some(values, self.state_reason.as_ref().map(|reason| reason.message.as_str()))
             }

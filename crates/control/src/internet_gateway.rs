@@ -63,7 +63,13 @@ pub async fn describe_internet_gateways(
         next_token: input.next_token.as_deref(),
         ids_name: "internetGatewayIds",
     };
-    let page = describe::select(&tables.internet_gateways, Kind::InternetGateway, &query, |_| true, |_, _, _| false)?;
+    let page = describe::select(
+        &tables.internet_gateways,
+        Kind::InternetGateway,
+        &query,
+        |_| true,
+        |_, _, _| false,
+    )?;
     Ok(ec2::DescribeInternetGatewaysResult {
         internet_gateways: page.records.iter().map(|gateway| to_api(gateway)).collect(),
         next_token: page.next_token,

@@ -128,7 +128,10 @@ impl Control {
             return Ok(region.clone());
         }
         if !self.region_exists(name) {
-            return Err(Error::new("AuthFailure", format!("Credential should be scoped to a valid region, not '{name}'.")));
+            return Err(Error::new(
+                "AuthFailure",
+                format!("Credential should be scoped to a valid region, not '{name}'."),
+            ));
         }
         let _opening = self.opening.lock().await;
         if let Some(region) = self.regions.read().get(name) {
@@ -140,6 +143,14 @@ impl Control {
         reconcile::start(self, &region);
         sweep::start(self, &region);
         Ok(region)
+    }
+
+    /// Whether no instance takes up a host.
+    pub fn is_idle(&self) -> bool {
+        let regions = self.regions.read();
+        regions
+            .values()
+            .all(|region| region.view.read().instances.iter().all(|instance| !instance.occupies_host()))
     }
 
     /// Stops all instances, everywhere, and returns when they have.

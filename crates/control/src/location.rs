@@ -35,14 +35,32 @@ fn short_name(region: &str) -> String {
 /// Regions that an account has without asking: those from before 20 March 2019
 /// (AWS General Reference, "Regions and Zones").
 const WITHOUT_OPT_IN: &[&str] = &[
-    "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1", "ap-southeast-1", "ap-southeast-2",
-    "ca-central-1", "eu-central-1", "eu-north-1", "eu-west-1", "eu-west-2", "eu-west-3", "sa-east-1", "us-east-1",
-    "us-east-2", "us-west-1", "us-west-2",
+    "ap-northeast-1",
+    "ap-northeast-2",
+    "ap-northeast-3",
+    "ap-south-1",
+    "ap-southeast-1",
+    "ap-southeast-2",
+    "ca-central-1",
+    "eu-central-1",
+    "eu-north-1",
+    "eu-west-1",
+    "eu-west-2",
+    "eu-west-3",
+    "sa-east-1",
+    "us-east-1",
+    "us-east-2",
+    "us-west-1",
+    "us-west-2",
 ];
 
 /// Here every region may be used; those that AWS would want to be asked for count as opted in.
 fn opt_in_status(region: &str) -> &'static str {
-    if WITHOUT_OPT_IN.contains(&region) || !Region::AWS.contains(&region) { "opt-in-not-required" } else { "opted-in" }
+    if WITHOUT_OPT_IN.contains(&region) || !Region::AWS.contains(&region) {
+        "opt-in-not-required"
+    } else {
+        "opted-in"
+    }
 }
 
 pub async fn describe_regions(
@@ -66,7 +84,8 @@ pub async fn describe_regions(
             "region-name" => filter::one(values, name),
             _ => false,
         })?;
-        if passes && (input.region_names.is_empty() || input.region_names.iter().any(|wanted| wanted == name)) {
+        if passes && (input.region_names.is_empty() || input.region_names.iter().any(|wanted| wanted == name))
+        {
             regions.push(ec2::Region {
                 region_name: Some(name.to_owned()),
                 endpoint: Some(endpoint),
@@ -83,7 +102,8 @@ pub async fn describe_availability_zones(
     input: ec2::DescribeAvailabilityZonesRequest,
 ) -> Result<ec2::DescribeAvailabilityZonesResult> {
     let zones = &context.region.zones;
-    if let Some(unknown) = input.zone_names.iter().find(|name| !zones.iter().any(|zone| zone.name == **name)) {
+    if let Some(unknown) = input.zone_names.iter().find(|name| !zones.iter().any(|zone| zone.name == **name))
+    {
         return Err(Error::invalid_parameter_value(format!("Invalid availability zone: [{unknown}]")));
     }
     if let Some(unknown) = input.zone_ids.iter().find(|id| !zones.iter().any(|zone| zone.id == **id)) {
@@ -143,7 +163,8 @@ pub async fn describe_account_attributes(
         ("max-elastic-ips", "5".into()),
         ("vpc-max-elastic-ips", "5".into()),
     ];
-    let wanted = |name: &str| input.attribute_names.is_empty() || input.attribute_names.iter().any(|one| one == name);
+    let wanted =
+        |name: &str| input.attribute_names.is_empty() || input.attribute_names.iter().any(|one| one == name);
     Ok(ec2::DescribeAccountAttributesResult {
         account_attributes: attributes
             .into_iter()

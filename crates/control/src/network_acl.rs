@@ -90,16 +90,32 @@ impl Record for NetworkAcl {
 
     fn field<'a>(&'a self, name: &str, values: &mut Values<'a>) -> bool {
         match name {
-            "association.association-id" => filter::many(values, self.associations.iter().map(|(id, _)| id.as_str())),
-            "association.network-acl-id" | "network-acl-id" => filter::one(values, self.network_acl_id.as_str()),
-            "association.subnet-id" => filter::many(values, self.associations.iter().map(|(_, id)| id.as_str())),
+            "association.association-id" => {
+                filter::many(values, self.associations.iter().map(|(id, _)| id.as_str()))
+            }
+            "association.network-acl-id" | "network-acl-id" => {
+                filter::one(values, self.network_acl_id.as_str())
+            }
+            "association.subnet-id" => {
+                filter::many(values, self.associations.iter().map(|(_, id)| id.as_str()))
+            }
             "default" => filter::one(values, filter::boolean(self.is_default)),
             "entry.cidr" => filter::many(values, self.entries.iter().map(|entry| entry.cidr.to_string())),
-            "entry.icmp.code" | "entry.icmp.type" | "entry.ipv6-cidr" | "entry.port-range.from" | "entry.port-range.to" => true,
-            "entry.egress" => filter::many(values, self.entries.iter().map(|entry| filter::boolean(entry.egress))),
-            "entry.protocol" => filter::many(values, self.entries.iter().map(|entry| entry.protocol.as_str())),
+            "entry.icmp.code"
+            | "entry.icmp.type"
+            | "entry.ipv6-cidr"
+            | "entry.port-range.from"
+            | "entry.port-range.to" => true,
+            "entry.egress" => {
+                filter::many(values, self.entries.iter().map(|entry| filter::boolean(entry.egress)))
+            }
+            "entry.protocol" => {
+                filter::many(values, self.entries.iter().map(|entry| entry.protocol.as_str()))
+            }
             "entry.rule-action" => filter::many(values, self.entries.iter().map(|entry| entry.action())),
-            "entry.rule-number" => filter::many(values, self.entries.iter().map(|entry| entry.rule_number.to_string())),
+            "entry.rule-number" => {
+                filter::many(values, self.entries.iter().map(|entry| entry.rule_number.to_string()))
+            }
             "owner-id" => filter::one(values, self.owner.as_str()),
             "vpc-id" => filter::one(values, self.vpc_id.as_str()),
             _ => false,

@@ -65,8 +65,14 @@ fn dashed(ip: Ipv4Addr) -> String {
 
 impl Record for NetworkInterface {
     const TABLE: &'static str = "network-interface";
-    const INDEXED: &'static [&'static str] =
-        &["attachment.instance-id", "group-id", "subnet-id", "vpc-id", "private-ip-address", "association.public-ip"];
+    const INDEXED: &'static [&'static str] = &[
+        "attachment.instance-id",
+        "group-id",
+        "subnet-id",
+        "vpc-id",
+        "private-ip-address",
+        "association.public-ip",
+    ];
 
     fn id(&self) -> &str {
         &self.interface_id
@@ -80,7 +86,9 @@ impl Record for NetworkInterface {
         let attachment = self.attachment.as_ref();
         match name {
             "addresses.primary" => filter::one(values, "true"),
-            "addresses.private-ip-address" | "private-ip-address" => filter::one(values, self.private_ip.to_string()),
+            "addresses.private-ip-address" | "private-ip-address" => {
+                filter::one(values, self.private_ip.to_string())
+            }
             "addresses.association.public-ip" | "association.public-ip" => {
                 filter::some(values, self.public_ip.map(|ip| ip.to_string()))
             }

@@ -32,14 +32,15 @@ impl Control {
         operation: &str,
         request: Request,
     ) -> Result<Response> {
-        let offered = OFFERED.get(&service).and_then(|operations| operations.get(operation)).ok_or_else(|| {
-            let why = if aws_api::known_to_model(service, operation) {
-                "is not offered by this cloud"
-            } else {
-                "is not valid for this web service"
-            };
-            Error::new("InvalidAction", format!("The action {operation} {why}."))
-        })?;
+        let offered =
+            OFFERED.get(&service).and_then(|operations| operations.get(operation)).ok_or_else(|| {
+                let why = if aws_api::known_to_model(service, operation) {
+                    "is not offered by this cloud"
+                } else {
+                    "is not valid for this web service"
+                };
+                Error::new("InvalidAction", format!("The action {operation} {why}."))
+            })?;
         authorization::authorize(&caller, service, offered.name)?;
         let context = Context::new(self.clone(), caller, offered.name).await?;
         (offered.handler)(context, request).await
@@ -47,8 +48,11 @@ impl Control {
 
     /// Names of all offered operations, for tests and documentation.
     pub fn offered() -> Vec<(Service, &'static str)> {
-        let operations = Service::ALL.into_iter().filter_map(|service| Some((service, OFFERED.get(&service)?)));
-        operations.flat_map(|(service, operations)| operations.keys().map(move |name| (service, *name))).collect()
+        let operations =
+            Service::ALL.into_iter().filter_map(|service| Some((service, OFFERED.get(&service)?)));
+        operations
+            .flat_map(|(service, operations)| operations.keys().map(move |name| (service, *name)))
+            .collect()
     }
 }
 

@@ -10,7 +10,10 @@ const SCOPE: &str = "public-address";
 
 pub fn claim(tx: &mut Tx<'_>, pool: Ipv4Net, owner: &str) -> Result<Ipv4Addr> {
     subnet::claim_any(tx, SCOPE, pool, owner).ok_or_else(|| {
-        Error::new("InsufficientAddressCapacity", format!("There are no free addresses in the public pool {pool}."))
+        Error::new(
+            "InsufficientAddressCapacity",
+            format!("There are no free addresses in the public pool {pool}."),
+        )
     })
 }
 

@@ -14,7 +14,7 @@ use crate::instance::{desired, lifecycle};
 use crate::region::{HostLink, RegionState};
 use crate::{Control, security_group};
 use agent_api::{Desired, Observation, VolumeState};
-use model::Id;
+use model::{Id, InstanceState};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
@@ -71,7 +71,8 @@ impl Affected {
             Change::Instance { old, new } => {
                 for instance in old.iter().chain(new) {
                     self.instances.insert(instance.instance_id.clone());
-                    self.instance_hosts.insert(instance.instance_id.clone(), instance.placement.host_id.clone());
+                    self.instance_hosts
+                        .insert(instance.instance_id.clone(), instance.placement.host_id.clone());
                 }
             }
             Change::Volume { old, new } => {
@@ -85,14 +86,17 @@ impl Affected {
             Change::NetworkInterface { old, new } => {
                 for interface in old.iter().chain(new) {
                     self.groups.extend(interface.security_groups.iter().cloned());
-                    self.instances.extend(interface.attachment.iter().map(|attachment| attachment.instance_id.clone()));
+                    self.instances
+                        .extend(interface.attachment.iter().map(|attachment| attachment.instance_id.clone()));
                 }
             }
             Change::SecurityGroup { old, new } => {
                 self.groups.extend(old.iter().chain(new).map(|group| group.group_id.clone()));
             }
             Change::Vpc { old, new } => self.vpcs.extend(old.iter().chain(new).map(|vpc| vpc.vpc_id.clone())),
-            Change::Subnet { old, new } => self.vpcs.extend(old.iter().chain(new).map(|subnet| subnet.vpc_id.clone())),
+            Change::Subnet { old, new } => {
+                self.vpcs.extend(old.iter().chain(new).map(|subnet| subnet.vpc_id.clone()))
+            }
             Change::InternetGateway { old, new } => {
                 self.vpcs.extend(old.iter().chain(new).filter_map(|gateway| gateway.vpc_id.clone()));
             }
@@ -135,15 +139,27 @@ async fn replace_all(region: &RegionState) {
     for host in &region.hosts {
         let desired = whole(region, &host.description.host_id);
         host.agent.replace(desired).await;
+        host.agent.apply(going(region, &host.description.host_id)).await;
     }
+}
+
+/// Removals of instances that are going: a host that knows nothing of one says so, and the record can end.
+fn going(region: &RegionState, host_id: &str) -> Vec<agent_api::Change> {
+    let tables = region.view.read();
+    tables
+        .instances
+        .with("instance-state-name", InstanceState::ShuttingDown.name())
+        .filter(|instance| instance.placement.host_id == host_id)
+        .map(|instance| agent_api::Change::RemoveInstance(instance.instance_id.clone()))
+        .collect()
 }
 
 /// Everything that shall be on a host.
 fn whole(region: &RegionState, host_id: &str) -> Desired {
     let tables = region.view.read();
     let mut desired = Desired::default();
-    for vpc in tables.vpcs.iter() {
-        desired.vpcs.insert(vpc.vpc_id.clone(), vpc_desired(&tables, region, &vpc.vpc_id).unwrap_or_else(|| unreachable!("the VPC was just read")));
+    for vpc in tables.vpcs.iter().filter_map(|vpc| vpc_desired(&tables, region, &vpc.vpc_id)) {
+        desired.vpcs.insert(vpc.vpc_id.clone(), vpc);
     }
     for group in tables.security_groups.iter() {
         desired.security_groups.insert(group.group_id.clone(), group_desired(&tables, region, group));
@@ -152,7 +168,8 @@ fn whole(region: &RegionState, host_id: &str) -> Desired {
         desired.volumes.insert(volume.volume_id.clone(), volume_desired(&tables, region, volume));
     }
     for instance in tables.instances.with("host-id", host_id) {
-        if let Some(wanted) = desired::desired(instance, &tables, &region.view.region, region.view.applied()) {
+        if let Some(wanted) = desired::desired(instance, &tables, &region.view.region, region.view.applied())
+        {
             desired.instances.insert(instance.instance_id.clone(), wanted);
         }
     }
@@ -189,7 +206,8 @@ fn changes_by_host(region: &RegionState, affected: &Affected) -> HashMap<String,
     }
     for id in &affected.instances {
         let instance = tables.instances.find(id);
-        let host_id = instance.map(|instance| &instance.placement.host_id).or(affected.instance_hosts.get(id));
+        let host_id =
+            instance.map(|instance| &instance.placement.host_id).or(affected.instance_hosts.get(id));
         let Some(host_id) = host_id else { continue };
         let wanted = instance.and_then(|instance| {
             desired::desired(instance, &tables, &region.view.region, region.view.applied())
@@ -233,9 +251,14 @@ fn group_desired(
     security_group::to_desired(group, tables, region.view.applied())
 }
 
-fn volume_desired(tables: &Tables, region: &RegionState, volume: &crate::volume::Volume) -> agent_api::Volume {
+fn volume_desired(
+    tables: &Tables,
+    region: &RegionState,
+    volume: &crate::volume::Volume,
+) -> agent_api::Volume {
     // A snapshot may be deleted while a volume made from it lives on: the host has the data by then.
-    let snapshot_id = volume.snapshot_id.clone().filter(|id| tables.snapshots.contains(id) || volume.attachment.is_some());
+    let snapshot_id =
+        volume.snapshot_id.clone().filter(|id| tables.snapshots.contains(id) || volume.attachment.is_some());
     agent_api::Volume {
         volume_id: volume.volume_id.clone(),
         generation: region.view.applied(),

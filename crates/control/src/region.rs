@@ -78,8 +78,7 @@ pub(crate) async fn open(
         Arc::new(RegionState { view: View::new(name.clone()), zones, hosts, placing: Mutex::default() });
     let prefix = format!("{name}/");
     let loaded = load(&*control.store, &region.view, &prefix).await?;
-    let mut watch =
-        control.store.watch(&prefix, loaded + 1).await.map_err(transaction::store_error)?;
+    let mut watch = control.store.watch(&prefix, loaded + 1).await.map_err(transaction::store_error)?;
     let following = Arc::downgrade(&region);
     tokio::spawn(async move {
         while let Some(batch) = watch.next().await {

@@ -82,9 +82,15 @@ impl Record for RouteTable {
     fn field<'a>(&'a self, name: &str, values: &mut Values<'a>) -> bool {
         let main = self.main_association_id.as_ref();
         match name {
-            "association.gateway-id" | "association.subnet-id" | "route.destination-ipv6-cidr-block"
-            | "route.destination-prefix-list-id" | "route.egress-only-internet-gateway-id" | "route.instance-id"
-            | "route.nat-gateway-id" | "route.transit-gateway-id" | "route.vpc-peering-connection-id" => true,
+            "association.gateway-id"
+            | "association.subnet-id"
+            | "route.destination-ipv6-cidr-block"
+            | "route.destination-prefix-list-id"
+            | "route.egress-only-internet-gateway-id"
+            | "route.instance-id"
+            | "route.nat-gateway-id"
+            | "route.transit-gateway-id"
+            | "route.vpc-peering-connection-id" => true,
             "association.main" => filter::some(values, main.map(|_| "true")),
             "association.route-table-association-id" => filter::some(values, main.map(|id| id.as_str())),
             "association.route-table-id" => filter::some(values, main.map(|_| self.route_table_id.as_str())),

@@ -36,17 +36,27 @@ impl Subnet {
 
     pub fn free_addresses(&self, tables: &Tables) -> u32 {
         let size = 1u64 << (32 - self.cidr.prefix_len());
-        let used = tables.network_interfaces.ids_with("subnet-id", &self.subnet_id).map_or(0, |ids| ids.len() as u64);
+        let used = tables
+            .network_interfaces
+            .ids_with("subnet-id", &self.subnet_id)
+            .map_or(0, |ids| ids.len() as u64);
         size.saturating_sub(u64::from(RESERVED) + used) as u32
     }
 }
 
 /// Claims an address of the subnet for an interface: the wanted one, or any free one.
-pub fn claim_address(tx: &mut Tx<'_>, subnet: &Subnet, wanted: Option<Ipv4Addr>, owner: &str) -> Result<Ipv4Addr> {
+pub fn claim_address(
+    tx: &mut Tx<'_>,
+    subnet: &Subnet,
+    wanted: Option<Ipv4Addr>,
+    owner: &str,
+) -> Result<Ipv4Addr> {
     let scope = Subnet::claim_scope(&subnet.subnet_id);
     if let Some(address) = wanted {
         if !is_assignable(subnet.cidr, address) {
-            return Err(Error::invalid_parameter_value(format!("Address {address} does not fall within the subnet's address range")));
+            return Err(Error::invalid_parameter_value(format!(
+                "Address {address} does not fall within the subnet's address range"
+            )));
         }
         return if tx.claim(&scope, &address.to_string(), owner) {
             Ok(address)
@@ -73,7 +83,10 @@ pub fn claim_any(tx: &mut Tx<'_>, scope: &str, cidr: Ipv4Net, owner: &str) -> Op
     let start = tx.random().u64() % assignable;
     (0..assignable)
         .map(|step| Ipv4Addr::from(base + RESERVED_FIRST + ((start + step) % assignable) as u32))
-        .find(|address| !tx.tables().claims.contains(&Claim::key(scope, &address.to_string())) && tx.claim(scope, &address.to_string(), owner))
+        .find(|address| {
+            !tx.tables().claims.contains(&Claim::key(scope, &address.to_string()))
+                && tx.claim(scope, &address.to_string(), owner)
+        })
 }
 
 fn is_assignable(cidr: Ipv4Net, address: Ipv4Addr) -> bool {
@@ -104,7 +117,9 @@ impl Record for Subnet {
             | "ipv6-cidr-block-association.state"
             | "outpost-arn"
             | "customer-owned-ipv4-pool" => true,
-            "ipv6-native" | "enable-dns64" | "map-customer-owned-ip-on-launch" => filter::one(values, "false"),
+            "ipv6-native" | "enable-dns64" | "map-customer-owned-ip-on-launch" => {
+                filter::one(values, "false")
+            }
             "map-public-ip-on-launch" => filter::one(values, filter::boolean(self.map_public_ip_on_launch)),
             "owner-id" => filter::one(values, self.owner.as_str()),
             "state" => filter::one(values, "available"),
@@ -115,7 +130,10 @@ impl Record for Subnet {
     }
 }
 
-pub async fn describe_subnets(context: &Context, input: ec2::DescribeSubnetsRequest) -> Result<ec2::DescribeSubnetsResult> {
+pub async fn describe_subnets(
+    context: &Context,
+    input: ec2::DescribeSubnetsRequest,
+) -> Result<ec2::DescribeSubnetsResult> {
     let tables = context.tables();
     let query = Query {
         ids: &input.subnet_ids,
@@ -124,13 +142,17 @@ pub async fn describe_subnets(context: &Context, input: ec2::DescribeSubnetsRequ
         next_token: input.next_token.as_deref(),
         ids_name: "subnetIds",
     };
-    let page = describe::select(&tables.subnets, Kind::Subnet, &query, |_| true, |subnet, name, values| {
-        match name {
+    let page = describe::select(
+        &tables.subnets,
+        Kind::Subnet,
+        &query,
+        |_| true,
+        |subnet, name, values| match name {
             "available-ip-address-count" => filter::one(values, subnet.free_addresses(&tables).to_string()),
             "subnet-arn" => filter::one(values, context.arn("subnet", &subnet.subnet_id)),
             _ => false,
-        }
-    })?;
+        },
+    )?;
     let subnets = page.records.iter().map(|subnet| to_api(context, &tables, subnet)).collect();
     Ok(ec2::DescribeSubnetsResult { subnets, next_token: page.next_token })
 }

@@ -1,10 +1,10 @@
 //! What is forgotten after a while: terminated instances after an hour, client tokens after a day.
 
+use crate::Control;
 use crate::engine::token::ClientToken;
 use crate::engine::transaction;
 use crate::instance::Instance;
 use crate::region::RegionState;
-use crate::Control;
 use model::{InstanceState, Timestamp};
 use std::sync::{Arc, Weak};
 use std::time::Duration;

@@ -53,7 +53,10 @@ impl Record for Vpc {
     }
 }
 
-pub async fn describe_vpcs(context: &Context, input: ec2::DescribeVpcsRequest) -> Result<ec2::DescribeVpcsResult> {
+pub async fn describe_vpcs(
+    context: &Context,
+    input: ec2::DescribeVpcsRequest,
+) -> Result<ec2::DescribeVpcsResult> {
     let tables = context.tables();
     let query = Query {
         ids: &input.vpc_ids,
@@ -78,7 +81,10 @@ fn to_api(vpc: &Vpc) -> ec2::Vpc {
         cidr_block_association_set: vec![ec2::VpcCidrBlockAssociation {
             association_id: Some(vpc.cidr_association_id.to_string()),
             cidr_block: Some(vpc.cidr.to_string()),
-            cidr_block_state: Some(ec2::VpcCidrBlockState { state: Some("associated".into()), ..Default::default() }),
+            cidr_block_state: Some(ec2::VpcCidrBlockState {
+                state: Some("associated".into()),
+                ..Default::default()
+            }),
         }],
         dhcp_options_id: Some(vpc.dhcp_options_id.to_string()),
         instance_tenancy: Some("default".into()),
@@ -94,14 +100,17 @@ pub async fn describe_vpc_attribute(
 ) -> Result<ec2::DescribeVpcAttributeResult> {
     let vpc_id = Id::parse(Kind::Vpc, input.vpc_id.as_deref().unwrap_or_default())?;
     let vpc = context.region.view.record::<Vpc>(&vpc_id).ok_or_else(|| Id::not_found(Kind::Vpc, &vpc_id))?;
-    let mut result = ec2::DescribeVpcAttributeResult { vpc_id: Some(vpc_id.to_string()), ..Default::default() };
+    let mut result =
+        ec2::DescribeVpcAttributeResult { vpc_id: Some(vpc_id.to_string()), ..Default::default() };
     let value = |value| Some(ec2::AttributeBooleanValue { value: Some(value) });
     match input.attribute.as_deref().unwrap_or_default() {
         "enableDnsSupport" => result.enable_dns_support = value(vpc.dns_support),
         "enableDnsHostnames" => result.enable_dns_hostnames = value(vpc.dns_hostnames),
         "enableNetworkAddressUsageMetrics" => result.enable_network_address_usage_metrics = value(false),
         other => {
-            return Err(Error::invalid_parameter_value(format!("Value ({other}) for parameter attribute is invalid. Unknown attribute.")));
+            return Err(Error::invalid_parameter_value(format!(
+                "Value ({other}) for parameter attribute is invalid. Unknown attribute."
+            )));
         }
     }
     Ok(result)

@@ -22,7 +22,9 @@ impl FromStr for AccountId {
         if text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit()) {
             Ok(AccountId(text.to_owned()))
         } else {
-            Err(Error::invalid_parameter_value(format!("'{text}' is not an account id: 12 digits are wanted")))
+            Err(Error::invalid_parameter_value(format!(
+                "'{text}' is not an account id: 12 digits are wanted"
+            )))
         }
     }
 }
@@ -67,7 +69,12 @@ impl Arn {
     }
 
     pub fn iam(account: &AccountId, resource: &str) -> Arn {
-        Arn { service: "iam".into(), region: String::new(), account: account.to_string(), resource: resource.into() }
+        Arn {
+            service: "iam".into(),
+            region: String::new(),
+            account: account.to_string(),
+            resource: resource.into(),
+        }
     }
 }
 

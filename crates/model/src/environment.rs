@@ -57,7 +57,9 @@ impl ManualClock {
 
     pub fn advance(&self, by: std::time::Duration) {
         let mut now = self.0.lock().unwrap();
-        *now = now.saturating_add(jiff::SignedDuration::try_from(by).unwrap_or(jiff::SignedDuration::MAX)).unwrap_or(Timestamp::MAX);
+        *now = now
+            .saturating_add(jiff::SignedDuration::try_from(by).unwrap_or(jiff::SignedDuration::MAX))
+            .unwrap_or(Timestamp::MAX);
     }
 }
 

@@ -27,10 +27,7 @@ impl Error {
 
     /// A fault of ours: the caller learns only that it happened, the log learns why.
     pub fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Error {
-            source: Some(source.into()),
-            ..Error::new("InternalError", "An internal error has occurred")
-        }
+        Error { source: Some(source.into()), ..Error::new("InternalError", "An internal error has occurred") }
     }
 
     pub fn with_status(mut self, status: u16) -> Self {

@@ -87,21 +87,24 @@ impl Id {
         let noun = kind.error_noun();
         let message = format!("Invalid id: \"{text}\" (expecting \"{}-...\")", kind.prefix());
         Err(match kind {
-            Kind::Snapshot | Kind::Volume => {
-                Error::new("InvalidParameterValue", format!("Value ({text}) for parameter {}Id is invalid. Expected: '{}-...'.", if kind == Kind::Volume { "volume" } else { "snapshot" }, kind.prefix()))
-            }
+            Kind::Snapshot | Kind::Volume => Error::new(
+                "InvalidParameterValue",
+                format!(
+                    "Value ({text}) for parameter {}Id is invalid. Expected: '{}-...'.",
+                    if kind == Kind::Volume { "volume" } else { "snapshot" },
+                    kind.prefix()
+                ),
+            ),
             Kind::SecurityGroup => Error::new("InvalidGroupId.Malformed", message),
             _ => Error::new(format!("{noun}.Malformed"), message),
         })
     }
 
     pub fn is_well_formed(kind: Kind, text: &str) -> bool {
-        text.strip_prefix(kind.prefix())
-            .and_then(|rest| rest.strip_prefix('-'))
-            .is_some_and(|digits| {
-                matches!(digits.len(), DIGITS | DIGITS_OLD)
-                    && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-            })
+        text.strip_prefix(kind.prefix()).and_then(|rest| rest.strip_prefix('-')).is_some_and(|digits| {
+            matches!(digits.len(), DIGITS | DIGITS_OLD)
+                && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        })
     }
 
     /// The kind that an id's prefix names, for operations that take any resource (CreateTags).
@@ -185,8 +188,14 @@ mod tests {
 
     #[test]
     fn malformed_ids_are_refused_with_ec2s_code() {
-        for text in ["", "i-", "i-xyz", "i-0123", "I-0123456789abcdef0", "i-0123456789ABCDEF0", "ami-12345678"] {
-            assert_eq!(Id::parse(Kind::Instance, text).unwrap_err().code, "InvalidInstanceID.Malformed", "{text}");
+        for text in
+            ["", "i-", "i-xyz", "i-0123", "I-0123456789abcdef0", "i-0123456789ABCDEF0", "ami-12345678"]
+        {
+            assert_eq!(
+                Id::parse(Kind::Instance, text).unwrap_err().code,
+                "InvalidInstanceID.Malformed",
+                "{text}"
+            );
         }
         assert!(Id::parse(Kind::Instance, "i-12345678").is_ok());
     }

@@ -73,7 +73,9 @@ impl InstanceState {
             (Stopping | Stopped | ShuttingDown | Terminated, Transition::Reboot) => None,
 
             (Terminated, Transition::Terminate) => Some(Terminated),
-            (Pending | Running | Stopping | Stopped | ShuttingDown, Transition::Terminate) => Some(ShuttingDown),
+            (Pending | Running | Stopping | Stopped | ShuttingDown, Transition::Terminate) => {
+                Some(ShuttingDown)
+            }
 
             (Pending | Running, Transition::HostRunning) => Some(Running),
             (Stopping | Stopped | ShuttingDown | Terminated, Transition::HostRunning) => None,

@@ -1,21 +1,38 @@
-//! Leases: keys that vanish when nobody keeps them alive. Time is tokio's, so that a test may move it.
+//! Leases: keys that vanish when nobody keeps them alive.
+//!
+//! ```text
+//!   grant ─▶ held ◀─ keep_alive          `revoke`, or the timer once the time to live has passed, sends a command
+//!             └─ revoke · expire ─▶ gone  to the store; the lease is held until that command is decided
+//! ```
+//!
+//! Time is tokio's, so that a test may move it. Invariant: a key is bound to one lease at most, and to one that is
+//! held.
 
-use crate::{LeaseId, Op, StoreError};
+use crate::api::LEASE_KEYS_MAX;
+use crate::{LeaseId, Op, Outcome, StoreError};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 #[derive(Default)]
-pub struct Leases(Arc<Mutex<State>>);
+pub struct Leases {
+    state: Mutex<State>,
+    /// Which lease is due first may have changed.
+    changed: Notify,
+}
 
 #[derive(Default)]
 struct State {
     last: LeaseId,
-    granted: HashMap<LeaseId, Lease>,
+    held: HashMap<LeaseId, Lease>,
     /// The lease that each bound key has.
     bound: HashMap<String, LeaseId>,
+    due: BTreeSet<(Instant, LeaseId)>,
 }
 
 struct Lease {
@@ -25,87 +42,148 @@ struct Lease {
 }
 
 impl Leases {
-    /// `expire` is given the deletions once the lease has run out.
-    pub fn grant<F, Fut>(&self, ttl: Duration, expire: F) -> LeaseId
-    where
-        F: FnOnce(Vec<Op>) -> Fut + Send + 'static,
-        Fut: Future<Output = ()> + Send + 'static,
-    {
-        let id = {
-            let mut state = self.0.lock();
-            state.last += 1;
-            let id = state.last;
-            state.granted.insert(id, Lease { ttl, expires: Instant::now() + ttl, keys: BTreeSet::new() });
-            id
-        };
-        let leases = Arc::downgrade(&self.0);
-        tokio::spawn(async move {
-            loop {
-                let Some(state) = leases.upgrade() else { return };
-                let Some(expires) = state.lock().granted.get(&id).map(|lease| lease.expires) else { return };
-                if expires <= Instant::now() {
-                    let ops = take(&mut state.lock(), id);
-                    expire(ops).await;
-                    return;
-                }
-                drop(state);
-                tokio::time::sleep_until(expires).await;
-            }
-        });
-        id
+    /// Goes on after `last`, the highest number that was ever given.
+    pub fn after(last: LeaseId) -> Leases {
+        Leases { state: Mutex::new(State { last, ..State::default() }), changed: Notify::new() }
+    }
+
+    /// A number for a lease that is about to be granted.
+    pub fn next_id(&self) -> LeaseId {
+        let mut state = self.state.lock();
+        state.last += 1;
+        state.last
+    }
+
+    pub fn insert(&self, id: LeaseId, ttl: Duration) {
+        let mut state = self.state.lock();
+        let expires = Instant::now() + ttl;
+        state.held.insert(id, Lease { ttl, expires, keys: BTreeSet::new() });
+        state.due.insert((expires, id));
+        self.changed.notify_one();
     }
 
     pub fn keep_alive(&self, id: LeaseId) -> Result<(), StoreError> {
-        let mut state = self.0.lock();
-        let lease = state.granted.get_mut(&id).ok_or(StoreError::UnknownLease(id))?;
+        let mut state = self.state.lock();
+        let State { held, due, .. } = &mut *state;
+        let lease = held.get_mut(&id).ok_or(StoreError::UnknownLease(id))?;
+        due.remove(&(lease.expires, id));
         lease.expires = Instant::now() + lease.ttl;
+        due.insert((lease.expires, id));
+        self.changed.notify_one();
         Ok(())
     }
 
-    /// The deletions of what was bound to the lease.
-    pub fn revoke(&self, id: LeaseId) -> Result<Vec<Op>, StoreError> {
-        let mut state = self.0.lock();
-        if !state.granted.contains_key(&id) {
-            return Err(StoreError::UnknownLease(id));
+    /// Whether the lease is held and its time to live has not passed.
+    pub fn outlives_now(&self, id: LeaseId) -> bool {
+        self.state.lock().held.get(&id).is_some_and(|lease| lease.expires > Instant::now())
+    }
+
+    pub fn keys(&self, id: LeaseId) -> Option<Vec<String>> {
+        self.state.lock().held.get(&id).map(|lease| lease.keys.iter().cloned().collect())
+    }
+
+    pub fn remove(&self, id: LeaseId) {
+        let mut state = self.state.lock();
+        let State { held, bound, due, .. } = &mut *state;
+        if let Some(lease) = held.remove(&id) {
+            due.remove(&(lease.expires, id));
+            for key in &lease.keys {
+                bound.remove(key);
+            }
         }
-        Ok(take(&mut state, id))
     }
 
-    /// Whether every lease that a transaction names is there.
+    /// Whether every lease that a transaction names is held and has room for its keys.
     pub fn check(&self, ops: &[Op]) -> Result<(), StoreError> {
-        let state = self.0.lock();
-        let mut named = ops.iter().filter_map(|op| match op {
-            Op::Put { lease, .. } => *lease,
-            Op::Delete { .. } => None,
-        });
-        named
-            .find(|id| !state.granted.contains_key(id))
-            .map_or(Ok(()), |id| Err(StoreError::UnknownLease(id)))
+        let state = self.state.lock();
+        let mut added: HashMap<LeaseId, usize> = HashMap::new();
+        for op in ops {
+            let Op::Put { key, lease: Some(id), .. } = op else { continue };
+            let lease = state.held.get(id).ok_or(StoreError::UnknownLease(*id))?;
+            if !lease.keys.contains(key) {
+                let added = added.entry(*id).or_default();
+                *added += 1;
+                if lease.keys.len() + *added > LEASE_KEYS_MAX {
+                    return Err(StoreError::TooLarge("the number of keys of one lease"));
+                }
+            }
+        }
+        Ok(())
     }
 
-    /// Ties a key that is written to its lease, or unties it.
-    pub fn bind(&self, key: &str, lease: Option<LeaseId>) {
-        let mut state = self.0.lock();
-        if let Some(before) = state.bound.remove(key)
-            && let Some(before) = state.granted.get_mut(&before)
-        {
+    /// Ties a key to its lease, or unties it; whether that changes anything.
+    pub fn bind(&self, key: &str, lease: Option<LeaseId>) -> bool {
+        let mut state = self.state.lock();
+        let State { held, bound, .. } = &mut *state;
+        let before = bound.get(key).copied();
+        if before == lease {
+            return false;
+        }
+        if let Some(before) = before.and_then(|before| held.get_mut(&before)) {
             before.keys.remove(key);
         }
-        if let Some(id) = lease
-            && let Some(granted) = state.granted.get_mut(&id)
-        {
-            granted.keys.insert(key.to_owned());
-            state.bound.insert(key.to_owned(), id);
+        match lease.and_then(|id| Some((id, held.get_mut(&id)?))) {
+            Some((id, lease)) => {
+                lease.keys.insert(key.to_owned());
+                bound.insert(key.to_owned(), id);
+            }
+            None => drop(bound.remove(key)),
+        }
+        true
+    }
+
+    fn first_due(&self) -> Option<(Instant, LeaseId)> {
+        self.state.lock().due.first().copied()
+    }
+}
+
+/// The task that ends leases whose time has passed; ends with its store.
+#[derive(Default)]
+pub struct Timer(OnceLock<AbortHandle>);
+
+impl Timer {
+    /// Nothing happens outside a runtime, whose time it would be: the next caller inside one starts it.
+    pub fn start<Fut>(&self, leases: &Arc<Leases>, expire: impl Fn(LeaseId) -> Fut + Send + 'static)
+    where
+        Fut: Future<Output = Result<Outcome, StoreError>> + Send + 'static,
+    {
+        if let Ok(runtime) = Handle::try_current() {
+            self.0.get_or_init(|| runtime.spawn(run(leases.clone(), expire)).abort_handle());
         }
     }
 }
 
-fn take(state: &mut State, id: LeaseId) -> Vec<Op> {
-    let keys = state.granted.remove(&id).map(|lease| lease.keys).unwrap_or_default();
-    keys.into_iter()
-        .map(|key| {
-            state.bound.remove(&key);
-            Op::Delete { key }
-        })
-        .collect()
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.get() {
+            task.abort();
+        }
+    }
+}
+
+async fn run<Fut>(leases: Arc<Leases>, expire: impl Fn(LeaseId) -> Fut)
+where
+    Fut: Future<Output = Result<Outcome, StoreError>>,
+{
+    loop {
+        let Some((at, lease)) = leases.first_due() else {
+            leases.changed.notified().await;
+            continue;
+        };
+        if at > Instant::now() {
+            tokio::select! {
+                () = tokio::time::sleep_until(at) => {}
+                () = leases.changed.notified() => {}
+            }
+            continue;
+        }
+        match expire(lease).await {
+            // Ended now, kept alive at the last moment, or revoked by its holder.
+            Ok(_) | Err(StoreError::UnknownLease(_)) => {}
+            Err(error) => {
+                tracing::warn!(%error, lease, "the store ends no leases any more");
+                return;
+            }
+        }
+    }
 }

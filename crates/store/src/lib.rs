@@ -5,6 +5,9 @@
 //! A transaction compares keys with what its author read and writes all or nothing. A watch delivers every commit
 //! from a revision on, in order, without gaps. Keys bound to a lease vanish with it.
 //!
+//! A backend is small: `evaluate` decides every command over the backend's tables, `hub` has history and watches,
+//! `lease` the leases and their time, `page` the bounds of a range. `tests/suite` is what every backend must pass.
+//!
 //! Invariant: this crate knows nothing of what is stored.
 
 mod api;
@@ -13,11 +16,12 @@ mod evaluate;
 mod hub;
 mod lease;
 mod memory;
-
-pub use embedded::RedbStore;
-pub use memory::MemoryStore;
+mod page;
 
 pub use api::{
-    Batch, Compare, Entry, Event, LeaseId, Op, Outcome, Range, Revision, Store, StoreError, Transaction,
-    Watch,
+    Batch, Compare, Entry, Event, KEY_LEN_MAX, LEASE_KEYS_MAX, LEASE_TTL_MAX, LeaseId, OPS_MAX, Op, Outcome,
+    PAGE_LEN_MAX, Range, Revision, Store, StoreError, TRANSACTION_LEN_MAX, Transaction, VALUE_LEN_MAX, Watch,
 };
+pub use embedded::{RedbOptions, RedbStore};
+pub use hub::HistoryBounds;
+pub use memory::MemoryStore;

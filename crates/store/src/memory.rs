@@ -1,11 +1,10 @@
 //! The store in memory: gone with the process.
 
-use crate::evaluate::{check_bounds, holds};
-use crate::hub::Hub;
-use crate::lease::Leases;
-use crate::{
-    Batch, Entry, Event, LeaseId, Op, Outcome, Range, Revision, Store, StoreError, Transaction, Watch,
-};
+use crate::evaluate::{Command, Tables, check_bounds, decide};
+use crate::hub::{HistoryBounds, Hub};
+use crate::lease::{Leases, Timer};
+use crate::page;
+use crate::{Entry, LeaseId, Outcome, Range, Revision, Store, StoreError, Transaction, Watch};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -13,13 +12,16 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Cheap to clone; clones are the same store.
 #[derive(Clone)]
 pub struct MemoryStore(Arc<Shared>);
 
 struct Shared {
+    /// Held while a revision is published, so that a page's revision is its entries'.
     entries: Mutex<BTreeMap<String, Entry>>,
     hub: Hub,
-    leases: Leases,
+    leases: Arc<Leases>,
+    timer: Timer,
 }
 
 impl Default for MemoryStore {
@@ -30,11 +32,41 @@ impl Default for MemoryStore {
 
 impl MemoryStore {
     pub fn new() -> Self {
+        MemoryStore::with_history(HistoryBounds::default())
+    }
+
+    pub fn with_history(bounds: HistoryBounds) -> Self {
         MemoryStore(Arc::new(Shared {
             entries: Mutex::default(),
-            hub: Hub::new(0),
-            leases: Leases::default(),
+            hub: Hub::new(0, bounds, None),
+            leases: Arc::default(),
+            timer: Timer::default(),
         }))
+    }
+}
+
+impl Shared {
+    fn run(&self, command: Command) -> Result<Outcome, StoreError> {
+        check_bounds(&command)?;
+        let mut entries = self.entries.lock();
+        let decided = decide(&mut *entries, &self.leases, command, self.hub.last())?;
+        self.hub.publish(decided.batch);
+        decided.answer
+    }
+}
+
+impl Tables for BTreeMap<String, Entry> {
+    fn modified(&self, key: &str) -> Result<Option<Revision>, StoreError> {
+        Ok(self.get(key).map(|entry| entry.modified))
+    }
+
+    fn put(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        self.insert(entry.key.clone(), entry.clone());
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &str) -> Result<bool, StoreError> {
+        Ok(self.remove(key).is_some())
     }
 }
 
@@ -46,48 +78,12 @@ impl Store for MemoryStore {
 
     async fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, StoreError> {
         let entries = self.0.entries.lock();
-        let start = match after {
-            Some(after) if after >= prefix => Bound::Excluded(after),
-            _ => Bound::Included(prefix),
-        };
-        let mut found = entries
-            .range::<str, _>((start, Bound::Unbounded))
-            .map(|(_, entry)| entry)
-            .take_while(|entry| entry.key.starts_with(prefix));
-        let page: Vec<Entry> = found.by_ref().take(limit).cloned().collect();
-        Ok(Range { entries: page, revision: self.0.hub.last(), more: found.next().is_some() })
+        let following = entries.range::<str, _>((page::start(prefix, after), Bound::Unbounded));
+        page::page(prefix, limit, self.0.hub.last(), following.map(|(_, entry)| Ok(entry.clone())))
     }
 
     async fn transact(&self, transaction: Transaction) -> Result<Outcome, StoreError> {
-        check_bounds(&transaction)?;
-        let mut entries = self.0.entries.lock();
-        let Ok(held) = holds::<std::convert::Infallible>(&transaction, |key| {
-            Ok(entries.get(key).map(|entry| entry.modified))
-        });
-        if !held {
-            return Ok(Outcome::Conflict);
-        }
-        self.0.leases.check(&transaction.ops)?;
-        let revision = self.0.hub.last() + 1;
-        let mut events = Vec::with_capacity(transaction.ops.len());
-        for op in transaction.ops {
-            match op {
-                Op::Put { key, value, lease } => {
-                    self.0.leases.bind(&key, lease);
-                    let entry = Entry { key: key.clone(), value, modified: revision };
-                    entries.insert(key, entry.clone());
-                    events.push(Event::Put(entry));
-                }
-                Op::Delete { key } => {
-                    self.0.leases.bind(&key, None);
-                    if entries.remove(&key).is_some() {
-                        events.push(Event::Delete { key, revision });
-                    }
-                }
-            }
-        }
-        self.0.hub.publish(Batch { revision, events });
-        Ok(Outcome::Committed(revision))
+        self.0.run(Command::Transact(transaction))
     }
 
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, StoreError> {
@@ -100,14 +96,13 @@ impl Store for MemoryStore {
 
     async fn lease_grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
         let store = Arc::downgrade(&self.0);
-        Ok(self.0.leases.grant(ttl, move |ops| {
-            let store = store.upgrade().map(MemoryStore);
-            async move {
-                if let Some(store) = store {
-                    let _ = store.transact(Transaction { compares: Vec::new(), ops }).await;
-                }
-            }
-        }))
+        self.0.timer.start(&self.0.leases, move |lease| {
+            let store = store.upgrade();
+            async move { store.ok_or(StoreError::Closed)?.run(Command::Expire(lease)) }
+        });
+        let lease = self.0.leases.next_id();
+        self.0.run(Command::Grant { lease, ttl })?;
+        Ok(lease)
     }
 
     async fn lease_keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
@@ -115,7 +110,6 @@ impl Store for MemoryStore {
     }
 
     async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
-        let ops = self.0.leases.revoke(lease)?;
-        self.transact(Transaction { compares: Vec::new(), ops }).await.map(drop)
+        self.0.run(Command::Revoke(lease)).map(drop)
     }
 }

@@ -87,14 +87,20 @@ fn wild(pieces: &[Piece], value: &str) -> bool {
 
 pub fn parse(filters: &[ec2::Filter]) -> Result<Vec<Filter>> {
     if filters.len() > FILTERS_MAX {
-        return Err(Error::new("FilterLimitExceeded", format!("The maximum number of filters is {FILTERS_MAX}")));
+        return Err(Error::new(
+            "FilterLimitExceeded",
+            format!("The maximum number of filters is {FILTERS_MAX}"),
+        ));
     }
     filters
         .iter()
         .map(|filter| {
             let name = filter.name.clone().ok_or_else(|| Error::missing_parameter("Filter.Name"))?;
             if filter.values.len() > VALUES_MAX {
-                return Err(Error::new("FilterLimitExceeded", format!("The maximum number of filter values specified on a single call is {VALUES_MAX}")));
+                return Err(Error::new(
+                    "FilterLimitExceeded",
+                    format!("The maximum number of filter values specified on a single call is {VALUES_MAX}"),
+                ));
             }
             if filter.values.is_empty() {
                 return Err(Error::invalid_parameter_value(format!("The filter '{name}' must have values")));
@@ -106,10 +112,7 @@ pub fn parse(filters: &[ec2::Filter]) -> Result<Vec<Filter>> {
 
 /// Whether a thing passes all filters. `field` gives its values under a name, false for a name that EC2 does not
 /// document: `InvalidParameterValue`.
-pub fn passes<'a>(
-    filters: &[Filter],
-    mut field: impl FnMut(&str, &mut Values<'a>) -> bool,
-) -> Result<bool> {
+pub fn passes<'a>(filters: &[Filter], mut field: impl FnMut(&str, &mut Values<'a>) -> bool) -> Result<bool> {
     let mut passed = true;
     for filter in filters {
         let mut values: Values<'a> = Vec::new();
@@ -125,8 +128,12 @@ pub fn passes<'a>(
 pub fn record_field<'a, T: Record>(record: &'a T, name: &str, values: &mut Values<'a>) -> bool {
     match (record.tags(), name.strip_prefix("tag:")) {
         (Some(tags), Some(key)) => values.extend(tags.get(key).map(Cow::Borrowed)),
-        (Some(tags), None) if name == "tag-key" => values.extend(tags.iter().map(|(key, _)| Cow::Borrowed(key))),
-        (Some(tags), None) if name == "tag-value" => values.extend(tags.iter().map(|(_, value)| Cow::Borrowed(value))),
+        (Some(tags), None) if name == "tag-key" => {
+            values.extend(tags.iter().map(|(key, _)| Cow::Borrowed(key)))
+        }
+        (Some(tags), None) if name == "tag-value" => {
+            values.extend(tags.iter().map(|(_, value)| Cow::Borrowed(value)))
+        }
         _ => return record.field(name, values),
     }
     true

@@ -88,13 +88,19 @@ fn check(key: &str, value: &str) -> Result<()> {
         return Err(Error::invalid_parameter_value("Tag keys must not be empty"));
     }
     if key.to_ascii_lowercase().starts_with(RESERVED_PREFIX) {
-        return Err(Error::invalid_parameter_value(format!("Tag keys starting with '{RESERVED_PREFIX}' are reserved for internal use")));
+        return Err(Error::invalid_parameter_value(format!(
+            "Tag keys starting with '{RESERVED_PREFIX}' are reserved for internal use"
+        )));
     }
     if key.chars().count() > KEY_LEN_MAX {
-        return Err(Error::invalid_parameter_value(format!("Tag key exceeds the maximum length of {KEY_LEN_MAX} characters")));
+        return Err(Error::invalid_parameter_value(format!(
+            "Tag key exceeds the maximum length of {KEY_LEN_MAX} characters"
+        )));
     }
     if value.chars().count() > VALUE_LEN_MAX {
-        return Err(Error::invalid_parameter_value(format!("Tag value exceeds the maximum length of {VALUE_LEN_MAX} characters")));
+        return Err(Error::invalid_parameter_value(format!(
+            "Tag value exceeds the maximum length of {VALUE_LEN_MAX} characters"
+        )));
     }
     Ok(())
 }
@@ -110,11 +116,18 @@ impl Specified {
         let mut seen = BTreeSet::new();
         for specification in specifications {
             let resource_type = specification.resource_type.as_deref().unwrap_or_default();
-            let kind = allowed.iter().copied().find(|kind| kind.resource_type() == resource_type).ok_or_else(|| {
-                Error::invalid_parameter_value(format!("'{resource_type}' is not a valid taggable resource type for this operation."))
-            })?;
+            let kind =
+                allowed.iter().copied().find(|kind| kind.resource_type() == resource_type).ok_or_else(
+                    || {
+                        Error::invalid_parameter_value(format!(
+                            "'{resource_type}' is not a valid taggable resource type for this operation."
+                        ))
+                    },
+                )?;
             if !seen.insert(kind) {
-                return Err(Error::invalid_parameter_value(format!("Duplicate resource type '{resource_type}' in TagSpecification")));
+                return Err(Error::invalid_parameter_value(format!(
+                    "Duplicate resource type '{resource_type}' in TagSpecification"
+                )));
             }
             specified.push((kind, Tags::from_api(&specification.tags)?));
         }

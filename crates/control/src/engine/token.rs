@@ -44,7 +44,10 @@ impl Idempotent {
     pub fn new(operation: &str, token: Option<&str>, parameters: String) -> Result<Self> {
         let key = match token {
             None | Some("") => None,
-            Some(token) if token.chars().count() > TOKEN_LEN_MAX || !token.bytes().all(|b| (b'!'..=b'~').contains(&b)) => {
+            Some(token)
+                if token.chars().count() > TOKEN_LEN_MAX
+                    || !token.bytes().all(|b| (b'!'..=b'~').contains(&b)) =>
+            {
                 return Err(Error::invalid_parameter_value(format!(
                     "The client token must be at most {TOKEN_LEN_MAX} ASCII characters without spaces"
                 )));

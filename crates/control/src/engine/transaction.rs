@@ -92,7 +92,8 @@ impl Tx<'_> {
     /// Takes a value that only one may have at a time. False where somebody else has it.
     pub fn claim(&mut self, scope: &str, value: &str, owner: &str) -> bool {
         let claim = Claim { key: Claim::key(scope, value), owner: owner.to_owned() };
-        let taken_in_this = self.ops.get(&self.key::<Claim>(&claim.key)).is_some_and(|op| matches!(op, Op::Put { .. }));
+        let taken_in_this =
+            self.ops.get(&self.key::<Claim>(&claim.key)).is_some_and(|op| matches!(op, Op::Put { .. }));
         if taken_in_this || self.tables.claims.contains(&claim.key) {
             return false;
         }
@@ -146,12 +147,17 @@ pub async fn transact<R>(
             Outcome::Conflict => view.wait_for(store.revision().await.map_err(store_error)?).await,
         }
     }
-    Err(Error::new("RequestLimitExceeded", "Request limit exceeded: the resource is being changed by too many requests."))
+    Err(Error::new(
+        "RequestLimitExceeded",
+        "Request limit exceeded: the resource is being changed by too many requests.",
+    ))
 }
 
 pub fn store_error(error: StoreError) -> Error {
     match error {
-        StoreError::TooLarge(what) => Error::invalid_parameter_value(format!("The request is too large: {what}")),
+        StoreError::TooLarge(what) => {
+            Error::invalid_parameter_value(format!("The request is too large: {what}"))
+        }
         other => Error::internal(other),
     }
 }

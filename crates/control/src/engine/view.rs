@@ -156,10 +156,8 @@ impl Loads {
     }
 
     fn account(&mut self, old: Option<&Instance>, new: Option<&Instance>) {
-        let load = |instance: &Instance| Load {
-            vcpus: u64::from(instance.vcpus),
-            memory_mib: instance.memory_mib,
-        };
+        let load =
+            |instance: &Instance| Load { vcpus: u64::from(instance.vcpus), memory_mib: instance.memory_mib };
         if let Some(old) = old.filter(|old| old.occupies_host()) {
             *self.0.entry(old.placement.host_id.clone()).or_default() -= load(old);
         }

@@ -51,7 +51,9 @@ pub async fn describe_instance_attribute(
         "productCodes" => {}
         "sriovNetSupport" => answer.sriov_net_support = Some(Default::default()),
         other => {
-            return Err(Error::invalid_parameter_value(format!("Value ({other}) for parameter attribute is invalid. Unknown attribute.")));
+            return Err(Error::invalid_parameter_value(format!(
+                "Value ({other}) for parameter attribute is invalid. Unknown attribute."
+            )));
         }
     }
     Ok(answer)
@@ -81,7 +83,9 @@ pub async fn modify_instance_attribute(
     let modification = match (modifications.pop(), modifications.is_empty()) {
         (Some(one), true) => one,
         (None, _) => return Err(Error::invalid_parameter_combination("No attributes specified.")),
-        _ => return Err(Error::invalid_parameter_combination("Fields for multiple attribute types specified")),
+        _ => {
+            return Err(Error::invalid_parameter_combination("Fields for multiple attribute types specified"));
+        }
     };
     context
         .transact(|tx| {
@@ -116,7 +120,8 @@ fn modifications(input: &ec2::ModifyInstanceAttributeRequest) -> Result<Vec<Modi
     found.extend(flag(&input.ebs_optimized).map(Modification::EbsOptimized));
     found.extend(flag(&input.ena_support).map(Modification::EnaSupport));
     if !input.groups.is_empty() {
-        let groups: Result<Vec<Id>> = input.groups.iter().map(|id| Id::parse(Kind::SecurityGroup, id)).collect();
+        let groups: Result<Vec<Id>> =
+            input.groups.iter().map(|id| Id::parse(Kind::SecurityGroup, id)).collect();
         found.push(Modification::SecurityGroups(groups?));
     }
     if !input.block_device_mappings.is_empty() {
@@ -126,7 +131,10 @@ fn modifications(input: &ec2::ModifyInstanceAttributeRequest) -> Result<Vec<Modi
         found.push(Modification::BlockDevices(devices.collect()));
     }
     if input.kernel.is_some() || input.ramdisk.is_some() || input.sriov_net_support.is_some() {
-        return Err(Error::new("UnsupportedOperation", "The kernel, RAM disk and SR-IOV attributes cannot be modified in this cloud."));
+        return Err(Error::new(
+            "UnsupportedOperation",
+            "The kernel, RAM disk and SR-IOV attributes cannot be modified in this cloud.",
+        ));
     }
     if let Some(attribute) = input.attribute.as_deref() {
         let value = input.value.as_deref().ok_or_else(|| Error::missing_parameter("Value"))?;
@@ -139,24 +147,35 @@ fn by_name(attribute: &str, value: &str) -> Result<Modification> {
     let flag = || match value.to_ascii_lowercase().as_str() {
         "true" => Ok(true),
         "false" => Ok(false),
-        _ => Err(Error::invalid_parameter_value(format!("Value ({value}) for parameter value is invalid. Expected a boolean."))),
+        _ => Err(Error::invalid_parameter_value(format!(
+            "Value ({value}) for parameter value is invalid. Expected a boolean."
+        ))),
     };
     Ok(match attribute {
         "instanceType" => Modification::InstanceType(value.to_owned()),
         "userData" => Modification::UserData((!value.is_empty()).then(|| value.to_owned())),
         "disableApiTermination" => Modification::DisableApiTermination(flag()?),
         "disableApiStop" => Modification::DisableApiStop(flag()?),
-        "instanceInitiatedShutdownBehavior" => Modification::ShutdownBehavior(ShutdownBehavior::parse(value)?),
+        "instanceInitiatedShutdownBehavior" => {
+            Modification::ShutdownBehavior(ShutdownBehavior::parse(value)?)
+        }
         "sourceDestCheck" => Modification::SourceDestCheck(flag()?),
         "ebsOptimized" => Modification::EbsOptimized(flag()?),
         "enaSupport" => Modification::EnaSupport(flag()?),
         other => {
-            return Err(Error::invalid_parameter_value(format!("Value ({other}) for parameter attribute is invalid. The attribute cannot be modified.")));
+            return Err(Error::invalid_parameter_value(format!(
+                "Value ({other}) for parameter attribute is invalid. The attribute cannot be modified."
+            )));
         }
     })
 }
 
-fn modify(context: &Context, tx: &mut Tx<'_>, instance: &mut Instance, modification: &Modification) -> Result<()> {
+fn modify(
+    context: &Context,
+    tx: &mut Tx<'_>,
+    instance: &mut Instance,
+    modification: &Modification,
+) -> Result<()> {
     match modification {
         Modification::DisableApiTermination(value) => instance.disable_api_termination = *value,
         Modification::DisableApiStop(value) => instance.disable_api_stop = *value,
@@ -166,9 +185,14 @@ fn modify(context: &Context, tx: &mut Tx<'_>, instance: &mut Instance, modificat
         }
         Modification::SecurityGroups(groups) => {
             for group in groups {
-                let found = tx.get::<SecurityGroup>(group).ok_or_else(|| Id::not_found(Kind::SecurityGroup, group))?;
+                let found = tx
+                    .get::<SecurityGroup>(group)
+                    .ok_or_else(|| Id::not_found(Kind::SecurityGroup, group))?;
                 if found.vpc_id != instance.vpc_id {
-                    return Err(Error::new("InvalidGroup.NotFound", format!("The security group '{group}' does not exist in VPC '{}'", instance.vpc_id)));
+                    return Err(Error::new(
+                        "InvalidGroup.NotFound",
+                        format!("The security group '{group}' does not exist in VPC '{}'", instance.vpc_id),
+                    ));
                 }
             }
             change_interface(tx, instance, |interface| interface.security_groups = groups.clone())?;
@@ -205,7 +229,10 @@ fn only_stopped(instance: &Instance, attribute: &str) -> Result<()> {
     }
     Err(Error::new(
         "IncorrectInstanceState",
-        format!("The instance '{}' is not in the 'stopped' state: its attribute {attribute} cannot be modified.", instance.instance_id),
+        format!(
+            "The instance '{}' is not in the 'stopped' state: its attribute {attribute} cannot be modified.",
+            instance.instance_id
+        ),
     ))
 }
 
@@ -214,7 +241,9 @@ fn resize(context: &Context, instance: &mut Instance, instance_type: &str) -> Re
         Error::invalid_parameter_value(format!("Invalid value '{instance_type}' for InstanceType."))
     })?;
     if shape.architecture != instance.architecture {
-        return Err(Error::invalid_parameter_value(format!("The architecture of '{instance_type}' does not match the instance's.")));
+        return Err(Error::invalid_parameter_value(format!(
+            "The architecture of '{instance_type}' does not match the instance's."
+        )));
     }
     instance.instance_type = instance_type.to_owned();
     instance.vcpus = shape.vcpus;
@@ -222,10 +251,17 @@ fn resize(context: &Context, instance: &mut Instance, instance_type: &str) -> Re
     Ok(())
 }
 
-fn change_interface(tx: &mut Tx<'_>, instance: &Instance, change: impl FnOnce(&mut NetworkInterface)) -> Result<()> {
+fn change_interface(
+    tx: &mut Tx<'_>,
+    instance: &Instance,
+    change: impl FnOnce(&mut NetworkInterface),
+) -> Result<()> {
     let found = instance.interfaces.first().and_then(|id| tx.get::<NetworkInterface>(id));
     let mut interface = (*found.ok_or_else(|| {
-        Error::new("IncorrectInstanceState", format!("The instance '{}' has no network interface.", instance.instance_id))
+        Error::new(
+            "IncorrectInstanceState",
+            format!("The instance '{}' has no network interface.", instance.instance_id),
+        )
     })?)
     .clone();
     change(&mut interface);
@@ -233,7 +269,12 @@ fn change_interface(tx: &mut Tx<'_>, instance: &Instance, change: impl FnOnce(&m
     Ok(())
 }
 
-fn change_device(tx: &mut Tx<'_>, instance: &Instance, device_name: &str, delete_on_termination: bool) -> Result<()> {
+fn change_device(
+    tx: &mut Tx<'_>,
+    instance: &Instance,
+    device_name: &str,
+    delete_on_termination: bool,
+) -> Result<()> {
     let disk = instance.disks.iter().find(|disk| disk.device_name == device_name);
     let volume = disk.and_then(|disk| tx.get::<Volume>(&disk.volume_id));
     let mut volume = (*volume.ok_or_else(|| {
@@ -256,7 +297,9 @@ pub async fn reset_instance_attribute(
     match input.attribute.as_deref().unwrap_or_default() {
         "sourceDestCheck" => {}
         other => {
-            return Err(Error::invalid_parameter_value(format!("Value ({other}) for parameter attribute is invalid. The attribute cannot be reset.")));
+            return Err(Error::invalid_parameter_value(format!(
+                "Value ({other}) for parameter attribute is invalid. The attribute cannot be reset."
+            )));
         }
     }
     context
@@ -276,11 +319,16 @@ pub struct WantedMetadataOptions<'a> {
     pub ipv6: Option<&'a str>,
 }
 
-pub fn change_metadata_options(options: &mut MetadataOptions, wanted: WantedMetadataOptions<'_>) -> Result<()> {
+pub fn change_metadata_options(
+    options: &mut MetadataOptions,
+    wanted: WantedMetadataOptions<'_>,
+) -> Result<()> {
     let choice = |name: &str, value: &str, yes: &str, no: &str| match value {
         _ if value == yes => Ok(true),
         _ if value == no => Ok(false),
-        _ => Err(Error::invalid_parameter_value(format!("Value ({value}) for parameter {name} is invalid. Valid values are {no} and {yes}."))),
+        _ => Err(Error::invalid_parameter_value(format!(
+            "Value ({value}) for parameter {name} is invalid. Valid values are {no} and {yes}."
+        ))),
     };
     if let Some(value) = wanted.endpoint {
         options.http_endpoint = choice("httpEndpoint", value, "enabled", "disabled")?;
@@ -297,7 +345,10 @@ pub fn change_metadata_options(options: &mut MetadataOptions, wanted: WantedMeta
         })?;
     }
     if wanted.ipv6 == Some("enabled") {
-        return Err(Error::new("UnsupportedOperation", "The IPv6 endpoint of the metadata service is not supported by this cloud."));
+        return Err(Error::new(
+            "UnsupportedOperation",
+            "The IPv6 endpoint of the metadata service is not supported by this cloud.",
+        ));
     }
     Ok(())
 }

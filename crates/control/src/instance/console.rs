@@ -35,7 +35,10 @@ pub async fn get_console_screenshot(
     if instance.state != InstanceState::Running {
         return Err(Error::new(
             "IncorrectInstanceState",
-            format!("The instance '{}' must be in a running state to take a screenshot.", instance.instance_id),
+            format!(
+                "The instance '{}' must be in a running state to take a screenshot.",
+                instance.instance_id
+            ),
         ));
     }
     let screen = host.console_screenshot(&instance.instance_id).await.map_err(Error::internal)?;

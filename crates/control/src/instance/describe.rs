@@ -22,9 +22,13 @@ pub async fn describe_instances(
         next_token: input.next_token.as_deref(),
         ids_name: "instancesSet",
     };
-    let page = describe::select(&tables.instances, Kind::Instance, &query, |_| true, |instance, name, values| {
-        field(context, &tables, instance, name, values)
-    })?;
+    let page = describe::select(
+        &tables.instances,
+        Kind::Instance,
+        &query,
+        |_| true,
+        |instance, name, values| field(context, &tables, instance, name, values),
+    )?;
     Ok(ec2::DescribeInstancesResult {
         reservations: reservations(context, &tables, &page.records),
         next_token: page.next_token,
@@ -49,14 +53,19 @@ fn field<'t>(
             .map(|group| group.name.as_str())
     };
     match name {
-        "availability-zone-id" => {
-            filter::some(values, tables.subnets.find(&instance.subnet_id).map(|subnet| subnet.zone_id.as_str()))
+        "availability-zone-id" => filter::some(
+            values,
+            tables.subnets.find(&instance.subnet_id).map(|subnet| subnet.zone_id.as_str()),
+        ),
+        "block-device-mapping.attach-time" => {
+            filter::many(values, attachments().map(|a| filter::time(a.attached_at)))
         }
-        "block-device-mapping.attach-time" => filter::many(values, attachments().map(|a| filter::time(a.attached_at))),
         "block-device-mapping.delete-on-termination" => {
             filter::many(values, attachments().map(|a| filter::boolean(a.delete_on_termination)))
         }
-        "block-device-mapping.device-name" => filter::many(values, attachments().map(|a| a.device_name.as_str())),
+        "block-device-mapping.device-name" => {
+            filter::many(values, attachments().map(|a| a.device_name.as_str()))
+        }
         "block-device-mapping.status" => filter::many(values, attachments().map(|_| "attached")),
         "block-device-mapping.volume-id" => {
             filter::many(values, instance.disks.iter().map(|disk| disk.volume_id.as_str()))
@@ -69,14 +78,22 @@ fn field<'t>(
             values,
             interfaces().map(|interface| interface.private_dns_name(&context.region.view.region)),
         ),
-        "instance.group-id" | "group-id" | "network-interface.group-id" => {
-            filter::many(values, interfaces().flat_map(|interface| &interface.security_groups).map(|id| id.as_str()))
+        "instance.group-id" | "group-id" | "network-interface.group-id" => filter::many(
+            values,
+            interfaces().flat_map(|interface| &interface.security_groups).map(|id| id.as_str()),
+        ),
+        "instance.group-name" | "group-name" | "network-interface.group-name" => {
+            filter::many(values, group_names())
         }
-        "instance.group-name" | "group-name" | "network-interface.group-name" => filter::many(values, group_names()),
-        "ip-address" | "network-interface.addresses.association.public-ip" | "network-interface.association.public-ip" => {
-            filter::many(values, interfaces().filter_map(|interface| interface.public_ip).map(|ip| ip.to_string()))
+        "ip-address"
+        | "network-interface.addresses.association.public-ip"
+        | "network-interface.association.public-ip" => filter::many(
+            values,
+            interfaces().filter_map(|interface| interface.public_ip).map(|ip| ip.to_string()),
+        ),
+        "private-ip-address" => {
+            filter::many(values, interfaces().map(|interface| interface.private_ip.to_string()))
         }
-        "private-ip-address" => filter::many(values, interfaces().map(|interface| interface.private_ip.to_string())),
         "source-dest-check" => {
             filter::many(values, interfaces().map(|interface| filter::boolean(interface.source_dest_check)))
         }
@@ -95,7 +112,11 @@ fn field<'t>(
 }
 
 /// Groups instances by reservation, in the order in which the reservations first appear.
-pub fn reservations(context: &Context, tables: &Tables, instances: &[Arc<Instance>]) -> Vec<ec2::Reservation> {
+pub fn reservations(
+    context: &Context,
+    tables: &Tables,
+    instances: &[Arc<Instance>],
+) -> Vec<ec2::Reservation> {
     let mut reservations: indexmap::IndexMap<&str, ec2::Reservation> = indexmap::IndexMap::new();
     for instance in instances {
         let reservation = reservations.entry(&instance.reservation_id).or_insert_with(|| ec2::Reservation {
@@ -136,8 +157,12 @@ pub fn to_api(context: &Context, tables: &Tables, instance: &Instance) -> ec2::I
             .state_reason
             .as_ref()
             .map(|reason| ec2::StateReason { code: text(&reason.code), message: text(&reason.message) }),
-        private_dns_name: Some(primary.map(|interface| interface.private_dns_name(region)).unwrap_or_default()),
-        public_dns_name: Some(primary.and_then(|interface| interface.public_dns_name(region)).unwrap_or_default()),
+        private_dns_name: Some(
+            primary.map(|interface| interface.private_dns_name(region)).unwrap_or_default(),
+        ),
+        public_dns_name: Some(
+            primary.and_then(|interface| interface.public_dns_name(region)).unwrap_or_default(),
+        ),
         private_ip_address: primary.map(|interface| interface.private_ip.to_string()),
         public_ip_address: primary.and_then(|interface| interface.public_ip).map(|ip| ip.to_string()),
         key_name: instance.public_key.as_ref().map(|(name, _)| name.clone()),
@@ -153,7 +178,9 @@ pub fn to_api(context: &Context, tables: &Tables, instance: &Instance) -> ec2::I
             tenancy: text(&instance.placement.tenancy),
             ..Default::default()
         }),
-        monitoring: Some(ec2::Monitoring { state: text(if instance.monitoring { "enabled" } else { "disabled" }) }),
+        monitoring: Some(ec2::Monitoring {
+            state: text(if instance.monitoring { "enabled" } else { "disabled" }),
+        }),
         subnet_id: (!gone).then(|| instance.subnet_id.to_string()),
         vpc_id: (!gone).then(|| instance.vpc_id.to_string()),
         architecture: text(architecture_name(instance.architecture)),

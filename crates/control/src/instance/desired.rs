@@ -9,7 +9,12 @@ use model::{InstanceState, Region};
 use store::Revision;
 
 /// None where nothing of the instance shall be on a host.
-pub fn desired(instance: &Instance, tables: &Tables, region: &Region, generation: Revision) -> Option<agent_api::Instance> {
+pub fn desired(
+    instance: &Instance,
+    tables: &Tables,
+    region: &Region,
+    generation: Revision,
+) -> Option<agent_api::Instance> {
     let power = match instance.state {
         InstanceState::Pending | InstanceState::Running => agent_api::Power::On,
         InstanceState::Stopping if instance.force_stop => agent_api::Power::OffForced,

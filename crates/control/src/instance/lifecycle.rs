@@ -18,7 +18,10 @@ use std::collections::BTreeSet;
 /// Most instances in one call.
 const IDS_MAX: usize = 1000;
 
-pub async fn start_instances(context: &Context, input: ec2::StartInstancesRequest) -> Result<ec2::StartInstancesResult> {
+pub async fn start_instances(
+    context: &Context,
+    input: ec2::StartInstancesRequest,
+) -> Result<ec2::StartInstancesResult> {
     let pool = context.options.public_pool;
     let changes = change_all(context, &input.instance_ids, |tx, instance, _| {
         if instance.state == InstanceState::Stopped {
@@ -37,9 +40,15 @@ pub async fn start_instances(context: &Context, input: ec2::StartInstancesReques
     Ok(ec2::StartInstancesResult { starting_instances: changes })
 }
 
-pub async fn stop_instances(context: &Context, input: ec2::StopInstancesRequest) -> Result<ec2::StopInstancesResult> {
+pub async fn stop_instances(
+    context: &Context,
+    input: ec2::StopInstancesRequest,
+) -> Result<ec2::StopInstancesResult> {
     if input.hibernate == Some(true) {
-        return Err(Error::new("UnsupportedHibernationConfiguration", "The instances are not configured for hibernation."));
+        return Err(Error::new(
+            "UnsupportedHibernationConfiguration",
+            "The instances are not configured for hibernation.",
+        ));
     }
     let force = input.force.unwrap_or(false) || input.skip_os_shutdown.unwrap_or(false);
     let changes = change_all(context, &input.instance_ids, |tx, instance, id| {
@@ -105,7 +114,9 @@ async fn change_all(
         return Err(Error::missing_parameter("InstanceId"));
     }
     if ids.len() > IDS_MAX {
-        return Err(Error::invalid_parameter_value(format!("At most {IDS_MAX} instances can be named in one request")));
+        return Err(Error::invalid_parameter_value(format!(
+            "At most {IDS_MAX} instances can be named in one request"
+        )));
     }
     let wanted: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
     for id in &wanted {
@@ -173,7 +184,12 @@ fn has_room(region: &RegionState, instance: &Instance, mut load: Load) -> Result
 }
 
 fn interfaces_of(tx: &mut Tx<'_>, instance: &Instance) -> Vec<NetworkInterface> {
-    instance.interfaces.iter().filter_map(|id| tx.get::<NetworkInterface>(id)).map(|found| (*found).clone()).collect()
+    instance
+        .interfaces
+        .iter()
+        .filter_map(|id| tx.get::<NetworkInterface>(id))
+        .map(|found| (*found).clone())
+        .collect()
 }
 
 fn assign_public_addresses(tx: &mut Tx<'_>, instance: &Instance, pool: Ipv4Net) -> Result<()> {
@@ -210,7 +226,9 @@ pub fn observed(tx: &mut Tx<'_>, observation: &ObservedInstance) -> Result<()> {
             stopped(tx, &mut instance, cause);
         }
         InstanceObservation::Failed { message } if !stale => failed(tx, &mut instance, message),
-        InstanceObservation::Removed if instance.state == InstanceState::ShuttingDown => removed(tx, &mut instance),
+        InstanceObservation::Removed if instance.state == InstanceState::ShuttingDown => {
+            removed(tx, &mut instance)
+        }
         InstanceObservation::Running
         | InstanceObservation::Stopped(_)
         | InstanceObservation::Failed { .. }
@@ -302,7 +320,8 @@ fn removed(tx: &mut Tx<'_>, instance: &mut Instance) {
 pub async fn stop_all(control: &Control, region: &RegionState) -> Result<()> {
     let running = |tables: &Tables| -> Vec<Id> {
         let states = [InstanceState::Pending, InstanceState::Running];
-        let instances = states.into_iter().flat_map(|state| tables.instances.with("instance-state-name", state.name()));
+        let instances =
+            states.into_iter().flat_map(|state| tables.instances.with("instance-state-name", state.name()));
         instances.map(|instance| instance.instance_id.clone()).collect()
     };
     let ids = running(&region.view.read());
@@ -311,7 +330,8 @@ pub async fn stop_all(control: &Control, region: &RegionState) -> Result<()> {
             let Some(before) = tx.get::<Instance>(id) else { continue };
             let mut instance = (*before).clone();
             if move_on(&mut instance, Transition::Stop, "stopped").is_ok() && instance != *before {
-                instance.state_reason = Some(StateReason::new("Server.ScheduledStop", "Stopped with the cloud"));
+                instance.state_reason =
+                    Some(StateReason::new("Server.ScheduledStop", "Stopped with the cloud"));
                 tx.put(&instance);
             }
         }
@@ -319,7 +339,14 @@ pub async fn stop_all(control: &Control, region: &RegionState) -> Result<()> {
     })
     .await?;
     let mut changes = region.view.changes();
-    while region.view.read().instances.with("instance-state-name", InstanceState::Stopping.name()).next().is_some() {
+    while region
+        .view
+        .read()
+        .instances
+        .with("instance-state-name", InstanceState::Stopping.name())
+        .next()
+        .is_some()
+    {
         // Looked at again after every change; a lag only means that there were many.
         let _ = changes.recv().await;
     }

@@ -69,7 +69,8 @@ pub async fn run_instances(context: &Context, input: ec2::RunInstancesRequest) -
         .await?;
     drop(guard);
     let tables = context.tables();
-    let instances: Vec<Arc<Instance>> = ids.iter().filter_map(|id| tables.instances.find(id).cloned()).collect();
+    let instances: Vec<Arc<Instance>> =
+        ids.iter().filter_map(|id| tables.instances.find(id).cloned()).collect();
     super::describe::reservations(context, &tables, &instances)
         .pop()
         .ok_or_else(|| Error::internal("the instances of a launch are not in the view"))
@@ -79,10 +80,16 @@ pub async fn run_instances(context: &Context, input: ec2::RunInstancesRequest) -
 fn refuse_what_is_not_there(input: &ec2::RunInstancesRequest) -> Result<()> {
     if let Some(template) = &input.launch_template {
         return Err(match (&template.launch_template_id, &template.launch_template_name) {
-            (Some(id), _) => Error::new("InvalidLaunchTemplateId.NotFound", format!("The specified launch template, with template ID {id}, does not exist.")),
+            (Some(id), _) => Error::new(
+                "InvalidLaunchTemplateId.NotFound",
+                format!("The specified launch template, with template ID {id}, does not exist."),
+            ),
             (None, name) => Error::new(
                 "InvalidLaunchTemplateName.NotFoundException",
-                format!("The specified launch template, with template name {}, does not exist.", name.as_deref().unwrap_or_default()),
+                format!(
+                    "The specified launch template, with template name {}, does not exist.",
+                    name.as_deref().unwrap_or_default()
+                ),
             ),
         });
     }
@@ -97,15 +104,23 @@ fn refuse_what_is_not_there(input: &ec2::RunInstancesRequest) -> Result<()> {
     }
     let asked = [
         (input.instance_market_options.is_some(), "Spot instances are"),
-        (input.hibernation_options.as_ref().is_some_and(|options| options.configured == Some(true)), "Hibernation is"),
+        (
+            input.hibernation_options.as_ref().is_some_and(|options| options.configured == Some(true)),
+            "Hibernation is",
+        ),
         (input.enclave_options.as_ref().is_some_and(|options| options.enabled == Some(true)), "Enclaves are"),
         (input.ipv6_address_count.unwrap_or(0) > 0 || !input.ipv6_addresses.is_empty(), "IPv6 addresses are"),
-        (!input.elastic_gpu_specification.is_empty() || !input.elastic_inference_accelerators.is_empty(), "Elastic accelerators are"),
+        (
+            !input.elastic_gpu_specification.is_empty() || !input.elastic_inference_accelerators.is_empty(),
+            "Elastic accelerators are",
+        ),
         (!input.license_specifications.is_empty(), "Licence specifications are"),
         (input.kernel_id.is_some() || input.ramdisk_id.is_some(), "Kernel and RAM disk images are"),
     ];
     match asked.into_iter().find(|(asked, _)| *asked) {
-        Some((_, what)) => Err(Error::new("UnsupportedOperation", format!("{what} not supported by this cloud."))),
+        Some((_, what)) => {
+            Err(Error::new("UnsupportedOperation", format!("{what} not supported by this cloud.")))
+        }
         None => Ok(()),
     }
 }
@@ -166,14 +181,23 @@ fn counts(input: &ec2::RunInstancesRequest) -> Result<(usize, usize)> {
     let (min, max) = (input.min_count.unwrap_or(0), input.max_count.unwrap_or(0));
     for (name, value) in [("minCount", min), ("maxCount", max)] {
         if value < 1 {
-            return Err(Error::invalid_parameter_value(format!("Value ({value}) for parameter {name} is invalid. Minimum value is 1.")));
+            return Err(Error::invalid_parameter_value(format!(
+                "Value ({value}) for parameter {name} is invalid. Minimum value is 1."
+            )));
         }
     }
     if min > max {
-        return Err(Error::invalid_parameter_value(format!("Value ({min}) for parameter minCount is invalid. The minimum count may not exceed the maximum count ({max}).")));
+        return Err(Error::invalid_parameter_value(format!(
+            "Value ({min}) for parameter minCount is invalid. The minimum count may not exceed the maximum count ({max})."
+        )));
     }
     if max > INSTANCES_MAX {
-        return Err(Error::new("InstanceLimitExceeded", format!("You have requested more instances ({max}) than the limit of {INSTANCES_MAX} in one request allows.")));
+        return Err(Error::new(
+            "InstanceLimitExceeded",
+            format!(
+                "You have requested more instances ({max}) than the limit of {INSTANCES_MAX} in one request allows."
+            ),
+        ));
     }
     Ok((min as usize, max as usize))
 }
@@ -184,7 +208,10 @@ fn image(context: &Context, input: &ec2::RunInstancesRequest) -> Result<Arc<Imag
     let image =
         context.region.view.record::<Image>(image_id).ok_or_else(|| Id::not_found(Kind::Image, image_id))?;
     if image.disabled {
-        return Err(Error::new("InvalidAMIID.Unavailable", format!("The image id '[{image_id}]' is no longer available")));
+        return Err(Error::new(
+            "InvalidAMIID.Unavailable",
+            format!("The image id '[{image_id}]' is no longer available"),
+        ));
     }
     Ok(image)
 }
@@ -250,14 +277,22 @@ impl Launch {
 
     fn place_request<'a>(&'a self, input: &'a ec2::RunInstancesRequest) -> Result<place::PlaceRequest<'a>> {
         let placement = input.placement.as_ref();
-        if let Some(tenancy) = placement.and_then(|placement| placement.tenancy.as_deref()).filter(|tenancy| *tenancy != "default") {
-            return Err(Error::new("UnsupportedOperation", format!("The tenancy '{tenancy}' is not supported by this cloud.")));
+        if let Some(tenancy) = placement
+            .and_then(|placement| placement.tenancy.as_deref())
+            .filter(|tenancy| *tenancy != "default")
+        {
+            return Err(Error::new(
+                "UnsupportedOperation",
+                format!("The tenancy '{tenancy}' is not supported by this cloud."),
+            ));
         }
         Ok(place::PlaceRequest {
             shape: &self.shape,
             instance_type: &self.instance_type,
             zones: self.network.zones(),
-            group_name: placement.and_then(|placement| placement.group_name.as_deref()).filter(|name| !name.is_empty()),
+            group_name: placement
+                .and_then(|placement| placement.group_name.as_deref())
+                .filter(|name| !name.is_empty()),
             group_id: placement.and_then(|placement| placement.group_id.as_deref()),
             partition: placement.and_then(|placement| placement.partition_number),
         })
@@ -408,7 +443,8 @@ fn mac(interface_id: &Id) -> [u8; 6] {
     let mut mac = [0x02; 6];
     for (at, byte) in mac.iter_mut().enumerate().skip(1) {
         let from = digits.len().saturating_sub(2 * (6 - at));
-        *byte = digits.get(from..from + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or_default();
+        *byte =
+            digits.get(from..from + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or_default();
     }
     mac
 }

@@ -20,15 +20,28 @@ pub async fn describe_instance_status(
         next_token: input.next_token.as_deref(),
         ids_name: "instancesSet",
     };
-    let mut page = describe::select(&tables.instances, Kind::Instance, &query, |_| true, |instance, name, values| {
-        match name {
+    let mut page = describe::select(
+        &tables.instances,
+        Kind::Instance,
+        &query,
+        |_| true,
+        |instance, name, values| match name {
             "instance-status.status" | "system-status.status" => filter::one(values, status(instance)),
-            "instance-status.reachability" | "system-status.reachability" => filter::one(values, reachability(instance)),
-            "event.code" | "event.description" | "event.instance-event-id" | "event.not-after" | "event.not-before"
-            | "event.not-before-deadline" | "attached-ebs-status.status" | "operator.managed" | "operator.principal" => true,
+            "instance-status.reachability" | "system-status.reachability" => {
+                filter::one(values, reachability(instance))
+            }
+            "event.code"
+            | "event.description"
+            | "event.instance-event-id"
+            | "event.not-after"
+            | "event.not-before"
+            | "event.not-before-deadline"
+            | "attached-ebs-status.status"
+            | "operator.managed"
+            | "operator.principal" => true,
             _ => false,
-        }
-    })?;
+        },
+    )?;
     // Only running instances are told of unless all are asked for.
     page.records.retain(|instance| all || instance.state == InstanceState::Running);
     Ok(ec2::DescribeInstanceStatusResult {

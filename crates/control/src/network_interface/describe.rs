@@ -21,19 +21,30 @@ pub async fn describe_network_interfaces(
         ids_name: "networkInterfaceIds",
     };
     let region = &context.region.view.region;
-    let page = describe::select(&tables.network_interfaces, Kind::NetworkInterface, &query, |_| true, |interface, name, values| {
-        match name {
+    let page = describe::select(
+        &tables.network_interfaces,
+        Kind::NetworkInterface,
+        &query,
+        |_| true,
+        |interface, name, values| match name {
             "private-dns-name" => filter::one(values, interface.private_dns_name(region)),
             "association.public-dns-name" => filter::some(values, interface.public_dns_name(region)),
             "attachment.instance-owner-id" => {
                 filter::some(values, interface.attachment.as_ref().map(|_| interface.owner.as_str()))
             }
-            "group-name" => filter::many(values, groups(&tables, interface).into_iter().filter_map(|group| group.group_name)),
+            "group-name" => filter::many(
+                values,
+                groups(&tables, interface).into_iter().filter_map(|group| group.group_name),
+            ),
             _ => false,
-        }
-    })?;
+        },
+    )?;
     Ok(ec2::DescribeNetworkInterfacesResult {
-        network_interfaces: page.records.iter().map(|interface| to_api(context, &tables, interface)).collect(),
+        network_interfaces: page
+            .records
+            .iter()
+            .map(|interface| to_api(context, &tables, interface))
+            .collect(),
         next_token: page.next_token,
     })
 }
@@ -102,19 +113,27 @@ pub async fn describe_network_interface_attribute(
 ) -> Result<ec2::DescribeNetworkInterfaceAttributeResult> {
     let id = Id::parse(Kind::NetworkInterface, input.network_interface_id.as_deref().unwrap_or_default())?;
     let tables = context.tables();
-    let interface = tables.network_interfaces.find(&id).ok_or_else(|| Id::not_found(Kind::NetworkInterface, &id))?;
-    let mut answer =
-        ec2::DescribeNetworkInterfaceAttributeResult { network_interface_id: Some(id.to_string()), ..Default::default() };
+    let interface =
+        tables.network_interfaces.find(&id).ok_or_else(|| Id::not_found(Kind::NetworkInterface, &id))?;
+    let mut answer = ec2::DescribeNetworkInterfaceAttributeResult {
+        network_interface_id: Some(id.to_string()),
+        ..Default::default()
+    };
     match input.attribute.as_deref().unwrap_or_default() {
-        "description" => answer.description = Some(ec2::AttributeValue { value: Some(interface.description.clone()) }),
+        "description" => {
+            answer.description = Some(ec2::AttributeValue { value: Some(interface.description.clone()) })
+        }
         "groupSet" => answer.groups = groups(&tables, interface),
         "sourceDestCheck" => {
-            answer.source_dest_check = Some(ec2::AttributeBooleanValue { value: Some(interface.source_dest_check) });
+            answer.source_dest_check =
+                Some(ec2::AttributeBooleanValue { value: Some(interface.source_dest_check) });
         }
         "attachment" => answer.attachment = attachment(interface),
         "associatePublicIpAddress" => answer.associate_public_ip_address = Some(interface.wants_public_ip),
         other => {
-            return Err(Error::invalid_parameter_value(format!("Value ({other}) for parameter attribute is invalid. Unknown attribute.")));
+            return Err(Error::invalid_parameter_value(format!(
+                "Value ({other}) for parameter attribute is invalid. Unknown attribute."
+            )));
         }
     }
     Ok(answer)

@@ -19,12 +19,18 @@ pub async fn describe_volumes(
         next_token: input.next_token.as_deref(),
         ids_name: "volumeIds",
     };
-    let page = describe::select(&tables.volumes, Kind::Volume, &query, |_| true, |volume, name, values| match name {
-        "availability-zone-id" => filter::some(values, zone_id(context, volume)),
-        "operator.managed" => filter::one(values, "false"),
-        "operator.principal" => true,
-        _ => false,
-    })?;
+    let page = describe::select(
+        &tables.volumes,
+        Kind::Volume,
+        &query,
+        |_| true,
+        |volume, name, values| match name {
+            "availability-zone-id" => filter::some(values, zone_id(context, volume)),
+            "operator.managed" => filter::one(values, "false"),
+            "operator.principal" => true,
+            _ => false,
+        },
+    )?;
     Ok(ec2::DescribeVolumesResult {
         volumes: page.records.iter().map(|volume| to_api(context, volume)).collect(),
         next_token: page.next_token,
@@ -44,7 +50,11 @@ pub fn to_api(context: &Context, volume: &Volume) -> ec2::Volume {
         availability_zone_id: zone_id(context, volume).map(str::to_owned),
         state: Some(volume.state().into()),
         create_time: Some(volume.created_at),
-        attachments: volume.attachment.iter().map(|attachment| attachment_to_api(volume, attachment)).collect(),
+        attachments: volume
+            .attachment
+            .iter()
+            .map(|attachment| attachment_to_api(volume, attachment))
+            .collect(),
         volume_type: Some(volume.volume_type.clone()),
         iops: volume.iops,
         throughput: volume.throughput,
@@ -80,17 +90,23 @@ pub async fn describe_volume_status(
         ids_name: "volumeIds",
     };
     // Other filters than DescribeVolumes has: only these.
-    let page = describe::select(&tables.volumes, Kind::Volume, &query, |_| true, |volume, name, values| match name {
-        "action.code" | "action.description" | "action.event-id" | "event.description" | "event.event-id"
-        | "event.event-type" | "event.not-after" | "event.not-before" => true,
-        "availability-zone-id" => filter::some(values, zone_id(context, volume)),
-        "operator.managed" => filter::one(values, "false"),
-        "operator.principal" => true,
-        "volume-status.details-name" => filter::many(values, DETAILS.iter().map(|(name, _)| *name)),
-        "volume-status.details-status" => filter::many(values, DETAILS.iter().map(|(_, status)| *status)),
-        "volume-status.status" => filter::one(values, "ok"),
-        _ => false,
-    })?;
+    let page = describe::select(
+        &tables.volumes,
+        Kind::Volume,
+        &query,
+        |_| true,
+        |volume, name, values| match name {
+            "action.code" | "action.description" | "action.event-id" | "event.description"
+            | "event.event-id" | "event.event-type" | "event.not-after" | "event.not-before" => true,
+            "availability-zone-id" => filter::some(values, zone_id(context, volume)),
+            "operator.managed" => filter::one(values, "false"),
+            "operator.principal" => true,
+            "volume-status.details-name" => filter::many(values, DETAILS.iter().map(|(name, _)| *name)),
+            "volume-status.details-status" => filter::many(values, DETAILS.iter().map(|(_, status)| *status)),
+            "volume-status.status" => filter::one(values, "ok"),
+            _ => false,
+        },
+    )?;
     Ok(ec2::DescribeVolumeStatusResult {
         volume_statuses: page.records.iter().map(|volume| status_to_api(context, volume)).collect(),
         next_token: page.next_token,
@@ -127,7 +143,8 @@ pub async fn describe_volume_attribute(
     if context.region.view.record::<Volume>(&id).is_none() {
         return Err(Id::not_found(Kind::Volume, &id));
     }
-    let mut result = ec2::DescribeVolumeAttributeResult { volume_id: Some(id.to_string()), ..Default::default() };
+    let mut result =
+        ec2::DescribeVolumeAttributeResult { volume_id: Some(id.to_string()), ..Default::default() };
     match input.attribute.as_deref().unwrap_or_default() {
         "autoEnableIO" => result.auto_enable_io = Some(ec2::AttributeBooleanValue { value: Some(false) }),
         "productCodes" => {}

@@ -20,7 +20,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let network = machine::network(crate::config::PUBLIC_POOL, &args.data_dir)?;
     for diagnosis in runtime.block_on(network.diagnose())? {
         let state = if diagnosis.is_well() { State::Good } else { State::Warning };
-        findings.push(Finding { what: "network".into(), state, detail: diagnosis.what, advice: diagnosis.remedy });
+        findings.push(Finding {
+            what: "network".into(),
+            state,
+            detail: diagnosis.what,
+            advice: diagnosis.remedy,
+        });
     }
     for finding in &findings {
         let mark = match finding.state {

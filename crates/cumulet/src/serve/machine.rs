@@ -87,7 +87,7 @@ fn describe(data_dir: &Path, acceleration: Acceleration) -> Result<HostDescripti
         architecture: Architecture::X86_64,
         cores: u32::try_from(std::thread::available_parallelism()?.get())?,
         memory_mib: total_mib.saturating_sub(MEMORY_RESERVED_MIB),
-        disk_gib: space.f_blocks * space.f_frsize >> 30,
+        disk_gib: (space.f_blocks * space.f_frsize) >> 30,
         zone: 0,
         rack: "rack-0000".into(),
         acceleration: acceleration.as_str().into(),

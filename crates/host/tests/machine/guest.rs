@@ -17,6 +17,9 @@ pub enum Then {
     PowerOff,
     /// Powers itself off when the button is pressed (ACPI: PWRBTN_EN in PM1_EN, PWRBTN_STS in PM1_STS).
     ObeyButton,
+    /// Writes the second to eighth mebibyte of its disk (BIOS interrupt 0x13, extended write), then says `D`, or `F`
+    /// where a write failed.
+    FillDisk,
     /// Resets the machine the first time, then halts: told by a flag in CMOS memory, which a reset leaves alone.
     ResetOnce,
 }
@@ -45,6 +48,31 @@ impl Then {
                     0x74, 0xfa, // jz to the in
                 ];
                 [&wait, POWER_OFF, HALT].concat()
+            }
+            Then::FillDisk => {
+                let fill = [
+                    0xbe, 0x00, 0x06, // mov si, 0x600: the request, 16 bytes
+                    0xc7, 0x04, 0x10, 0x00, // mov word [si], 16
+                    0xc7, 0x44, 0x02, 0x40, 0x00, // mov word [si+2], 64 sectors
+                    0xc7, 0x44, 0x04, 0x00, 0x7c, // mov word [si+4], 0x7c00: from here
+                    0xc7, 0x44, 0x06, 0x00, 0x00, // mov word [si+6], 0
+                    0xc7, 0x44, 0x08, 0x00, 0x08, // mov word [si+8], sector 2048
+                    0xc7, 0x44, 0x0a, 0x00, 0x00, // mov word [si+10], 0
+                    0xc7, 0x44, 0x0c, 0x00, 0x00, // mov word [si+12], 0
+                    0xc7, 0x44, 0x0e, 0x00, 0x00, // mov word [si+14], 0
+                    0xb8, 0x00, 0x43, // mov ax, 0x4300
+                    0xb2, 0x80, // mov dl, 0x80
+                    0xcd, 0x13, // int 0x13
+                    0xb0, b'F', // mov al, 'F'
+                    0x72, 0x0d, // jc to the out
+                    0x83, 0x44, 0x08, 0x40, // add word [si+8], 64
+                    0x81, 0x7c, 0x08, 0x00, 0x40, // cmp word [si+8], 16384
+                    0x72, 0xea, // jb to the mov ax
+                    0xb0, b'D', // mov al, 'D'
+                    0xba, 0xf8, 0x03, // mov dx, 0x3f8
+                    0xee, // out dx, al
+                ];
+                [&fill, HALT].concat()
             }
             Then::ResetOnce => {
                 let reset = [

@@ -47,10 +47,14 @@ pub fn plan(tables: &Tables, image: &Image, mappings: &[ec2::BlockDeviceMapping]
         apply(tables, &mut plans, mapping)?;
     }
     let root = plans.iter().position(|plan| plan.device_name == image.root_device_name);
-    let root = root.ok_or_else(|| invalid(format!("The root device {} must have a volume", image.root_device_name)))?;
+    let root = root
+        .ok_or_else(|| invalid(format!("The root device {} must have a volume", image.root_device_name)))?;
     plans[..=root].rotate_right(1);
     if plans.len() > DISKS_MAX {
-        return Err(Error::new("AttachmentLimitExceeded", format!("An instance can have at most {DISKS_MAX} volumes at launch.")));
+        return Err(Error::new(
+            "AttachmentLimitExceeded",
+            format!("An instance can have at most {DISKS_MAX} volumes at launch."),
+        ));
     }
     for plan in &mut plans {
         performance(plan)?;
@@ -66,7 +70,9 @@ fn apply(tables: &Tables, plans: &mut Vec<DiskPlan>, mapping: &ec2::BlockDeviceM
     let device_name = mapping.device_name.as_deref().filter(|name| !name.is_empty());
     let device_name = device_name.ok_or_else(|| invalid("A block device mapping must name its device"))?;
     if !is_device_name(device_name) {
-        return Err(Error::invalid_parameter_value(format!("Value ({device_name}) for parameter device is invalid. {device_name} is not a valid EBS device name.")));
+        return Err(Error::invalid_parameter_value(format!(
+            "Value ({device_name}) for parameter device is invalid. {device_name} is not a valid EBS device name."
+        )));
     }
     let at = plans.iter().position(|plan| plan.device_name == device_name);
     if mapping.no_device.is_some() {
@@ -85,14 +91,27 @@ fn apply(tables: &Tables, plans: &mut Vec<DiskPlan>, mapping: &ec2::BlockDeviceM
     let of_image = at.map(|at| plans[at].clone());
     let snapshot = match ebs.snapshot_id.as_deref() {
         Some(id) => Some(snapshot(tables, id)?),
-        None => of_image.as_ref().and_then(|plan| plan.snapshot_id.as_ref()).and_then(|id| tables.snapshots.find(id).cloned()),
+        None => of_image
+            .as_ref()
+            .and_then(|plan| plan.snapshot_id.as_ref())
+            .and_then(|id| tables.snapshots.find(id).cloned()),
     };
     let least = snapshot.as_ref().map_or(1, |snapshot| snapshot.size_gib);
     let size_gib = match ebs.volume_size {
-        None => of_image.as_ref().map(|plan| plan.size_gib).or(snapshot.as_ref().map(|snapshot| snapshot.size_gib)),
-        Some(size) if !(1..=SIZE_GIB_MAX).contains(&size) => return Err(Error::invalid_parameter_value(format!("Volume size {size} GiB is not between 1 and {SIZE_GIB_MAX}"))),
+        None => of_image
+            .as_ref()
+            .map(|plan| plan.size_gib)
+            .or(snapshot.as_ref().map(|snapshot| snapshot.size_gib)),
+        Some(size) if !(1..=SIZE_GIB_MAX).contains(&size) => {
+            return Err(Error::invalid_parameter_value(format!(
+                "Volume size {size} GiB is not between 1 and {SIZE_GIB_MAX}"
+            )));
+        }
         Some(size) if (size as u32) < least => {
-            return Err(invalid(format!("Volume of size {size}GB is smaller than snapshot '{}', expect size >= {least}GB", snapshot.map(|s| s.snapshot_id.to_string()).unwrap_or_default())));
+            return Err(invalid(format!(
+                "Volume of size {size}GB is smaller than snapshot '{}', expect size >= {least}GB",
+                snapshot.map(|s| s.snapshot_id.to_string()).unwrap_or_default()
+            )));
         }
         Some(size) => Some(size as u32),
     };
@@ -106,7 +125,9 @@ fn apply(tables: &Tables, plans: &mut Vec<DiskPlan>, mapping: &ec2::BlockDeviceM
             .or(of_image.as_ref().map(|plan| plan.volume_type.clone()))
             .unwrap_or_else(|| "gp2".into()),
         iops: ebs.iops.or(of_image.as_ref().filter(|_| ebs.volume_type.is_none()).and_then(|plan| plan.iops)),
-        throughput: ebs.throughput.or(of_image.as_ref().filter(|_| ebs.volume_type.is_none()).and_then(|plan| plan.throughput)),
+        throughput: ebs
+            .throughput
+            .or(of_image.as_ref().filter(|_| ebs.volume_type.is_none()).and_then(|plan| plan.throughput)),
         delete_on_termination: ebs
             .delete_on_termination
             .or(of_image.map(|plan| plan.delete_on_termination))
@@ -140,11 +161,15 @@ fn is_device_name(name: &str) -> bool {
 /// (EBS User Guide, "Amazon EBS volume types").
 fn performance(plan: &mut DiskPlan) -> Result<()> {
     let refuse = |what: &str, value: i32, volume_type: &str| {
-        Err(Error::invalid_parameter_value(format!("The value {value} for parameter {what} is not supported for the volume type {volume_type}")))
+        Err(Error::invalid_parameter_value(format!(
+            "The value {value} for parameter {what} is not supported for the volume type {volume_type}"
+        )))
     };
     let volume_type = plan.volume_type.as_str();
     if !TYPES.contains(&volume_type) {
-        return Err(Error::invalid_parameter_value(format!("Value ({volume_type}) for parameter volumeType is invalid.")));
+        return Err(Error::invalid_parameter_value(format!(
+            "Value ({volume_type}) for parameter volumeType is invalid."
+        )));
     }
     let iops = match volume_type {
         "gp3" => Some(3_000..=80_000),
@@ -159,7 +184,9 @@ fn performance(plan: &mut DiskPlan) -> Result<()> {
         _ => {}
     }
     match plan.throughput {
-        Some(value) if volume_type != "gp3" || !(125..=2_000).contains(&value) => return refuse("throughput", value, volume_type),
+        Some(value) if volume_type != "gp3" || !(125..=2_000).contains(&value) => {
+            return refuse("throughput", value, volume_type);
+        }
         _ => {}
     }
     plan.iops = match volume_type {

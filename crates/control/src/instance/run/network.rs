@@ -33,25 +33,38 @@ enum Groups {
 }
 
 impl NetworkRequest {
-    pub fn check(context: &Context, tables: &Tables, input: &ec2::RunInstancesRequest, count: usize) -> Result<Self> {
+    pub fn check(
+        context: &Context,
+        tables: &Tables,
+        input: &ec2::RunInstancesRequest,
+        count: usize,
+    ) -> Result<Self> {
         let specification = one_specification(input)?;
-        let subnet_id = specification.subnet_id.as_deref().or(input.subnet_id.as_deref()).filter(|id| !id.is_empty());
-        let wanted_zone = input.placement.as_ref().and_then(|placement| placement.availability_zone.as_deref());
+        let subnet_id =
+            specification.subnet_id.as_deref().or(input.subnet_id.as_deref()).filter(|id| !id.is_empty());
+        let wanted_zone =
+            input.placement.as_ref().and_then(|placement| placement.availability_zone.as_deref());
         let subnets = match subnet_id {
             Some(id) => vec![named_subnet(tables, id, wanted_zone)?],
             None => default_subnets(context, tables, wanted_zone)?,
         };
         let private_ip = specification.private_ip_address.as_deref().or(input.private_ip_address.as_deref());
         let private_ip = private_ip.map(|text| {
-            text.parse::<Ipv4Addr>()
-                .map_err(|_| Error::invalid_parameter_value(format!("Value ({text}) for parameter privateIpAddress is invalid. Invalid IPv4 address.")))
+            text.parse::<Ipv4Addr>().map_err(|_| {
+                Error::invalid_parameter_value(format!(
+                    "Value ({text}) for parameter privateIpAddress is invalid. Invalid IPv4 address."
+                ))
+            })
         });
         let private_ip = private_ip.transpose()?;
         if private_ip.is_some() && count > 1 {
-            return Err(Error::invalid_parameter_combination("A private IP address may only be specified when launching a single instance"));
+            return Err(Error::invalid_parameter_combination(
+                "A private IP address may only be specified when launching a single instance",
+            ));
         }
         let vpc_id = &subnets[0].vpc_id;
-        let ids = if specification.groups.is_empty() { &input.security_group_ids } else { &specification.groups };
+        let ids =
+            if specification.groups.is_empty() { &input.security_group_ids } else { &specification.groups };
         Ok(NetworkRequest {
             groups: groups(tables, vpc_id, ids, &input.security_groups)?,
             subnets,
@@ -78,8 +91,10 @@ impl NetworkRequest {
         match &self.groups {
             Groups::Ids(ids) => Ok(ids.clone()),
             Groups::Default => {
-                let group = tables.security_groups.with("vpc-id", vpc_id).find(|group| group.name == "default");
-                let group = group.ok_or_else(|| Error::internal(format!("{vpc_id} has no default security group")))?;
+                let group =
+                    tables.security_groups.with("vpc-id", vpc_id).find(|group| group.name == "default");
+                let group = group
+                    .ok_or_else(|| Error::internal(format!("{vpc_id} has no default security group")))?;
                 Ok(vec![group.group_id.clone()])
             }
         }
@@ -91,19 +106,32 @@ fn one_specification(input: &ec2::RunInstancesRequest) -> Result<ec2::InstanceNe
     let specification = match input.network_interfaces.as_slice() {
         [] => return Ok(Default::default()),
         [one] => one.clone(),
-        _ => return Err(Error::new("UnsupportedOperation", "More than one network interface at launch is not supported by this cloud.")),
+        _ => {
+            return Err(Error::new(
+                "UnsupportedOperation",
+                "More than one network interface at launch is not supported by this cloud.",
+            ));
+        }
     };
     if input.subnet_id.is_some() {
-        return Err(Error::invalid_parameter_combination("Network interfaces and an instance-level subnet ID may not be specified on the same request"));
+        return Err(Error::invalid_parameter_combination(
+            "Network interfaces and an instance-level subnet ID may not be specified on the same request",
+        ));
     }
     if !input.security_group_ids.is_empty() || !input.security_groups.is_empty() {
-        return Err(Error::invalid_parameter_combination("Network interfaces and an instance-level security groups may not be specified on the same request"));
+        return Err(Error::invalid_parameter_combination(
+            "Network interfaces and an instance-level security groups may not be specified on the same request",
+        ));
     }
     if input.private_ip_address.is_some() {
-        return Err(Error::invalid_parameter_combination("Network interfaces and an instance-level private address may not be specified on the same request"));
+        return Err(Error::invalid_parameter_combination(
+            "Network interfaces and an instance-level private address may not be specified on the same request",
+        ));
     }
     if specification.device_index.is_some_and(|index| index != 0) {
-        return Err(Error::invalid_parameter_value("Each network interface requires a device index; the first must be 0"));
+        return Err(Error::invalid_parameter_value(
+            "Each network interface requires a device index; the first must be 0",
+        ));
     }
     let unsupported = specification.network_interface_id.is_some()
         || !specification.private_ip_addresses.is_empty()
@@ -146,7 +174,9 @@ fn default_subnets(context: &Context, tables: &Tables, zone: Option<&str>) -> Re
         .collect();
     if subnets.is_empty() {
         return Err(match zone {
-            Some(zone) => Error::new("MissingInput", format!("No default subnet for availability zone: '{zone}'.")),
+            Some(zone) => {
+                Error::new("MissingInput", format!("No default subnet for availability zone: '{zone}'."))
+            }
             None => Error::new("VPCIdNotSpecified", "No default VPC for this user."),
         });
     }
@@ -157,10 +187,15 @@ fn default_subnets(context: &Context, tables: &Tables, zone: Option<&str>) -> Re
 
 fn groups(tables: &Tables, vpc_id: &Id, ids: &[String], names: &[String]) -> Result<Groups> {
     if !ids.is_empty() && !names.is_empty() {
-        return Err(Error::invalid_parameter_combination("The parameter groupName cannot be used with the parameter groupId"));
+        return Err(Error::invalid_parameter_combination(
+            "The parameter groupName cannot be used with the parameter groupId",
+        ));
     }
     if ids.len().max(names.len()) > GROUPS_MAX {
-        return Err(Error::new("SecurityGroupsPerInterfaceLimitExceeded", format!("You have reached the maximum of {GROUPS_MAX} security groups per network interface.")));
+        return Err(Error::new(
+            "SecurityGroupsPerInterfaceLimitExceeded",
+            format!("You have reached the maximum of {GROUPS_MAX} security groups per network interface."),
+        ));
     }
     let mut found: Vec<Id> = Vec::new();
     for id in ids {
@@ -168,18 +203,26 @@ fn groups(tables: &Tables, vpc_id: &Id, ids: &[String], names: &[String]) -> Res
         let group: &Arc<SecurityGroup> =
             tables.security_groups.find(id).ok_or_else(|| Id::not_found(Kind::SecurityGroup, id))?;
         if group.vpc_id != *vpc_id {
-            return Err(Error::new("InvalidParameter", format!("Security group {id} and the subnet belong to different networks.")));
+            return Err(Error::new(
+                "InvalidParameter",
+                format!("Security group {id} and the subnet belong to different networks."),
+            ));
         }
         found.push(group_id);
     }
     for name in names {
         let in_default_vpc = tables.vpcs.find(vpc_id).is_some_and(|vpc: &Arc<Vpc>| vpc.is_default);
         if !in_default_vpc {
-            return Err(Error::invalid_parameter_combination("The parameter groupName cannot be used with the parameter subnet"));
+            return Err(Error::invalid_parameter_combination(
+                "The parameter groupName cannot be used with the parameter subnet",
+            ));
         }
         let group = tables.security_groups.with("group-name", name).find(|group| group.vpc_id == *vpc_id);
         let group = group.ok_or_else(|| {
-            Error::new("InvalidGroup.NotFound", format!("The security group '{name}' does not exist in default VPC '{vpc_id}'"))
+            Error::new(
+                "InvalidGroup.NotFound",
+                format!("The security group '{name}' does not exist in default VPC '{vpc_id}'"),
+            )
         })?;
         found.push(group.group_id.clone());
     }

@@ -1,8 +1,8 @@
 //! Choosing hosts for a launch, so that two launches at once never count on the same room.
 
 use crate::engine::Tables;
-use crate::instance_type::MachineShape;
 use crate::instance::Instance;
+use crate::instance_type::MachineShape;
 use crate::placement::{self, Choice, Group, Load, Member, Refusal};
 use crate::placement_group::PlacementGroup;
 use crate::region::{Placing, RegionState};
@@ -40,7 +40,13 @@ impl PlacingGuard {
     }
 
     /// Places between `min` and `max` instances. What an earlier try of the same launch held is let go first.
-    pub fn place(&self, tables: &Tables, request: PlaceRequest<'_>, min: usize, max: usize) -> Result<Places> {
+    pub fn place(
+        &self,
+        tables: &Tables,
+        request: PlaceRequest<'_>,
+        min: usize,
+        max: usize,
+    ) -> Result<Places> {
         let group = find_group(tables, &request)?;
         let mut placing = self.region.placing.lock();
         placing.retain(|held| held.attempt != self.attempt);
@@ -48,7 +54,8 @@ impl PlacingGuard {
         let mut best: Option<(String, Vec<Choice>)> = None;
         let mut refused = BTreeMap::new();
         for zone in &request.zones {
-            let chosen = self.fill_zone(tables, &placing, &request, group.as_deref(), zone, wanted, max, &mut refused);
+            let chosen =
+                self.fill_zone(tables, &placing, &request, group.as_deref(), zone, wanted, max, &mut refused);
             let enough = chosen.len() == max;
             if best.as_ref().is_none_or(|(_, before)| before.len() < chosen.len()) {
                 best = Some((zone.clone(), chosen));
@@ -57,7 +64,8 @@ impl PlacingGuard {
                 break;
             }
         }
-        let (zone, chosen) = best.filter(|(_, chosen)| chosen.len() >= min).ok_or_else(|| no_room(&request, &refused))?;
+        let (zone, chosen) =
+            best.filter(|(_, chosen)| chosen.len() >= min).ok_or_else(|| no_room(&request, &refused))?;
         placing.extend(chosen.iter().map(|choice| Placing {
             attempt: self.attempt,
             load: wanted,
@@ -145,7 +153,12 @@ fn find_group(tables: &Tables, request: &PlaceRequest<'_>) -> Result<Option<Arc<
     Ok(Some(group))
 }
 
-fn group_members(tables: &Tables, placing: &[Placing], group: &PlacementGroup, partition: Option<i32>) -> Group {
+fn group_members(
+    tables: &Tables,
+    placing: &[Placing],
+    group: &PlacementGroup,
+    partition: Option<i32>,
+) -> Group {
     let placed = tables
         .instances
         .with("placement-group-name", &group.name)
@@ -154,8 +167,10 @@ fn group_members(tables: &Tables, placing: &[Placing], group: &PlacementGroup, p
             host_id: instance.placement.host_id.clone(),
             partition: instance.placement.partition_number,
         });
-    let being_placed =
-        placing.iter().filter(|other| other.group_name.as_deref() == Some(&group.name)).map(|other| other.member.clone());
+    let being_placed = placing
+        .iter()
+        .filter(|other| other.group_name.as_deref() == Some(&group.name))
+        .map(|other| other.member.clone());
     Group {
         strategy: group.strategy,
         partition_count: group.partition_count.unwrap_or(1),
@@ -173,7 +188,10 @@ fn no_room(request: &PlaceRequest<'_>, refused: &BTreeMap<String, Refusal>) -> E
     if refused.values().any(|refusal| *refusal == Refusal::SpreadLimit) {
         return Error::new(
             "PlacementGroupInstanceLimitExceeded",
-            format!("A spread placement group holds at most {} running instances in each Availability Zone.", placement::SPREAD_PER_ZONE_MAX),
+            format!(
+                "A spread placement group holds at most {} running instances in each Availability Zone.",
+                placement::SPREAD_PER_ZONE_MAX
+            ),
         );
     }
     Error::new(
