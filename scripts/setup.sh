@@ -17,6 +17,11 @@ need_root() {
 HOST_PACKAGES="qemu-system-x86 qemu-utils ovmf seabios iproute2 nftables mmdebstrap fdisk gdisk dosfstools mtools e2fsprogs zstd openssh-client ca-certificates"
 # What building it needs.
 BUILD_PACKAGES="gcc libc6-dev"
+# What its tests need besides: the programs that keys must suit.
+TEST_PACKAGES="putty-tools openssl"
+
+# Python packages go here, away from the system's.
+VENV=target/python
 
 package_is_there() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'ok installed'; }
 
@@ -60,4 +65,36 @@ install_rust() {
     say "installing a Rust toolchain"
     install_packages rustc-web cargo-web
     rust_is_new_enough || fail "Rust 1.95 or newer is needed, $(rustc --version 2>/dev/null || echo none) is there" "Install it with rustup and run this again."
+}
+
+# Python packages from PyPI, each installed if it is not there.
+install_python() {
+    local missing="" package
+    for package in "$@"; do
+        ls -d "$VENV"/lib/python3*/site-packages/"$package"-*.dist-info >/dev/null 2>&1 || missing="$missing $package"
+    done
+    [ -z "$missing" ] && return 0
+    install_packages python3 python3-venv
+    say "installing$missing from PyPI into $VENV"
+    mkdir -p "$(dirname "$VENV")"
+    [ -x "$VENV/bin/pip" ] || python3 -m venv "$VENV"
+    "$VENV/bin/pip" install --quiet --disable-pip-version-check $missing || fail "the Python packages could not be installed" "pip's messages above say why."
+}
+
+# Whether the AWS CLI that is there finds a cloud by AWS_ENDPOINT_URL (from 2.13.0 and 1.29.0 on).
+aws_is_new_enough() {
+    command -v aws >/dev/null || return 1
+    local version least
+    version=$(aws --version 2>&1 | sed -n 's,^aws-cli/\([0-9.]*\).*,\1,p')
+    case "$version" in 1.*) least=1.29.0 ;; *) least=2.13.0 ;; esac
+    [ -n "$version" ] && [ "$(printf '%s\n' "$least" "$version" | sort -V | head -n1)" = "$least" ]
+}
+
+# An AWS CLI that is new enough, in PATH.
+install_aws() {
+    aws_is_new_enough && return 0
+    install_python awscli
+    PATH=$PWD/$VENV/bin:$PATH
+    aws_is_new_enough || fail "the AWS CLI from PyPI does not run" "Install AWS CLI 2.13 or newer and run this again."
+    AWS_IS_OURS=yes
 }

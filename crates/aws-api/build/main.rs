@@ -16,6 +16,7 @@ const SERVICES: &[(&str, &str)] = &[
     ("sts", "sts-2011-06-15"),
     ("iam", "iam-2010-05-08"),
     ("ebs", "ebs-2019-11-02"),
+    ("cumulet", "cumulet-2026-11-23"),
 ];
 
 /// Shapes that are read from files too: they and what they reach get serde.

@@ -1,7 +1,7 @@
 //! REST-JSON: what is wanted comes in path, query, headers and body, each told by the model.
 
 use crate::node::Node;
-use crate::{Request, Response};
+use crate::{Request, Response, Service};
 use bytes::Bytes;
 use model::{Error, Result};
 use serde::Serialize;
@@ -43,19 +43,28 @@ impl Route {
     }
 }
 
-fn routes() -> &'static [Route] {
-    crate::ebs::ROUTES
+fn routes(service: Service) -> &'static [Route] {
+    match service {
+        Service::Ebs => crate::ebs::ROUTES,
+        Service::Cumulet => crate::cumulet::ROUTES,
+        // The others find their operation by its name.
+        Service::Ec2 | Service::Sts | Service::Iam => &[],
+    }
 }
 
-pub fn operation(request: &Request) -> Result<&'static str> {
-    routes().iter().find(|route| route.matches(request).is_some()).map(|route| route.operation).ok_or_else(
-        || Error::new("UnknownOperationException", "No operation has this method and path.").with_status(404),
-    )
+pub fn operation(service: Service, request: &Request) -> Result<&'static str> {
+    routes(service)
+        .iter()
+        .find(|route| route.matches(request).is_some())
+        .map(|route| route.operation)
+        .ok_or_else(|| {
+            Error::new("UnknownOperationException", "No operation has this method and path.").with_status(404)
+        })
 }
 
 /// The request as a tree under the members' names.
-pub fn read(operation: &str, request: &Request) -> Result<Node> {
-    let route = routes().iter().find(|route| route.operation == operation);
+pub fn read(service: Service, operation: &str, request: &Request) -> Result<Node> {
+    let route = routes(service).iter().find(|route| route.operation == operation);
     let route = route
         .ok_or_else(|| Error::new("UnknownOperationException", "No such operation.").with_status(404))?;
     let mut node = Node::default();

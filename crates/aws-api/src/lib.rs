@@ -56,7 +56,7 @@ pub trait Operation {
 pub fn decode<O: Operation>(request: &Request) -> Result<O::Input> {
     match O::SERVICE.protocol() {
         Protocol::RestJson => {
-            let node = json::read(O::NAME, request)?;
+            let node = json::read(O::SERVICE, O::NAME, request)?;
             O::Input::from_node(&node, &Path::root()).map_err(json::as_validation)
         }
         Protocol::Ec2Query | Protocol::AwsQuery => {
@@ -80,7 +80,7 @@ pub fn encode_error(service: Service, error: &Error, request_id: &str) -> Respon
 /// The operation that a request asks for, offered or not.
 pub fn operation_name(service: Service, request: &Request) -> Result<String> {
     if service.protocol() == Protocol::RestJson {
-        return json::operation(request).map(str::to_owned);
+        return json::operation(service, request).map(str::to_owned);
     }
     let parameter =
         |name: &str| request.params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
@@ -111,6 +111,7 @@ pub fn known_to_model(service: Service, operation: &str) -> bool {
         Service::Sts => sts::KNOWN,
         Service::Ebs => ebs::KNOWN,
         Service::Iam => iam::KNOWN,
+        Service::Cumulet => cumulet::KNOWN,
     };
     known.binary_search(&operation).is_ok()
 }
@@ -149,4 +150,8 @@ generated!(
 generated!(
     /// The EBS direct APIs, API version 2019-11-02.
     ebs
+);
+generated!(
+    /// The operator's API of this cloud, of a model of its own.
+    cumulet
 );

@@ -6,6 +6,8 @@ pub enum Service {
     Sts,
     Iam,
     Ebs,
+    /// Ours: what an operator sees of the cloud behind the API.
+    Cumulet,
 }
 
 /// How a service's requests and answers are written.
@@ -17,7 +19,7 @@ pub enum Protocol {
 }
 
 impl Service {
-    pub const ALL: [Service; 4] = [Service::Ec2, Service::Sts, Service::Iam, Service::Ebs];
+    pub const ALL: [Service; 5] = [Service::Ec2, Service::Sts, Service::Iam, Service::Ebs, Service::Cumulet];
 
     /// As the credential scope names it.
     pub const fn signing_name(self) -> &'static str {
@@ -26,6 +28,7 @@ impl Service {
             Service::Sts => "sts",
             Service::Iam => "iam",
             Service::Ebs => "ebs",
+            Service::Cumulet => "cumulet",
         }
     }
 
@@ -37,7 +40,7 @@ impl Service {
         match self {
             Service::Ec2 => Protocol::Ec2Query,
             Service::Sts | Service::Iam => Protocol::AwsQuery,
-            Service::Ebs => Protocol::RestJson,
+            Service::Ebs | Service::Cumulet => Protocol::RestJson,
         }
     }
 
@@ -48,6 +51,7 @@ impl Service {
             Service::Sts => "2011-06-15",
             Service::Iam => "2010-05-08",
             Service::Ebs => "2019-11-02",
+            Service::Cumulet => "2026-11-23",
         }
     }
 
@@ -65,7 +69,7 @@ impl Service {
             Service::Ec2 => "http://ec2.amazonaws.com/doc/2016-11-15/",
             Service::Sts => "https://sts.amazonaws.com/doc/2011-06-15/",
             Service::Iam => "https://iam.amazonaws.com/doc/2010-05-08/",
-            Service::Ebs => "",
+            Service::Ebs | Service::Cumulet => "",
         }
     }
 }

@@ -7,6 +7,7 @@
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tables, Tags, filter};
 use crate::network_interface::NetworkInterface;
+use crate::placement::Load;
 use agent_api::{Architecture, BootMode};
 use model::{AccountId, Id, InstanceState, Region, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -156,6 +157,10 @@ impl Instance {
     }
 
     /// Whether it takes up room on its host. A stopped one does not, and may be placed anew when started.
+    pub fn load(&self) -> Load {
+        Load { vcpus: u64::from(self.vcpus), memory_mib: self.memory_mib }
+    }
+
     pub fn occupies_host(&self) -> bool {
         !matches!(self.state, InstanceState::Terminated | InstanceState::Stopped)
     }

@@ -20,6 +20,7 @@ pub mod location;
 pub mod network_acl;
 pub mod network_interface;
 mod operations;
+pub mod operator;
 pub mod placement;
 pub mod placement_group;
 pub mod public_address;

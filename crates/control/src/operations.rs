@@ -174,5 +174,9 @@ fn offered() -> Operations {
         ListChangedBlocks => ebs_direct::list_changed_blocks,
         GetSnapshotBlock => ebs_direct::get_snapshot_block,
     );
+    offer!(map, Cumulet, cumulet:
+        ListHosts => operator::list_hosts,
+        ExplainPlacement => operator::explain_placement,
+    );
     map
 }

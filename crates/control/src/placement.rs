@@ -105,6 +105,26 @@ pub enum Refusal {
     SpreadLimit,
 }
 
+impl Refusal {
+    pub fn reason(self) -> &'static str {
+        match self {
+            Refusal::Zone => "in another Availability Zone",
+            Refusal::Architecture => "of another architecture",
+            Refusal::Capacity => "not enough room",
+            Refusal::Group => "the placement group's rules",
+            Refusal::SpreadLimit => "the spread group is full in this Availability Zone",
+        }
+    }
+}
+
+/// What speaks against each host, in their order; None where nothing does. A partition group's member must name its
+/// partition.
+pub fn judge(hosts: &[Candidate<'_>], request: &Request<'_>) -> Vec<Option<Refusal>> {
+    let rules = request.group.as_ref().map(|group| (Rules::new(group, hosts), group.partition));
+    let by_group = |host| rules.as_ref().and_then(|(rules, partition)| rules.refuse(host, *partition));
+    hosts.iter().map(|host| refuse(host, request).or_else(|| by_group(host))).collect()
+}
+
 /// The host for one instance, or why each host was refused.
 pub fn choose(hosts: &[Candidate<'_>], request: &Request<'_>) -> Result<Choice, BTreeMap<String, Refusal>> {
     let mut refusals = BTreeMap::new();

@@ -3,6 +3,8 @@
 pub mod console;
 pub mod doctor;
 pub mod env;
+pub mod explain;
+pub mod hosts;
 pub mod image;
 pub mod ps;
 pub mod ssh;

@@ -29,6 +29,10 @@ enum Command {
     Image(command::image::Args),
     /// List instances
     Ps(command::ps::Args),
+    /// List the hosts and what runs on each
+    Hosts(command::hosts::Args),
+    /// Say why something is as it is
+    Explain(command::explain::Args),
     /// Open a shell on an instance
     Ssh(command::ssh::Args),
     /// Show an instance's serial console
@@ -42,6 +46,8 @@ fn main() -> ExitCode {
         Command::Doctor(args) => command::doctor::run(args),
         Command::Image(args) => command::image::run(args),
         Command::Ps(args) => command::ps::run(args),
+        Command::Hosts(args) => command::hosts::run(args),
+        Command::Explain(args) => command::explain::run(args),
         Command::Ssh(args) => command::ssh::run(args),
         Command::Console(args) => command::console::run(args),
     };

@@ -7,10 +7,11 @@ use model::{Clock, SystemClock};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use quick_xml::Reader;
 use quick_xml::events::Event;
+use serde::de::DeserializeOwned;
 use std::time::Duration;
 
 /// What RFC 3986 leaves unreserved.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const API_VERSION: &str = "2016-11-15";
 /// Console output and lists come in pages far below it.
 const ANSWER_LEN_MAX: u64 = 64 * 1024 * 1024;
@@ -55,6 +56,19 @@ impl Client {
         let error =
             node.find("Error").ok_or_else(|| anyhow!("{action} was answered with HTTP {}", answer.status))?;
         bail!("{action}: {} ({})", error.text_of("Message"), error.text_of("Code"))
+    }
+
+    /// One call of the operator's API; `query` is encoded already.
+    pub fn operator<T: DeserializeOwned>(&self, path: &str, query: &str) -> Result<T> {
+        let answer = self.send("cumulet", "GET", path, query, &[], b"")?;
+        if answer.status < 300 {
+            return serde_json::from_slice(&answer.body).context("the cloud's answer is not as expected");
+        }
+        let refusal: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        match refusal["message"].as_str() {
+            Some(message) => bail!("{message}"),
+            None => bail!("{path} was answered with HTTP {}", answer.status),
+        }
     }
 
     /// A signed request. `query` is encoded already.

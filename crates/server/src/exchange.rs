@@ -4,7 +4,7 @@ use crate::answer::{Failure, HttpResponse, respond, respond_page};
 use crate::api::{Api, Caller};
 use crate::routing::Destination;
 use crate::{Options, body, limits, pages, parameters, routing};
-use aws_api::Service;
+use aws_api::{Protocol, Service};
 use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts;
@@ -99,8 +99,8 @@ impl Exchange<'_> {
             refusal.into_error(self.service.signing_name())
         })?;
 
-        let parameters = match self.service {
-            Service::Ebs => parameters::read(request.query, "")?,
+        let parameters = match self.service.protocol() {
+            Protocol::RestJson => parameters::read(request.query, "")?,
             _ => {
                 let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
                 parameters::read(request.query, parameters::form_text(content_type, &body)?)?
@@ -212,7 +212,9 @@ fn log_cause(error: &Error, request_id: &str, operation: &str) {
 
 fn check_method(method: &Method, service: Option<Service>) -> Result<(), Failure> {
     let (allowed, names): (&[Method], _) = match service {
-        Some(Service::Ebs) => (&[Method::GET, Method::POST, Method::PUT], "GET, POST, PUT"),
+        Some(service) if service.protocol() == Protocol::RestJson => {
+            (&[Method::GET, Method::POST, Method::PUT], "GET, POST, PUT")
+        }
         _ => (&[Method::GET, Method::POST], "GET, POST"),
     };
     if allowed.contains(method) { Ok(()) } else { Err(Failure::method_not_allowed(method.as_str(), names)) }

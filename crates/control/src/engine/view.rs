@@ -4,9 +4,9 @@
 use crate::engine::table::{Record, Table};
 use crate::instance::Instance;
 use crate::placement::Load;
-use model::Region;
+use model::{Id, Region};
 use parking_lot::{RwLock, RwLockReadGuard};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use store::{Batch, Event, Revision};
 use tokio::sync::{broadcast, watch};
@@ -146,23 +146,36 @@ impl View {
     }
 }
 
-/// The sum of what the instances on each host take, kept as they come and go.
+/// What the instances on each host take, kept as they come and go.
 #[derive(Default)]
-pub struct Loads(HashMap<String, Load>);
+pub struct Loads(HashMap<String, HostLoad>);
+
+#[derive(Default)]
+struct HostLoad {
+    sum: Load,
+    instances: BTreeSet<Id>,
+}
 
 impl Loads {
     pub fn of(&self, host_id: &str) -> Load {
-        self.0.get(host_id).copied().unwrap_or_default()
+        self.0.get(host_id).map(|host| host.sum).unwrap_or_default()
+    }
+
+    /// Ids of the instances that take up a host, in order.
+    pub fn instances_on(&self, host_id: &str) -> impl Iterator<Item = &Id> {
+        self.0.get(host_id).into_iter().flat_map(|host| &host.instances)
     }
 
     fn account(&mut self, old: Option<&Instance>, new: Option<&Instance>) {
-        let load =
-            |instance: &Instance| Load { vcpus: u64::from(instance.vcpus), memory_mib: instance.memory_mib };
         if let Some(old) = old.filter(|old| old.occupies_host()) {
-            *self.0.entry(old.placement.host_id.clone()).or_default() -= load(old);
+            let host = self.0.entry(old.placement.host_id.clone()).or_default();
+            host.sum -= old.load();
+            host.instances.remove(&old.instance_id);
         }
         if let Some(new) = new.filter(|new| new.occupies_host()) {
-            *self.0.entry(new.placement.host_id.clone()).or_default() += load(new);
+            let host = self.0.entry(new.placement.host_id.clone()).or_default();
+            host.sum += new.load();
+            host.instances.insert(new.instance_id.clone());
         }
     }
 }

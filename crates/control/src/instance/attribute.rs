@@ -84,7 +84,9 @@ pub async fn modify_instance_attribute(
         (Some(one), true) => one,
         (None, _) => return Err(Error::invalid_parameter_combination("No attributes specified.")),
         _ => {
-            return Err(Error::invalid_parameter_combination("Fields for multiple attribute types specified"));
+            return Err(Error::invalid_parameter_combination(
+                "Fields for multiple attribute types specified",
+            ));
         }
     };
     context

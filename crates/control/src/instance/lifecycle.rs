@@ -169,7 +169,7 @@ fn user_initiated(instance: &mut Instance, now: Timestamp, code: &str, message: 
 }
 
 fn has_room(region: &RegionState, instance: &Instance, mut load: Load) -> Result<()> {
-    load += Load { vcpus: u64::from(instance.vcpus), memory_mib: instance.memory_mib };
+    load += instance.load();
     let capacity = region.host(&instance.placement.host_id).map(|host| host.capacity()).unwrap_or_default();
     if load.vcpus > capacity.vcpus || load.memory_mib > capacity.memory_mib {
         return Err(Error::new(

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 mod block_devices;
 mod network;
-mod place;
+pub(crate) mod place;
 mod user_data;
 
 pub use block_devices::DiskPlan;

@@ -159,24 +159,39 @@ fn group_members(
     group: &PlacementGroup,
     partition: Option<i32>,
 ) -> Group {
-    let placed = tables
-        .instances
-        .with("placement-group-name", &group.name)
-        .filter(|instance| !instance.is_terminated())
-        .map(|instance: &Arc<Instance>| Member {
-            host_id: instance.placement.host_id.clone(),
-            partition: instance.placement.partition_number,
-        });
     let being_placed = placing
         .iter()
         .filter(|other| other.group_name.as_deref() == Some(&group.name))
         .map(|other| other.member.clone());
+    rules(
+        group,
+        partition.map(|partition| partition as u32),
+        placed(tables, group).map(|instance| member(instance)).chain(being_placed).collect(),
+    )
+}
+
+/// The group as one of its instances, already placed, sees it.
+pub(crate) fn group_without(tables: &Tables, group: &PlacementGroup, instance: &Instance) -> Group {
+    let others = placed(tables, group).filter(|other| other.instance_id != instance.instance_id);
+    rules(group, instance.placement.partition_number, others.map(|other| member(other)).collect())
+}
+
+fn placed<'t>(tables: &'t Tables, group: &PlacementGroup) -> impl Iterator<Item = &'t Arc<Instance>> {
+    let members = tables.instances.with("placement-group-name", &group.name);
+    members.filter(|instance| !instance.is_terminated())
+}
+
+fn member(instance: &Instance) -> Member {
+    Member { host_id: instance.placement.host_id.clone(), partition: instance.placement.partition_number }
+}
+
+fn rules(group: &PlacementGroup, partition: Option<u32>, members: Vec<Member>) -> Group {
     Group {
         strategy: group.strategy,
         partition_count: group.partition_count.unwrap_or(1),
         spread_level: group.spread_level.unwrap_or_default(),
-        partition: partition.map(|partition| partition as u32),
-        members: placed.chain(being_placed).collect(),
+        partition,
+        members,
     }
 }
 

@@ -1,0 +1,108 @@
+//! What the cloud's operator sees behind the API: hosts, and why an instance is where it is.
+
+use crate::Context;
+use crate::engine::Tables;
+use crate::instance::run::{candidates, place};
+use crate::instance::{Instance, architecture_name};
+use crate::placement::{self, Load};
+use crate::region::HostLink;
+use aws_api::cumulet;
+use model::{Error, Id, Kind, Result};
+
+const PAGE: i32 = 100;
+
+fn room(load: Load) -> cumulet::Room {
+    cumulet::Room { vcpus: Some(load.vcpus as i64), memory_mi_b: Some(load.memory_mib as i64) }
+}
+
+pub async fn list_hosts(
+    context: &Context,
+    input: cumulet::ListHostsRequest,
+) -> Result<cumulet::ListHostsResponse> {
+    let after = input.next_token.as_deref().unwrap_or_default();
+    let mut links: Vec<&HostLink> =
+        context.region.hosts.iter().filter(|link| link.description.host_id.as_str() > after).collect();
+    links.sort_by_key(|link| &link.description.host_id);
+    let limit = input.max_results.unwrap_or(PAGE) as usize;
+    let more = links.len() > limit;
+    links.truncate(limit);
+    let next_token = links.last().filter(|_| more).map(|last| last.description.host_id.clone());
+    let tables = context.tables();
+    Ok(cumulet::ListHostsResponse {
+        hosts: links.into_iter().map(|link| host(context, &tables, link)).collect(),
+        next_token,
+    })
+}
+
+fn host(context: &Context, tables: &Tables, link: &HostLink) -> cumulet::Host {
+    let described = &link.description;
+    let instances = tables.loads.instances_on(&described.host_id).filter_map(|id| tables.instances.find(id));
+    cumulet::Host {
+        host_id: Some(described.host_id.clone()),
+        availability_zone: context.region.zone_of(described).map(|zone| zone.name.clone()),
+        rack: Some(described.rack.clone()),
+        architecture: Some(architecture_name(described.architecture).to_owned()),
+        acceleration: Some(described.acceleration.clone()),
+        cores: Some(described.cores as i32),
+        disk_gi_b: Some(described.disk_gib as i64),
+        capacity: Some(room(link.capacity())),
+        taken: Some(room(tables.loads.of(&described.host_id))),
+        instances: instances.map(|instance| hosted(instance)).collect(),
+    }
+}
+
+fn hosted(instance: &Instance) -> cumulet::HostedInstance {
+    cumulet::HostedInstance {
+        instance_id: Some(instance.instance_id.to_string()),
+        instance_type: Some(instance.instance_type.clone()),
+        state: Some(instance.state.name().to_owned()),
+        placement_group: instance.placement.group_name.clone(),
+        partition_number: instance.placement.partition_number.map(|partition| partition as i32),
+    }
+}
+
+/// What speaks for and against each host if the instance were placed now.
+pub async fn explain_placement(
+    context: &Context,
+    input: cumulet::ExplainPlacementRequest,
+) -> Result<cumulet::ExplainPlacementResponse> {
+    let id = Id::parse(Kind::Instance, input.instance_id.as_deref().unwrap_or_default())?;
+    let tables = context.tables();
+    let instance = tables.instances.find(&id).filter(|instance| !instance.is_terminated());
+    let instance = instance.ok_or_else(|| {
+        let error = Id::not_found(Kind::Instance, &id);
+        Error::new("ResourceNotFoundException", error.message).with_status(404)
+    })?;
+    let wanted = instance.load();
+    let hosts = candidates(&context.region, |host_id| {
+        let mut load = tables.loads.of(host_id);
+        if instance.occupies_host() && instance.placement.host_id == host_id {
+            load -= wanted;
+        }
+        load
+    });
+    let zones = [instance.placement.zone.clone()];
+    let group = instance.placement.group_name.as_deref().and_then(|name| {
+        let group = tables.placement_groups.with("group-name", name).next()?;
+        Some(place::group_without(&tables, group, instance))
+    });
+    let request = placement::Request { architecture: instance.architecture, wanted, zones: &zones, group };
+    let refusals = placement::judge(&hosts, &request);
+    let candidate = |(host, refusal): (&placement::Candidate<'_>, Option<placement::Refusal>)| {
+        let mut free = host.capacity;
+        free -= host.load;
+        cumulet::Candidate {
+            host_id: Some(host.host_id.to_owned()),
+            availability_zone: Some(host.zone.to_owned()),
+            rack: Some(host.rack.to_owned()),
+            free: Some(room(free)),
+            refusal: refusal.map(|refusal| refusal.reason().to_owned()),
+        }
+    };
+    Ok(cumulet::ExplainPlacementResponse {
+        instance_id: Some(id.to_string()),
+        host_id: Some(instance.placement.host_id.clone()),
+        wanted: Some(room(wanted)),
+        candidates: hosts.iter().zip(refusals).map(candidate).collect(),
+    })
+}
