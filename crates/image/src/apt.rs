@@ -31,16 +31,8 @@ impl Tree<'_> {
         write_private(&reach, &host_options(log)?)?;
         let run = log
             .program("setpriv", "util-linux")
-            .args([
-                "--pdeathsig",
-                "KILL",
-                "unshare",
-                "--mount",
-                "--pid",
-                "--mount-proc",
-                "--fork",
-                "--kill-child",
-            ])
+            .args(["--pdeathsig", "KILL", "unshare", "--mount", "--propagation", propagation()])
+            .args(["--pid", "--mount-proc", "--fork", "--kill-child"])
             .args(["mmdebstrap", "--mode=root", "--format=directory", "--architectures=amd64"])
             .arg(format!("--variant={}", self.variant))
             .arg(format!("--include={}", self.packages.join(",")))
@@ -61,6 +53,13 @@ impl Tree<'_> {
         }
         Ok(())
     }
+}
+
+/// What becomes of mounts inside: nobody else sees them. Within a chroot `/` is no mount, and its propagation can't be
+/// changed; mmdebstrap unmounts what it mounted.
+fn propagation() -> &'static str {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    if mounts.lines().any(|line| line.split(' ').nth(4) == Some("/")) { "private" } else { "unchanged" }
 }
 
 fn remove(path: &Path) -> Result<()> {
