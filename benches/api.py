@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import hmac
 import http.client
+import itertools
 import pathlib
 import re
 import shutil
@@ -108,11 +109,13 @@ def requests_per_second(at, instance):
 
 
 def fill(ec2, ami, have, want, batch=BATCH):
-    """Brings the cloud to `want` instances; returns one of them."""
+    """Brings the cloud to `want` instances, in all zones: a default subnet has 4091 addresses. Returns one of them."""
+    zones = itertools.cycle(zone["ZoneName"] for zone in ec2.describe_availability_zones()["AvailabilityZones"])
     instance = None
     while have < want:
         count = min(batch, want - have)
-        made = ec2.run_instances(ImageId=ami, InstanceType="t3.micro", MinCount=count, MaxCount=count)["Instances"]
+        made = ec2.run_instances(ImageId=ami, InstanceType="t3.micro", MinCount=count, MaxCount=count,
+                                 Placement={"AvailabilityZone": next(zones)})["Instances"]
         instance, have = made[0]["InstanceId"], have + count
     return instance
 

@@ -64,7 +64,7 @@ fn forwarding(chains: &[u8], link_prefix: &str, our_table: &str) -> Diagnosis {
         let table = format!("{} {}", text(&chain["family"]), text(&chain["table"]));
         chain["hook"] == "forward" && chain["policy"] == "drop" && table != our_table
     });
-    let what = "no firewall of the host's that drops what it forwards";
+    let what = "forwarding through the host's own packet filter";
     let Some(chain) = strict else { return Diagnosis::new(what, None) };
     let (family, table, name) = (text(&chain["family"]), text(&chain["table"]), text(&chain["name"]));
     let rule = format!("nft insert rule {family} {table} {name}");
@@ -100,7 +100,7 @@ fn pool_is_free(routes: &str, pool: Ipv4Net, link_prefix: &str) -> Diagnosis {
             .then(|| format!("{net} on {link}"))
     });
     let remedy = taken.map(|taken| format!("the host has {taken}: choose another pool of public addresses"));
-    Diagnosis::new(format!("{pool}, the pool of public addresses, is unused by the host"), remedy)
+    Diagnosis::new(format!("the pool of public addresses, {pool}"), remedy)
 }
 
 #[cfg(test)]
