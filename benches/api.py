@@ -30,7 +30,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BINARY = ROOT / "target" / "release" / "cumulet"
 KEY, SECRET, REGION = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "us-east-1"
 FEW, MANY = 100, 10_000
-SECONDS, CONNECTIONS = 4, 8
+SECONDS, CONNECTIONS, ROUNDS = 4, 8, 5
 BATCH = 500
 
 
@@ -84,25 +84,27 @@ def sign(string, date):
     return hmac.new(key, string.encode(), hashlib.sha256).hexdigest()
 
 
-def presigned(at, instance):
-    """A DescribeInstances of one id that any HTTP client can send."""
+def signed(at, instance):
+    """A DescribeInstances of one id that any HTTP client can send: its URL and its headers, good for five minutes."""
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     scope = f"{now[:8]}/{REGION}/ec2/aws4_request"
     query = urllib.parse.urlencode(sorted({
         "Action": "DescribeInstances", "Version": "2016-11-15", "InstanceId.1": instance,
-        "X-Amz-Algorithm": "AWS4-HMAC-SHA256", "X-Amz-Credential": f"{KEY}/{scope}",
-        "X-Amz-Date": now, "X-Amz-Expires": "3600", "X-Amz-SignedHeaders": "host",
     }.items()))
-    canonical = f"GET\n/\n{query}\nhost:127.0.0.1:{at}\n\nhost\n{hashlib.sha256(b'').hexdigest()}"
+    empty = hashlib.sha256(b"").hexdigest()
+    canonical = f"GET\n/\n{query}\nhost:127.0.0.1:{at}\nx-amz-date:{now}\n\nhost;x-amz-date\n{empty}"
     digest = hashlib.sha256(canonical.encode()).hexdigest()
     signature = sign("\n".join(["AWS4-HMAC-SHA256", now, scope, digest]), now[:8])
-    return f"http://127.0.0.1:{at}/?{query}&X-Amz-Signature={signature}"
+    authorization = f"AWS4-HMAC-SHA256 Credential={KEY}/{scope}, SignedHeaders=host;x-amz-date, Signature={signature}"
+    return f"http://127.0.0.1:{at}/?{query}", {"X-Amz-Date": now, "Authorization": authorization}
 
 
 def requests_per_second(at, instance):
-    url = presigned(at, instance)
-    assert instance in urllib.request.urlopen(url).read().decode()
+    url, headers = signed(at, instance)
+    assert instance in urllib.request.urlopen(urllib.request.Request(url, headers=headers)).read().decode()
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", url]
+    for name, value in headers.items():
+        command += ["-H", f"{name}: {value}"]
     report = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "Non-2xx" not in report, report
     return float(re.search(r"Requests/sec:\s+([0-9.]+)", report).group(1))
@@ -164,17 +166,18 @@ def main():
         ready = statistics.median(starts)
         told("serve --simulate ready, fresh data directory", f"{ready:.0f} ms", "< 100 ms", ready < 100)
 
-        process, at, _ = start_cumulet(data_dirs[-1])
-        processes.append(process)
-        ec2 = client(at)
-        images = ec2.describe_images(Filters=[{"Name": "architecture", "Values": ["x86_64"]}])["Images"]
-        ami = images[0]["ImageId"]
-        latency = launch_latency(at, ami, FEW)
+        clouds = []
+        for have, data_dir in ((FEW, data_dirs[-1]), (MANY, data_dirs[-2])):
+            process, at, _ = start_cumulet(data_dir)
+            processes.append(process)
+            ec2 = client(at)
+            images = ec2.describe_images(Filters=[{"Name": "architecture", "Values": ["x86_64"]}])["Images"]
+            latency = launch_latency(at, images[0]["ImageId"], FEW - 1)
+            clouds.append((at, fill(ec2, images[0]["ImageId"], FEW - 1, have)))
         told("RunInstances, durable, median", f"{latency:.2f} ms", "< 10 ms", latency < 10)
-        instance = fill(ec2, ami, FEW, FEW + 1)
-        few = requests_per_second(at, instance)
-        instance = fill(ec2, ami, FEW + 1, MANY)
-        many = requests_per_second(at, instance)
+        # In turns, so that what else the machine does falls on both.
+        rounds = [[requests_per_second(*cloud) for cloud in clouds] for _ in range(ROUNDS)]
+        few, many = (statistics.median(side) for side in zip(*rounds))
         told(f"DescribeInstances by id among {MANY} / among {FEW}", f"{many / few:.2f}", ">= 0.95", many >= 0.95 * few)
 
         moto, at = start_moto()

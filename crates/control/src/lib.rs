@@ -35,6 +35,7 @@ mod sweep;
 pub mod tag;
 pub mod volume;
 pub mod vpc;
+pub mod workflow;
 
 pub use access_key::RootKey;
 pub use context::{Caller, Context};
@@ -143,6 +144,7 @@ impl Control {
         self.regions.write().insert(name.clone(), region.clone());
         reconcile::start(self, &region);
         sweep::start(self, &region);
+        workflow::start(self, &region);
         Ok(region)
     }
 

@@ -9,18 +9,20 @@
 //! Both loops are level-triggered: a desire is computed from the records as they are, never from what happened,
 //! so that a change seen late, twice or not at all (followed by `replace`) comes to the same.
 
-use crate::engine::{Change, Tables, transaction};
+use crate::engine::{Change, Tables, Tx, transaction};
 use crate::instance::{desired, lifecycle};
 use crate::region::{HostLink, RegionState};
 use crate::{Control, security_group};
 use agent_api::{Desired, Observation, VolumeState};
 use model::{Id, InstanceState};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 /// Most change notices taken together.
 const NOTICES_MAX: usize = 1024;
+/// Most observations taken in with one transaction.
+const OBSERVATIONS_MAX: usize = 256;
 
 pub(crate) fn start(control: &Arc<Control>, region: &Arc<RegionState>) {
     for host in &region.hosts {
@@ -32,24 +34,46 @@ pub(crate) fn start(control: &Arc<Control>, region: &Arc<RegionState>) {
 
 async fn observe(control: Arc<Control>, region: Arc<RegionState>, host: HostLink) {
     let mut observations = host.agent.observe();
-    while let Some(observation) = observations.recv().await {
-        let done = match &observation {
-            Observation::Instance(instance) => {
-                transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
-                    lifecycle::observed(tx, instance)
-                })
-                .await
+    let mut waiting = Vec::new();
+    while observations.recv_many(&mut waiting, OBSERVATIONS_MAX).await > 0 {
+        let mut rest = waiting.as_slice();
+        while !rest.is_empty() {
+            let (together, others) = rest.split_at(different(rest));
+            rest = others;
+            let done = transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
+                together.iter().try_for_each(|observation| take_in(tx, observation))
+            })
+            .await;
+            if let Err(error) = done {
+                tracing::error!(%error, host = host.description.host_id, ?together, "observations were not taken in; the host repeats them when asked for all");
             }
-            Observation::Volume { volume_id, state } => {
-                if let VolumeState::Failed { message } = state {
-                    tracing::error!(%volume_id, message, host = host.description.host_id, "a volume failed");
-                }
-                Ok(())
-            }
-        };
-        if let Err(error) = done {
-            tracing::error!(%error, ?observation, "an observation was not taken in; the host will repeat it when asked for all");
         }
+        for observation in waiting.drain(..) {
+            if let Observation::Volume { volume_id, state: VolumeState::Failed { message } } = observation {
+                tracing::error!(%volume_id, message, host = host.description.host_id, "a volume failed");
+            }
+        }
+    }
+}
+
+/// How many observations from the first on are of different things: a transaction sees its records as they were
+/// before it, so that two of one thing take two.
+fn different(observations: &[Observation]) -> usize {
+    let mut seen = HashSet::new();
+    observations.iter().take_while(|observation| seen.insert(subject(observation))).count()
+}
+
+fn subject(observation: &Observation) -> &Id {
+    match observation {
+        Observation::Instance(instance) => &instance.instance_id,
+        Observation::Volume { volume_id, .. } => volume_id,
+    }
+}
+
+fn take_in(tx: &mut Tx<'_>, observation: &Observation) -> model::Result<()> {
+    match observation {
+        Observation::Instance(instance) => lifecycle::observed(tx, instance),
+        Observation::Volume { .. } => Ok(()),
     }
 }
 

@@ -5,10 +5,14 @@ use crate::engine::describe::{self, Query};
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tags, Tx, filter};
 use crate::image::Image;
+use crate::workflow::{self, Decision, Failure, Next, Steps, Work, World};
+use agent_api::HostError;
+use async_trait::async_trait;
 use aws_api::ec2;
 use model::{AccountId, Error, Id, Kind, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -148,12 +152,10 @@ fn to_api(snapshot: &Snapshot) -> ec2::Snapshot {
 /// Refused while an image is made of it; volumes made of it keep what they need.
 pub async fn delete_snapshot(context: &Context, input: ec2::DeleteSnapshotRequest) -> Result<()> {
     let id = Id::parse(Kind::Snapshot, input.snapshot_id.as_deref().unwrap_or_default())?;
-    context.transact(|tx| delete(tx, &id, None)).await?;
-    delete_blocks(context, &id).await;
-    Ok(())
+    context.transact(|tx| delete(tx, &id, None)).await
 }
 
-/// Deletes the record, unless an image other than `but` is made of the snapshot.
+/// Deletes the record, unless an image other than `but` is made of the snapshot, and its blocks afterwards.
 pub fn delete(tx: &mut Tx<'_>, id: &Id, but: Option<&Id>) -> Result<()> {
     tx.get::<Snapshot>(id).ok_or_else(|| Id::not_found(Kind::Snapshot, id))?;
     let images = tx.tables().images.with("block-device-mapping.snapshot-id", id);
@@ -165,13 +167,40 @@ pub fn delete(tx: &mut Tx<'_>, id: &Id, but: Option<&Id>) -> Result<()> {
         ));
     }
     tx.delete::<Snapshot>(id);
+    workflow::begin(tx, Work::DeleteBlocks(DeleteBlocks { snapshot_id: id.clone() }));
     Ok(())
 }
 
-/// After its record: the snapshot is gone for the caller, whether its blocks go now or when what belongs to no
-/// record is collected.
-pub async fn delete_blocks(context: &Context, id: &Id) {
-    if let Err(error) = context.snapshots.delete(id).await {
-        tracing::error!(snapshot_id = %id, %error, "the blocks of a deleted snapshot are left over");
+/// The workflow that gives back the room of a snapshot whose record is gone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeleteBlocks {
+    pub snapshot_id: Id,
+}
+
+#[async_trait]
+impl Steps for DeleteBlocks {
+    /// A disk may be away for long, and nobody waits.
+    fn deadline(&self) -> Duration {
+        Duration::from_secs(7 * 24 * 60 * 60)
+    }
+
+    fn subject(&self) -> &str {
+        &self.snapshot_id
+    }
+
+    fn step(&self) -> &'static str {
+        "deleting blocks"
+    }
+
+    async fn act(&self, world: &World) -> Result<Decision, Failure> {
+        match world.control.snapshots.delete(&self.snapshot_id).await {
+            Ok(()) | Err(HostError::NotFound(_)) => workflow::decide(Next::Done),
+            Err(HostError::Failed(message)) => Err(Failure::Again(message)),
+        }
+    }
+
+    fn undo(&self, _: &mut Tx<'_>, reason: &str) -> Result<()> {
+        tracing::error!(snapshot_id = %self.snapshot_id, reason, "the blocks of a deleted snapshot are left over");
+        Ok(())
     }
 }

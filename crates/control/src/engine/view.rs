@@ -81,6 +81,7 @@ tables! {
     network_acls: crate::network_acl::NetworkAcl as NetworkAcl,
     dhcp_options: crate::dhcp_options::DhcpOptions as DhcpOptions,
     placement_groups: crate::placement_group::PlacementGroup as PlacementGroup,
+    workflows: crate::workflow::Workflow as Workflow,
 }
 
 /// How many batches of changes a slow listener may lag behind before it must look at the whole view again.

@@ -252,9 +252,6 @@ pub async fn deregister_image(
             Ok(results)
         })
         .await?;
-    for (snapshot_id, _) in results.iter().filter(|(_, deleted)| *deleted) {
-        snapshot::delete_blocks(context, snapshot_id).await;
-    }
     let result = |(snapshot_id, deleted): &(Id, bool)| ec2::DeleteSnapshotReturnCode {
         snapshot_id: Some(snapshot_id.to_string()),
         return_code: Some(if *deleted { "success" } else { "skipped" }.into()),

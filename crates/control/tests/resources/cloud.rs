@@ -7,16 +7,29 @@ use agent_api::{
 };
 use async_trait::async_trait;
 use aws_api::{Request, Response, Service};
+use control::region::RegionState;
 use control::{Caller, Control, HostSource, Options};
-use model::{Environment, Region, Result, Timestamp};
+use model::{Clock, Environment, Region, Result, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use store::MemoryStore;
+use store::{MemoryStore, Store};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
+
+const START: Timestamp = Timestamp::constant(1_700_000_000, 0);
+
+/// Goes with the runtime's time, which a test may have paused.
+struct RuntimeClock(Instant);
+
+impl Clock for RuntimeClock {
+    fn now(&self) -> Timestamp {
+        START.saturating_add(self.0.elapsed()).unwrap()
+    }
+}
 
 pub const ACCOUNT: &str = "123456789012";
 
-pub struct Cloud(Arc<Control>);
+pub struct Cloud(Arc<Control>, pub Arc<RegionState>);
 
 /// A request's answer, or the code of its error.
 pub type Answer = Result<Text, String>;
@@ -43,7 +56,13 @@ impl Text {
 
 impl Cloud {
     pub async fn start() -> Cloud {
-        let (environment, _) = Environment::seeded(1, Timestamp::from_second(1_700_000_000).unwrap());
+        Cloud::over(Arc::new(MemoryStore::new()), Arc::new(Blocks::default())).await.unwrap()
+    }
+
+    /// A cloud that goes on with what is stored.
+    pub async fn over(store: Arc<dyn Store>, snapshots: Arc<Blocks>) -> Result<Cloud> {
+        let (environment, _) = Environment::seeded(1, START);
+        let environment = Environment { clock: Arc::new(RuntimeClock(Instant::now())), ..environment };
         let options = Options {
             account: ACCOUNT.parse().unwrap(),
             region: "us-east-1".parse().unwrap(),
@@ -52,11 +71,9 @@ impl Cloud {
             public_pool: "198.18.0.0/16".parse().unwrap(),
             encryption_key: [7; 32],
         };
-        let store = Arc::new(MemoryStore::new());
-        let snapshots = Arc::new(Blocks::default());
-        let control =
-            Control::start(options, environment, store, snapshots, Arc::new(OneHost), None).await.unwrap();
-        Cloud(control)
+        let control = Control::start(options, environment, store, snapshots, Arc::new(OneHost), None).await?;
+        let region = control.region(&control.options.region).await?;
+        Ok(Cloud(control, region))
     }
 
     async fn send(&self, service: Service, operation: &str, request: Request) -> Result<Response> {
@@ -159,7 +176,7 @@ impl HostAgent for IdleHost {
 
 /// Snapshots in memory.
 #[derive(Default)]
-struct Blocks(Mutex<BTreeMap<String, Snapshot>>);
+pub struct Blocks(Mutex<BTreeMap<String, Snapshot>>);
 
 #[derive(Default)]
 struct Snapshot {
@@ -168,6 +185,10 @@ struct Snapshot {
 }
 
 impl Blocks {
+    pub fn ids(&self) -> Vec<String> {
+        self.0.lock().unwrap().keys().cloned().collect()
+    }
+
     fn with<R>(&self, id: &str, action: impl FnOnce(&mut Snapshot) -> R) -> Result<R, HostError> {
         self.0.lock().unwrap().get_mut(id).map(action).ok_or_else(|| HostError::NotFound(id.into()))
     }

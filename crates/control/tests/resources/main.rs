@@ -9,3 +9,4 @@ mod location;
 mod placement_group;
 mod security_group;
 mod tag;
+mod workflow;

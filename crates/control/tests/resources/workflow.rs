@@ -1,0 +1,146 @@
+//! Every kind of workflow, with a crash at every commit: before it, so that the step's effect is had twice, and after
+//! it, so that nobody heard of it.
+
+use crate::cloud::{Blocks, Cloud};
+use async_trait::async_trait;
+use aws_api::Request;
+use control::workflow::Work;
+use futures::future::BoxFuture;
+use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+use store::{Entry, LeaseId, MemoryStore, Outcome, Range, Revision, Store, StoreError, Transaction, Watch};
+
+/// One kind's scenario: what to have first, the call that begins it, and what holds once it has ended.
+struct Scenario {
+    kind: &'static str,
+    prepare: fn(&Cloud) -> BoxFuture<'_, String>,
+    begin: for<'a> fn(&'a Cloud, &'a str) -> BoxFuture<'a, ()>,
+    holds: fn(&Cloud, &Blocks, &str) -> bool,
+}
+
+/// A kind without a line here fails `every_kind_has_its_scenario`.
+const SCENARIOS: &[Scenario] = &[Scenario {
+    kind: "delete-blocks",
+    prepare: |cloud| Box::pin(snapshot(cloud)),
+    begin: |cloud, id| {
+        Box::pin(async move { drop(cloud.call("DeleteSnapshot", &[("SnapshotId", id)]).await) })
+    },
+    holds: |cloud, blocks, id| {
+        !blocks.ids().iter().any(|held| held == id) || records(cloud, |tables| tables.snapshots.contains(id))
+    },
+}];
+
+fn records<R>(cloud: &Cloud, look: impl FnOnce(&control::engine::Tables) -> R) -> R {
+    look(&cloud.1.view.read())
+}
+
+async fn snapshot(cloud: &Cloud) -> String {
+    let body = serde_json::json!({ "VolumeSize": 1 }).to_string();
+    let request =
+        Request { method: "POST".into(), path: "/snapshots".into(), body: body.into(), ..Default::default() };
+    let answer = cloud.ebs("StartSnapshot", request).await.unwrap();
+    let answer: Value = serde_json::from_slice(&answer.body).unwrap();
+    answer["SnapshotId"].as_str().unwrap().to_owned()
+}
+
+/// Once so many commits are done, nothing is written any more.
+struct Crashing {
+    inner: MemoryStore,
+    left: AtomicI64,
+    /// Whether the last commit stands although it is not acknowledged.
+    stands: bool,
+}
+
+#[async_trait]
+impl Store for Crashing {
+    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, StoreError> {
+        self.inner.range(prefix, after, limit).await
+    }
+
+    async fn transact(&self, transaction: Transaction) -> Result<Outcome, StoreError> {
+        match self.left.fetch_sub(1, Ordering::SeqCst) {
+            left if left > 0 => self.inner.transact(transaction).await,
+            0 if self.stands => {
+                self.inner.transact(transaction).await?;
+                Err(StoreError::Closed)
+            }
+            _ => Err(StoreError::Closed),
+        }
+    }
+
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, StoreError> {
+        self.inner.watch(prefix, from).await
+    }
+
+    async fn revision(&self) -> Result<Revision, StoreError> {
+        self.inner.revision().await
+    }
+
+    async fn lease_grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
+        self.inner.lease_grant(ttl).await
+    }
+
+    async fn lease_keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.inner.lease_keep_alive(lease).await
+    }
+
+    async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.inner.lease_revoke(lease).await
+    }
+}
+
+/// Waits until no workflow is left; they all end.
+async fn all_ended(cloud: &Cloud) {
+    for _ in 0..1000 {
+        if records(cloud, |tables| tables.workflows.is_empty()) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("a workflow does not end");
+}
+
+/// Runs the scenario with a crash at the given commit after it began; whether the crash came at all.
+async fn with_crash(scenario: &Scenario, commits: i64, stands: bool) -> bool {
+    let (inner, blocks) = (MemoryStore::new(), Arc::new(Blocks::default()));
+    let cloud = Cloud::over(Arc::new(inner.clone()), blocks.clone()).await.unwrap();
+    let subject = (scenario.prepare)(&cloud).await;
+    drop(cloud);
+    let store = Arc::new(Crashing { inner: inner.clone(), left: AtomicI64::new(commits), stands });
+    let cloud = Cloud::over(store.clone(), blocks.clone()).await.unwrap();
+    (scenario.begin)(&cloud, &subject).await;
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(cloud);
+    let cloud = Cloud::over(Arc::new(inner), blocks.clone()).await.unwrap();
+    all_ended(&cloud).await;
+    assert!((scenario.holds)(&cloud, &blocks, &subject), "{} after {commits} commits", scenario.kind);
+    store.left.load(Ordering::SeqCst) < 0
+}
+
+#[test]
+fn every_kind_has_its_scenario() {
+    let with: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.kind).collect();
+    assert_eq!(with, Work::KINDS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_commit_may_be_the_last() {
+    for scenario in SCENARIOS {
+        for stands in [false, true] {
+            let mut commits = 0;
+            while with_crash(scenario, commits, stands).await {
+                commits += 1;
+                assert!(commits < 100, "{} does not end", scenario.kind);
+            }
+            assert!(commits >= 2, "{} was crashed at {commits} commits only", scenario.kind);
+        }
+    }
+}
