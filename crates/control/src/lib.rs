@@ -11,6 +11,7 @@ mod default_vpc;
 pub mod dhcp_options;
 pub mod ebs_direct;
 pub mod engine;
+pub mod event;
 pub mod image;
 pub mod instance;
 pub mod instance_type;
@@ -145,6 +146,7 @@ impl Control {
         reconcile::start(self, &region);
         sweep::start(self, &region);
         workflow::start(self, &region);
+        event::start(self, &region);
         Ok(region)
     }
 

@@ -177,6 +177,8 @@ fn offered() -> Operations {
     offer!(map, Cumulet, cumulet:
         ListHosts => operator::list_hosts,
         ExplainPlacement => operator::explain_placement,
+        ListWorkflows => operator::list_workflows,
+        ListEvents => operator::list_events,
     );
     map
 }

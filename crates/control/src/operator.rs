@@ -1,13 +1,17 @@
-//! What the cloud's operator sees behind the API: hosts, and why an instance is where it is.
+//! What the cloud's operator sees behind the API: hosts, why an instance is where it is, what is under way, and what
+//! happened lately.
 
 use crate::Context;
 use crate::engine::Tables;
+use crate::event::Event;
 use crate::instance::run::{candidates, place};
 use crate::instance::{Instance, architecture_name};
 use crate::placement::{self, Load};
 use crate::region::HostLink;
+use crate::workflow::Workflow;
 use aws_api::cumulet;
 use model::{Error, Id, Kind, Result};
+use std::time::Duration;
 
 const PAGE: i32 = 100;
 
@@ -105,4 +109,57 @@ pub async fn explain_placement(
         wanted: Some(room(wanted)),
         candidates: hosts.iter().zip(refusals).map(candidate).collect(),
     })
+}
+
+/// What is under way in steps.
+pub async fn list_workflows(
+    context: &Context,
+    input: cumulet::ListWorkflowsRequest,
+) -> Result<cumulet::ListWorkflowsResponse> {
+    let limit = input.max_results.unwrap_or(PAGE) as usize;
+    let after = input.next_token.as_deref().unwrap_or_default();
+    let tables = context.tables();
+    let mut rows: Vec<&Workflow> = tables.workflows.after(after).take(limit + 1).map(|row| &**row).collect();
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    Ok(cumulet::ListWorkflowsResponse {
+        next_token: rows.last().filter(|_| more).map(|last| last.key.clone()),
+        workflows: rows.into_iter().map(workflow).collect(),
+    })
+}
+
+fn workflow(row: &Workflow) -> cumulet::Workflow {
+    let steps = row.work.steps();
+    cumulet::Workflow {
+        kind: Some(row.work.kind().to_owned()),
+        subject: Some(steps.subject().to_owned()),
+        step: Some(steps.step().to_owned()),
+        begun_at: Some(row.begun_at),
+        due_at: Some(row.due_at),
+        deadline_at: Some(row.deadline_at),
+        attempts: Some(row.attempts as i32),
+        last_error: row.last_error.clone(),
+    }
+}
+
+pub async fn list_events(
+    context: &Context,
+    input: cumulet::ListEventsRequest,
+) -> Result<cumulet::ListEventsResponse> {
+    let events = &context.region.events;
+    let after = match input.newest {
+        Some(newest) => events.before_newest(newest as u64),
+        None => input.after.unwrap_or(0).max(0) as u64,
+    };
+    let limit = input.max_results.unwrap_or(PAGE) as usize;
+    let patience = Duration::from_secs(input.patience_seconds.unwrap_or(0).max(0) as u64);
+    let found = events.after(after, limit, patience).await;
+    let event = |event: Event| cumulet::Event {
+        number: Some(event.number as i64),
+        at: Some(event.at),
+        kind: Some(event.kind.to_owned()),
+        id: Some(event.id),
+        message: Some(event.message),
+    };
+    Ok(cumulet::ListEventsResponse { events: found.into_iter().map(event).collect() })
 }

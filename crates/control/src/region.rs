@@ -1,6 +1,7 @@
 //! A region that is open: its view, its zones, its hosts, and what is being placed at the moment.
 
 use crate::engine::{View, transaction};
+use crate::event::Events;
 use crate::placement::{Load, Member, VCPU_OVERCOMMIT};
 use crate::{Control, default_vpc, location};
 use agent_api::{HostAgent, HostDescription};
@@ -16,6 +17,7 @@ pub struct RegionState {
     pub view: View,
     pub zones: Vec<Zone>,
     pub hosts: Vec<HostLink>,
+    pub events: Events,
     /// Instances that were given a host and whose records are not in the view yet.
     pub(crate) placing: Mutex<Vec<Placing>>,
 }
@@ -74,8 +76,13 @@ pub(crate) async fn open(
         .map(|index| Zone { name: name.zone(index), id: location::zone_id(name, index) })
         .collect();
     let hosts = hosts.into_iter().map(|agent| HostLink { description: agent.describe(), agent }).collect();
-    let region =
-        Arc::new(RegionState { view: View::new(name.clone()), zones, hosts, placing: Mutex::default() });
+    let region = Arc::new(RegionState {
+        view: View::new(name.clone()),
+        zones,
+        hosts,
+        events: Events::default(),
+        placing: Mutex::default(),
+    });
     let prefix = format!("{name}/");
     let loaded = load(&*control.store, &region.view, &prefix).await?;
     let mut watch = control.store.watch(&prefix, loaded + 1).await.map_err(transaction::store_error)?;

@@ -3,11 +3,13 @@
 pub mod console;
 pub mod doctor;
 pub mod env;
+pub mod events;
 pub mod explain;
 pub mod hosts;
 pub mod image;
 pub mod ps;
 pub mod ssh;
+pub mod workflows;
 
 use crate::query::Node;
 

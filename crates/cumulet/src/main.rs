@@ -31,6 +31,10 @@ enum Command {
     Ps(command::ps::Args),
     /// List the hosts and what runs on each
     Hosts(command::hosts::Args),
+    /// List long operations that are under way
+    Workflows(command::workflows::Args),
+    /// Show what happened lately
+    Events(command::events::Args),
     /// Say why something is as it is
     Explain(command::explain::Args),
     /// Open a shell on an instance
@@ -47,6 +51,8 @@ fn main() -> ExitCode {
         Command::Image(args) => command::image::run(args),
         Command::Ps(args) => command::ps::run(args),
         Command::Hosts(args) => command::hosts::run(args),
+        Command::Workflows(args) => command::workflows::run(args),
+        Command::Events(args) => command::events::run(args),
         Command::Explain(args) => command::explain::run(args),
         Command::Ssh(args) => command::ssh::run(args),
         Command::Console(args) => command::console::run(args),

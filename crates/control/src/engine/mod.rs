@@ -23,4 +23,4 @@ pub use claim::Claim;
 pub use table::{Record, Table};
 pub use tags::Tags;
 pub use transaction::Tx;
-pub use view::{Change, Tables, View};
+pub use view::{Change, Tables, View, Was};

@@ -27,6 +27,23 @@ macro_rules! tables {
             $($variant { old: Option<Arc<$record>>, new: Option<Arc<$record>> }),+
         }
 
+        impl Change {
+            /// The record's table and id, and whether it is new or gone.
+            pub fn of(&self) -> (&'static str, &str, Was) {
+                match self {
+                    $(Change::$variant { old, new } => {
+                        let id = new.as_ref().or(old.as_ref()).map_or("", |record| record.id());
+                        let was = match (old, new) {
+                            (None, _) => Was::Created,
+                            (_, None) => Was::Deleted,
+                            _ => Was::Changed,
+                        };
+                        (<$record>::TABLE, id, was)
+                    })+
+                }
+            }
+        }
+
         $(impl Has<$record> for Tables {
             fn table(&self) -> &Table<$record> { &self.$field }
         })+
@@ -57,6 +74,13 @@ macro_rules! tables {
             }
         }
     };
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Was {
+    Created,
+    Changed,
+    Deleted,
 }
 
 /// Typed access to a region's tables.

@@ -1,0 +1,53 @@
+"""What the cloud's operator sees: events and workflows. Hosts and placements are in test_placement.py."""
+
+import subprocess
+
+import pytest
+from conftest import BINARY, run, wait
+
+
+def test_events_tell_an_instances_life(simulated, ec2, ami):
+    (instance,) = run(ec2, ami)
+    instance_id = instance["InstanceId"]
+    wait(ec2, "instance_running", [instance_id])
+    ec2.terminate_instances(InstanceIds=[instance_id])
+    wait(ec2, "instance_terminated", [instance_id])
+    lines = [line for line in simulated.command("events", "--newest", "1000").stdout.splitlines() if instance_id in line]
+    told = [line.split(instance_id)[1].strip() for line in lines]
+    assert told[0].startswith("pending on ")
+    assert told[1:] == [
+        "pending → running",
+        "running → shutting-down (Client.UserInitiatedShutdown: User initiated shutdown)",
+        "shutting-down → terminated (Client.UserInitiatedShutdown: User initiated shutdown)",
+    ]
+
+
+def test_events_are_followed(simulated, ec2):
+    command = [BINARY, "events", "--follow", "--newest", "1", "--data-dir", simulated.data_dir]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        try:
+            name = ec2.create_key_pair(KeyName="followed")["KeyPairId"]
+            ec2.delete_key_pair(KeyName="followed")
+            told = []
+            while len(told) < 2:
+                line = follower.stdout.readline()
+                assert line, "the follower ended"
+                if name in line:
+                    told.append(line.split()[-1])
+            assert told == ["created", "deleted"]
+        finally:
+            follower.kill()
+
+
+def test_workflows_end(simulated, ec2):
+    ebs = simulated.client("ebs")
+    snapshot = ebs.start_snapshot(VolumeSize=1)["SnapshotId"]
+    ec2.delete_snapshot(SnapshotId=snapshot)
+    lines = simulated.command("events", "--newest", "100").stdout.splitlines()
+    assert any(f"delete-blocks:{snapshot}" in line and line.endswith("deleting blocks") for line in lines)
+    for _ in range(100):
+        rows = simulated.command("workflows").stdout.splitlines()
+        assert rows[0].split() == ["KIND", "SUBJECT", "STEP", "AGE", "ATTEMPTS", "LAST", "ERROR"]
+        if not any(snapshot in row for row in rows):
+            return
+    pytest.fail("the workflow does not end")
