@@ -1,6 +1,8 @@
 """What the cloud's operator sees: events and workflows. Hosts and placements are in test_placement.py."""
 
+import re
 import subprocess
+import urllib.request
 
 import pytest
 from conftest import BINARY, run, wait
@@ -51,3 +53,21 @@ def test_workflows_end(simulated, ec2):
         if not any(snapshot in row for row in rows):
             return
     pytest.fail("the workflow does not end")
+
+
+def test_metrics_count_requests_and_instances(simulated, ec2, ami):
+    def scrape():
+        text = urllib.request.urlopen(f"http://127.0.0.1:{simulated.port}/metrics").read().decode()
+        return {name: float(value) for name, value in re.findall(r"^(cumulet_\S+) (\S+)$", text, re.MULTILINE)}
+
+    refused = 'cumulet_requests_total{service="ec2",operation="DescribeInstances",code="InvalidInstanceID.NotFound"}'
+    before = scrape().get(refused, 0)
+    with pytest.raises(ec2.exceptions.ClientError):
+        ec2.describe_instances(InstanceIds=["i-00000000000000000"])
+    (instance,) = run(ec2, ami)
+    wait(ec2, "instance_running", [instance["InstanceId"]])
+    now = scrape()
+    assert now[refused] == before + 1
+    assert now['cumulet_instances{region="us-east-1",state="running"}'] >= 1
+    assert now['cumulet_request_seconds_count{service="ec2",operation="RunInstances"}'] >= 1
+    ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])

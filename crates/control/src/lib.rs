@@ -150,18 +150,21 @@ impl Control {
         Ok(region)
     }
 
+    /// The regions that somebody has asked for.
+    pub fn open_regions(&self) -> Vec<Arc<RegionState>> {
+        self.regions.read().values().cloned().collect()
+    }
+
     /// Whether no instance takes up a host.
     pub fn is_idle(&self) -> bool {
-        let regions = self.regions.read();
-        regions
-            .values()
+        self.open_regions()
+            .iter()
             .all(|region| region.view.read().instances.iter().all(|instance| !instance.occupies_host()))
     }
 
     /// Stops all instances, everywhere, and returns when they have.
     pub async fn stop_all_instances(&self) -> Result<()> {
-        let regions: Vec<_> = self.regions.read().values().cloned().collect();
-        for region in regions {
+        for region in self.open_regions() {
             instance::lifecycle::stop_all(self, &region).await?;
         }
         Ok(())

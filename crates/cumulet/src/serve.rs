@@ -13,6 +13,7 @@ use store::{MemoryStore, RedbStore, Store};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub mod machine;
+mod metrics;
 mod secret;
 mod simulated;
 
@@ -67,10 +68,11 @@ async fn serve(config: Config) -> Result<()> {
         .clone()
         .map(|(access_key_id, secret_access_key)| RootKey { access_key_id, secret_access_key });
     let control = Control::start(options, environment, store, snapshots, hosts, root_key).await?;
+    let metrics = metrics::Metrics::install()?;
     let server = server::Server::bind(
         config.listen,
         server::Options::default(),
-        Arc::new(Edge { control: control.clone() }),
+        Arc::new(Edge { control: control.clone(), metrics }),
     )
     .await
     .with_context(|| format!("cannot listen on {}: choose another with --listen", config.listen))?;
@@ -132,6 +134,7 @@ fn announce(config: &Config, control: &Control, endpoint: &str) -> Result<()> {
 /// What the HTTP edge asks of the cloud.
 struct Edge {
     control: Arc<Control>,
+    metrics: metrics::Metrics,
 }
 
 #[async_trait]
@@ -152,6 +155,10 @@ impl server::Api for Edge {
 
     fn default_region(&self) -> Region {
         self.control.options.region.clone()
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.render(&self.control)
     }
 
     fn region_exists(&self, region: &Region) -> bool {

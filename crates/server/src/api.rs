@@ -20,6 +20,9 @@ pub trait Api: Send + Sync {
 
     fn region_exists(&self, region: &Region) -> bool;
 
+    /// What is counted and measured, in Prometheus's text format.
+    fn metrics(&self) -> String;
+
     /// Runs an operation for a caller whose signature was found good; whether he may is for the callee to say.
     async fn call(
         &self,

@@ -2,6 +2,7 @@
 
 use crate::answer::{Failure, HttpResponse, respond, respond_page};
 use crate::api::{Api, Caller};
+use crate::pages::Page;
 use crate::routing::Destination;
 use crate::{Options, body, limits, pages, parameters, routing};
 use aws_api::{Protocol, Service};
@@ -10,6 +11,7 @@ use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
 use iam::{RawRequest, Refusal, Verifier};
+use metrics::{counter, histogram};
 use model::Error;
 use std::any::Any;
 use std::borrow::Cow;
@@ -51,8 +53,13 @@ impl Edge {
         let started = Instant::now();
         let request_id = self.api.new_request_id();
         let (head, body) = request.into_parts();
-        if let Some(text) = pages::page(&head) {
-            return respond_page(text, &request_id);
+        match pages::page(&head) {
+            Some(Page::Text(text)) => return respond_page(text, &request_id),
+            // Of no business to strangers.
+            Some(Page::Metrics) if source_ip.is_loopback() => {
+                return respond_page(self.api.metrics(), &request_id);
+            }
+            Some(Page::Metrics) | None => {}
         }
         let mut exchange = Exchange {
             edge: self,
@@ -185,6 +192,14 @@ impl Exchange<'_> {
 
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
+        let service = self.service.signing_name();
+        // The operation is one of the models', or a dash.
+        let operation = self.operation.clone();
+        let code = self.code.as_deref().unwrap_or("Success").to_owned();
+        histogram!("cumulet_request_seconds", "service" => service, "operation" => operation.clone())
+            .record(self.started.elapsed());
+        counter!("cumulet_requests_total", "service" => service, "operation" => operation, "code" => code)
+            .increment(1);
         tracing::info!(
             request_id = self.request_id,
             service = self.service.signing_name(),

@@ -4,14 +4,21 @@ use hyper::Method;
 use hyper::header::{AUTHORIZATION, HOST};
 use hyper::http::request::Parts;
 
+pub(crate) enum Page {
+    Text(String),
+    /// For Prometheus.
+    Metrics,
+}
+
 /// A page in plain text, where the request asks for one.
-pub(crate) fn page(head: &Parts) -> Option<String> {
+pub(crate) fn page(head: &Parts) -> Option<Page> {
     if head.method != Method::GET || head.headers.contains_key(AUTHORIZATION) || head.uri.query().is_some() {
         return None;
     }
     match head.uri.path() {
-        "/" => Some(welcome(head)),
-        "/health" => Some("ok\n".to_owned()),
+        "/" => Some(Page::Text(welcome(head))),
+        "/health" => Some(Page::Text("ok\n".to_owned())),
+        "/metrics" => Some(Page::Metrics),
         _ => None,
     }
 }

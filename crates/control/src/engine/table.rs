@@ -91,6 +91,11 @@ impl<T: Record> Table<T> {
         self.index.get(index_key(field, value).as_str())
     }
 
+    /// How many records there are whose `field` is `value`.
+    pub fn count(&self, field: &str, value: &str) -> usize {
+        self.ids_with(field, value).map_or(0, BTreeSet::len)
+    }
+
     /// Records whose `field` is `value`.
     pub fn with<'a>(&'a self, field: &str, value: &str) -> impl Iterator<Item = &'a Arc<T>> + use<'a, T> {
         self.ids_with(field, value).into_iter().flatten().filter_map(|id| self.find(id))

@@ -73,6 +73,10 @@ impl Api for Cloud {
         "eu-home-1".parse().unwrap()
     }
 
+    fn metrics(&self) -> String {
+        "cumulet_up 1\n".into()
+    }
+
     fn region_exists(&self, region: &Region) -> bool {
         *region == self.default_region()
     }
