@@ -71,3 +71,35 @@ def test_metrics_count_requests_and_instances(simulated, ec2, ami):
     assert now['cumulet_instances{region="us-east-1",state="running"}'] >= 1
     assert now['cumulet_request_seconds_count{service="ec2",operation="RunInstances"}'] >= 1
     ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
+
+
+def test_a_backup_brings_the_cloud_back(cloud_factory, tmp_path):
+    data_dir = tmp_path / "cloud"
+    data_dir.mkdir()
+    cloud = cloud_factory("--simulate", data_dir=str(data_dir))
+    ec2 = cloud.client()
+    saved = ec2.create_key_pair(KeyName="saved")
+    file = tmp_path / "backup"
+    assert cloud.command("backup", str(file)).stdout.strip() == str(file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert cloud.command("backup", str(file), check=False).returncode != 0, "a backup is never written over"
+    ec2.create_key_pair(KeyName="later")
+    assert "is there already" in cloud.command("restore", str(file), check=False).stderr
+    keys = cloud.environment
+    cloud.stop()
+
+    other = tmp_path / "other"
+    subprocess.run([BINARY, "restore", file, "--data-dir", other], check=True, capture_output=True)
+    again = cloud_factory("--simulate", data_dir=str(other))
+    assert again.environment["AWS_SECRET_ACCESS_KEY"] == keys["AWS_SECRET_ACCESS_KEY"]
+    pairs = again.client().describe_key_pairs()["KeyPairs"]
+    assert [(pair["KeyName"], pair["KeyPairId"]) for pair in pairs] == [("saved", saved["KeyPairId"])]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "cloud", "other"]
+
+
+def test_what_is_no_backup_is_refused(tmp_path):
+    file = tmp_path / "backup"
+    file.write_bytes(b"not a backup" * 1000)
+    refused = subprocess.run([BINARY, "restore", file, "--data-dir", tmp_path / "cloud"], capture_output=True, text=True)
+    assert refused.returncode != 0 and "not a backup" in refused.stderr
+    assert list((tmp_path / "cloud").iterdir()) == []

@@ -179,6 +179,7 @@ fn offered() -> Operations {
         ExplainPlacement => operator::explain_placement,
         ListWorkflows => operator::list_workflows,
         ListEvents => operator::list_events,
+        CreateBackup => operator::create_backup,
     );
     map
 }

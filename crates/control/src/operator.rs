@@ -1,5 +1,5 @@
 //! What the cloud's operator sees behind the API: hosts, why an instance is where it is, what is under way, and what
-//! happened lately.
+//! happened lately; and backups.
 
 use crate::Context;
 use crate::engine::Tables;
@@ -11,6 +11,7 @@ use crate::region::HostLink;
 use crate::workflow::Workflow;
 use aws_api::cumulet;
 use model::{Error, Id, Kind, Result};
+use std::path::Path;
 use std::time::Duration;
 
 const PAGE: i32 = 100;
@@ -162,4 +163,24 @@ pub async fn list_events(
         message: Some(event.message),
     };
     Ok(cumulet::ListEventsResponse { events: found.into_iter().map(event).collect() })
+}
+
+/// Copies the cloud's records to a file on its own machine, where the caller must be too.
+pub async fn create_backup(context: &Context, input: cumulet::CreateBackupRequest) -> Result<()> {
+    if !context.caller.source_ip.is_loopback() {
+        return Err(
+            Error::new("AccessDenied", "A backup is made on the cloud's own machine.").with_status(403)
+        );
+    }
+    let path = Path::new(input.path.as_deref().unwrap_or_default());
+    let refuse = |why: &str| Err(Error::new("ValidationException", format!("{}: {why}", path.display())));
+    if !path.is_absolute() {
+        return refuse("the path must be absolute");
+    }
+    match path.try_exists() {
+        Ok(false) => {}
+        Ok(true) => return refuse("is there already"),
+        Err(error) => return refuse(&error.to_string()),
+    }
+    context.store.backup(path).await.or_else(|error| refuse(&error.to_string()))
 }

@@ -51,7 +51,7 @@ impl Cloud {
         })
     }
 
-    fn read(dir: &Path) -> Result<Cloud> {
+    pub fn read(dir: &Path) -> Result<Cloud> {
         let path = dir.join(FILE);
         let text = std::fs::read_to_string(&path).with_context(|| {
             format!(

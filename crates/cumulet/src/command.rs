@@ -1,5 +1,6 @@
 //! The user's commands. Each speaks to the cloud as any AWS client would.
 
+pub mod backup;
 pub mod console;
 pub mod doctor;
 pub mod env;

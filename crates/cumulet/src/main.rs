@@ -35,6 +35,10 @@ enum Command {
     Workflows(command::workflows::Args),
     /// Show what happened lately
     Events(command::events::Args),
+    /// Save the cloud's records to a file, while it runs
+    Backup(command::backup::BackupArgs),
+    /// Bring the cloud's records back from a backup, while it does not run
+    Restore(command::backup::RestoreArgs),
     /// Say why something is as it is
     Explain(command::explain::Args),
     /// Open a shell on an instance
@@ -53,6 +57,8 @@ fn main() -> ExitCode {
         Command::Hosts(args) => command::hosts::run(args),
         Command::Workflows(args) => command::workflows::run(args),
         Command::Events(args) => command::events::run(args),
+        Command::Backup(args) => command::backup::backup(args),
+        Command::Restore(args) => command::backup::restore(args),
         Command::Explain(args) => command::explain::run(args),
         Command::Ssh(args) => command::ssh::run(args),
         Command::Console(args) => command::console::run(args),

@@ -58,11 +58,21 @@ impl Client {
         bail!("{action}: {} ({})", error.text_of("Message"), error.text_of("Code"))
     }
 
-    /// One call of the operator's API; `query` is encoded already.
+    /// Asks the operator's API; `query` is encoded already.
     pub fn operator<T: DeserializeOwned>(&self, path: &str, query: &str) -> Result<T> {
-        let answer = self.send("cumulet", "GET", path, query, &[], b"")?;
+        let answer = self.operate("GET", path, query, b"")?;
+        serde_json::from_slice(&answer).context("the cloud's answer is not as expected")
+    }
+
+    /// Tells the operator's API to do something.
+    pub fn tell_operator(&self, path: &str, input: &serde_json::Value) -> Result<()> {
+        self.operate("POST", path, "", input.to_string().as_bytes()).map(drop)
+    }
+
+    fn operate(&self, method: &str, path: &str, query: &str, body: &[u8]) -> Result<Vec<u8>> {
+        let answer = self.send("cumulet", method, path, query, &[], body)?;
         if answer.status < 300 {
-            return serde_json::from_slice(&answer.body).context("the cloud's answer is not as expected");
+            return Ok(answer.body);
         }
         let refusal: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         match refusal["message"].as_str() {

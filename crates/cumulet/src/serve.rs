@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use control::{Caller, Control, HostSource, Options, RootKey};
 use model::{Environment, Region, Timestamp};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use store::{MemoryStore, RedbStore, Store};
@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub mod machine;
 mod metrics;
-mod secret;
+pub mod secret;
 mod simulated;
 
 pub fn run(args: ServeArgs) -> Result<ExitCode> {
@@ -101,11 +101,16 @@ async fn serve(config: Config) -> Result<()> {
     Ok(())
 }
 
+/// Where the records are.
+pub fn state_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("state.redb")
+}
+
 fn open_store(data_dir: Option<&Path>) -> Result<Arc<dyn Store>> {
     Ok(match data_dir {
         None => Arc::new(MemoryStore::new()),
         Some(dir) => {
-            let path = dir.join("state.redb");
+            let path = state_file(dir);
             Arc::new(RedbStore::open(&path).with_context(|| format!("cannot open {}", path.display()))?)
         }
     })

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{BoxStream, Stream, StreamExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Counts committed transactions; 0 is the empty store. Never goes back, also over restarts.
@@ -181,4 +181,10 @@ pub trait Store: Send + Sync {
     async fn lease_grant(&self, ttl: Duration) -> Result<LeaseId, StoreError>;
     async fn lease_keep_alive(&self, lease: LeaseId) -> Result<(), StoreError>;
     async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError>;
+
+    /// Copies everything as it is at one revision to a file that `RedbStore::restore` takes, while the store is used.
+    async fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        let _ = to;
+        Err(StoreError::backend("this store keeps nothing on disk: there is nothing to back up"))
+    }
 }

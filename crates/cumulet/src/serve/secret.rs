@@ -5,11 +5,15 @@ use anyhow::{Context, Result, bail};
 use model::Environment;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const FILE: &str = "secret.key";
 /// 64 hexadecimal digits.
-const VARIABLE: &str = "CUMULET_ENCRYPTION_KEY";
+pub const VARIABLE: &str = "CUMULET_ENCRYPTION_KEY";
+
+pub fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join(FILE)
+}
 
 pub fn encryption_key(data_dir: Option<&Path>, environment: &Environment) -> Result<[u8; 32]> {
     if let Ok(text) = std::env::var(VARIABLE) {
@@ -18,7 +22,7 @@ pub fn encryption_key(data_dir: Option<&Path>, environment: &Environment) -> Res
     let mut key = [0u8; 32];
     environment.random.fill(&mut key);
     let Some(dir) = data_dir else { return Ok(key) };
-    let path = dir.join(FILE);
+    let path = path(dir);
     match std::fs::read_to_string(&path) {
         Ok(text) => {
             parse(text.trim()).with_context(|| format!("{} is not 64 hexadecimal digits", path.display()))

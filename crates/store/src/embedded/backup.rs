@@ -12,7 +12,7 @@ use std::path::Path;
 impl RedbStore {
     /// Copies everything as it is at one revision, while the store runs. The copy is whole and durable at `to`, in
     /// place of what was there; or nothing has happened. Blocks for as long as the copying takes.
-    pub fn backup(&self, to: &Path) -> Result<(), StoreError> {
+    pub(super) fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
         let reading = self.0.database.begin_read().map_err(StoreError::backend)?;
         file::make(to, |new| {
             let copy = file::open(new, &RedbOptions::default().builder())?;

@@ -172,4 +172,9 @@ impl Store for RedbStore {
     async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
         self.0.run(Command::Revoke(lease)).await.map(drop)
     }
+
+    async fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        let (store, to) = (self.clone(), to.to_owned());
+        tokio::task::spawn_blocking(move || store.copy_to(&to)).await.map_err(StoreError::backend)?
+    }
 }
