@@ -1,6 +1,6 @@
 //! Restart, repair, removal.
 
-use crate::cloud::{Cloud, SILENCE, any_from, possible};
+use crate::cloud::{Cloud, SILENCE, any_from, possible, within};
 use host::net::{Diagnosis, LinuxNetwork, NetError, NetPlan, Network};
 use std::net::Ipv4Addr;
 
@@ -52,17 +52,12 @@ async fn applying_again_repairs_what_somebody_broke() {
     assert!(cloud.host.reaches(PUBLIC, 22).await);
 
     let router = cloud.namespaces().remove(0);
-    for broken in [
-        vec!["ip", "-n", &router, "route", "flush", "table", "main"],
-        vec!["ip", "-n", &router, "neigh", "flush", "nud", "permanent"],
-        vec!["ip", "-n", &router, "link", "set", "igw", "down"],
-        vec!["ip", "netns", "exec", &router, "nft", "flush", "ruleset"],
-        vec!["ip", "netns", "exec", &cloud.host.name, "nft", "flush", "ruleset"],
-        vec!["ip", "-n", &cloud.host.name, "route", "flush", "table", "main"],
-    ] {
-        let status = std::process::Command::new(broken[0]).args(&broken[1..]).status().unwrap();
-        assert!(status.success(), "{broken:?}");
+    for namespace in [&router, &cloud.host.name] {
+        within(namespace, &["ip", "route", "flush", "table", "main"]);
+        within(namespace, &["nft", "flush", "ruleset"]);
     }
+    within(&router, &["ip", "neigh", "flush", "nud", "permanent"]);
+    within(&router, &["ip", "link", "set", "igw", "down"]);
     cloud.host.ip(&["route", "add", "203.0.113.0/24", "dev", "wan"]).await;
     cloud.apply().await;
     assert!(cloud.host.reaches(PUBLIC, 22).await);
@@ -177,11 +172,11 @@ async fn rules_that_nobody_touched_are_not_loaded_again() {
     cloud.apply().await;
     let router = cloud.namespaces().remove(0);
     // A table's handle is new whenever it is made.
-    let list = ["netns", "exec", &router, "nft", "-a", "list", "tables"];
-    let before = cloud.host.ip(&list).await;
+    let list = || within(&router, &["nft", "-a", "list", "tables"]);
+    let before = list();
     assert!(before.contains("cumulet"));
     cloud.apply().await;
-    assert_eq!(cloud.host.ip(&list).await, before);
+    assert_eq!(list(), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
