@@ -43,6 +43,8 @@ pub use context::{Caller, Context};
 
 use agent_api::{HostAgent, SnapshotStore};
 use async_trait::async_trait;
+pub use engine::Quotas;
+pub use engine::throttle::Rates;
 use ipnet::Ipv4Net;
 use model::{AccountId, Environment, Error, Region, Result};
 use parking_lot::RwLock;
@@ -65,6 +67,14 @@ pub struct Options {
     pub public_pool: Ipv4Net,
     /// Encrypts secrets at rest.
     pub encryption_key: [u8; 32],
+    pub limits: Limits,
+}
+
+/// How much callers may have and ask for.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    pub quotas: Quotas,
+    pub rates: Rates,
 }
 
 /// Where a region's hosts come from.

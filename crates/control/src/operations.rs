@@ -15,6 +15,7 @@ type Handler = Box<dyn Fn(Context, Request) -> BoxFuture<'static, Result<Respons
 
 struct Offered {
     name: &'static str,
+    read_only: bool,
     handler: Handler,
 }
 
@@ -43,6 +44,8 @@ impl Control {
             })?;
         authorization::authorize(&caller, service, offered.name)?;
         let context = Context::new(self.clone(), caller, offered.name).await?;
+        let now = self.environment.clock.now();
+        context.region.throttle.take(context.account().as_str(), offered.name, offered.read_only, now)?;
         (offered.handler)(context, request).await
     }
 
@@ -87,7 +90,8 @@ macro_rules! offer {
                 $handler(&context, input).await
             });
             let name = stringify!($name);
-            $map.entry(Service::$service).or_default().insert(name, Offered { name, handler });
+            let read_only = <aws_api::$module::$name as Operation>::READ_ONLY;
+            $map.entry(Service::$service).or_default().insert(name, Offered { name, read_only, handler });
         )+
     };
 }

@@ -1,5 +1,6 @@
 //! A region that is open: its view, its zones, its hosts, and what is being placed at the moment.
 
+use crate::engine::throttle::Throttle;
 use crate::engine::{View, transaction};
 use crate::event::Events;
 use crate::placement::{Load, Member, VCPU_OVERCOMMIT};
@@ -18,6 +19,7 @@ pub struct RegionState {
     pub zones: Vec<Zone>,
     pub hosts: Vec<HostLink>,
     pub events: Events,
+    pub(crate) throttle: Throttle,
     /// Instances that were given a host and whose records are not in the view yet.
     pub(crate) placing: Mutex<Vec<Placing>>,
 }
@@ -77,10 +79,11 @@ pub(crate) async fn open(
         .collect();
     let hosts = hosts.into_iter().map(|agent| HostLink { description: agent.describe(), agent }).collect();
     let region = Arc::new(RegionState {
-        view: View::new(name.clone()),
+        view: View::new(name.clone(), control.options.limits.quotas.clone()),
         zones,
         hosts,
         events: Events::default(),
+        throttle: Throttle::new(control.options.limits.rates),
         placing: Mutex::default(),
     });
     let prefix = format!("{name}/");

@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use control::{Limits, Quotas, Rates};
 use ipnet::Ipv4Net;
 use model::{AccountId, Region};
 use serde::Deserialize;
@@ -66,6 +67,16 @@ pub struct ServeArgs {
     /// End instances when the cloud stops, instead of leaving them running
     #[arg(long, env = "CUMULET_STOP_INSTANCES", num_args = 0..=1, default_missing_value = "true")]
     stop_instances: Option<bool>,
+    /// Bound what each region may hold: vcpus, instances, volumes, snapshots, images, key-pairs, security-groups…
+    #[arg(long = "quota", env = "CUMULET_QUOTAS", value_name = "NAME=COUNT", value_delimiter = ',')]
+    #[serde(default)]
+    quotas: Vec<String>,
+    /// Reading requests a second of each operation and account [default: 100000]
+    #[arg(long, env = "CUMULET_READ_RATE", value_name = "N")]
+    read_rate: Option<f64>,
+    /// Other requests a second of each operation and account [default: 5000]
+    #[arg(long, env = "CUMULET_WRITE_RATE", value_name = "N")]
+    write_rate: Option<f64>,
     /// Log lines as JSON
     #[arg(long, env = "CUMULET_LOG_JSON", num_args = 0..=1, default_missing_value = "true")]
     log_json: Option<bool>,
@@ -83,6 +94,7 @@ pub struct Config {
     pub root_key: Option<(String, String)>,
     pub public_pool: Ipv4Net,
     pub stop_instances: bool,
+    pub limits: Limits,
     pub log_json: bool,
 }
 
@@ -124,6 +136,10 @@ impl ServeArgs {
             region: pick(self.region, file.region, REGION)?,
             root_key,
             public_pool: self.public_pool.or(file.public_pool).unwrap_or(PUBLIC_POOL),
+            limits: Limits {
+                quotas: quotas(if self.quotas.is_empty() { &file.quotas } else { &self.quotas })?,
+                rates: rates(self.read_rate.or(file.read_rate), self.write_rate.or(file.write_rate))?,
+            },
             stop_instances: self.stop_instances.or(file.stop_instances).unwrap_or(false),
             log_json: self.log_json.or(file.log_json).unwrap_or(false),
         })
@@ -145,6 +161,30 @@ impl ServeArgs {
             Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
     }
+}
+
+fn quotas(given: &[String]) -> Result<Quotas> {
+    let mut quotas = Quotas::default();
+    for one in given {
+        let (name, count) =
+            one.split_once('=').with_context(|| format!("--quota {one}: it is NAME=COUNT"))?;
+        let count = count.parse().with_context(|| format!("--quota {one}: {count} is not a count"))?;
+        if !quotas.set(name, count) {
+            let names: Vec<_> = Quotas::names().collect();
+            bail!("--quota {one}: there is no quota {name}; there are {}", names.join(", "));
+        }
+    }
+    Ok(quotas)
+}
+
+fn rates(reading: Option<f64>, writing: Option<f64>) -> Result<Rates> {
+    let default = Rates::default();
+    let rates =
+        Rates { reading: reading.unwrap_or(default.reading), writing: writing.unwrap_or(default.writing) };
+    if ![rates.reading, rates.writing].iter().all(|rate| rate.is_finite() && *rate > 0.0) {
+        bail!("--read-rate and --write-rate must be more than 0");
+    }
+    Ok(rates)
 }
 
 fn pick<T: std::str::FromStr>(flag: Option<T>, file: Option<T>, default: &str) -> Result<T>

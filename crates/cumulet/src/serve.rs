@@ -62,6 +62,7 @@ async fn serve(config: Config) -> Result<()> {
         zones: config.simulate.map_or(1, |simulated| simulated.zones),
         public_pool: config.public_pool,
         encryption_key,
+        limits: config.limits.clone(),
     };
     let root_key = config
         .root_key

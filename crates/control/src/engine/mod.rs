@@ -13,13 +13,16 @@
 mod claim;
 pub mod describe;
 pub mod filter;
+pub mod quota;
 pub mod table;
 pub mod tags;
+pub mod throttle;
 pub mod token;
 pub mod transaction;
 pub mod view;
 
 pub use claim::Claim;
+pub use quota::Quotas;
 pub use table::{Record, Table};
 pub use tags::Tags;
 pub use transaction::Tx;

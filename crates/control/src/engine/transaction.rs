@@ -20,6 +20,8 @@ pub struct Tx<'a> {
     environment: &'a Environment,
     compares: BTreeMap<String, Compare>,
     ops: BTreeMap<String, Op>,
+    /// New records by table.
+    created: BTreeMap<&'static str, usize>,
 }
 
 impl Tx<'_> {
@@ -79,6 +81,15 @@ impl Tx<'_> {
         let key = self.key::<T>(record.id());
         self.compares.insert(key.clone(), Compare::Absent(key.clone()));
         self.ops.insert(key.clone(), Op::Put { key, value: encode(record), lease: None });
+        *self.created.entry(T::TABLE).or_default() += 1;
+    }
+
+    /// Whether the region may hold what is new.
+    fn check_quotas(&self) -> Result<()> {
+        let quotas = &self.view.quotas;
+        self.created
+            .iter()
+            .try_for_each(|(table, count)| quotas.check(table, self.tables.len_of(table) + count))
     }
 
     pub fn delete<T: Record>(&mut self, id: &str)
@@ -126,9 +137,16 @@ pub async fn transact<R>(
     for _ in 0..ATTEMPTS_MAX {
         let (answer, transaction) = {
             let tables = view.read();
-            let mut tx =
-                Tx { view, tables: &tables, environment, compares: BTreeMap::new(), ops: BTreeMap::new() };
+            let mut tx = Tx {
+                view,
+                tables: &tables,
+                environment,
+                compares: BTreeMap::new(),
+                ops: BTreeMap::new(),
+                created: BTreeMap::new(),
+            };
             let answer = attempt(&mut tx)?;
+            tx.check_quotas()?;
             let transaction = Transaction {
                 compares: tx.compares.into_values().collect(),
                 ops: tx.ops.into_values().collect(),

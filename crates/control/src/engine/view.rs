@@ -1,6 +1,7 @@
 //! The in-memory view of one region: a table for every kind of record, fed by the store's watch and by nothing
 //! else.
 
+use crate::engine::quota::Quotas;
 use crate::engine::table::{Record, Table};
 use crate::instance::Instance;
 use crate::placement::Load;
@@ -63,6 +64,14 @@ macro_rules! tables {
                 }
             }
 
+            /// How many records a table has.
+            pub(crate) fn len_of(&self, table: &str) -> usize {
+                match table {
+                    $(<$record>::TABLE => self.$field.len(),)+
+                    _ => 0,
+                }
+            }
+
             fn delete(&mut self, table: &str, id: &str) -> Option<Change> {
                 match table {
                     $(<$record>::TABLE => {
@@ -114,15 +123,17 @@ const CHANGES_LAG_MAX: usize = 65_536;
 /// One region's view.
 pub struct View {
     pub region: Region,
+    pub quotas: Quotas,
     tables: RwLock<Tables>,
     applied: watch::Sender<Revision>,
     changes: broadcast::Sender<Arc<Vec<Change>>>,
 }
 
 impl View {
-    pub fn new(region: Region) -> Self {
+    pub fn new(region: Region, quotas: Quotas) -> Self {
         View {
             region,
+            quotas,
             tables: RwLock::default(),
             applied: watch::Sender::new(0),
             changes: broadcast::Sender::new(CHANGES_LAG_MAX),
@@ -173,7 +184,10 @@ impl View {
 
 /// What the instances on each host take, kept as they come and go.
 #[derive(Default)]
-pub struct Loads(HashMap<String, HostLoad>);
+pub struct Loads {
+    hosts: HashMap<String, HostLoad>,
+    vcpus: u64,
+}
 
 #[derive(Default)]
 struct HostLoad {
@@ -183,23 +197,30 @@ struct HostLoad {
 
 impl Loads {
     pub fn of(&self, host_id: &str) -> Load {
-        self.0.get(host_id).map(|host| host.sum).unwrap_or_default()
+        self.hosts.get(host_id).map(|host| host.sum).unwrap_or_default()
+    }
+
+    /// What all instances take.
+    pub fn vcpus(&self) -> u64 {
+        self.vcpus
     }
 
     /// Ids of the instances that take up a host, in order.
     pub fn instances_on(&self, host_id: &str) -> impl Iterator<Item = &Id> {
-        self.0.get(host_id).into_iter().flat_map(|host| &host.instances)
+        self.hosts.get(host_id).into_iter().flat_map(|host| &host.instances)
     }
 
     fn account(&mut self, old: Option<&Instance>, new: Option<&Instance>) {
         if let Some(old) = old.filter(|old| old.occupies_host()) {
-            let host = self.0.entry(old.placement.host_id.clone()).or_default();
+            let host = self.hosts.entry(old.placement.host_id.clone()).or_default();
             host.sum -= old.load();
+            self.vcpus = self.vcpus.saturating_sub(old.load().vcpus);
             host.instances.remove(&old.instance_id);
         }
         if let Some(new) = new.filter(|new| new.occupies_host()) {
-            let host = self.0.entry(new.placement.host_id.clone()).or_default();
+            let host = self.hosts.entry(new.placement.host_id.clone()).or_default();
             host.sum += new.load();
+            self.vcpus += new.load().vcpus;
             host.instances.insert(new.instance_id.clone());
         }
     }

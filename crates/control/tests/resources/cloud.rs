@@ -8,7 +8,7 @@ use agent_api::{
 use async_trait::async_trait;
 use aws_api::{Request, Response, Service};
 use control::region::RegionState;
-use control::{Caller, Control, HostSource, Options};
+use control::{Caller, Control, HostSource, Limits, Options};
 use model::{Clock, Environment, Region, Result, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -70,6 +70,7 @@ impl Cloud {
             zones: 2,
             public_pool: "198.18.0.0/16".parse().unwrap(),
             encryption_key: [7; 32],
+            limits: Limits::default(),
         };
         let control = Control::start(options, environment, store, snapshots, Arc::new(OneHost), None).await?;
         let region = control.region(&control.options.region).await?;

@@ -72,6 +72,8 @@ impl PlacingGuard {
             group_name: group.as_ref().map(|group| group.name.clone()),
             member: Member { host_id: choice.host_id.clone(), partition: choice.partition },
         }));
+        let being_placed: u64 = placing.iter().map(|held| held.load.vcpus).sum();
+        self.region.view.quotas.check_vcpus(tables.loads.vcpus() + being_placed)?;
         Ok(Places { zone, chosen, group })
     }
 

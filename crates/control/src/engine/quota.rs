@@ -1,0 +1,108 @@
+//! How much a region may hold: bounds that the operator sets, and generous ones where he does not
+//! (EC2 User Guide, "Amazon EC2 service quotas").
+
+use crate::engine::table::Record;
+use model::{Error, Result};
+use std::collections::BTreeMap;
+
+/// A bound on the records of one kind.
+struct Quota {
+    /// As the operator names it.
+    name: &'static str,
+    table: &'static str,
+    default: u64,
+    /// EC2's code for too many (EC2 API Reference, "Error codes").
+    code: &'static str,
+}
+
+const QUOTAS: &[Quota] = &[
+    quota::<crate::instance::Instance>("instances", 1_000_000, "InstanceLimitExceeded"),
+    quota::<crate::volume::Volume>("volumes", 1_000_000, "VolumeLimitExceeded"),
+    quota::<crate::snapshot::Snapshot>("snapshots", 100_000, "SnapshotLimitExceeded"),
+    quota::<crate::image::Image>("images", 50_000, "ResourceLimitExceeded"),
+    quota::<crate::key_pair::KeyPair>("key-pairs", 5_000, "ResourceLimitExceeded"),
+    quota::<crate::security_group::SecurityGroup>("security-groups", 10_000, "SecurityGroupLimitExceeded"),
+    quota::<crate::placement_group::PlacementGroup>("placement-groups", 500, "ResourceLimitExceeded"),
+    quota::<crate::network_interface::NetworkInterface>(
+        "network-interfaces",
+        1_000_000,
+        "NetworkInterfaceLimitExceeded",
+    ),
+];
+
+const fn quota<T: Record>(name: &'static str, default: u64, code: &'static str) -> Quota {
+    Quota { name, table: T::TABLE, default, code }
+}
+
+const VCPUS: &str = "vcpus";
+
+/// The bounds of every region.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Quotas {
+    /// Of pending, running and stopping instances; None is as many as the hosts have.
+    vcpus: Option<u64>,
+    /// What the operator set, by name.
+    set: BTreeMap<&'static str, u64>,
+}
+
+impl Quotas {
+    /// All that can be set.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        std::iter::once(VCPUS).chain(QUOTAS.iter().map(|quota| quota.name))
+    }
+
+    /// False where there is no quota of this name.
+    pub fn set(&mut self, name: &str, value: u64) -> bool {
+        if name == VCPUS {
+            self.vcpus = Some(value);
+            return true;
+        }
+        let quota = QUOTAS.iter().find(|quota| quota.name == name);
+        quota.map(|quota| self.set.insert(quota.name, value)).is_some()
+    }
+
+    /// Whether the region may have so many records in a table.
+    pub(crate) fn check(&self, table: &str, count: usize) -> Result<()> {
+        let Some(quota) = QUOTAS.iter().find(|quota| quota.table == table) else { return Ok(()) };
+        let max = self.set.get(quota.name).copied().unwrap_or(quota.default);
+        if count as u64 <= max {
+            return Ok(());
+        }
+        let what = quota.name.replace('-', " ");
+        Err(Error::new(quota.code, format!("You have reached the limit of {max} {what} in this Region.")))
+    }
+
+    /// Whether instances may have so many vCPUs.
+    pub fn check_vcpus(&self, vcpus: u64) -> Result<()> {
+        match self.vcpus {
+            Some(max) if vcpus > max => Err(Error::new(
+                "VcpuLimitExceeded",
+                format!(
+                    "You have requested more vCPU capacity than your current vCPU limit of {max} allows for the instance bucket that the specified instance type belongs to."
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key_pair::KeyPair;
+
+    #[test]
+    fn what_is_set_holds_and_else_the_default() {
+        let mut quotas = Quotas::default();
+        assert!(quotas.check(KeyPair::TABLE, 5_000).is_ok());
+        assert_eq!(quotas.check(KeyPair::TABLE, 5_001).unwrap_err().code, "ResourceLimitExceeded");
+        assert!(quotas.set("key-pairs", 2));
+        assert!(quotas.check(KeyPair::TABLE, 3).is_err());
+        assert!(quotas.check("claim", usize::MAX).is_ok());
+        assert!(!quotas.set("kittens", 1));
+        assert!(quotas.check_vcpus(u64::MAX).is_ok());
+        assert!(quotas.set("vcpus", 4));
+        assert_eq!(quotas.check_vcpus(5).unwrap_err().code, "VcpuLimitExceeded");
+        assert!(Quotas::names().all(|name| quotas.set(name, 1)));
+    }
+}
