@@ -23,6 +23,19 @@ def free_port():
         return listener.getsockname()[1]
 
 
+def processes_of(text):
+    """Ids of the machines whose command line has the text."""
+    found = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it has ended
+            continue
+        if command.startswith("qemu-system") and text in command:
+            found.append(int(path.parent.name))
+    return found
+
+
 class Cloud:
     """A running `cumulet serve`."""
 
@@ -62,6 +75,9 @@ class Cloud:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        # Nothing is left of a test, also where the cloud could not end its machines itself.
+        for pid in processes_of(self.data_dir):
+            os.kill(pid, signal.SIGKILL)
         if self.own_data_dir:
             shutil.rmtree(self.data_dir, ignore_errors=True)
 
