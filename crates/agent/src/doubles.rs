@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 #[derive(Default)]
@@ -21,6 +22,9 @@ pub(crate) struct Doubles {
     pub specs: Mutex<Vec<MachineSpec>>,
     pub volumes: Mutex<BTreeSet<Id>>,
     pub plan: Mutex<Option<NetPlan>>,
+    /// What guests have spent, and what they are held to.
+    pub cpu_time: Mutex<BTreeMap<Id, Duration>>,
+    pub cpu_limits: Mutex<BTreeMap<Id, Option<u32>>>,
     /// What the next calls of each kind fail with.
     pub start_failures: Mutex<VecDeque<MachineError>>,
     pub apply_failures: Mutex<VecDeque<NetError>>,
@@ -138,6 +142,16 @@ impl Hypervisor for Doubles {
             Ok(())
         })
         .await
+    }
+
+    fn cpu_time(&self, instance_id: &Id) -> Option<Duration> {
+        let is_running = self.running().iter().any(|(id, _)| id == instance_id);
+        is_running.then(|| self.cpu_time.lock().get(instance_id).copied().unwrap_or_default())
+    }
+
+    async fn limit_cpu(&self, instance_id: &Id, processors_milli: Option<u32>) -> Result<bool, MachineError> {
+        self.cpu_limits.lock().insert(instance_id.clone(), processors_milli);
+        Ok(true)
     }
 
     async fn forget(&self, instance_id: &Id) -> Result<(), MachineError> {

@@ -101,6 +101,18 @@ impl Hypervisor for Namespaces {
         Ok(())
     }
 
+    fn cpu_time(&self, _instance_id: &Id) -> Option<Duration> {
+        None
+    }
+
+    async fn limit_cpu(
+        &self,
+        _instance_id: &Id,
+        _processors_milli: Option<u32>,
+    ) -> Result<bool, MachineError> {
+        Ok(false)
+    }
+
     async fn forget(&self, _instance_id: &Id) -> Result<(), MachineError> {
         Ok(())
     }

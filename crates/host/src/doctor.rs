@@ -1,7 +1,7 @@
 //! What this host can do for guests, in words for its owner. Looks only, but for the guests that prove acceleration.
 //! What the network needs is told by `net::LinuxNetwork::diagnose`.
 
-use crate::machine::{Acceleration, Proof, firmware_files, kernel_release, prove, qemu_version};
+use crate::machine::{Acceleration, Groups, Proof, firmware_files, kernel_release, prove, qemu_version};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -58,7 +58,7 @@ pub fn examine(data_dir: &Path) -> Vec<Finding> {
         acceleration(prove(data_dir)),
         disk(data_dir),
         memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
-        cgroups(fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").ok()),
+        control_groups(&Groups::find(data_dir).missing()),
         namespaces(),
         vxlan(),
     ]
@@ -152,20 +152,15 @@ fn memory(meminfo: &str) -> Finding {
     )
 }
 
-fn cgroups(controllers: Option<String>) -> Finding {
-    let what = "cgroup v2";
-    let controllers = controllers.unwrap_or_default();
-    let missing: Vec<&str> = ["cpu", "memory", "io"]
-        .into_iter()
-        .filter(|wanted| !controllers.split_whitespace().any(|had| had == *wanted))
-        .collect();
+fn control_groups(missing: &[&str]) -> Finding {
+    let what = "control groups";
     if missing.is_empty() {
-        return Finding::good(what, controllers.trim());
+        return Finding::good(what, "cpu, memory");
     }
     Finding::warning(
         what,
-        format!("without {}: guests are not held to shares of it", missing.join(", ")),
-        "boot with systemd.unified_cgroup_hierarchy=1",
+        format!("without {}: guests are not held to their type's share of it", missing.join(", ")),
+        "boot with systemd.unified_cgroup_hierarchy=1; in a container, give it the host's control groups to write",
     )
 }
 
@@ -205,9 +200,8 @@ mod tests {
         assert_eq!(qemu(Some("7.2.11".into())).state, State::Good);
         assert_eq!(qemu(Some("6.2.0".into())).state, State::Bad);
         assert_eq!(qemu(None).state, State::Bad);
-        assert_eq!(cgroups(Some("cpuset cpu io memory hugetlb pids\n".into())).state, State::Good);
-        assert!(cgroups(Some("cpu\n".into())).detail.contains("memory, io"));
-        assert_eq!(cgroups(None).state, State::Warning);
+        assert_eq!(control_groups(&[]).state, State::Good);
+        assert!(control_groups(&["cpu", "memory"]).detail.contains("without cpu, memory"));
         assert_eq!(memory("MemTotal: 9 kB\nMemAvailable:   8388608 kB\n").detail, "8192 MiB");
         assert_eq!(memory("MemAvailable: 1024 kB\n").state, State::Warning);
         assert_eq!(memory("").state, State::Warning);

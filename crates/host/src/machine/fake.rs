@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Cheap to clone; clones are the same host, so that one outlives a restart of who drives it.
@@ -31,6 +32,8 @@ struct Machine {
     taps: Vec<OwnedFd>,
     ended: Option<EndCause>,
     console: Vec<u8>,
+    cpu_time: Duration,
+    processors_milli: Option<u32>,
 }
 
 impl FakeHypervisor {
@@ -58,6 +61,18 @@ impl FakeHypervisor {
         if let Some(machine) = self.state.lock().machines.get_mut(instance_id) {
             machine.console.extend_from_slice(text);
         }
+    }
+
+    /// The guest has been busy for so long.
+    pub fn spend(&self, instance_id: &Id, time: Duration) {
+        if let Some(machine) = self.state.lock().machines.get_mut(instance_id) {
+            machine.cpu_time += time;
+        }
+    }
+
+    /// What the machine is held to, in thousandths of a processor.
+    pub fn cpu_limit(&self, instance_id: &Id) -> Option<u32> {
+        self.state.lock().machines.get(instance_id)?.processors_milli
     }
 
     /// What runs, as it was started.
@@ -114,7 +129,10 @@ impl Hypervisor for FakeHypervisor {
         state.starts.push(spec.clone());
         let console =
             state.machines.remove(&spec.instance_id).map(|earlier| earlier.console).unwrap_or_default();
-        state.machines.insert(spec.instance_id.clone(), Machine { spec, taps, ended: None, console });
+        state.machines.insert(
+            spec.instance_id.clone(),
+            Machine { spec, taps, ended: None, console, cpu_time: Duration::ZERO, processors_milli: None },
+        );
         Ok(())
     }
 
@@ -147,6 +165,19 @@ impl Hypervisor for FakeHypervisor {
             machine.taps.clear();
         }
         Ok(())
+    }
+
+    fn cpu_time(&self, instance_id: &Id) -> Option<Duration> {
+        self.state.lock().running(instance_id).ok().map(|machine| machine.cpu_time)
+    }
+
+    async fn limit_cpu(&self, instance_id: &Id, processors_milli: Option<u32>) -> Result<bool, MachineError> {
+        let mut state = self.state.lock();
+        state.running(instance_id)?;
+        if let Some(machine) = state.machines.get_mut(instance_id) {
+            machine.processors_milli = processors_milli;
+        }
+        Ok(true)
     }
 
     async fn forget(&self, instance_id: &Id) -> Result<(), MachineError> {

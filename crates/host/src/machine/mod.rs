@@ -11,6 +11,7 @@
 //! whoever drives them may crash at any moment and finds every machine again, running or ended, with its console.
 
 mod acceleration;
+mod cgroup;
 mod command_line;
 mod console;
 mod disk;
@@ -29,6 +30,7 @@ pub use fake::FakeHypervisor;
 pub use qemu::{QemuHypervisor, QemuOptions};
 
 pub(crate) use acceleration::{kernel_release, qemu_version};
+pub(crate) use cgroup::Groups;
 pub(crate) use firmware::uefi as firmware_files;
 
 use async_trait::async_trait;
@@ -36,6 +38,7 @@ use model::Id;
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
@@ -150,6 +153,13 @@ pub trait Hypervisor: Send + Sync {
     /// Ends the machine at once and returns when its process is gone and its disks are released. No `Ended` is
     /// sent for it. No error where it does not run.
     async fn end(&self, instance_id: &Id) -> Result<(), MachineError>;
+
+    /// How much processor time the machine has taken since it started; None where it does not run.
+    fn cpu_time(&self, instance_id: &Id) -> Option<Duration>;
+
+    /// Holds a running machine to so many thousandths of a processor, or lets it take what it gets where None.
+    /// False where this host can't.
+    async fn limit_cpu(&self, instance_id: &Id, processors_milli: Option<u32>) -> Result<bool, MachineError>;
 
     /// Removes what is kept of an ended machine, its console included.
     async fn forget(&self, instance_id: &Id) -> Result<(), MachineError>;

@@ -5,8 +5,7 @@
 //! that ends us ends it too.
 //!
 //! Its working directory is its machine's directory: that is how one is found that nothing is on record of.
-//! Where guests of one instance type shall share processor and memory by rule, `spawn` is the place to put the
-//! child into its cgroup.
+//! It enters its control group (`cgroup`) before it becomes QEMU.
 
 use super::{MachineError, io_failed};
 use model::Id;
@@ -19,6 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 
 /// Each machine's process has a user of its own, out of 2^28 that no distribution gives to anybody (systemd, "Users,
@@ -65,6 +65,8 @@ pub(super) struct Launch {
     pub(super) log: File,
     /// Stay open in the child, under their numbers.
     pub(super) handed_over: Vec<OwnedFd>,
+    /// By which it enters its control group.
+    pub(super) doors: Vec<File>,
     pub(super) user: u32,
     /// A group that it needs besides, for a device that it opens by itself.
     pub(super) group: Option<u32>,
@@ -78,9 +80,9 @@ pub(super) fn spawn(launch: Launch) -> Result<Process, MachineError> {
     let error_log = launch.log.try_clone().map_err(io_failed("can't share the machine's log"))?;
     command.stdin(Stdio::null()).stdout(launch.log).stderr(error_log);
     let fds: Vec<RawFd> = launch.handed_over.iter().map(AsRawFd::as_raw_fd).collect();
-    let (user, group) = (launch.user, launch.group);
+    let (user, group, doors) = (launch.user, launch.group, launch.doors);
     // SAFETY: the closure makes system calls on values that were made before the fork; it allocates nothing.
-    unsafe { command.pre_exec(move || become_nobody(user, group, &fds)) };
+    unsafe { command.pre_exec(move || become_nobody(user, group, &fds, &doors)) };
     // Reaped by `Process::exited`, whoever's child it is by then.
     #[allow(clippy::zombie_processes)]
     let child = command.spawn().map_err(|source| match source.kind() {
@@ -97,8 +99,11 @@ pub(super) fn spawn(launch: Launch) -> Result<Process, MachineError> {
 }
 
 /// Runs between fork and exec, as root.
-fn become_nobody(user: u32, group: Option<u32>, fds: &[RawFd]) -> io::Result<()> {
+fn become_nobody(user: u32, group: Option<u32>, fds: &[RawFd], doors: &[File]) -> io::Result<()> {
     rustix::process::setsid()?;
+    for door in doors {
+        rustix::io::write(door, b"0")?;
+    }
     let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
     let adjustment = rustix::fs::open(c"/proc/self/oom_score_adj", flags, rustix::fs::Mode::empty())?;
     rustix::io::write(adjustment, OOM_SCORE_ADJUSTMENT)?;
@@ -164,6 +169,16 @@ impl Process {
         }
     }
 
+    /// The processor time of all its threads, also of those that ended. None once it is gone.
+    pub(super) fn cpu_time(&self) -> Option<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.identity.pid)).ok()?;
+        // Another may have its number by now.
+        (start_time_of(&stat)? == self.identity.started).then_some(())?;
+        Some(Duration::from_secs_f64(
+            ticks_of(&stat)? as f64 / rustix::param::clock_ticks_per_second() as f64,
+        ))
+    }
+
     /// Ends it at once. No error where it is gone already.
     pub(super) fn kill(&self) -> io::Result<()> {
         match rustix::process::pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL) {
@@ -219,6 +234,13 @@ fn start_time_of(stat: &str) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
+/// Time in the program and in the kernel for it: the 14th and 15th field.
+fn ticks_of(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut times = rest.split_whitespace().skip(11).map(|field| field.parse::<u64>().ok());
+    Some(times.next()?? + times.next()??)
+}
+
 fn host_boot() -> io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
@@ -233,6 +255,7 @@ mod tests {
         assert_eq!(start_time_of(stat), Some(4242));
         assert_eq!(start_time_of(&stat.replace(") S ", ") Z ")), None, "it has ended");
         assert_eq!(start_time_of("77 (cut off"), None);
+        assert_eq!((ticks_of(stat), ticks_of("77 (a) S 1 2")), (Some(5 + 6), None));
     }
 
     #[tokio::test]

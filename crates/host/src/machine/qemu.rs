@@ -4,6 +4,7 @@
 //! durable, so that whatever runs is on record and what is not on record never ran; nothing that was begun here is
 //! left half done because the caller stopped waiting.
 
+use super::cgroup::Groups;
 use super::command_line::{Acceleration, DISKS_MAX, Handed, HandedDisk, HandedFile, NICS_MAX, arguments};
 use super::disk::{self, OpenFile};
 use super::process::{self, Launch, Process};
@@ -56,6 +57,7 @@ impl QemuOptions {
 /// Dropping it leaves the machines running. To be used inside a tokio runtime.
 pub struct QemuHypervisor {
     options: QemuOptions,
+    groups: Arc<Groups>,
     machines: Mutex<HashMap<Id, Arc<Machine>>>,
     ends: Ends,
 }
@@ -75,6 +77,7 @@ impl QemuHypervisor {
             tracing::warn!(error = &error as &dyn std::error::Error, "{AIO_MAX} not raised");
         }
         Ok(QemuHypervisor {
+            groups: Arc::new(Groups::find(&root)),
             options: QemuOptions { root, ..options },
             machines: Mutex::default(),
             ends: Ends::default(),
@@ -87,9 +90,13 @@ impl QemuHypervisor {
 
     fn machine(&self, instance_id: &Id) -> Arc<Machine> {
         let mut machines = self.machines.lock();
-        let make =
-            || Machine::new(instance_id.clone(), MachineDirectory::new(&self.options.root, instance_id));
+        let make = || self.new_machine(instance_id.clone());
         machines.entry(instance_id.clone()).or_insert_with(make).clone()
+    }
+
+    fn new_machine(&self, instance_id: Id) -> Arc<Machine> {
+        let directory = MachineDirectory::new(&self.options.root, &instance_id);
+        Machine::new(instance_id, directory, self.groups.clone())
     }
 
     fn found(&self, instance_id: &Id) -> Result<Arc<Machine>, MachineError> {
@@ -99,6 +106,7 @@ impl QemuHypervisor {
     /// Takes up a machine that is on record.
     async fn take_up(&self, machine: Arc<Machine>, record: Record) -> Result<Found, MachineError> {
         let boot = record.spec.boot;
+        machine.set_group(record.group);
         let process =
             Process::find(&record.process).map_err(io_failed("can't look for a machine's process"))?;
         let state = match (record.ended, process) {
@@ -106,11 +114,13 @@ impl QemuHypervisor {
                 if let Some(process) = process {
                     end_process(&process, None).await?;
                 }
+                machine.remove_group().await;
                 FoundState::Ended(cause)
             }
             (None, None) => {
                 let cause = machine.lost();
                 machine.record_end(boot, &cause);
+                machine.remove_group().await;
                 FoundState::Ended(cause)
             }
             (None, Some(process)) => self.take_up_process(&machine, boot, process).await?,
@@ -144,6 +154,7 @@ impl QemuHypervisor {
             Err(_) if timeout(DYING_TIME_MAX, process.exited()).await.is_ok() => {
                 let cause = machine.lost();
                 machine.record_end(boot, &cause);
+                machine.remove_group().await;
                 return Ok(FoundState::Ended(cause));
             }
             Err(error) => {
@@ -173,6 +184,18 @@ impl QemuHypervisor {
             end_process(&orphan, None).await?;
         }
         Ok(())
+    }
+
+    /// Removes the control groups of machines that run no more.
+    async fn sweep_groups(&self) -> Result<(), MachineError> {
+        let running: Vec<Id> = {
+            let machines = self.machines.lock();
+            machines.values().filter(|m| m.running().is_some()).map(|m| m.instance_id.clone()).collect()
+        };
+        let groups = self.groups.clone();
+        let sweep = move || groups.sweep(&running.iter().map(Id::as_str).collect());
+        let swept = tokio::task::spawn_blocking(sweep).await;
+        swept.map_err(|error| io_failed("control groups were not swept")(io::Error::other(error)))
     }
 }
 
@@ -229,11 +252,16 @@ async fn start(
         }
         None => {}
     }
-    let directory = machine.directory.clone();
-    let launching = spec.clone();
-    let launched = tokio::task::spawn_blocking(move || launch(&directory, &options, &launching, taps)).await;
+    let (launching, launched) = (spec.clone(), machine.clone());
+    let launched = tokio::task::spawn_blocking(move || launch(&launched, &options, &launching, taps)).await;
     let launched = launched.map_err(|error| io_failed("QEMU was not started")(io::Error::other(error)));
-    let process = launched.and_then(|launched| launched)?;
+    let process = match launched.and_then(|launched| launched) {
+        Ok(process) => process,
+        Err(error) => {
+            machine.remove_group().await;
+            return Err(error);
+        }
+    };
     match run_guest(&machine, &spec, &process).await {
         Ok(qmp) => {
             machine.set_running(Running::new(spec.boot, process, Some(qmp)), ends);
@@ -241,6 +269,7 @@ async fn start(
         }
         Err(error) => {
             end_process(&process, None).await?;
+            machine.remove_group().await;
             machine.record_end(spec.boot, &EndCause::Lost(error.to_string()));
             Err(error)
         }
@@ -249,11 +278,12 @@ async fn start(
 
 /// Starts the process, its guest's processors stopped.
 fn launch(
-    directory: &MachineDirectory,
+    machine: &Machine,
     options: &QemuOptions,
     spec: &MachineSpec,
     taps: Vec<OwnedFd>,
 ) -> Result<Process, MachineError> {
+    let directory = &machine.directory;
     directory.create().map_err(io_failed("can't make the machine's directory"))?;
     let mut fds = Fds::default();
     let mut handed_disks = Vec::new();
@@ -271,7 +301,10 @@ fn launch(
         disks: handed_disks,
         taps: taps.into_iter().map(|tap| fds.hand(tap)).collect(),
     };
+    let group = machine.make_group(spec);
+    let doors = group.map_or(Ok(Vec::new()), |group| group.doors());
     process::spawn(Launch {
+        doors: doors.map_err(io_failed("can't open the machine's control group"))?,
         program: options.program.clone(),
         arguments: arguments(spec, options.acceleration, &handed).into_iter().map(Into::into).collect(),
         directory: directory.path().to_owned(),
@@ -307,7 +340,8 @@ fn group_of(device: &Path) -> Result<u32, MachineError> {
 
 /// Makes the record durable, then lets the guest's processors run.
 async fn run_guest(machine: &Machine, spec: &MachineSpec, process: &Process) -> Result<Qmp, MachineError> {
-    let record = Record { spec: spec.clone(), process: process.identity.clone(), ended: None };
+    let record =
+        Record { spec: spec.clone(), process: process.identity.clone(), group: machine.group(), ended: None };
     machine.directory.write_record(&record)?;
     let run = async {
         let qmp = machine.connect().await?;
@@ -349,13 +383,14 @@ impl Hypervisor for QemuHypervisor {
         let mut left_over = Vec::new();
         for (instance_id, directory) in all {
             match directory.read_record()? {
-                Some(record) => recorded.push((Machine::new(instance_id, directory), record)),
+                Some(record) => recorded.push((self.new_machine(instance_id), record)),
                 None => left_over.push(directory),
             }
         }
         let found =
             try_join_all(recorded.into_iter().map(|(machine, record)| self.take_up(machine, record))).await?;
         self.end_orphans().await?;
+        self.sweep_groups().await?;
         for directory in left_over {
             directory.remove().map_err(io_failed("can't remove what a start left over"))?;
         }
@@ -373,6 +408,21 @@ impl Hypervisor for QemuHypervisor {
             Some(machine) => to_the_end(end(machine)).await,
             None => Ok(()),
         }
+    }
+
+    fn cpu_time(&self, instance_id: &Id) -> Option<Duration> {
+        self.known(instance_id)?.running()?.process.cpu_time()
+    }
+
+    async fn limit_cpu(&self, instance_id: &Id, processors_milli: Option<u32>) -> Result<bool, MachineError> {
+        let machine = self.found(instance_id)?;
+        // What runs can't end, and its group not go, while it is held.
+        let _changing = machine.changing.lock().await;
+        if machine.running().is_none() {
+            return Err(MachineError::NotFound(instance_id.clone()));
+        }
+        let Some(group) = machine.group() else { return Ok(false) };
+        group.limit_cpu(processors_milli).map_err(io_failed("can't limit a machine's processor time"))
     }
 
     async fn forget(&self, instance_id: &Id) -> Result<(), MachineError> {

@@ -12,6 +12,7 @@
 //!
 //! Invariant: the record is replaced as a whole and durable before what it says may happen.
 
+use super::cgroup::Group;
 use super::process::ProcessIdentity;
 use super::{EndCause, MachineError, MachineSpec, io_failed};
 use model::{Id, Kind};
@@ -38,6 +39,9 @@ const LOG_BYTES_MAX: u64 = 256 * 1024;
 pub(super) struct Record {
     pub(super) spec: MachineSpec,
     pub(super) process: ProcessIdentity,
+    /// None where it runs without.
+    #[serde(default)]
+    pub(super) group: Option<Group>,
     pub(super) ended: Option<EndCause>,
 }
 

@@ -8,11 +8,12 @@
 //!
 //! Invariant: who ends a machine holds `Machine::changing`, so that it ends once: asked for, or told.
 
+use super::cgroup::{Group, Groups};
 use super::console::Console;
 use super::process::Process;
 use super::qmp::{Event, Qmp, QmpError};
 use super::record::{MONITOR, MONITOR_SPARE, MachineDirectory};
-use super::{EndCause, Ended, MachineError, io_failed};
+use super::{EndCause, Ended, MachineError, MachineSpec, io_failed};
 use model::Id;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -45,6 +46,9 @@ pub(super) struct Machine {
     pub(super) console: tokio::sync::Mutex<Console>,
     /// Held by whoever starts or ends it.
     pub(super) changing: tokio::sync::Mutex<()>,
+    groups: Arc<Groups>,
+    /// None where it does not run, or runs without.
+    group: Mutex<Option<Group>>,
     running: Mutex<Option<Arc<Running>>>,
     watcher: Mutex<Option<AbortHandle>>,
     /// Set under `changing` once nothing is kept of it: who waited to start it must begin anew.
@@ -80,13 +84,15 @@ pub(super) enum Status {
 }
 
 impl Machine {
-    pub(super) fn new(instance_id: Id, directory: MachineDirectory) -> Arc<Machine> {
+    pub(super) fn new(instance_id: Id, directory: MachineDirectory, groups: Arc<Groups>) -> Arc<Machine> {
         let console = tokio::sync::Mutex::new(Console::new(&directory));
         Arc::new(Machine {
             instance_id,
             directory,
             console,
             changing: Default::default(),
+            groups,
+            group: Mutex::default(),
             running: Mutex::default(),
             watcher: Mutex::default(),
             forgotten: AtomicBool::new(false),
@@ -95,6 +101,31 @@ impl Machine {
 
     pub(super) fn running(&self) -> Option<Arc<Running>> {
         self.running.lock().clone()
+    }
+
+    /// Makes the control group that its process shall be in. Where that fails it runs without.
+    pub(super) fn make_group(&self, spec: &MachineSpec) -> Option<Group> {
+        let made = self.groups.make(spec).map_err(|error| self.warn(&error, "runs without a control group"));
+        let group = made.ok();
+        self.set_group(group.clone());
+        group
+    }
+
+    pub(super) fn group(&self) -> Option<Group> {
+        self.group.lock().clone()
+    }
+
+    pub(super) fn set_group(&self, group: Option<Group>) {
+        *self.group.lock() = group;
+    }
+
+    /// To be called once its process is gone.
+    pub(super) async fn remove_group(&self) {
+        let Some(group) = self.group.lock().take() else { return };
+        let groups = self.groups.clone();
+        if let Err(error) = tokio::task::spawn_blocking(move || groups.remove(&group)).await {
+            self.warn(&error, "control group not removed");
+        }
     }
 
     /// Connects to one of the monitors.
@@ -152,6 +183,7 @@ impl Machine {
         self.record_end(running.boot, cause);
         end_process(&running.process, monitor.as_deref()).await?;
         *self.running.lock() = None;
+        self.remove_group().await;
         Ok(())
     }
 

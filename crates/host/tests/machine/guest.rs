@@ -11,6 +11,8 @@ const DISK: usize = 1024 * 1024;
 pub enum Then {
     /// Halts for ever.
     Halt,
+    /// Keeps its processor busy for ever.
+    Spin,
     /// Says it again, and again.
     Flood,
     /// Powers itself off (ACPI: SLP_EN in PM1a_CNT).
@@ -34,6 +36,7 @@ impl Then {
         const HALT: &[u8] = &[0xf4, 0xeb, 0xfd]; // hlt; jmp -1
         match self {
             Then::Halt => HALT.to_vec(),
+            Then::Spin => vec![0xeb, 0xfe], // jmp to itself
             // To the first instruction: each repetition prints all.
             Then::Flood => vec![0xea, ORIGIN as u8, (ORIGIN >> 8) as u8, 0, 0], // jmp 0:ORIGIN
             Then::PowerOff => [POWER_OFF, HALT].concat(),

@@ -136,10 +136,36 @@ fn open(machines: &Path, program: PathBuf) -> QemuHypervisor {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        if self.machines().exists() {
-            for pid in self.processes() {
-                self.kill(pid);
+        let Ok(machines) = std::fs::read_dir(self.machines()) else { return };
+        for pid in self.processes() {
+            self.kill(pid);
+        }
+        for machine in machines.flatten() {
+            let name = machine.file_name().to_string_lossy().into_owned();
+            for group in groups_of(&name) {
+                // Refused until the kernel is done with the process.
+                while std::fs::remove_dir(&group).is_err_and(|e| e.kind() == std::io::ErrorKind::ResourceBusy)
+                {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                let _ = std::fs::remove_dir(group.parent().unwrap());
             }
         }
     }
+}
+
+/// The control groups of a machine, one a hierarchy.
+pub fn groups_of(instance_id: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut unseen = vec![PathBuf::from("/sys/fs/cgroup")];
+    while let Some(directory) = unseen.pop() {
+        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+        for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
+            match path.ends_with(instance_id) {
+                true => found.push(path),
+                false => unseen.push(path),
+            }
+        }
+    }
+    found
 }

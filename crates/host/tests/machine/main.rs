@@ -5,3 +5,4 @@ mod full_disk;
 mod guest;
 mod host;
 mod life;
+mod shares;
