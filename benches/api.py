@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import http.client
 import itertools
+import os
 import pathlib
 import re
 import shutil
@@ -27,7 +28,7 @@ import boto3
 from botocore.config import Config
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BINARY = ROOT / "target" / "release" / "cumulet"
+BINARY = pathlib.Path(os.environ.get("CUMULET_BINARY", ROOT / "target" / "release" / "cumulet"))
 KEY, SECRET, REGION = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "us-east-1"
 FEW, MANY = 100, 10_000
 SECONDS, CONNECTIONS, ROUNDS = 4, 8, 5
@@ -84,13 +85,11 @@ def sign(string, date):
     return hmac.new(key, string.encode(), hashlib.sha256).hexdigest()
 
 
-def signed(at, instance):
-    """A DescribeInstances of one id that any HTTP client can send: its URL and its headers, good for five minutes."""
+def signed(at, parameters):
+    """A request that any HTTP client can send: its URL and its headers, good for five minutes."""
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     scope = f"{now[:8]}/{REGION}/ec2/aws4_request"
-    query = urllib.parse.urlencode(sorted({
-        "Action": "DescribeInstances", "Version": "2016-11-15", "InstanceId.1": instance,
-    }.items()))
+    query = urllib.parse.urlencode(sorted({"Version": "2016-11-15", **parameters}.items()))
     empty = hashlib.sha256(b"").hexdigest()
     canonical = f"GET\n/\n{query}\nhost:127.0.0.1:{at}\nx-amz-date:{now}\n\nhost;x-amz-date\n{empty}"
     digest = hashlib.sha256(canonical.encode()).hexdigest()
@@ -100,7 +99,7 @@ def signed(at, instance):
 
 
 def requests_per_second(at, instance):
-    url, headers = signed(at, instance)
+    url, headers = signed(at, {"Action": "DescribeInstances", "InstanceId.1": instance})
     assert instance in urllib.request.urlopen(urllib.request.Request(url, headers=headers)).read().decode()
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", url]
     for name, value in headers.items():

@@ -1,9 +1,10 @@
-//! What is forgotten after a while: terminated instances after an hour, client tokens after a day.
+//! What ends after a while: launches that no host brings about, terminated instances after an hour, client tokens after
+//! a day.
 
 use crate::Control;
 use crate::engine::token::ClientToken;
 use crate::engine::transaction;
-use crate::instance::Instance;
+use crate::instance::{Instance, lifecycle};
 use crate::region::RegionState;
 use model::{InstanceState, Timestamp};
 use std::sync::{Arc, Weak};
@@ -11,6 +12,8 @@ use std::time::Duration;
 
 /// How often to look.
 const PERIOD: Duration = Duration::from_secs(60);
+/// How long a host may take to start an instance, or be away meanwhile.
+const START_FOR: Duration = Duration::from_secs(15 * 60);
 /// How long a terminated instance stays visible (EC2 User Guide: "a short while, usually less than an hour").
 const TERMINATED_FOR: Duration = Duration::from_secs(60 * 60);
 /// How long a client token is good for.
@@ -38,6 +41,18 @@ fn alive(control: &Weak<Control>, region: &Weak<RegionState>) -> Option<(Arc<Con
 pub(crate) async fn sweep(control: &Control, region: &RegionState) -> model::Result<()> {
     let now = control.environment.clock.now();
     let older = |at: Timestamp, age: Duration| now.duration_since(at).unsigned_abs() > age && now > at;
+    let started_by = now.saturating_sub(START_FOR).unwrap_or(Timestamp::MIN);
+    let pending: Vec<String> = {
+        let tables = region.view.read();
+        let pending = tables.instances.with("instance-state-name", InstanceState::Pending.name());
+        let overdue = pending.filter(|instance| instance.launched_at <= started_by);
+        overdue.map(|instance| instance.instance_id.to_string()).take(BATCH).collect()
+    };
+    transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
+        pending.iter().for_each(|id| lifecycle::overdue(tx, id, started_by));
+        Ok(())
+    })
+    .await?;
     loop {
         let (instances, tokens) = {
             let tables = region.view.read();

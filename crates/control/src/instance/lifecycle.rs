@@ -290,6 +290,16 @@ fn failed(tx: &mut Tx<'_>, instance: &mut Instance, message: &str) {
     }
 }
 
+/// Ends a launch or start that its host has not brought about in time, as if the host had said that it failed.
+pub fn overdue(tx: &mut Tx<'_>, id: &str, since: Timestamp) {
+    let Some(before) = tx.get::<Instance>(id) else { return };
+    if before.state == InstanceState::Pending && before.launched_at <= since {
+        let mut instance = (*before).clone();
+        failed(tx, &mut instance, "The instance's host did not start it in time");
+        tx.put(&instance);
+    }
+}
+
 /// Nothing is left on the host: what was the instance's alone goes with it.
 fn removed(tx: &mut Tx<'_>, instance: &mut Instance) {
     host_says(instance, Transition::HostRemoved);

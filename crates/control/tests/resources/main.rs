@@ -5,6 +5,7 @@ mod cloud;
 mod ebs_direct;
 mod image;
 mod key_pair;
+mod launch;
 mod location;
 mod placement_group;
 mod security_group;
