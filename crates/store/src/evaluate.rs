@@ -16,7 +16,7 @@ pub enum Command {
         ttl: Duration,
     },
     Revoke(LeaseId),
-    /// A conflict where the lease was kept alive in the meantime.
+    /// A conflict where the lease was kept alive in the meantime, or has ended.
     Expire(LeaseId),
 }
 
@@ -69,8 +69,14 @@ pub fn decide(
             leases.insert(lease, ttl);
             Ok(Decided::nothing(Ok(Outcome::Committed(last))))
         }
-        Command::Expire(lease) if leases.outlives_now(lease) => Ok(Decided::nothing(Ok(Outcome::Conflict))),
-        Command::Revoke(lease) | Command::Expire(lease) => end(tables, leases, lease, last),
+        Command::Revoke(lease) => match leases.take(lease) {
+            Some(keys) => ended(tables, lease, keys, last),
+            None => Ok(Decided::nothing(Err(StoreError::UnknownLease(lease)))),
+        },
+        Command::Expire(lease) => match leases.take_due(lease) {
+            Some(keys) => ended(tables, lease, keys, last),
+            None => Ok(Decided::nothing(Ok(Outcome::Conflict))),
+        },
     }
 }
 
@@ -89,11 +95,12 @@ fn transact(
             return Ok(Decided::nothing(Ok(Outcome::Conflict)));
         }
     }
-    if let Err(refused) = leases.check(&transaction.ops) {
+    let ops = last_of_each_key(transaction.ops);
+    if let Err(refused) = leases.check(&ops) {
         return Ok(Decided::nothing(Err(refused)));
     }
-    let mut events = Vec::with_capacity(transaction.ops.len());
-    for op in last_of_each_key(transaction.ops) {
+    let mut events = Vec::with_capacity(ops.len());
+    for op in ops {
         match op {
             Op::Put { key, value, lease } => {
                 if leases.bind(&key, lease) {
@@ -109,25 +116,26 @@ fn transact(
     Ok(Decided::commit(revision, events))
 }
 
-fn end(
+/// What is left to do for a lease that is taken from those that are held.
+fn ended(
     tables: &mut impl Tables,
-    leases: &Leases,
     lease: LeaseId,
+    keys: Vec<String>,
     last: Revision,
 ) -> Result<Decided, StoreError> {
-    let Some(keys) = leases.keys(lease) else {
-        return Ok(Decided::nothing(Err(StoreError::UnknownLease(lease))));
-    };
+    let revision = last + 1;
     let mut events = Vec::with_capacity(keys.len());
     for key in keys {
-        events.extend(delete(tables, leases, key, last + 1)?);
+        tables.bound(&key, None)?;
+        if tables.delete(&key)? {
+            events.push(Event::Delete { key, revision });
+        }
     }
     tables.ended(lease)?;
-    leases.remove(lease);
     if events.is_empty() {
         return Ok(Decided::nothing(Ok(Outcome::Committed(last))));
     }
-    Ok(Decided::commit(last + 1, events))
+    Ok(Decided::commit(revision, events))
 }
 
 fn delete(

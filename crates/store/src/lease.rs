@@ -24,6 +24,8 @@ pub struct Leases {
     state: Mutex<State>,
     /// Which lease is due first may have changed.
     changed: Notify,
+    /// Whose time it is. A backend decides in a thread of its own as well, which tokio gives the machine's time.
+    runtime: OnceLock<Handle>,
 }
 
 #[derive(Default)]
@@ -41,10 +43,26 @@ struct Lease {
     keys: BTreeSet<String>,
 }
 
+impl State {
+    fn take(&mut self, id: LeaseId) -> Option<Vec<String>> {
+        let lease = self.held.remove(&id)?;
+        self.due.remove(&(lease.expires, id));
+        for key in &lease.keys {
+            self.bound.remove(key);
+        }
+        Some(lease.keys.into_iter().collect())
+    }
+}
+
 impl Leases {
     /// Goes on after `last`, the highest number that was ever given.
     pub fn after(last: LeaseId) -> Leases {
-        Leases { state: Mutex::new(State { last, ..State::default() }), changed: Notify::new() }
+        Leases { state: Mutex::new(State { last, ..State::default() }), ..Leases::default() }
+    }
+
+    fn now(&self) -> Instant {
+        let _within = self.runtime.get().map(Handle::enter);
+        Instant::now()
     }
 
     /// A number for a lease that is about to be granted.
@@ -56,7 +74,7 @@ impl Leases {
 
     pub fn insert(&self, id: LeaseId, ttl: Duration) {
         let mut state = self.state.lock();
-        let expires = Instant::now() + ttl;
+        let expires = self.now() + ttl;
         state.held.insert(id, Lease { ttl, expires, keys: BTreeSet::new() });
         state.due.insert((expires, id));
         self.changed.notify_one();
@@ -67,33 +85,26 @@ impl Leases {
         let State { held, due, .. } = &mut *state;
         let lease = held.get_mut(&id).ok_or(StoreError::UnknownLease(id))?;
         due.remove(&(lease.expires, id));
-        lease.expires = Instant::now() + lease.ttl;
+        lease.expires = self.now() + lease.ttl;
         due.insert((lease.expires, id));
         self.changed.notify_one();
         Ok(())
     }
 
-    /// Whether the lease is held and its time to live has not passed.
-    pub fn outlives_now(&self, id: LeaseId) -> bool {
-        self.state.lock().held.get(&id).is_some_and(|lease| lease.expires > Instant::now())
+    /// Ends a lease; its keys, or none where it is not held.
+    pub fn take(&self, id: LeaseId) -> Option<Vec<String>> {
+        self.state.lock().take(id)
     }
 
-    pub fn keys(&self, id: LeaseId) -> Option<Vec<String>> {
-        self.state.lock().held.get(&id).map(|lease| lease.keys.iter().cloned().collect())
-    }
-
-    pub fn remove(&self, id: LeaseId) {
+    /// Ends a lease whose time to live has passed. Looks and takes in one step: whoever keeps it alive either comes
+    /// before and it holds, or is told that it is gone.
+    pub fn take_due(&self, id: LeaseId) -> Option<Vec<String>> {
+        let now = self.now();
         let mut state = self.state.lock();
-        let State { held, bound, due, .. } = &mut *state;
-        if let Some(lease) = held.remove(&id) {
-            due.remove(&(lease.expires, id));
-            for key in &lease.keys {
-                bound.remove(key);
-            }
-        }
+        if state.held.get(&id)?.expires > now { None } else { state.take(id) }
     }
 
-    /// Whether every lease that a transaction names is held and has room for its keys.
+    /// Whether every lease that a transaction names is held and has room for its keys; no key is named twice.
     pub fn check(&self, ops: &[Op]) -> Result<(), StoreError> {
         let state = self.state.lock();
         let mut added: HashMap<LeaseId, usize> = HashMap::new();
@@ -148,7 +159,10 @@ impl Timer {
         Fut: Future<Output = Result<Outcome, StoreError>> + Send + 'static,
     {
         if let Ok(runtime) = Handle::try_current() {
-            self.0.get_or_init(|| runtime.spawn(run(leases.clone(), expire)).abort_handle());
+            self.0.get_or_init(|| {
+                let _ = leases.runtime.set(runtime.clone());
+                runtime.spawn(run(leases.clone(), expire)).abort_handle()
+            });
         }
     }
 }

@@ -6,7 +6,7 @@
 //! from a revision on, in order, without gaps. Keys bound to a lease vanish with it.
 //!
 //! A backend is small: `evaluate` decides every command over the backend's tables, `hub` has history and watches,
-//! `lease` the leases and their time, `page` the bounds of a range. `tests/suite` is what every backend must pass.
+//! `lease` the leases and their time, `page` the bounds of a range. `tests/conformance` is what every backend must pass.
 //!
 //! Invariant: this crate knows nothing of what is stored.
 
