@@ -173,6 +173,18 @@ pub struct Machine {
     pub boot_mode: BootMode,
     pub vcpus: u32,
     pub memory_mib: u64,
+    /// Of each network interface. Not held to any where None.
+    #[serde(default)]
+    pub bandwidth: Option<Bandwidth>,
+}
+
+/// What a network interface may carry each way, in bits a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bandwidth {
+    /// In the long run.
+    pub baseline: u64,
+    /// For a while, by one that has carried less before.
+    pub peak: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -10,7 +10,8 @@ use crate::services::Services;
 use crate::tasks::Backoff;
 use agent_api::{Desired, Instance, Interface, Peer, Protocol, SecurityGroup, Subnet, Vpc};
 use host::net::{
-    GroupPlan, InterfacePlan, NetError, NetPlan, Network, PeerPlan, ProtocolPlan, RulePlan, VpcPlan,
+    Bandwidth, GroupPlan, InterfacePlan, NetError, NetPlan, Network, PeerPlan, ProtocolPlan, RulePlan,
+    VpcPlan,
 };
 use model::Id;
 use parking_lot::RwLock;
@@ -304,11 +305,16 @@ impl State {
     }
 
     fn used_interfaces(&self) -> impl Iterator<Item = &Interface> {
+        self.users().map(|(interface, _)| interface)
+    }
+
+    /// Interfaces and the instances that have them.
+    fn users(&self) -> impl Iterator<Item = (&Interface, &Instance)> {
         self.attached.iter().flat_map(move |(instance_id, instance)| {
             let is_its = move |i: &&Interface| {
                 self.interfaces.get(&i.interface_id).is_some_and(|id| id == instance_id)
             };
-            instance.interfaces.iter().filter(is_its)
+            instance.interfaces.iter().filter(is_its).map(|interface| (interface, &**instance))
         })
     }
 
@@ -322,11 +328,11 @@ impl State {
 
     /// Only what attached instances need: a VPC whose instances all are stopped costs the host nothing.
     fn plan(&self) -> NetPlan {
-        let interfaces: Vec<&Interface> =
-            self.used_interfaces().filter(|interface| self.vpcs.contains_key(&interface.vpc_id)).collect();
-        let vpcs: BTreeSet<&Id> = interfaces.iter().map(|interface| &interface.vpc_id).collect();
+        let users: Vec<(&Interface, &Instance)> =
+            self.users().filter(|(interface, _)| self.vpcs.contains_key(&interface.vpc_id)).collect();
+        let vpcs: BTreeSet<&Id> = users.iter().map(|(interface, _)| &interface.vpc_id).collect();
         let groups: BTreeSet<&Id> =
-            interfaces.iter().flat_map(|interface| &interface.security_groups).collect();
+            users.iter().flat_map(|(interface, _)| &interface.security_groups).collect();
         NetPlan {
             vpcs: vpcs
                 .into_iter()
@@ -338,12 +344,15 @@ impl State {
                 .filter_map(|id| self.groups.get(id))
                 .map(|kept| group_plan(&kept.value))
                 .collect(),
-            interfaces: interfaces.into_iter().map(|interface| self.interface_plan(interface)).collect(),
+            interfaces: users
+                .into_iter()
+                .map(|(interface, instance)| self.interface_plan(interface, instance))
+                .collect(),
         }
     }
 
     /// A group that is not known lets nothing through, so leaving it out is safe.
-    fn interface_plan(&self, interface: &Interface) -> InterfacePlan {
+    fn interface_plan(&self, interface: &Interface, instance: &Instance) -> InterfacePlan {
         let known = interface.security_groups.iter().filter(|id| self.groups.contains_key(*id));
         InterfacePlan {
             interface_id: interface.interface_id.clone(),
@@ -353,6 +362,10 @@ impl State {
             public_ip: interface.public_ip,
             groups: known.cloned().collect(),
             source_dest_check: interface.source_dest_check,
+            bandwidth: instance
+                .machine
+                .bandwidth
+                .map(|bandwidth| Bandwidth { baseline: bandwidth.baseline, peak: bandwidth.peak }),
         }
     }
 }

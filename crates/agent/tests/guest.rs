@@ -224,6 +224,7 @@ fn instance(number: u8) -> Instance {
             boot_mode: BootMode::LegacyBios,
             vcpus: 1,
             memory_mib: 64,
+            bandwidth: None,
         },
         interfaces: vec![Interface {
             interface_id: id(Kind::NetworkInterface, std::process::id() << 8 | u32::from(number)),

@@ -10,8 +10,10 @@ use aws_api::ec2::InstanceTypeInfo;
 use std::sync::{Arc, OnceLock};
 
 mod describe;
+mod performance;
 
 pub use describe::{describe_instance_type_offerings, describe_instance_types};
+pub use performance::{Performance, performance};
 
 static TYPES: &str = include_str!("../data/instance-types.json");
 const LINE_PREFIX: &str = "{\"InstanceType\":\"";
@@ -60,9 +62,13 @@ impl Catalogue {
 
     /// None where there is no such type, or none that a host could be.
     pub fn shape(&self, name: &str) -> Option<MachineShape> {
+        shape_of(&self.info(name)?)
+    }
+
+    fn info(&self, name: &str) -> Option<InstanceTypeInfo> {
         let lines = self.lines();
         let at = lines.binary_search_by(|line| line.name.cmp(name)).ok()?;
-        shape_of(&lines[at].decode()?)
+        lines[at].decode()
     }
 
     /// The types that an instance could have here, in the order of their names: those that one of the hosts could

@@ -2,6 +2,7 @@
 
 use super::Instance;
 use crate::engine::Tables;
+use crate::instance_type;
 use crate::network_interface::NetworkInterface;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -24,6 +25,7 @@ pub fn desired(
     let interfaces: Vec<_> =
         instance.interfaces.iter().filter_map(|id| tables.network_interfaces.find(id)).collect();
     let options = &instance.metadata_options;
+    let performance = instance_type::performance(&instance.instance_type);
     Some(agent_api::Instance {
         instance_id: instance.instance_id.clone(),
         generation,
@@ -35,6 +37,7 @@ pub fn desired(
             boot_mode: instance.boot_mode,
             vcpus: instance.vcpus,
             memory_mib: instance.memory_mib,
+            bandwidth: performance.bandwidth,
         },
         disks: instance
             .disks

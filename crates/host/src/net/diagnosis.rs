@@ -30,6 +30,7 @@ pub(super) async fn diagnose(host: &Namespace, options: &NetOptions) -> io::Resu
     host.run(move || {
         let mut all = vec![tools(), tap_device()];
         all.push(forwarding(&list_chains(), &link_prefix, &table));
+        all.push(bandwidth());
         all.push(pool_is_free(&std::fs::read_to_string("/proc/thread-self/net/route")?, pool, &link_prefix));
         Ok(all)
     })
@@ -49,6 +50,40 @@ fn tap_device() -> Diagnosis {
         Err(_) => Some("load the kernel's driver: modprobe tun".to_owned()),
     };
     Diagnosis::new("/dev/net/tun, where guests' network cards come from", remedy)
+}
+
+/// Whether interfaces can be held to their bandwidth: tried out in a network of its own, which goes with the thread.
+fn bandwidth() -> Diagnosis {
+    let what = "tc and the kernel's tbf and ifb, which hold interfaces to their bandwidth";
+    let tried = std::thread::spawn(|| {
+        // SAFETY: only the file descriptor table must not be unshared behind the standard library's back.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET)? };
+        let steps: [(&str, &[&str]); 2] = [
+            ("ip", &["link", "add", "try", "type", "ifb"]),
+            (
+                "tc",
+                &[
+                    "qdisc", "add", "dev", "try", "root", "tbf", "rate", "1mbit", "burst", "64k", "limit",
+                    "64k",
+                ],
+            ),
+        ];
+        for (program, arguments) in steps {
+            if !Command::new(program).args(arguments).output()?.status.success() {
+                return Err(io::Error::other(program));
+            }
+        }
+        Ok(())
+    });
+    let remedy = match tried.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())) {
+        Ok(()) => None,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some("run as root"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some("install it: apt-get install iproute2"),
+        Err(_) => Some(
+            "load the kernel's parts, else guests take what they get: modprobe -a ifb sch_tbf cls_u32 act_mirred",
+        ),
+    };
+    Diagnosis::new(what, remedy.map(str::to_owned))
 }
 
 /// The host's base chains as nft's JSON; nothing where it can't tell.

@@ -12,7 +12,7 @@ use ipnet::Ipv4Net;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{
-    InfoData, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage,
 };
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
@@ -50,6 +50,8 @@ pub(super) struct Link {
     pub up: bool,
     pub mtu: u32,
     pub mac: Vec<u8>,
+    /// What holds back what leaves by it: `tbf`.
+    pub queueing: String,
 }
 
 /// Addresses, routes, neighbours and rules, each keyed by what the kernel takes for the same.
@@ -137,6 +139,13 @@ impl Kernel {
             .mtu(mtu.into())
             .build();
         self.handle.link().add(pair).execute().await.map_err(io_error)
+    }
+
+    /// Makes a device that gives back what is sent to it (ifb).
+    pub(super) async fn add_ifb(&self, name: &str, index: u32) -> io::Result<()> {
+        let link = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Ifb);
+        let link = link.name(name.to_owned()).index(index).build();
+        self.handle.link().add(link).execute().await.map_err(io_error)
     }
 
     /// No error for what is gone already. Links are deleted together, since the kernel waits for all processors
@@ -322,17 +331,18 @@ fn io_error(error: rtnetlink::Error) -> io::Error {
 }
 
 fn link_of(message: LinkMessage) -> Option<(String, Link)> {
-    let (mut name, mut mtu, mut mac) = (None, 0, Vec::new());
+    let (mut name, mut mtu, mut mac, mut queueing) = (None, 0, Vec::new(), String::new());
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(value) => name = Some(value),
             LinkAttribute::Mtu(value) => mtu = value,
             LinkAttribute::Address(value) => mac = value,
+            LinkAttribute::Qdisc(value) => queueing = value,
             _ => {}
         }
     }
     let up = message.header.flags.contains(LinkFlags::Up);
-    Some((name?, Link { index: message.header.index, up, mtu, mac }))
+    Some((name?, Link { index: message.header.index, up, mtu, mac, queueing }))
 }
 
 fn address_of(message: &AddressMessage) -> Option<(u32, Ipv4Addr)> {

@@ -36,6 +36,8 @@
 //!    guest the host is an outside address like any other: what it serves to its network it serves to guests. It can
 //!    speak to guests by their public addresses only.
 //!
+//! On the way, what a guest sends or is sent waits where it is more than its interface may carry (`shape`).
+//!
 //! The rules are text from pure functions (`render`), loaded in one transaction; addresses, routes and neighbours are
 //! values whose difference to the kernel's is carried out (`kernel`). What is not in the plan is unknown to the filter
 //! and drops. Links outlive the daemon; a new one finds them by their names.
@@ -55,6 +57,7 @@ mod render;
 mod router;
 mod security_group;
 mod services;
+mod shape;
 mod sysctl;
 mod tap;
 mod vpc;
@@ -120,6 +123,17 @@ pub struct InterfacePlan {
     pub public_ip: Option<Ipv4Addr>,
     pub groups: Vec<Id>,
     pub source_dest_check: bool,
+    /// Not held to any where None.
+    pub bandwidth: Option<Bandwidth>,
+}
+
+/// What an interface may carry each way, in bits a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bandwidth {
+    /// In the long run.
+    pub baseline: u64,
+    /// For a while, by one that has carried less before.
+    pub peak: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]

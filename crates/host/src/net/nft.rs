@@ -44,16 +44,20 @@ impl Filter {
     }
 }
 
-/// A child gets the namespace of the thread that starts it.
 fn run_nft(text: &str) -> io::Result<Output> {
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
+    feed("nft", &["-f", "-"], text)
+}
+
+/// Runs a program that reads a text. A child gets the namespace of the thread that starts it.
+pub(super) fn feed(program: &str, arguments: &[&str], text: &str) -> io::Result<Output> {
+    let mut child = Command::new(program)
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
-        // nft reads all before it says anything; where it ended early its own words matter more.
+        // It says nothing before it has read all; where it ended early its own words matter more.
         match stdin.write_all(text.as_bytes()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
             _ => {}

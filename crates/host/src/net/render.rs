@@ -279,6 +279,7 @@ mod tests {
             public_ip: None,
             groups: groups.iter().map(|group| id(Kind::SecurityGroup, *group)).collect(),
             source_dest_check: true,
+            bandwidth: None,
         }
     }
 

@@ -10,7 +10,7 @@ use super::namespace::Namespace;
 use super::nfnetlink::{self, Flow};
 use super::nft::Filter;
 use super::vpc::{self, GATEWAY, ROUTER_MAC, Vpc};
-use super::{GroupPlan, InterfacePlan, NetError, VpcPlan, io_failed, render, sysctl, tap};
+use super::{Bandwidth, GroupPlan, InterfacePlan, NetError, VpcPlan, io_failed, render, shape, sysctl, tap};
 
 /// Public addresses by the private ones that they stand for.
 type Translation = BTreeMap<Ipv4Addr, Ipv4Addr>;
@@ -41,6 +41,8 @@ pub(super) struct Router {
     translation: Option<Translation>,
     /// Taps, by number, whose settings are written, and whether their source is checked.
     settled: BTreeSet<(u32, bool)>,
+    /// What taps, by number, are held to by us, and whether both ways.
+    shaped: BTreeMap<u32, (Bandwidth, bool)>,
 }
 
 /// Who is inside a VPC, for those who ask from its services.
@@ -68,6 +70,7 @@ impl Router {
             filter: Filter::default(),
             translation: None,
             settled: BTreeSet::new(),
+            shaped: BTreeMap::new(),
         })
     }
 
@@ -91,10 +94,14 @@ impl Router {
         self.filter.load(&self.namespace, render::vpc(&vpc, groups)).await?;
         let have = self.kernel.layer3(|_| true).await.map_err(&failed)?;
         self.forget_flows(&vpc, &have).await.map_err(&failed)?;
-        self.unplug(&vpc, &taps).await.map_err(&failed)?;
+        self.unplug(&vpc, &links).await.map_err(&failed)?;
         self.plug(&vpc, &taps).await.map_err(&failed)?;
         let gateway = self.links_up(&vpc, &links, mtu).await.map_err(&failed)?;
         self.kernel.reconcile(&vpc.layer3(gateway), &have).await.map_err(&failed)?;
+        if let Err(error) = self.shape(&vpc, &links).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(vpc_id = %plan.vpc_id, error, "interfaces are not held to their bandwidth");
+        }
 
         Ok(Inside {
             namespace: self.namespace.clone(),
@@ -108,11 +115,16 @@ impl Router {
         })
     }
 
-    /// Deletes the taps that nobody wants.
-    async fn unplug(&self, vpc: &Vpc<'_>, taps: &BTreeMap<String, u32>) -> io::Result<()> {
-        let wanted: BTreeSet<&str> = vpc.nics.iter().map(|nic| nic.tap.as_str()).collect();
-        let old = taps.iter().filter(|(name, _)| !wanted.contains(name.as_str()));
-        self.kernel.delete_links(&old.map(|(_, index)| *index).collect::<Vec<_>>()).await
+    /// Deletes the taps that nobody wants, and devices on the way round from taps that need none.
+    async fn unplug(&self, vpc: &Vpc<'_>, links: &BTreeMap<String, Link>) -> io::Result<()> {
+        let wanted: BTreeMap<&str, bool> =
+            vpc.nics.iter().map(|nic| (nic.tap.as_str(), nic.plan.bandwidth.is_some())).collect();
+        let is_old = |name: &str| match shape::tap_of_round(name) {
+            Some(tap) => wanted.get(tap.as_str()) != Some(&true),
+            None => vpc::is_tap_name(name) && !wanted.contains_key(name),
+        };
+        let old = links.iter().filter(|(name, _)| is_old(name));
+        self.kernel.delete_links(&old.map(|(_, link)| link.index).collect::<Vec<_>>()).await
     }
 
     /// Makes the taps that are missing.
@@ -125,6 +137,58 @@ impl Router {
         self.namespace
             .run(move || missing.iter().try_for_each(|(name, number)| tap::create(name, *number)))
             .await
+    }
+
+    /// Holds interfaces to their bandwidth where they are not yet, as far as we or `links` know.
+    async fn shape(&mut self, vpc: &Vpc<'_>, links: &BTreeMap<String, Link>) -> io::Result<()> {
+        let holds = |name: &str| links.get(name).is_some_and(|link| link.up && link.queueing == "tbf");
+        let mut rules = String::new();
+        let mut shaped = BTreeMap::new();
+        for nic in &vpc.nics {
+            let round = shape::round_name(&nic.tap);
+            let Some(bandwidth) = nic.plan.bandwidth else {
+                if holds(&nic.tap) {
+                    rules.push_str(&shape::removal(&nic.tap));
+                }
+                continue;
+            };
+            let as_it_was = self.shaped.get(&nic.number).filter(|(had, both_ways)| {
+                *had == bandwidth && holds(&nic.tap) && (!both_ways || holds(&round))
+            });
+            let both_ways = match as_it_was {
+                Some((_, both_ways)) => *both_ways,
+                None => {
+                    let both_ways = self.way_round(&round, nic.number, links).await;
+                    rules.push_str(&shape::rules(&nic.tap, both_ways.then_some(&round), bandwidth));
+                    both_ways
+                }
+            };
+            shaped.insert(nic.number, (bandwidth, both_ways));
+        }
+        self.shaped.clear();
+        if !rules.is_empty() {
+            self.namespace.run(move || shape::run(&rules)).await?;
+        }
+        self.shaped = shaped;
+        Ok(())
+    }
+
+    /// Makes the device on the way round from a tap; false where the kernel has none.
+    async fn way_round(&self, name: &str, tap: u32, links: &BTreeMap<String, Link>) -> bool {
+        let number = shape::round_number(tap);
+        let made = async {
+            if !links.contains_key(name) {
+                self.kernel.add_ifb(name, number).await?;
+            }
+            self.kernel.set_link_up(number, None, None, None).await
+        };
+        match made.await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "what guests send is not held back");
+                false
+            }
+        }
     }
 
     /// Ends the flows of addresses that are an interface's no more, before another gets them.
@@ -210,7 +274,9 @@ impl Router {
         if let Some(namespace) = Namespace::open(name).map_err(&failed)? {
             let kernel = Kernel::open(&namespace).await.map_err(&failed)?;
             let links = kernel.links().await.map_err(&failed)?;
-            let ours = links.iter().filter(|(name, _)| vpc::is_tap_name(name) || *name == GATEWAY);
+            let is_ours =
+                |name: &str| vpc::is_tap_name(name) || name == GATEWAY || shape::tap_of_round(name).is_some();
+            let ours = links.iter().filter(|(name, _)| is_ours(name));
             let ours: Vec<u32> = ours.map(|(_, link)| link.index).collect();
             kernel.delete_links(&ours).await.map_err(&failed)?;
         }

@@ -228,6 +228,7 @@ mod tests {
             public_ip,
             groups: Vec::new(),
             source_dest_check: true,
+            bandwidth: None,
         }
     }
 

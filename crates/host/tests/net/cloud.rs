@@ -116,6 +116,7 @@ impl Cloud {
             public_ip: None,
             groups: groups.iter().map(|id| (*id).clone()).collect(),
             source_dest_check: true,
+            bandwidth: None,
         });
         for group in self.plan.groups.iter_mut().filter(|group| groups.contains(&&group.group_id)) {
             group.members.insert(private_ip);

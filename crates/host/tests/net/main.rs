@@ -1,5 +1,6 @@
 //! The VPC data path with real packets: root, nft, ip and /dev/net/tun are needed, else the tests say so and pass.
 
+mod bandwidth;
 mod cloud;
 mod costs;
 mod gateway;
