@@ -149,6 +149,7 @@ impl Cursor {
         }
         match self.archive.as_ref()?.read(self.next) {
             Ok(batch) => Some(under(&self.prefix, &batch?)),
+            Err(StoreError::Closed) => None,
             Err(error) => {
                 tracing::warn!(%error, revision = self.next, "a watch ends: its history can't be read");
                 None

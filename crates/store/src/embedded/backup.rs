@@ -6,13 +6,21 @@ use super::schema::{self, BOUND, ENTRIES, LEASE, LEASES, LOG, LOG_LEN, META, REV
 use super::{RedbOptions, RedbStore};
 use crate::StoreError;
 use redb::{Key, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, Value, WriteTransaction};
-use std::fs::{File, TryLockError};
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 
 impl RedbStore {
     /// Copies everything as it is at one revision, while the store runs. The copy is whole and durable at `to`, in
-    /// place of what was there; or nothing has happened. Blocks for as long as the copying takes.
+    /// place of what was there; or nothing has happened. A store that runs is not replaced, least of all this one: it
+    /// would go on writing to a file without a name. Blocks for as long as the copying takes.
     pub(super) fn copy_to(&self, to: &Path) -> Result<(), StoreError> {
+        let _alone = self.0.copying.lock();
+        match File::open(to) {
+            Ok(there) => file::check_unused(&there, to)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(StoreError::backend(error)),
+        }
         let reading = self.0.database.begin_read().map_err(StoreError::backend)?;
         file::make(to, |new| {
             let copy = file::open(new, &RedbOptions::default().builder())?;
@@ -37,12 +45,7 @@ impl RedbStore {
             )));
         }
         let mut source = File::open(from).map_err(StoreError::backend)?;
-        // A store that runs holds this lock.
-        match source.try_lock_shared() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(from.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(StoreError::backend(error)),
-        }
+        file::check_unused(&source, from)?;
         if source.metadata().map_err(StoreError::backend)?.len() == 0 {
             return Err(StoreError::backend(format!("{} is empty", from.display())));
         }

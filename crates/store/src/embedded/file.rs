@@ -66,6 +66,15 @@ pub fn make(path: &Path, fill: impl FnOnce(&Path) -> Result<(), StoreError>) -> 
     made
 }
 
+/// Refuses a file that a store has open: redb locks it then.
+pub fn check_unused(file: &File, path: &Path) -> Result<(), StoreError> {
+    match file.try_lock_shared() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(StoreError::backend(error)),
+    }
+}
+
 pub fn open_private(path: &Path) -> Result<File, StoreError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);

@@ -11,8 +11,11 @@ use super::schema::{LOG, LOG_LEN};
 use crate::hub::{Archive, HistoryBounds};
 use crate::{Batch, Entry, Event, Revision, StoreError};
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
-use std::sync::Weak;
+use parking_lot::RwLock;
+use redb::{
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, WriteTransaction,
+};
+use std::sync::Arc;
 
 const DELETE: u8 = 0;
 const PUT: u8 = 1;
@@ -53,23 +56,42 @@ impl<'txn> Log<'txn> {
     }
 }
 
-/// The log as a watch reads it. Weak, so that a forgotten watch does not keep the file open.
-pub struct LogReader(pub Weak<Database>);
+/// The log as a watch reads it, until it is closed: a forgotten watch does not keep the file open.
+pub struct LogReader(RwLock<Option<Arc<Database>>>);
+
+impl LogReader {
+    pub fn new(database: Arc<Database>) -> LogReader {
+        LogReader(RwLock::new(Some(database)))
+    }
+
+    /// Waits for whoever reads at this moment: nobody has the database from here any more.
+    pub fn close(&self) {
+        *self.0.write() = None;
+    }
+
+    fn read_with<T>(
+        &self,
+        read: impl FnOnce(ReadOnlyTable<u64, &'static [u8]>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let database = self.0.read();
+        let reading =
+            database.as_ref().ok_or(StoreError::Closed)?.begin_read().map_err(StoreError::backend)?;
+        read(reading.open_table(LOG).map_err(StoreError::backend)?)
+    }
+}
 
 impl Archive for LogReader {
     fn oldest(&self) -> Result<Option<Revision>, StoreError> {
-        let database = self.0.upgrade().ok_or(StoreError::Closed)?;
-        let reading = database.begin_read().map_err(StoreError::backend)?;
-        let log = reading.open_table(LOG).map_err(StoreError::backend)?;
-        Ok(log.first().map_err(StoreError::backend)?.map(|(revision, _)| revision.value()))
+        self.read_with(|log| {
+            Ok(log.first().map_err(StoreError::backend)?.map(|(revision, _)| revision.value()))
+        })
     }
 
     fn read(&self, revision: Revision) -> Result<Option<Batch>, StoreError> {
-        let database = self.0.upgrade().ok_or(StoreError::Closed)?;
-        let reading = database.begin_read().map_err(StoreError::backend)?;
-        let log = reading.open_table(LOG).map_err(StoreError::backend)?;
-        let found = log.get(revision).map_err(StoreError::backend)?;
-        found.map(|encoded| decode(revision, encoded.value())).transpose()
+        self.read_with(|log| {
+            let found = log.get(revision).map_err(StoreError::backend)?;
+            found.map(|encoded| decode(revision, encoded.value())).transpose()
+        })
     }
 }
 

@@ -21,6 +21,7 @@ use crate::page;
 use crate::{Entry, LeaseId, Outcome, Range, Revision, Store, StoreError, Transaction, Watch};
 use async_trait::async_trait;
 use log::LogReader;
+use parking_lot::Mutex;
 use redb::{Builder, Database, ReadableDatabase};
 use schema::{ENTRIES, REVISION};
 use std::ops::Bound;
@@ -66,14 +67,23 @@ impl RedbOptions {
 #[derive(Clone)]
 pub struct RedbStore(Arc<Shared>);
 
-/// Dropped in this order: nobody sends, nobody writes, the file is closed, the lock is let go.
+/// Dropped in this order: nobody reads the log, nobody sends, nobody writes, the file is closed, the lock is let go.
 struct Shared {
     timer: Timer,
     writer: Writer,
     hub: Arc<Hub>,
     leases: Arc<Leases>,
+    log: Arc<LogReader>,
     database: Arc<Database>,
+    /// Held by a backup: two at once to one place would fill one file.
+    copying: Mutex<()>,
     _lock: Option<file::Lock>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.log.close();
+    }
 }
 
 impl RedbStore {
@@ -101,11 +111,12 @@ impl RedbStore {
         let leases = Arc::new(schema::leases(&reading)?);
         drop(reading);
         let database = Arc::new(database);
-        let archive = Arc::new(LogReader(Arc::downgrade(&database)));
-        let hub = Arc::new(Hub::new(revision, options.recent, Some(archive)));
+        let log = Arc::new(LogReader::new(database.clone()));
+        let hub = Arc::new(Hub::new(revision, options.recent, Some(log.clone())));
         let writer = Writer::start(database.clone(), hub.clone(), leases.clone(), options.log)?;
         let timer = Timer::default();
-        let store = Shared { timer, writer, hub, leases, database, _lock: lock };
+        let store =
+            Shared { timer, writer, hub, leases, log, database, copying: Mutex::default(), _lock: lock };
         store.time_leases();
         Ok(RedbStore(Arc::new(store)))
     }
