@@ -20,17 +20,24 @@ use std::path::{Path, PathBuf};
 
 /// The right to use a path, as long as it lives.
 pub struct Lock {
-    _held: File,
+    held: File,
 }
 
 impl Lock {
     pub fn take(path: &Path) -> Result<Lock, StoreError> {
         let held = open_private(&beside(path, ".lock"))?;
         match held.try_lock() {
-            Ok(()) => Ok(Lock { _held: held }),
+            Ok(()) => Ok(Lock { held }),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
             Err(TryLockError::Error(error)) => Err(StoreError::backend(error)),
         }
+    }
+}
+
+impl Drop for Lock {
+    /// Closing would not do: a process that is being started shares the open file for a moment, and so the lock.
+    fn drop(&mut self) {
+        let _ = self.held.unlock();
     }
 }
 
