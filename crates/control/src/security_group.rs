@@ -303,8 +303,12 @@ pub async fn create_security_group(
     context: &Context,
     input: ec2::CreateSecurityGroupRequest,
 ) -> Result<ec2::CreateSecurityGroupResult> {
-    let name = input.group_name.ok_or_else(|| Error::missing_parameter("GroupName"))?;
-    let description = input.description.ok_or_else(|| Error::missing_parameter("GroupDescription"))?;
+    // An empty text is none.
+    let given = |text: Option<String>, name| {
+        text.filter(|text| !text.is_empty()).ok_or_else(|| Error::missing_parameter(name))
+    };
+    let name = given(input.group_name, "GroupName")?;
+    let description = given(input.description, "GroupDescription")?;
     check_name(&name)?;
     check_text("groupDescription", &description)?;
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::SecurityGroup])?;

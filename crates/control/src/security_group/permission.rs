@@ -254,11 +254,18 @@ pub fn protocol(permission: &Permission) -> Option<agent_api::Protocol> {
     })
 }
 
-/// Rules of one direction as DescribeSecurityGroups shows them: peers gathered under protocol and ports.
+/// Rules of one direction as DescribeSecurityGroups shows them.
 pub fn to_api(group: &SecurityGroup, egress: bool) -> Vec<ec2::IpPermission> {
+    gather(group, group.rules(egress).map(|rule| (&rule.permission, &rule.description)))
+}
+
+/// Permissions that are, or would be, of a group: peers under the same protocol and ports together.
+pub fn gather<'p>(
+    group: &SecurityGroup,
+    permissions: impl IntoIterator<Item = (&'p Permission, &'p Option<String>)>,
+) -> Vec<ec2::IpPermission> {
     let mut gathered: Vec<ec2::IpPermission> = Vec::new();
-    for rule in group.rules(egress) {
-        let permission = &rule.permission;
+    for (permission, description) in permissions {
         let same = |shown: &&mut ec2::IpPermission| {
             shown.ip_protocol.as_deref() == Some(&permission.protocol)
                 && shown.from_port == permission.from_port
@@ -277,7 +284,7 @@ pub fn to_api(group: &SecurityGroup, egress: bool) -> Vec<ec2::IpPermission> {
             }
         };
         let shown = &mut gathered[at];
-        let description = rule.description.clone();
+        let description = description.clone();
         match &permission.peer {
             Peer::Ipv4(cidr) => {
                 shown.ip_ranges.push(ec2::IpRange { cidr_ip: Some(cidr.to_string()), description })

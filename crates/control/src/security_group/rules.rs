@@ -176,8 +176,8 @@ pub async fn revoke_security_group_ingress(
     let revoked = revoke(context, &asked, &input.security_group_rule_ids, false).await?;
     Ok(ec2::RevokeSecurityGroupIngressResult {
         r#return: Some(true),
-        revoked_security_group_rules: revoked,
-        ..Default::default()
+        unknown_ip_permissions: revoked.unknown,
+        revoked_security_group_rules: revoked.rules,
     })
 }
 
@@ -188,34 +188,45 @@ pub async fn revoke_security_group_egress(
     let revoked = revoke(context, &asked!(input, None), &input.security_group_rule_ids, true).await?;
     Ok(ec2::RevokeSecurityGroupEgressResult {
         r#return: Some(true),
-        revoked_security_group_rules: revoked,
-        ..Default::default()
+        unknown_ip_permissions: revoked.unknown,
+        revoked_security_group_rules: revoked.rules,
     })
 }
 
-/// All that are named are there and go, or nothing does.
-async fn revoke(
-    context: &Context,
-    asked: &Asked<'_>,
-    rule_ids: &[String],
-    egress: bool,
-) -> Result<Vec<ec2::RevokedSecurityGroupRule>> {
+#[derive(Default)]
+struct Revoked {
+    rules: Vec<ec2::RevokedSecurityGroupRule>,
+    unknown: Vec<ec2::IpPermission>,
+}
+
+/// All that are named are there and go, or nothing does; only in a default VPC what is not there is told and is no
+/// error (EC2 API Reference, RevokeSecurityGroupIngress).
+async fn revoke(context: &Context, asked: &Asked<'_>, rule_ids: &[String], egress: bool) -> Result<Revoked> {
     change(context, asked.group_id, asked.group_name, |tables, group, _| {
         let named = if rule_ids.is_empty() { permissions(tables, group, asked)? } else { Vec::new() };
-        let mut revoked = Vec::with_capacity(named.len() + rule_ids.len());
-        for (permission, _) in named {
-            let at = with_permission(group, &permission, egress)?;
-            revoked.push(revoked_to_api(group, &group.rules[at]));
-            group.rules.remove(at);
+        let lenient = tables.vpcs.find(&group.vpc_id).is_some_and(|vpc| vpc.is_default);
+        let mut revoked = Revoked::default();
+        let mut unknown = Vec::new();
+        for described in &named {
+            match with_permission(group, &described.0, egress) {
+                Ok(at) => revoked.rules.push(take(group, at)),
+                Err(_) if lenient => unknown.push((&described.0, &described.1)),
+                Err(error) => return Err(error),
+            }
         }
         for id in rule_ids {
             let at = with_id(group, id, Some(egress))?;
-            revoked.push(revoked_to_api(group, &group.rules[at]));
-            group.rules.remove(at);
+            revoked.rules.push(take(group, at));
         }
+        revoked.unknown = permission::gather(group, unknown);
         Ok(revoked)
     })
     .await
+}
+
+fn take(group: &mut SecurityGroup, at: usize) -> ec2::RevokedSecurityGroupRule {
+    let rule = group.rules.remove(at);
+    revoked_to_api(group, &rule)
 }
 
 fn with_permission(group: &SecurityGroup, permission: &Permission, egress: bool) -> Result<usize> {
