@@ -136,6 +136,60 @@ def test_console_and_status(ec2, ami):
     assert base64.b64decode(ec2.get_console_screenshot(InstanceId=instance_id)["ImageData"])[:2] == b"\xff\xd8"
 
 
+def test_monitoring(ec2, ami):
+    (instance,) = run(ec2, ami)
+    instance_id = instance["InstanceId"]
+    assert instance["Monitoring"]["State"] == "disabled"
+    (answer,) = ec2.monitor_instances(InstanceIds=[instance_id])["InstanceMonitorings"]
+    assert answer == {"InstanceId": instance_id, "Monitoring": {"State": "enabled"}}
+    by_state = [{"Name": "monitoring-state", "Values": ["enabled"]}]
+    assert ec2.describe_instances(InstanceIds=[instance_id], Filters=by_state)["Reservations"]
+    ec2.unmonitor_instances(InstanceIds=[instance_id])
+    assert not ec2.describe_instances(InstanceIds=[instance_id], Filters=by_state)["Reservations"]
+    missing = ["i-0123456789abcdef0"]
+    assert error_code(ec2.monitor_instances, InstanceIds=missing) == "InvalidInstanceID.NotFound"
+
+
+def test_credits_of_burstable_instances(ec2, ami):
+    (standard,) = run(ec2, ami, CreditSpecification={"CpuCredits": "standard"})
+    (default,) = run(ec2, ami)
+    (steady,) = run(ec2, ami, InstanceType="m5.large")
+    standard, default, steady = (one["InstanceId"] for one in (standard, default, steady))
+    wait(ec2, "instance_running", [standard, default, steady])
+
+    def credits(*ids):
+        found = ec2.describe_instance_credit_specifications(InstanceIds=list(ids))["InstanceCreditSpecifications"]
+        return {one["InstanceId"]: one["CpuCredits"] for one in found}
+
+    assert credits(standard, default) == {standard: "standard", default: "unlimited"}
+    # Unasked it tells of the unlimited ones.
+    pages = ec2.get_paginator("describe_instance_credit_specifications").paginate()
+    unlimited = {one["InstanceId"] for page in pages for one in page["InstanceCreditSpecifications"]}
+    assert default in unlimited and not unlimited & {standard, steady}
+    assert error_code(ec2.describe_instance_credit_specifications, InstanceIds=[steady]) == "UnsupportedOperation"
+
+    missing = "i-0123456789abcdef0"
+    wanted = [{"InstanceId": id, "CpuCredits": "unlimited"} for id in (standard, steady, missing)]
+    answer = ec2.modify_instance_credit_specification(InstanceCreditSpecifications=wanted)
+    assert answer["SuccessfulInstanceCreditSpecifications"] == [{"InstanceId": standard}]
+    refused = {
+        one["InstanceId"]: one["Error"]["Code"] for one in answer["UnsuccessfulInstanceCreditSpecifications"]
+    }
+    assert refused == {steady: "InstanceCreditSpecification.NotSupported", missing: "InvalidInstanceID.NotFound"}
+    assert credits(standard) == {standard: "unlimited"}
+
+
+def test_a_zone_is_named_by_name_or_id_and_nothing_names_none(ec2, ami):
+    zone = ec2.describe_availability_zones()["AvailabilityZones"][-1]
+    (by_id,) = run(ec2, ami, Placement={"AvailabilityZoneId": zone["ZoneId"]})
+    assert by_id["Placement"]["AvailabilityZone"] == zone["ZoneName"]
+    # As Terraform asks where a subnet says it all.
+    filters = [{"Name": "availability-zone", "Values": [zone["ZoneName"]]}]
+    subnet = ec2.describe_subnets(Filters=filters)["Subnets"][0]["SubnetId"]
+    (empty,) = run(ec2, ami, SubnetId=subnet, Placement={"AvailabilityZone": "", "GroupName": ""})
+    assert empty["SubnetId"] == subnet
+
+
 @pytest.mark.parametrize(
     "parameters, code",
     [
@@ -148,6 +202,8 @@ def test_console_and_status(ec2, ami):
         ({"SecurityGroupIds": ["sg-0123456789abcdef0"]}, "InvalidGroup.NotFound"),
         ({"SecurityGroups": ["nobody's"]}, "InvalidGroup.NotFound"),
         ({"Placement": {"AvailabilityZone": "us-east-1z"}}, "InvalidParameterValue"),
+        ({"Placement": {"AvailabilityZoneId": "use1-az99"}}, "InvalidParameterValue"),
+        ({"CreditSpecification": {"CpuCredits": "endless"}}, "InvalidParameterValue"),
         ({"Placement": {"GroupName": "nobody's"}}, "InvalidPlacementGroup.Unknown"),
         ({"LaunchTemplate": {"LaunchTemplateName": "none"}}, "InvalidLaunchTemplateName.NotFoundException"),
         ({"IamInstanceProfile": {"Name": "none"}}, "InvalidParameterValue"),

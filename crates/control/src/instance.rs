@@ -15,9 +15,11 @@ use std::sync::Arc;
 
 pub mod attribute;
 pub mod console;
+pub mod credit;
 pub mod describe;
 pub mod desired;
 pub mod lifecycle;
+pub mod monitoring;
 pub mod run;
 pub mod status;
 

@@ -178,9 +178,7 @@ pub fn to_api(context: &Context, tables: &Tables, instance: &Instance) -> ec2::I
             tenancy: text(&instance.placement.tenancy),
             ..Default::default()
         }),
-        monitoring: Some(ec2::Monitoring {
-            state: text(if instance.monitoring { "enabled" } else { "disabled" }),
-        }),
+        monitoring: Some(super::monitoring::to_api(instance.monitoring)),
         subnet_id: (!gone).then(|| instance.subnet_id.to_string()),
         vpc_id: (!gone).then(|| instance.vpc_id.to_string()),
         architecture: text(architecture_name(instance.architecture)),

@@ -105,7 +105,7 @@ pub async fn terminate_instances(
 }
 
 /// Changes all instances of a call in one transaction: all or none.
-async fn change_all(
+pub(super) async fn change_all(
     context: &Context,
     ids: &[String],
     mut change: impl FnMut(&mut Tx<'_>, &mut Instance, &str) -> Result<()>,

@@ -102,6 +102,7 @@ fn refuse_what_is_not_there(input: &ec2::RunInstancesRequest) -> Result<()> {
             "Value ({value}) for parameter iamInstanceProfile.{field} is invalid. Invalid IAM Instance Profile {field}"
         )));
     }
+    let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
     let asked = [
         (input.instance_market_options.is_some(), "Spot instances are"),
         (
@@ -115,7 +116,7 @@ fn refuse_what_is_not_there(input: &ec2::RunInstancesRequest) -> Result<()> {
             "Elastic accelerators are",
         ),
         (!input.license_specifications.is_empty(), "Licence specifications are"),
-        (input.kernel_id.is_some() || input.ramdisk_id.is_some(), "Kernel and RAM disk images are"),
+        (given(&input.kernel_id) || given(&input.ramdisk_id), "Kernel and RAM disk images are"),
     ];
     match asked.into_iter().find(|(asked, _)| *asked) {
         Some((_, what)) => {
@@ -248,6 +249,11 @@ fn metadata_options(input: &ec2::RunInstancesRequest, image: &Image) -> Result<M
     Ok(options)
 }
 
+fn credit_option(input: &ec2::RunInstancesRequest) -> Result<Option<String>> {
+    let credit = input.credit_specification.as_ref().and_then(|credit| credit.cpu_credits.as_deref());
+    credit.map(super::credit::check).transpose()
+}
+
 impl Launch {
     /// Makes as many instances as there is room for, at least the minimum.
     fn make(
@@ -293,7 +299,9 @@ impl Launch {
             group_name: placement
                 .and_then(|placement| placement.group_name.as_deref())
                 .filter(|name| !name.is_empty()),
-            group_id: placement.and_then(|placement| placement.group_id.as_deref()),
+            group_id: placement
+                .and_then(|placement| placement.group_id.as_deref())
+                .filter(|id| !id.is_empty()),
             partition: placement.and_then(|placement| placement.partition_number),
         })
     }
@@ -373,7 +381,7 @@ impl Launch {
             ebs_optimized: input.ebs_optimized.unwrap_or(false),
             ena_support: self.image.ena_support,
             monitoring: input.monitoring.as_ref().and_then(|monitoring| monitoring.enabled).unwrap_or(false),
-            cpu_credits: input.credit_specification.as_ref().and_then(|credit| credit.cpu_credits.clone()),
+            cpu_credits: credit_option(input)?,
             auto_recovery: input
                 .maintenance_options
                 .as_ref()

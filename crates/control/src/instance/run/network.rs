@@ -42,8 +42,7 @@ impl NetworkRequest {
         let specification = one_specification(input)?;
         let subnet_id =
             specification.subnet_id.as_deref().or(input.subnet_id.as_deref()).filter(|id| !id.is_empty());
-        let wanted_zone =
-            input.placement.as_ref().and_then(|placement| placement.availability_zone.as_deref());
+        let wanted_zone = wanted_zone(context, input)?;
         let subnets = match subnet_id {
             Some(id) => vec![named_subnet(tables, id, wanted_zone)?],
             None => default_subnets(context, tables, wanted_zone)?,
@@ -146,6 +145,23 @@ fn one_specification(input: &ec2::RunInstancesRequest) -> Result<ec2::InstanceNe
         ));
     }
     Ok(specification)
+}
+
+/// The zone that the placement names, by name or by id. Terraform names none by an empty text.
+fn wanted_zone<'i>(context: &'i Context, input: &'i ec2::RunInstancesRequest) -> Result<Option<&'i str>> {
+    let Some(placement) = &input.placement else { return Ok(None) };
+    let given = |text: &'i Option<String>| text.as_deref().filter(|text| !text.is_empty());
+    let by_id = given(&placement.availability_zone_id).map(|id| {
+        let zone = context.region.zones.iter().find(|zone| zone.id == id);
+        zone.map(|zone| zone.name.as_str())
+            .ok_or_else(|| Error::invalid_parameter_value(format!("Invalid availability zone-id: [{id}]")))
+    });
+    match (given(&placement.availability_zone), by_id.transpose()?) {
+        (Some(name), Some(other)) if name != other => Err(Error::invalid_parameter_combination(
+            "The placement's Availability Zone and the one with its zone id are not the same",
+        )),
+        (name, by_id) => Ok(name.or(by_id)),
+    }
 }
 
 fn named_subnet(tables: &Tables, id: &str, zone: Option<&str>) -> Result<Arc<Subnet>> {
