@@ -78,14 +78,16 @@ pub async fn register_image(
 
 /// What the API knows and this cloud has not: refused rather than ignored.
 fn refuse_what_is_not_there(input: &ec2::RegisterImageRequest) -> Result<()> {
+    // What is not wanted may be said by an empty text, as Terraform does.
+    let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
     let asked = [
-        (input.image_location.is_some(), "Images backed by instance store are"),
+        (given(&input.image_location), "Images backed by instance store are"),
         (
             input.virtualization_type.as_deref().is_some_and(|kind| kind != "hvm"),
             "Other virtualization than hvm is",
         ),
-        (input.kernel_id.is_some() || input.ramdisk_id.is_some(), "Kernel and RAM disk images are"),
-        (input.tpm_support.is_some() || input.uefi_data.is_some(), "TPM and UEFI data are"),
+        (given(&input.kernel_id) || given(&input.ramdisk_id), "Kernel and RAM disk images are"),
+        (given(&input.tpm_support) || given(&input.uefi_data), "TPM and UEFI data are"),
         (!input.billing_products.is_empty(), "Billing products are"),
     ];
     match asked.into_iter().find(|(asked, _)| *asked) {
