@@ -109,6 +109,17 @@ def requests_per_second(at, instance):
     return float(re.search(r"Requests/sec:\s+([0-9.]+)", report).group(1))
 
 
+def cpu_seconds(process):
+    fields = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def requests_per_cpu_second(process, at, instance):
+    before = cpu_seconds(process)
+    rate = requests_per_second(at, instance)
+    return rate * SECONDS / (cpu_seconds(process) - before)
+
+
 def fill(ec2, ami, have, want, batch=BATCH):
     """Brings the cloud to `want` instances, in all zones: a default subnet has 4091 addresses. Returns one of them."""
     zones = itertools.cycle(zone["ZoneName"] for zone in ec2.describe_availability_zones()["AvailabilityZones"])
@@ -172,12 +183,14 @@ def main():
             ec2 = client(at)
             images = ec2.describe_images(Filters=[{"Name": "architecture", "Values": ["x86_64"]}])["Images"]
             latency = launch_latency(at, images[0]["ImageId"], FEW - 1)
-            clouds.append((at, fill(ec2, images[0]["ImageId"], FEW - 1, have)))
+            clouds.append((process, at, fill(ec2, images[0]["ImageId"], FEW - 1, have)))
         told("RunInstances, durable, median", f"{latency:.2f} ms", "< 10 ms", latency < 10)
-        # In turns, so that what else the machine does falls on both.
-        rounds = [[requests_per_second(*cloud) for cloud in clouds] for _ in range(ROUNDS)]
+        # In turns, and by the processor time that a request takes: what else the machine does falls on neither.
+        rounds = [[requests_per_cpu_second(*cloud) for cloud in clouds] for _ in range(ROUNDS)]
         few, many = (statistics.median(side) for side in zip(*rounds))
         told(f"DescribeInstances by id among {MANY} / among {FEW}", f"{many / few:.2f}", ">= 0.95", many >= 0.95 * few)
+        _, *of_many = clouds[-1]
+        many = requests_per_second(*of_many)
 
         moto, at = start_moto()
         processes.append(moto)

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use model::{Error, Id, Kind, Result};
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 
 /// Most ids in one request (EC2 API Reference: requests with many ids should use filters or pages).
@@ -71,9 +72,9 @@ pub fn select<'t, T: Record>(
         page.records.push(record.clone());
         Ok(true)
     };
-    match candidates(table, &filters) {
+    match candidates(table, &filters, &paging.after) {
         Some(ids) => {
-            for record in ids.iter().filter(|id| ***id > *paging.after).filter_map(|id| table.find(id)) {
+            for record in ids.filter_map(|id| table.find(id)) {
                 if !take(record)? {
                     break;
                 }
@@ -144,8 +145,13 @@ fn by_id<'t, T: Record>(
     }
 }
 
-/// The ids that the most selective indexed filter leaves; None where no filter has an index.
-fn candidates<T: Record>(table: &Table<T>, filters: &[Filter]) -> Option<BTreeSet<Arc<str>>> {
+/// The ids after `after` that the most selective indexed filter leaves, in order; None where no filter has an index.
+/// None is looked at before it is asked for: a page of many costs what the page holds.
+fn candidates<'t, T: Record>(
+    table: &'t Table<T>,
+    filters: &[Filter],
+    after: &str,
+) -> Option<impl Iterator<Item = &'t Arc<str>> + use<'t, T>> {
     let indexed = filters.iter().filter(|filter| {
         (T::INDEXED.contains(&filter.name.as_str()) || filter.name.starts_with("tag:"))
             && filter.patterns.iter().all(|pattern| matches!(pattern, Pattern::Exact(_)))
@@ -161,7 +167,14 @@ fn candidates<T: Record>(table: &Table<T>, filters: &[Filter]) -> Option<BTreeSe
             .collect::<Vec<_>>()
     };
     let best = indexed.map(sets).min_by_key(|sets| sets.iter().map(|set| set.len()).sum::<usize>())?;
-    Some(best.into_iter().flatten().cloned().collect())
+    let bounds: (Bound<&str>, Bound<&str>) = (Bound::Excluded(after), Bound::Unbounded);
+    let mut heads: Vec<_> = best.into_iter().map(|set| set.range::<str, _>(bounds).peekable()).collect();
+    Some(std::iter::from_fn(move || {
+        let next = heads.iter_mut().filter_map(|head| head.peek().copied()).min()?;
+        // A record may be in several of the sets.
+        heads.iter_mut().for_each(|head| drop(head.next_if(|id| *id == next)));
+        Some(next)
+    }))
 }
 
 struct Paging {
