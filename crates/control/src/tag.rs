@@ -10,8 +10,8 @@ use crate::security_group::rules::{find_rule, no_such_rule};
 use crate::security_group::{SecurityGroup, SecurityGroupRule};
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most resources in one call (EC2 API Reference, CreateTags).
 const RESOURCES_MAX: usize = 1000;
@@ -40,7 +40,7 @@ macro_rules! taggable {
         }
 
         /// All tags of the resources that `wanted` names, or of all.
-        fn collect(tables: &Tables, wanted: Option<&[String]>) -> Vec<Found> {
+        fn collect(tables: &Tables, wanted: Option<&BTreeSet<String>>) -> Vec<Found> {
             let mut found = Vec::new();
             $(collect_table(&tables.$table, wanted, &mut found);)+
             collect_rules(tables, wanted, &mut found);
@@ -132,7 +132,11 @@ fn found<'a>(kind: Kind, id: &'a str, tags: &'a Tags) -> impl Iterator<Item = Fo
     })
 }
 
-fn collect_table<T: Taggable>(table: &Table<T>, wanted: Option<&[String]>, collected: &mut Vec<Found>) {
+fn collect_table<T: Taggable>(
+    table: &Table<T>,
+    wanted: Option<&BTreeSet<String>>,
+    collected: &mut Vec<Found>,
+) {
     let mut add = |record: &T| {
         collected.extend(record.tags().into_iter().flat_map(|tags| found(T::KIND, record.id(), tags)));
     };
@@ -142,7 +146,7 @@ fn collect_table<T: Taggable>(table: &Table<T>, wanted: Option<&[String]>, colle
     }
 }
 
-fn collect_rules(tables: &Tables, wanted: Option<&[String]>, collected: &mut Vec<Found>) {
+fn collect_rules(tables: &Tables, wanted: Option<&BTreeSet<String>>, collected: &mut Vec<Found>) {
     let mut add = |rule: &SecurityGroupRule| {
         collected.extend(found(Kind::SecurityGroupRule, &rule.rule_id, &rule.tags));
     };
@@ -205,7 +209,7 @@ pub async fn describe_tags(
     let filters = filter::parse(&input.filters)?;
     let tables = context.tables();
     let mut passed = Vec::new();
-    for found in collect(&tables, named_resources(&filters).as_deref()) {
+    for found in collect(&tables, named_resources(&filters).as_ref()) {
         let passes = filter::passes(&filters, |name, values| match name {
             "key" => filter::one(values, found.key.clone()),
             "value" => filter::one(values, found.value.clone()),
@@ -234,7 +238,7 @@ pub async fn describe_tags(
 }
 
 /// The resources that a filter names one by one, so that others need not be looked at.
-fn named_resources(filters: &[Filter]) -> Option<Vec<String>> {
+fn named_resources(filters: &[Filter]) -> Option<BTreeSet<String>> {
     let filter = filters.iter().find(|filter| filter.name == "resource-id")?;
     filter
         .patterns

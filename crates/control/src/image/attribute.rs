@@ -14,9 +14,7 @@ async fn change(
     context
         .transact(|tx| {
             let before = tx.get::<Image>(&id).ok_or_else(|| Id::not_found(Kind::Image, &id))?;
-            if before.owner != *context.account() {
-                return Err(Error::new("AuthFailure", format!("Not authorized for image:{id}")));
-            }
+            check_owner(context, &before)?;
             let mut image = (*before).clone();
             change(&mut image)?;
             if image != *before {
@@ -27,12 +25,21 @@ async fn change(
         .await
 }
 
+/// The attributes of an image are its owner's business, who may launch it above all.
+fn check_owner(context: &Context, image: &Image) -> Result<()> {
+    if image.owner == *context.account() {
+        return Ok(());
+    }
+    Err(Error::new("AuthFailure", format!("Not authorized for image:{}", image.image_id)))
+}
+
 pub async fn describe_image_attribute(
     context: &Context,
     input: ec2::DescribeImageAttributeRequest,
 ) -> Result<ec2::ImageAttribute> {
     let id = Id::parse(Kind::Image, input.image_id.as_deref().unwrap_or_default())?;
     let image = context.region.view.record::<Image>(&id).ok_or_else(|| Id::not_found(Kind::Image, &id))?;
+    check_owner(context, &image)?;
     let text = |value: Option<&str>| Some(ec2::AttributeValue { value: value.map(str::to_owned) });
     let mut answer = ec2::ImageAttribute { image_id: Some(id.to_string()), ..Default::default() };
     match input.attribute.as_deref().unwrap_or_default() {

@@ -39,8 +39,16 @@ pub async fn describe_images(
     // An image that is named is there or not, whoever owns it.
     let wanted = |image: &Image| owned(image) && executable(image);
     let visible = |image: &Image| image.is_visible_to(account) && (named || (listed(image) && wanted(image)));
+    // While instances refer to an image that was deregistered, its id finds nothing and is no error
+    // (EC2 API Reference, DescribeImages).
+    let outlived =
+        |id: &String| !tables.images.contains(id) && tables.instances.ids_with("image-id", id).is_some();
+    let image_ids: Vec<String> = input.image_ids.iter().filter(|id| !outlived(id)).cloned().collect();
+    if image_ids.is_empty() && named {
+        return Ok(ec2::DescribeImagesResult::default());
+    }
     let query = Query {
-        ids: &input.image_ids,
+        ids: &image_ids,
         filters: &input.filters,
         max_results: input.max_results,
         next_token: input.next_token.as_deref(),

@@ -1,0 +1,222 @@
+"""Images through boto3: registered, found, changed, deregistered."""
+
+import datetime
+import uuid
+
+import pytest
+from conftest import error_code, run, wait
+
+MISSING = "ami-0123456789abcdef0"
+
+
+@pytest.fixture
+def name():
+    return f"image-{uuid.uuid4().hex}"
+
+
+def register(ec2, name, **parameters):
+    parameters.setdefault("RootDeviceName", "/dev/xvda")
+    return ec2.register_image(Name=name, **parameters)["ImageId"]
+
+
+@pytest.fixture
+def image(ec2, name):
+    return register(ec2, name)
+
+
+def described(ec2, image, **parameters):
+    return ec2.describe_images(ImageIds=[image], **parameters)["Images"][0]
+
+
+def test_a_registered_image_is_as_it_was_said(ec2, name):
+    devices = [
+        {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 10, "VolumeType": "gp3", "DeleteOnTermination": False}},
+        {"DeviceName": "/dev/sdb", "VirtualName": "ephemeral0"},
+    ]
+    tags = [{"ResourceType": "image", "Tags": [{"Key": "a", "Value": "b"}]}]
+    made = register(
+        ec2,
+        name,
+        Description="for a test",
+        Architecture="arm64",
+        BootMode="uefi",
+        EnaSupport=True,
+        ImdsSupport="v2.0",
+        VirtualizationType="hvm",
+        BlockDeviceMappings=devices,
+        TagSpecifications=tags,
+    )
+    image = described(ec2, made)
+    expected = {
+        "Name": name,
+        "Description": "for a test",
+        "Architecture": "arm64",
+        "BootMode": "uefi",
+        "EnaSupport": True,
+        "ImdsSupport": "v2.0",
+        "VirtualizationType": "hvm",
+        "RootDeviceName": "/dev/xvda",
+        "RootDeviceType": "ebs",
+        "State": "available",
+        "Public": False,
+        "Tags": [{"Key": "a", "Value": "b"}],
+    }
+    assert {key: image[key] for key in expected} == expected
+    root, other = image["BlockDeviceMappings"]
+    assert root["Ebs"]["VolumeSize"] == 10 and root["Ebs"]["DeleteOnTermination"] is False
+    assert other["VirtualName"] == "ephemeral0" and "Ebs" not in other
+    assert datetime.datetime.fromisoformat(image["CreationDate"])
+
+
+def test_a_name_is_taken_once(ec2, name, image):
+    assert error_code(register, ec2=ec2, name=name) == "InvalidAMIName.Duplicate"
+    ec2.deregister_image(ImageId=image)
+    register(ec2, name)
+
+
+@pytest.mark.parametrize(
+    "parameters, code",
+    [
+        ({"Name": "a#b"}, "InvalidAMIName.Malformed"),
+        ({"Description": "x" * 256}, "InvalidParameterValue"),
+        ({"Architecture": "pdp11"}, "InvalidParameterValue"),
+        ({"Architecture": "arm64", "BootMode": "legacy-bios"}, "InvalidParameterCombination"),
+        ({"VirtualizationType": "paravirtual"}, "UnsupportedOperation"),
+        ({"RootDeviceName": "/dev/a", "BlockDeviceMappings": [{"DeviceName": "/dev/b", "Ebs": {"VolumeSize": 1}}]}, "InvalidBlockDeviceMapping"),
+        ({"BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 0}}]}, "InvalidParameterValue"),
+        ({"BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": "snap-0123456789abcdef0"}}]}, "InvalidSnapshot.NotFound"),
+        ({"BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 1}}] * 2}, "InvalidBlockDeviceMapping"),
+    ],
+)
+def test_what_is_no_image_is_refused(ec2, name, parameters, code):
+    wanted = {"Name": name, "RootDeviceName": "/dev/xvda", **parameters}
+    assert error_code(ec2.register_image, **wanted) == code
+
+
+def test_what_is_not_wanted_may_be_said_by_an_empty_text(ec2, name):
+    assert register(ec2, name, ImageLocation="", KernelId="", RamdiskId="")
+
+
+def test_owners_and_filters(ec2, name, image):
+    other = register(ec2, f"{name}-other", Architecture="arm64")
+
+    def found(owners, *wanted):
+        filters = [{"Name": key, "Values": [value]} for key, value in wanted]
+        return {one["ImageId"] for one in ec2.describe_images(Owners=owners, Filters=filters)["Images"]}
+
+    both = {image, other}
+    owner = described(ec2, image)["OwnerId"]
+    assert found(["self"], ("name", f"{name}*")) == both
+    assert found([owner], ("name", f"{name}*")) == both
+    assert found([], ("name", f"{name}*"), ("owner-id", owner)) == both
+    assert found(["amazon"], ("name", f"{name}*")) == set()
+    assert found(["self"], ("name", name), ("state", "available"), ("is-public", "false")) == {image}
+    assert found(["self"], ("name", f"{name}*"), ("architecture", "arm64")) == {other}
+    assert found(["self"], ("image-id", image), ("root-device-type", "ebs"), ("virtualization-type", "hvm")) == {image}
+    assert found(["self"], ("name", name.upper())) == set()
+    # The usual lookups of what others publish.
+    assert found(["amazon"], ("name", "al2023-ami-2023*-x86_64"), ("owner-alias", "amazon"))
+    assert found(["099720109477"], ("name", "ubuntu/images/hvm-ssd*/ubuntu-*-amd64-server-*"))
+    assert image not in found(["amazon", "099720109477"])
+    unknown = [{"Name": "colour", "Values": ["red"]}]
+    assert error_code(ec2.describe_images, Filters=unknown) == "InvalidParameterValue"
+
+
+def test_images_come_in_pages(ec2, name):
+    made = {register(ec2, f"{name}-{number}") for number in range(7)}
+    filters = [{"Name": "name", "Values": [f"{name}-*"]}]
+    pages = ec2.get_paginator("describe_images").paginate(Filters=filters, PaginationConfig={"PageSize": 5})
+    pages = [[image["ImageId"] for image in page["Images"]] for page in pages]
+    assert [len(page) for page in pages] == [5, 2]
+    assert set(sum(pages, [])) == made
+    token = ec2.describe_images(Filters=filters, MaxResults=5)["NextToken"]
+    elsewhere = {"MaxResults": 5, "NextToken": token, "Filters": [{"Name": "name", "Values": ["other"]}]}
+    assert error_code(ec2.describe_images, **elsewhere) == "InvalidNextToken"
+
+
+def test_ids(ec2, image):
+    assert error_code(ec2.describe_images, ImageIds=[image, MISSING]) == "InvalidAMIID.NotFound"
+    assert error_code(ec2.describe_images, ImageIds=["ami-1"]) == "InvalidAMIID.Malformed"
+    assert error_code(ec2.deregister_image, ImageId=MISSING) == "InvalidAMIID.NotFound"
+
+
+def test_attributes(ec2, image):
+    def attribute(name):
+        return ec2.describe_image_attribute(ImageId=image, Attribute=name)
+
+    ec2.modify_image_attribute(ImageId=image, Description={"Value": "changed"})
+    assert attribute("description")["Description"] == {"Value": "changed"}
+    ec2.modify_image_attribute(ImageId=image, Attribute="description", Value="again")
+    assert described(ec2, image)["Description"] == "again"
+    assert attribute("blockDeviceMapping")["BlockDeviceMappings"][0]["DeviceName"] == "/dev/xvda"
+
+    user = "123456789012"
+    changes = {"Add": [{"UserId": user}, {"Group": "all"}]}
+    ec2.modify_image_attribute(ImageId=image, LaunchPermission=changes)
+    permissions = attribute("launchPermission")["LaunchPermissions"]
+    assert {"UserId": user} in permissions and {"Group": "all"} in permissions
+    assert described(ec2, image)["Public"] is True
+    by_user = ec2.describe_images(ExecutableUsers=[user], ImageIds=[image])["Images"]
+    assert [one["ImageId"] for one in by_user] == [image]
+    ec2.modify_image_attribute(ImageId=image, LaunchPermission={"Remove": [{"Group": "all"}]})
+    assert attribute("launchPermission")["LaunchPermissions"] == [{"UserId": user}]
+    ec2.reset_image_attribute(ImageId=image, Attribute="launchPermission")
+    assert attribute("launchPermission")["LaunchPermissions"] == []
+
+    modify = ec2.modify_image_attribute
+    assert error_code(modify, ImageId=image) == "InvalidParameterCombination"
+    wrong = {"LaunchPermission": {"Add": [{"UserId": "me"}]}}
+    assert error_code(modify, ImageId=image, **wrong) == "InvalidAMIAttributeItemValue"
+    assert error_code(modify, ImageId=image, Description={"Value": "x" * 256}) == "InvalidParameterValue"
+
+
+def test_another_owners_image_is_not_ours_to_change(ec2, ami):
+    change = {"ImageId": ami, "Description": {"Value": "mine"}}
+    assert error_code(ec2.modify_image_attribute, **change) == "AuthFailure"
+    ask = {"ImageId": ami, "Attribute": "launchPermission"}
+    assert error_code(ec2.describe_image_attribute, **ask) == "AuthFailure"
+    assert error_code(ec2.deregister_image, ImageId=ami) == "AuthFailure"
+
+
+def test_a_deregistered_image_launches_nothing_more(ec2, name, image):
+    (instance,) = run(ec2, image)
+    answer = ec2.deregister_image(ImageId=image)
+    assert answer["Return"] is True
+    assert error_code(ec2.run_instances, ImageId=image, MinCount=1, MaxCount=1) == "InvalidAMIID.NotFound"
+    assert error_code(ec2.deregister_image, ImageId=image) == "InvalidAMIID.NotFound"
+    by_name = [{"Name": "name", "Values": [name]}]
+    assert ec2.describe_images(Filters=by_name)["Images"] == []
+    # Its id finds nothing, and is no error while there is an instance of it.
+    assert ec2.describe_images(ImageIds=[image])["Images"] == []
+    # What runs goes on, and starts again.
+    instance_id = instance["InstanceId"]
+    wait(ec2, "instance_running", [instance_id])
+    ec2.stop_instances(InstanceIds=[instance_id])
+    wait(ec2, "instance_stopped", [instance_id])
+    ec2.start_instances(InstanceIds=[instance_id])
+    wait(ec2, "instance_running", [instance_id])
+    unused = register(ec2, name)
+    ec2.deregister_image(ImageId=unused)
+    assert error_code(ec2.describe_images, ImageIds=[unused]) == "InvalidAMIID.NotFound"
+
+
+def test_a_disabled_image_is_away_until_it_is_enabled(ec2, name, image):
+    ec2.disable_image(ImageId=image)
+    filters = [{"Name": "name", "Values": [name]}]
+    assert ec2.describe_images(Filters=filters)["Images"] == []
+    (hidden,) = ec2.describe_images(Filters=filters, IncludeDisabled=True)["Images"]
+    assert hidden["State"] == "disabled"
+    assert error_code(ec2.run_instances, ImageId=image, MinCount=1, MaxCount=1) == "InvalidAMIID.Unavailable"
+    ec2.enable_image(ImageId=image)
+    assert described(ec2, image)["State"] == "available"
+    run(ec2, image)
+
+
+def test_deprecation(ec2, image):
+    at = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=2)
+    ec2.enable_image_deprecation(ImageId=image, DeprecateAt=at)
+    assert described(ec2, image)["DeprecationTime"][:10] == at.date().isoformat()
+    ec2.disable_image_deprecation(ImageId=image)
+    assert "DeprecationTime" not in described(ec2, image)
+    past = {"ImageId": image, "DeprecateAt": at - datetime.timedelta(days=9)}
+    assert error_code(ec2.enable_image_deprecation, **past) == "InvalidParameterValue"
