@@ -11,6 +11,8 @@
 mod backup;
 mod file;
 mod log;
+#[cfg(test)]
+mod power;
 mod schema;
 mod writer;
 
