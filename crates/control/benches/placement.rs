@@ -2,7 +2,8 @@
 //! `cargo bench -p control`
 
 use agent_api::Architecture;
-use control::placement::{Candidate, Group, Load, Member, Request, choose};
+use control::instance::placement::Tenancy;
+use control::placement::{Candidate, Group, Load, Member, Request, Tenants, choose};
 use control::placement_group::{SpreadLevel, Strategy};
 use std::hint::black_box;
 use std::time::Instant;
@@ -25,6 +26,8 @@ fn main() {
                 architecture: Architecture::X86_64,
                 capacity: Load { vcpus: 256, memory_mib: 512 * 1024 },
                 load: Load { vcpus: (at * 7 % 255) as u64, memory_mib: (at * 7919 % 500_000) as u64 },
+                tenants: Tenants { default: 1, dedicated: 0 },
+                allocation: None,
             })
             .collect();
         let plain = micros(&hosts, None);
@@ -50,7 +53,16 @@ fn main() {
 fn micros(hosts: &[Candidate<'_>], group: Option<Group>) -> f64 {
     let zones = ["us-east-1b".to_owned()];
     let wanted = Load { vcpus: 2, memory_mib: 1024 };
-    let request = Request { architecture: Architecture::X86_64, wanted, zones: &zones, group };
+    let request = Request {
+        instance_type: "t3.micro",
+        architecture: Architecture::X86_64,
+        wanted,
+        zones: &zones,
+        bound_to: None,
+        tenancy: Tenancy::Default,
+        dedicated_host_id: None,
+        group,
+    };
     let began = Instant::now();
     for _ in 0..ROUNDS {
         black_box(choose(black_box(hosts), black_box(&request))).expect("a host has room");

@@ -20,8 +20,11 @@ pub mod describe;
 pub mod desired;
 pub mod lifecycle;
 pub mod monitoring;
+pub mod placement;
 pub mod run;
 pub mod status;
+
+pub use placement::{Affinity, Placement, Tenancy};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Instance {
@@ -87,16 +90,6 @@ impl StateReason {
     pub fn new(code: &str, message: &str) -> StateReason {
         StateReason { code: code.into(), message: format!("{code}: {message}") }
     }
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Placement {
-    pub zone: String,
-    pub host_id: String,
-    pub group_name: Option<String>,
-    pub group_id: Option<Id>,
-    pub partition_number: Option<u32>,
-    pub tenancy: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -177,6 +170,9 @@ impl Instance {
     }
 }
 
+/// The field with the machine that an instance is on. Ours, not EC2's: nothing that a user would filter by.
+pub(crate) const ON_HOST: &str = "cumulet:on-host";
+
 impl Record for Instance {
     const TABLE: &'static str = "instance";
     const INDEXED: &'static [&'static str] = &[
@@ -189,6 +185,7 @@ impl Record for Instance {
         "placement-group-name",
         "key-name",
         "host-id",
+        ON_HOST,
     ];
 
     fn id(&self) -> &str {
@@ -203,9 +200,11 @@ impl Record for Instance {
     fn field<'a>(&'a self, name: &str, values: &mut Values<'a>) -> bool {
         let options = &self.metadata_options;
         let placement = &self.placement;
+        let on_dedicated_host = placement.tenancy == Tenancy::Host;
         match name {
-            "affinity"
-            | "capacity-reservation-id"
+            ON_HOST => filter::one(values, placement.host_id.as_str()),
+            "affinity" => filter::some(values, on_dedicated_host.then(|| placement.affinity.name())),
+            "capacity-reservation-id"
             | "iam-instance-profile.arn"
             | "iam-instance-profile.id"
             | "instance-lifecycle"
@@ -229,7 +228,7 @@ impl Record for Instance {
             "ebs-optimized" => filter::one(values, filter::boolean(self.ebs_optimized)),
             "ena-support" => filter::one(values, filter::boolean(self.ena_support)),
             "enclave-options.enabled" | "hibernation-options.configured" => filter::one(values, "false"),
-            "host-id" => filter::one(values, placement.host_id.as_str()),
+            "host-id" => filter::some(values, placement.dedicated_host_id.as_deref()),
             "hypervisor" => filter::one(values, "xen"),
             "image-id" => filter::one(values, self.image_id.as_str()),
             "instance-id" => filter::one(values, self.instance_id.as_str()),
@@ -273,7 +272,7 @@ impl Record for Instance {
                 filter::some(values, self.state_reason.as_ref().map(|reason| reason.message.as_str()))
             }
             "subnet-id" => filter::one(values, self.subnet_id.as_str()),
-            "tenancy" => filter::one(values, placement.tenancy.as_str()),
+            "tenancy" => filter::one(values, placement.tenancy.name()),
             "usage-operation" => filter::one(values, "RunInstances"),
             "usage-operation-update-time" => filter::one(values, filter::time(self.created_at)),
             "virtualization-type" => filter::one(values, "hvm"),

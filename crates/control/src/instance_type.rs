@@ -4,7 +4,7 @@
 //! holds it to that. It lies in the program's file and costs nothing until it is asked for: finding one type splits
 //! the lines once and decodes one of them, and only a request that looks at many types decodes all.
 
-use crate::placement::VCPU_OVERCOMMIT;
+use crate::placement::{Load, VCPU_OVERCOMMIT};
 use agent_api::{Architecture, HostDescription};
 use aws_api::ec2::InstanceTypeInfo;
 use std::sync::{Arc, OnceLock};
@@ -71,6 +71,20 @@ impl Catalogue {
         lines[at].decode()
     }
 
+    /// The types of a family that Dedicated Hosts take, in the order of their names.
+    pub fn on_dedicated_hosts(&self, family: &str) -> Vec<(String, MachineShape)> {
+        let of_family = |line: &&Line| crate::placement::family(line.name) == family;
+        let lines = self.lines();
+        // Sorted by name, types of one family are beside each other.
+        let from = lines.partition_point(|line| line.name < family);
+        let infos = lines[from..].iter().take_while(|line| line.name.starts_with(family)).filter(of_family);
+        infos
+            .filter_map(Line::decode)
+            .filter(|info| info.dedicated_hosts_supported == Some(true))
+            .filter_map(|info| Some((info.instance_type.clone()?, shape_of(&info)?)))
+            .collect()
+    }
+
     /// The types that an instance could have here, in the order of their names: those that one of the hosts could
     /// hold were it empty; all of them where the hosts are simulated.
     fn offered(&self, hosts: &[&HostDescription], simulate: bool) -> Vec<Arc<InstanceTypeInfo>> {
@@ -82,6 +96,10 @@ impl Catalogue {
 }
 
 impl MachineShape {
+    pub fn load(&self) -> Load {
+        Load { vcpus: u64::from(self.vcpus), memory_mib: self.memory_mib }
+    }
+
     fn fits(&self, host: &HostDescription) -> bool {
         self.architecture == host.architecture
             && u64::from(self.vcpus) <= u64::from(host.cores) * VCPU_OVERCOMMIT
@@ -130,6 +148,17 @@ mod tests {
         assert_eq!(catalogue.shape("t4g.nano").unwrap().architecture, Architecture::Arm64);
         for name in ["", "t3", "t3.micr", "t3.micro ", "T3.MICRO", "t9.colossal", "\"}", "mac2.metal"] {
             assert_eq!(catalogue.shape(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn dedicated_hosts_take_what_the_catalogue_says() {
+        let catalogue = Catalogue::default();
+        let m5 = catalogue.on_dedicated_hosts("m5");
+        assert!(m5.iter().any(|(name, shape)| name == "m5.large" && shape.vcpus == 2));
+        assert!(m5.iter().all(|(name, _)| name.starts_with("m5.")));
+        for family in ["", "m", "m5.", "t2", "mac1"] {
+            assert!(catalogue.on_dedicated_hosts(family).is_empty(), "{family}");
         }
     }
 

@@ -7,6 +7,7 @@
 mod access_key;
 mod authorization;
 mod context;
+pub mod dedicated_host;
 mod default_vpc;
 pub mod dhcp_options;
 pub mod ebs_direct;

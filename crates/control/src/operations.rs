@@ -170,6 +170,10 @@ fn offered() -> Operations {
         CreatePlacementGroup => placement_group::create_placement_group,
         DescribePlacementGroups => placement_group::describe_placement_groups,
         DeletePlacementGroup => placement_group::delete_placement_group,
+        AllocateHosts => dedicated_host::allocate_hosts,
+        DescribeHosts => dedicated_host::describe_hosts,
+        ModifyHosts => dedicated_host::modify_hosts,
+        ReleaseHosts => dedicated_host::release_hosts,
     );
     offer!(map, Sts, sts:
         GetCallerIdentity => sts::get_caller_identity,

@@ -4,7 +4,7 @@
 use crate::Context;
 use crate::engine::Tables;
 use crate::event::Event;
-use crate::instance::run::{candidates, place};
+use crate::instance::run::place;
 use crate::instance::{Instance, architecture_name};
 use crate::placement::{self, Load};
 use crate::region::HostLink;
@@ -33,10 +33,14 @@ pub async fn list_hosts(
     links.truncate(limit);
     let next_token = links.last().filter(|_| more).map(|last| last.description.host_id.clone());
     let tables = context.tables();
-    Ok(cumulet::ListHostsResponse {
-        hosts: links.into_iter().map(|link| host(context, &tables, link)).collect(),
-        next_token,
-    })
+    let allocated = place::allocated(&tables);
+    let host = |link: &HostLink| cumulet::Host {
+        dedicated_host_id: allocated
+            .get(link.description.host_id.as_str())
+            .map(|host| host.host_id.to_string()),
+        ..host(context, &tables, link)
+    };
+    Ok(cumulet::ListHostsResponse { hosts: links.into_iter().map(host).collect(), next_token })
 }
 
 fn host(context: &Context, tables: &Tables, link: &HostLink) -> cumulet::Host {
@@ -53,6 +57,7 @@ fn host(context: &Context, tables: &Tables, link: &HostLink) -> cumulet::Host {
         capacity: Some(room(link.capacity())),
         taken: Some(room(tables.loads.of(&described.host_id))),
         instances: instances.map(|instance| hosted(instance)).collect(),
+        dedicated_host_id: None,
     }
 }
 
@@ -79,21 +84,33 @@ pub async fn explain_placement(
         Error::new("ResourceNotFoundException", error.message).with_status(404)
     })?;
     let wanted = instance.load();
-    let hosts = candidates(&context.region, |host_id| {
-        let mut load = tables.loads.of(host_id);
-        if instance.occupies_host() && instance.placement.host_id == host_id {
-            load -= wanted;
-        }
-        load
-    });
+    let hosts = place::candidates(&context.region, &tables, &[], Some(instance));
     let zones = [instance.placement.zone.clone()];
     let group = instance.placement.group_name.as_deref().and_then(|name| {
         let group = tables.placement_groups.with("group-name", name).next()?;
-        Some(place::group_without(&tables, group, instance))
+        Some(place::rules(&tables, &[], group, instance.placement.partition_number, Some(instance)))
     });
-    let request = placement::Request { architecture: instance.architecture, wanted, zones: &zones, group };
+    let request = placement::Request {
+        instance_type: &instance.instance_type,
+        architecture: instance.architecture,
+        wanted,
+        zones: &zones,
+        // Of a real host it could not go away.
+        bound_to: (!context.options.simulate).then_some(instance.placement.host_id.as_str()),
+        tenancy: instance.placement.tenancy,
+        dedicated_host_id: instance.placement.named_host(),
+        group,
+    };
     let refusals = placement::judge(&hosts, &request);
-    let candidate = |(host, refusal): (&placement::Candidate<'_>, Option<placement::Refusal>)| {
+    // Where it is it may be by its Dedicated Host's name, which it need not go back to.
+    let named = placement::Request {
+        dedicated_host_id: instance.placement.dedicated_host_id.as_deref(),
+        ..request.clone()
+    };
+    let at_home = placement::judge(&hosts, &named);
+    let candidate = |(host, (away, home)): (&placement::Candidate<'_>, _)| {
+        let refusal: Option<placement::Refusal> =
+            if host.host_id == instance.placement.host_id { home } else { away };
         let mut free = host.capacity;
         free -= host.load;
         cumulet::Candidate {
@@ -108,7 +125,7 @@ pub async fn explain_placement(
         instance_id: Some(id.to_string()),
         host_id: Some(instance.placement.host_id.clone()),
         wanted: Some(room(wanted)),
-        candidates: hosts.iter().zip(refusals).map(candidate).collect(),
+        candidates: hosts.iter().zip(refusals.into_iter().zip(at_home)).map(candidate).collect(),
     })
 }
 

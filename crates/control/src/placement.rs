@@ -6,7 +6,13 @@
 //! - cluster: one rack;
 //! - partition: instances of different partitions never share a rack; balanced where no partition is named;
 //! - spread: no two on one rack (or, at host level, on one host), seven a zone.
+//!
+//! So are tenancies ("Dedicated Instances", "Dedicated Hosts"):
+//! - default: never with a dedicated instance, never on a host that is allocated as a Dedicated Host;
+//! - dedicated: only with its like, on a host that is not allocated;
+//! - host: only on an allocated one, the named one or one with auto-placement, that takes the instance's type.
 
+use crate::instance::placement::Tenancy;
 use crate::placement_group::{SpreadLevel, Strategy};
 use agent_api::Architecture;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +44,60 @@ impl std::ops::SubAssign for Load {
     }
 }
 
+/// How many instances of each tenancy are on a host that is not allocated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tenants {
+    pub default: u32,
+    pub dedicated: u32,
+}
+
+impl Tenants {
+    pub fn add(&mut self, tenancy: Tenancy) {
+        if let Some(count) = self.of(tenancy) {
+            *count += 1;
+        }
+    }
+
+    pub fn remove(&mut self, tenancy: Tenancy) {
+        if let Some(count) = self.of(tenancy) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    fn of(&mut self, tenancy: Tenancy) -> Option<&mut u32> {
+        match tenancy {
+            Tenancy::Default => Some(&mut self.default),
+            Tenancy::Dedicated => Some(&mut self.dedicated),
+            Tenancy::Host => None,
+        }
+    }
+}
+
+/// The Dedicated Host that a host is allocated as.
+#[derive(Clone, Debug)]
+pub struct Allocation<'a> {
+    pub dedicated_host_id: &'a str,
+    /// Whether it takes instances that do not name it.
+    pub auto_placement: bool,
+    /// The one type that it takes; None is every type of the family.
+    pub instance_type: Option<&'a str>,
+    pub instance_family: &'a str,
+}
+
+impl Allocation<'_> {
+    fn takes(&self, instance_type: &str) -> bool {
+        match self.instance_type {
+            Some(only) => only == instance_type,
+            None => family(instance_type) == self.instance_family,
+        }
+    }
+}
+
+/// `m5` of `m5.large`.
+pub fn family(instance_type: &str) -> &str {
+    instance_type.split_once('.').map_or(instance_type, |(family, _)| family)
+}
+
 /// A host as the scheduler sees it.
 #[derive(Clone, Debug)]
 pub struct Candidate<'a> {
@@ -47,6 +107,8 @@ pub struct Candidate<'a> {
     pub architecture: Architecture,
     pub capacity: Load,
     pub load: Load,
+    pub tenants: Tenants,
+    pub allocation: Option<Allocation<'a>>,
 }
 
 impl Candidate<'_> {
@@ -63,10 +125,16 @@ impl Candidate<'_> {
 
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
+    pub instance_type: &'a str,
     pub architecture: Architecture,
     pub wanted: Load,
     /// Only these zones have a subnet for it.
     pub zones: &'a [String],
+    /// The host that its volumes are on, where they cannot be anywhere else.
+    pub bound_to: Option<&'a str>,
+    pub tenancy: Tenancy,
+    /// The Dedicated Host that it names.
+    pub dedicated_host_id: Option<&'a str>,
     pub group: Option<Group>,
 }
 
@@ -91,6 +159,7 @@ pub struct Member {
 pub struct Choice {
     pub host_id: String,
     pub partition: Option<u32>,
+    pub dedicated_host_id: Option<String>,
 }
 
 /// Why a host cannot take an instance.
@@ -98,6 +167,21 @@ pub struct Choice {
 pub enum Refusal {
     Zone,
     Architecture,
+    /// The instance's volumes are elsewhere.
+    Volumes,
+    /// It is a Dedicated Host, for instances of host tenancy alone.
+    Allocated,
+    /// Instances of default tenancy are on it.
+    DefaultTenants,
+    /// Dedicated instances are on it.
+    DedicatedTenants,
+    NotAllocated,
+    /// Another Dedicated Host than the one that is named.
+    OtherDedicatedHost,
+    /// It takes only instances that name it.
+    AutoPlacementOff,
+    /// The Dedicated Host takes other types.
+    InstanceType,
     Capacity,
     /// The rules of its placement group.
     Group,
@@ -110,6 +194,14 @@ impl Refusal {
         match self {
             Refusal::Zone => "in another Availability Zone",
             Refusal::Architecture => "of another architecture",
+            Refusal::Volumes => "the instance's volumes are on another host",
+            Refusal::Allocated => "allocated as a Dedicated Host",
+            Refusal::DefaultTenants => "holds instances of default tenancy",
+            Refusal::DedicatedTenants => "holds dedicated instances",
+            Refusal::NotAllocated => "not allocated as a Dedicated Host",
+            Refusal::OtherDedicatedHost => "not the Dedicated Host that the instance names",
+            Refusal::AutoPlacementOff => "a Dedicated Host without auto-placement",
+            Refusal::InstanceType => "a Dedicated Host for other instance types",
             Refusal::Capacity => "not enough room",
             Refusal::Group => "the placement group's rules",
             Refusal::SpreadLimit => "the spread group is full in this Availability Zone",
@@ -139,13 +231,13 @@ pub fn choose(hosts: &[Candidate<'_>], request: &Request<'_>) -> Result<Choice, 
         })
         .collect();
     let Some(group) = &request.group else {
-        return least_loaded(fitting).map(|host| choice(host, None)).ok_or(refusals);
+        return least_loaded(fitting, request.tenancy).map(|host| choice(host, None)).ok_or(refusals);
     };
     let rules = Rules::new(group, hosts);
     for partition in rules.partitions() {
         let (allowed, refused): (Vec<&Candidate>, Vec<&Candidate>) =
             fitting.iter().partition(|host| rules.refuse(host, partition).is_none());
-        if let Some(host) = rules.preferred(allowed, partition) {
+        if let Some(host) = rules.preferred(allowed, partition, request.tenancy) {
             return Ok(choice(host, partition));
         }
         for host in refused {
@@ -155,8 +247,35 @@ pub fn choose(hosts: &[Candidate<'_>], request: &Request<'_>) -> Result<Choice, 
     Err(refusals)
 }
 
+/// What is wanted of hosts that are to be allocated whole.
+#[derive(Clone, Debug)]
+pub struct WholeRequest<'a> {
+    pub zone: &'a str,
+    pub architecture: Architecture,
+    /// The instances that such a host is for: one of these at least must fit on it.
+    pub any_of: &'a [Load],
+    pub count: usize,
+}
+
+/// So many empty hosts, the lowest ids first; None where there are fewer.
+pub fn choose_whole<'a>(hosts: &[Candidate<'a>], request: &WholeRequest<'_>) -> Option<Vec<&'a str>> {
+    let free = |host: &&Candidate<'a>| {
+        host.zone == request.zone
+            && host.architecture == request.architecture
+            && host.allocation.is_none()
+            && host.load == Load::default()
+            && request.any_of.iter().any(|wanted| host.has_room_for(*wanted))
+    };
+    let mut chosen: Vec<&str> = hosts.iter().filter(free).map(|host| host.host_id).collect();
+    chosen.sort_unstable();
+    chosen.truncate(request.count);
+    (chosen.len() == request.count).then_some(chosen)
+}
+
 fn choice(host: &Candidate, partition: Option<u32>) -> Choice {
-    Choice { host_id: host.host_id.to_owned(), partition }
+    let dedicated_host_id =
+        host.allocation.as_ref().map(|allocation| allocation.dedicated_host_id.to_owned());
+    Choice { host_id: host.host_id.to_owned(), partition, dedicated_host_id }
 }
 
 fn refuse(host: &Candidate, request: &Request) -> Option<Refusal> {
@@ -164,6 +283,10 @@ fn refuse(host: &Candidate, request: &Request) -> Option<Refusal> {
         Some(Refusal::Zone)
     } else if host.architecture != request.architecture {
         Some(Refusal::Architecture)
+    } else if request.bound_to.is_some_and(|host_id| host_id != host.host_id) {
+        Some(Refusal::Volumes)
+    } else if let Some(refusal) = refuse_by_tenancy(host, request) {
+        Some(refusal)
     } else if !host.has_room_for(request.wanted) {
         Some(Refusal::Capacity)
     } else {
@@ -171,11 +294,30 @@ fn refuse(host: &Candidate, request: &Request) -> Option<Refusal> {
     }
 }
 
-fn least_loaded<'h, 'a>(hosts: impl IntoIterator<Item = &'h Candidate<'a>>) -> Option<&'h Candidate<'a>>
+fn refuse_by_tenancy(host: &Candidate, request: &Request) -> Option<Refusal> {
+    match (request.tenancy, &host.allocation) {
+        (Tenancy::Default | Tenancy::Dedicated, Some(_)) => Some(Refusal::Allocated),
+        (Tenancy::Default, None) => (host.tenants.dedicated > 0).then_some(Refusal::DedicatedTenants),
+        (Tenancy::Dedicated, None) => (host.tenants.default > 0).then_some(Refusal::DefaultTenants),
+        (Tenancy::Host, None) => Some(Refusal::NotAllocated),
+        (Tenancy::Host, Some(allocation)) => match request.dedicated_host_id {
+            Some(named) if named != allocation.dedicated_host_id => Some(Refusal::OtherDedicatedHost),
+            None if !allocation.auto_placement => Some(Refusal::AutoPlacementOff),
+            _ => (!allocation.takes(request.instance_type)).then_some(Refusal::InstanceType),
+        },
+    }
+}
+
+/// Dedicated instances share the hosts that they have before they take another from everybody else.
+fn least_loaded<'h, 'a>(
+    hosts: impl IntoIterator<Item = &'h Candidate<'a>>,
+    tenancy: Tenancy,
+) -> Option<&'h Candidate<'a>>
 where
     'a: 'h,
 {
-    hosts.into_iter().min_by_key(|host| (host.fullness(), host.host_id))
+    let takes_another = |host: &Candidate| tenancy == Tenancy::Dedicated && host.tenants.dedicated == 0;
+    hosts.into_iter().min_by_key(|host| (takes_another(host), host.fullness(), host.host_id))
 }
 
 /// A rack is known by its zone too.
@@ -255,122 +397,15 @@ impl<'g, 'a> Rules<'g, 'a> {
         &self,
         allowed: Vec<&'h Candidate<'a>>,
         partition: Option<u32>,
+        tenancy: Tenancy,
     ) -> Option<&'h Candidate<'a>> {
         let own = allowed
             .iter()
             .copied()
             .filter(|host| partition.is_some() && self.owners.get(&rack(host)) == partition.as_ref());
-        least_loaded(own).or_else(|| least_loaded(allowed.iter().copied()))
+        least_loaded(own, tenancy).or_else(|| least_loaded(allowed.iter().copied(), tenancy))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    // Named, for proptest has a trait of that name.
-    use crate::placement_group::Strategy;
-    use proptest::prelude::*;
-
-    fn hosts(zones: usize, racks: usize, each: usize) -> Vec<Candidate<'static>> {
-        let name = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
-        let mut hosts = Vec::new();
-        for zone in 0..zones {
-            for rack in 0..racks {
-                for host in 0..each {
-                    hosts.push(Candidate {
-                        host_id: name(format!("host-{zone}-{rack}-{host}")),
-                        zone: name(format!("zone-{zone}")),
-                        rack: name(format!("rack-{rack}")),
-                        architecture: Architecture::X86_64,
-                        capacity: Load { vcpus: 16, memory_mib: 16 * 1024 },
-                        load: Load::default(),
-                    });
-                }
-            }
-        }
-        hosts
-    }
-
-    fn place(hosts: &mut [Candidate<'static>], group: &mut Group, zones: &[String]) -> Option<Choice> {
-        let wanted = Load { vcpus: 2, memory_mib: 1024 };
-        let request =
-            Request { architecture: Architecture::X86_64, wanted, zones, group: Some(group.clone()) };
-        let choice = choose(hosts, &request).ok()?;
-        let host = hosts.iter_mut().find(|host| host.host_id == choice.host_id)?;
-        host.load += wanted;
-        group.members.push(Member { host_id: choice.host_id.clone(), partition: choice.partition });
-        Some(choice)
-    }
-
-    fn group(strategy: Strategy, partition_count: u32, spread_level: SpreadLevel) -> Group {
-        Group { strategy, partition_count, spread_level, partition: None, members: Vec::new() }
-    }
-
-    fn rack_of<'a>(hosts: &[Candidate<'a>], id: &str) -> Rack<'a> {
-        rack(hosts.iter().find(|host| host.host_id == id).unwrap())
-    }
-
-    proptest! {
-        #[test]
-        fn no_rule_is_ever_broken(
-            zones in 1usize..3, racks in 1usize..5, each in 1usize..4, partitions in 1u32..8, count in 1usize..40,
-            strategy in prop_oneof![Just(Strategy::Cluster), Just(Strategy::Partition), Just(Strategy::Spread)],
-            level in prop_oneof![Just(SpreadLevel::Rack), Just(SpreadLevel::Host)],
-        ) {
-            let mut hosts = hosts(zones, racks, each);
-            let names: Vec<String> = (0..zones).map(|zone| format!("zone-{zone}")).collect();
-            let mut group = group(strategy, partitions, level);
-            for _ in 0..count {
-                place(&mut hosts, &mut group, &names);
-            }
-            for host in &hosts {
-                prop_assert!(host.load.vcpus <= host.capacity.vcpus && host.load.memory_mib <= host.capacity.memory_mib);
-            }
-            for (at, one) in group.members.iter().enumerate() {
-                for other in &group.members[..at] {
-                    let same_rack = rack_of(&hosts, &one.host_id) == rack_of(&hosts, &other.host_id);
-                    match strategy {
-                        Strategy::Cluster => prop_assert!(same_rack),
-                        Strategy::Partition => prop_assert!(!same_rack || one.partition == other.partition),
-                        Strategy::Spread if level == SpreadLevel::Rack => prop_assert!(!same_rack),
-                        Strategy::Spread => prop_assert!(one.host_id != other.host_id),
-                    }
-                }
-            }
-        }
-
-        /// Without a group a request is refused only where every host lacks the room, as brute force sees it.
-        #[test]
-        fn room_that_is_there_is_found(loads in proptest::collection::vec(0u64..17, 1..8), wanted in 1u64..17) {
-            let mut hosts = hosts(1, 1, loads.len());
-            for (host, load) in hosts.iter_mut().zip(&loads) {
-                host.load = Load { vcpus: *load, memory_mib: *load * 1024 };
-            }
-            let zones = ["zone-0".to_owned()];
-            let wanted = Load { vcpus: wanted, memory_mib: wanted * 1024 };
-            let request = Request { architecture: Architecture::X86_64, wanted, zones: &zones, group: None };
-            let fits = loads.iter().any(|load| load + wanted.vcpus <= 16);
-            prop_assert_eq!(choose(&hosts, &request).is_ok(), fits);
-        }
-    }
-
-    #[test]
-    fn partitions_are_balanced() {
-        let mut hosts = hosts(1, 4, 3);
-        let mut group = group(Strategy::Partition, 3, SpreadLevel::Rack);
-        let zones = ["zone-0".to_owned()];
-        let mut partitions: Vec<_> =
-            (0..9).map(|_| place(&mut hosts, &mut group, &zones).unwrap().partition.unwrap()).collect();
-        partitions.sort();
-        assert_eq!(partitions, [1, 1, 1, 2, 2, 2, 3, 3, 3]);
-    }
-
-    #[test]
-    fn the_other_architecture_is_refused_with_its_reason() {
-        let zones = ["zone-0".to_owned()];
-        let wanted = Load { vcpus: 1, memory_mib: 1 };
-        let request = Request { architecture: Architecture::Arm64, wanted, zones: &zones, group: None };
-        let refusals = choose(&hosts(1, 1, 1), &request).unwrap_err();
-        assert_eq!(refusals.values().collect::<Vec<_>>(), [&Refusal::Architecture]);
-    }
-}
+mod tests;

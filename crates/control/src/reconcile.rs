@@ -10,7 +10,7 @@
 //! so that a change seen late, twice or not at all (followed by `replace`) comes to the same.
 
 use crate::engine::{Change, Tables, Tx, transaction};
-use crate::instance::{desired, lifecycle};
+use crate::instance::{ON_HOST, desired, lifecycle};
 use crate::region::{HostLink, RegionState};
 use crate::{Control, security_group};
 use agent_api::{Desired, Observation, VolumeState};
@@ -191,7 +191,7 @@ fn whole(region: &RegionState, host_id: &str) -> Desired {
     for volume in tables.volumes.iter().filter(|volume| volume.host_id.as_deref() == Some(host_id)) {
         desired.volumes.insert(volume.volume_id.clone(), volume_desired(&tables, region, volume));
     }
-    for instance in tables.instances.with("host-id", host_id) {
+    for instance in tables.instances.with(ON_HOST, host_id) {
         if let Some(wanted) = desired::desired(instance, &tables, &region.view.region, region.view.applied())
         {
             desired.instances.insert(instance.instance_id.clone(), wanted);

@@ -3,6 +3,7 @@
 use crate::engine::throttle::Throttle;
 use crate::engine::{View, transaction};
 use crate::event::Events;
+use crate::instance::Tenancy;
 use crate::placement::{Load, Member, VCPU_OVERCOMMIT};
 use crate::{Control, default_vpc, location};
 use agent_api::{HostAgent, HostDescription};
@@ -20,7 +21,7 @@ pub struct RegionState {
     pub hosts: Vec<HostLink>,
     pub events: Events,
     pub(crate) throttle: Throttle,
-    /// Instances that were given a host and whose records are not in the view yet.
+    /// What was given a host, and whose records are not in the view yet.
     pub(crate) placing: Mutex<Vec<Placing>>,
 }
 
@@ -47,12 +48,14 @@ impl HostLink {
     }
 }
 
-/// An instance between the choice of its host and its record.
+/// An instance between the choice of its host and its record, or a host that is being allocated.
 #[derive(Clone, Debug)]
 pub(crate) struct Placing {
     /// Tells one attempt's entries from another's.
     pub attempt: u64,
     pub load: Load,
+    /// None holds the whole host.
+    pub tenancy: Option<Tenancy>,
     pub group_name: Option<String>,
     pub member: Member,
 }
@@ -60,6 +63,11 @@ pub(crate) struct Placing {
 impl RegionState {
     pub fn host(&self, host_id: &str) -> Option<&HostLink> {
         self.hosts.iter().find(|host| host.description.host_id == host_id)
+    }
+
+    /// Whether something was given the host whose record is not in the view yet.
+    pub(crate) fn is_being_placed_on(&self, host_id: &str) -> bool {
+        self.placing.lock().iter().any(|held| held.member.host_id == host_id)
     }
 
     pub fn zone_of(&self, host: &HostDescription) -> Option<&Zone> {

@@ -65,6 +65,7 @@ taggable! {
     NetworkAcl: crate::network_acl::NetworkAcl as network_acls,
     DhcpOptions: crate::dhcp_options::DhcpOptions as dhcp_options,
     PlacementGroup: crate::placement_group::PlacementGroup as placement_groups,
+    Host: crate::dedicated_host::DedicatedHost as dedicated_hosts,
 }
 
 /// One tag of one resource; ordered as they are listed.

@@ -123,6 +123,7 @@ impl Id {
             "vpc" => "vpc ID",
             "security-group" => "security group",
             "network-interface" => "networkInterface ID",
+            "dedicated-host" => "Dedicated Host",
             other => other,
         };
         Error::new(

@@ -23,6 +23,7 @@ const QUOTAS: &[Quota] = &[
     quota::<crate::key_pair::KeyPair>("key-pairs", 5_000, "ResourceLimitExceeded"),
     quota::<crate::security_group::SecurityGroup>("security-groups", 10_000, "SecurityGroupLimitExceeded"),
     quota::<crate::placement_group::PlacementGroup>("placement-groups", 500, "ResourceLimitExceeded"),
+    quota::<crate::dedicated_host::DedicatedHost>("dedicated-hosts", 10_000, "HostLimitExceeded"),
     quota::<crate::network_interface::NetworkInterface>(
         "network-interfaces",
         1_000_000,

@@ -4,7 +4,7 @@
 use crate::engine::quota::Quotas;
 use crate::engine::table::{Record, Table};
 use crate::instance::Instance;
-use crate::placement::Load;
+use crate::placement::{Load, Tenants};
 use model::{Id, Region};
 use parking_lot::{RwLock, RwLockReadGuard};
 use std::collections::{BTreeSet, HashMap};
@@ -114,6 +114,7 @@ tables! {
     network_acls: crate::network_acl::NetworkAcl as NetworkAcl,
     dhcp_options: crate::dhcp_options::DhcpOptions as DhcpOptions,
     placement_groups: crate::placement_group::PlacementGroup as PlacementGroup,
+    dedicated_hosts: crate::dedicated_host::DedicatedHost as DedicatedHost,
     workflows: crate::workflow::Workflow as Workflow,
 }
 
@@ -192,12 +193,18 @@ pub struct Loads {
 #[derive(Default)]
 struct HostLoad {
     sum: Load,
+    tenants: Tenants,
     instances: BTreeSet<Id>,
 }
 
 impl Loads {
     pub fn of(&self, host_id: &str) -> Load {
         self.hosts.get(host_id).map(|host| host.sum).unwrap_or_default()
+    }
+
+    /// What is taken of a host, and by whom.
+    pub fn on(&self, host_id: &str) -> (Load, Tenants) {
+        self.hosts.get(host_id).map(|host| (host.sum, host.tenants)).unwrap_or_default()
     }
 
     /// What all instances take.
@@ -214,12 +221,14 @@ impl Loads {
         if let Some(old) = old.filter(|old| old.occupies_host()) {
             let host = self.hosts.entry(old.placement.host_id.clone()).or_default();
             host.sum -= old.load();
+            host.tenants.remove(old.placement.tenancy);
             self.vcpus = self.vcpus.saturating_sub(old.load().vcpus);
             host.instances.remove(&old.instance_id);
         }
         if let Some(new) = new.filter(|new| new.occupies_host()) {
             let host = self.hosts.entry(new.placement.host_id.clone()).or_default();
             host.sum += new.load();
+            host.tenants.add(new.placement.tenancy);
             self.vcpus += new.load().vcpus;
             host.instances.insert(new.instance_id.clone());
         }

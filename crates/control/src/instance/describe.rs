@@ -1,6 +1,6 @@
 //! DescribeInstances.
 
-use super::{Instance, architecture_name, boot_mode_name};
+use super::{Instance, Tenancy, architecture_name, boot_mode_name};
 use crate::Context;
 use crate::engine::describe::{self, Query};
 use crate::engine::table::Values;
@@ -148,6 +148,7 @@ pub fn to_api(context: &Context, tables: &Tables, instance: &Instance) -> ec2::I
     let primary = instance.primary_interface(tables);
     let text = |text: &str| Some(text.to_owned());
     let gone = instance.is_terminated();
+    let on_dedicated_host = instance.placement.tenancy == Tenancy::Host;
     ec2::Instance {
         instance_id: Some(instance.instance_id.to_string()),
         image_id: Some(instance.image_id.to_string()),
@@ -175,7 +176,9 @@ pub fn to_api(context: &Context, tables: &Tables, instance: &Instance) -> ec2::I
             group_name: Some(instance.placement.group_name.clone().unwrap_or_default()),
             group_id: instance.placement.group_id.as_ref().map(|id| id.to_string()),
             partition_number: instance.placement.partition_number.map(|number| number as i32),
-            tenancy: text(&instance.placement.tenancy),
+            tenancy: text(instance.placement.tenancy.name()),
+            affinity: on_dedicated_host.then(|| instance.placement.affinity.name().to_owned()),
+            host_id: instance.placement.dedicated_host_id.clone(),
             ..Default::default()
         }),
         monitoring: Some(super::monitoring::to_api(instance.monitoring)),

@@ -104,6 +104,6 @@ fn metadata(
         tags: instance.tags.to_map(),
         partition_number: instance.placement.partition_number,
         placement_group: instance.placement.group_name.clone(),
-        host_id: None,
+        host_id: instance.placement.dedicated_host_id.clone(),
     }
 }

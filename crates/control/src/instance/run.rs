@@ -1,14 +1,15 @@
 //! RunInstances: everything is checked first, then one transaction makes the instances, their interfaces, volumes
 //! and address claims; the hosts learn of them from the reconciler.
 
-use super::{Instance, InstanceDisk, MetadataOptions, Placement, ShutdownBehavior};
+use super::{Instance, InstanceDisk, MetadataOptions, Placement, ShutdownBehavior, Tenancy};
 use crate::Context;
-use crate::engine::Tx;
+use crate::dedicated_host::{self, DedicatedHost};
 use crate::engine::tags::Specified;
+use crate::engine::{Tables, Tx};
 use crate::image::Image;
 use crate::instance_type::MachineShape;
 use crate::network_interface::{InterfaceAttachment, NetworkInterface};
-use crate::region::RegionState;
+use crate::placement_group::PlacementGroup;
 use crate::security_group::SecurityGroup;
 use crate::subnet::{self, Subnet};
 use crate::volume::{Volume, VolumeAttachment};
@@ -263,7 +264,16 @@ impl Launch {
         tx: &mut Tx<'_>,
         guard: &PlacingGuard,
     ) -> Result<Vec<Instance>> {
-        let places = guard.place(tx.tables(), self.place_request(input)?, self.min, self.max)?;
+        let (tenancy, affinity) = super::placement::asked(input.placement.as_ref())?;
+        let request = self.place_request(tx.tables(), input, tenancy)?;
+        let places = guard.place(tx.tables(), &request, self.min, self.max)?;
+        // Depended upon: a group or Dedicated Host that changes meanwhile is noticed.
+        if let Some(group) = &request.group {
+            tx.get::<PlacementGroup>(&group.group_id);
+        }
+        for host_id in places.chosen.iter().filter_map(|choice| choice.dedicated_host_id.as_ref()) {
+            tx.get::<DedicatedHost>(host_id);
+        }
         let subnet = self.network.subnet_in(&places.zone)?;
         let reservation_id = tx.new_id(Kind::Reservation);
         let mut made = Vec::with_capacity(places.chosen.len());
@@ -271,38 +281,41 @@ impl Launch {
             let placement = Placement {
                 zone: places.zone.clone(),
                 host_id: place.host_id.clone(),
-                group_name: places.group.as_ref().map(|group| group.name.clone()),
-                group_id: places.group.as_ref().map(|group| group.group_id.clone()),
+                group_name: request.group.as_ref().map(|group| group.name.clone()),
+                group_id: request.group.as_ref().map(|group| group.group_id.clone()),
                 partition_number: place.partition,
-                tenancy: "default".into(),
+                tenancy,
+                affinity,
+                dedicated_host_id: place.dedicated_host_id.clone(),
+                targeted: false,
             };
             made.push(self.make_one(context, input, tx, &reservation_id, index, placement, &subnet)?);
         }
         Ok(made)
     }
 
-    fn place_request<'a>(&'a self, input: &'a ec2::RunInstancesRequest) -> Result<place::PlaceRequest<'a>> {
-        let placement = input.placement.as_ref();
-        if let Some(tenancy) = placement
-            .and_then(|placement| placement.tenancy.as_deref())
-            .filter(|tenancy| *tenancy != "default")
-        {
-            return Err(Error::new(
-                "UnsupportedOperation",
-                format!("The tenancy '{tenancy}' is not supported by this cloud."),
-            ));
+    fn place_request<'a>(
+        &'a self,
+        tables: &Tables,
+        input: &ec2::RunInstancesRequest,
+        tenancy: Tenancy,
+    ) -> Result<place::PlaceRequest<'a>> {
+        let placement = input.placement.clone().unwrap_or_default();
+        let given = |text: &'_ Option<String>| text.clone().filter(|text| !text.is_empty());
+        let (name, id) = (given(&placement.group_name), given(&placement.group_id));
+        let group = place::find_group(tables, name.as_deref(), id.as_deref(), placement.partition_number)?;
+        if let Some(group) = &group {
+            place::check_tenancy(group, tenancy)?;
         }
+        let dedicated_host = given(&placement.host_id).map(|id| dedicated_host::find(tables, &id));
         Ok(place::PlaceRequest {
             shape: &self.shape,
             instance_type: &self.instance_type,
             zones: self.network.zones(),
-            group_name: placement
-                .and_then(|placement| placement.group_name.as_deref())
-                .filter(|name| !name.is_empty()),
-            group_id: placement
-                .and_then(|placement| placement.group_id.as_deref())
-                .filter(|id| !id.is_empty()),
-            partition: placement.and_then(|placement| placement.partition_number),
+            partition: placement.partition_number.filter(|_| group.is_some()).map(|number| number as u32),
+            group,
+            tenancy,
+            dedicated_host: dedicated_host.transpose()?,
         })
     }
 
@@ -455,25 +468,4 @@ fn mac(interface_id: &Id) -> [u8; 6] {
             digits.get(from..from + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or_default();
     }
     mac
-}
-
-/// For tests and `explain`: the hosts of a region as the scheduler sees them.
-pub(crate) fn candidates<'a>(
-    region: &'a RegionState,
-    loads: impl Fn(&str) -> crate::placement::Load,
-) -> Vec<crate::placement::Candidate<'a>> {
-    region
-        .hosts
-        .iter()
-        .filter_map(|host| {
-            Some(crate::placement::Candidate {
-                host_id: &host.description.host_id,
-                zone: &region.zone_of(&host.description)?.name,
-                rack: &host.description.rack,
-                architecture: host.description.architecture,
-                capacity: host.capacity(),
-                load: loads(&host.description.host_id),
-            })
-        })
-        .collect()
 }

@@ -24,7 +24,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let rows: Vec<_> = hosts.iter().flat_map(instances).collect();
         print!("{}", table::render(headings, &rows));
     } else {
-        let headings = ["HOST", "ZONE", "RACK", "ARCH", "ACCEL", "VCPUS", "MEMORY", "INSTANCES"];
+        let headings =
+            ["HOST", "ZONE", "RACK", "ARCH", "ACCEL", "VCPUS", "MEMORY", "INSTANCES", "DEDICATED HOST"];
         let rows: Vec<_> = hosts.iter().map(summary).collect();
         print!("{}", table::render(headings, &rows));
     }
@@ -44,7 +45,7 @@ fn all(client: &Client) -> Result<Vec<Host>> {
     }
 }
 
-fn summary(host: &Host) -> [String; 8] {
+fn summary(host: &Host) -> [String; 9] {
     let room = |of: fn(&Room) -> Option<i64>| {
         let value = |room: &Option<Room>| room.as_ref().and_then(of).unwrap_or_default();
         (value(&host.taken), value(&host.capacity))
@@ -60,6 +61,7 @@ fn summary(host: &Host) -> [String; 8] {
         format!("{vcpus}/{vcpus_max}"),
         format!("{:.1}/{:.1} GiB", memory as f64 / 1024.0, memory_max as f64 / 1024.0),
         host.instances.len().to_string(),
+        host.dedicated_host_id.clone().unwrap_or_else(|| "-".into()),
     ]
 }
 

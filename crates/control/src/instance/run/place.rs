@@ -1,10 +1,11 @@
-//! Choosing hosts for a launch, so that two launches at once never count on the same room.
+//! Choosing hosts for launches, starts and Dedicated Hosts, so that two at once never count on the same room.
 
+use crate::dedicated_host::DedicatedHost;
 use crate::engine::Tables;
-use crate::instance::Instance;
+use crate::instance::{Instance, ON_HOST, Tenancy};
 use crate::instance_type::MachineShape;
-use crate::placement::{self, Choice, Group, Load, Member, Refusal};
-use crate::placement_group::PlacementGroup;
+use crate::placement::{self, Candidate, Choice, Group, Load, Member, Refusal, WholeRequest};
+use crate::placement_group::{PlacementGroup, Strategy};
 use crate::region::{Placing, RegionState};
 use model::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
@@ -15,16 +16,16 @@ pub struct PlaceRequest<'a> {
     pub instance_type: &'a str,
     /// Zones that have a subnet for it, in the order of preference.
     pub zones: Vec<String>,
-    pub group_name: Option<&'a str>,
-    pub group_id: Option<&'a str>,
-    pub partition: Option<i32>,
+    pub group: Option<Arc<PlacementGroup>>,
+    pub partition: Option<u32>,
+    pub tenancy: Tenancy,
+    pub dedicated_host: Option<Arc<DedicatedHost>>,
 }
 
 pub struct Places {
     /// All instances of a request go to one zone.
     pub zone: String,
     pub chosen: Vec<Choice>,
-    pub group: Option<Arc<PlacementGroup>>,
 }
 
 /// Holds the room of instances between the choice of their hosts and their records being seen. Dropped once the
@@ -43,19 +44,16 @@ impl PlacingGuard {
     pub fn place(
         &self,
         tables: &Tables,
-        request: PlaceRequest<'_>,
+        request: &PlaceRequest<'_>,
         min: usize,
         max: usize,
     ) -> Result<Places> {
-        let group = find_group(tables, &request)?;
         let mut placing = self.region.placing.lock();
         placing.retain(|held| held.attempt != self.attempt);
-        let wanted = Load { vcpus: u64::from(request.shape.vcpus), memory_mib: request.shape.memory_mib };
         let mut best: Option<(String, Vec<Choice>)> = None;
         let mut refused = BTreeMap::new();
         for zone in &request.zones {
-            let chosen =
-                self.fill_zone(tables, &placing, &request, group.as_deref(), zone, wanted, max, &mut refused);
+            let chosen = self.fill_zone(tables, &placing, request, zone, max, &mut refused);
             let enough = chosen.len() == max;
             if best.as_ref().is_none_or(|(_, before)| before.len() < chosen.len()) {
                 best = Some((zone.clone(), chosen));
@@ -65,46 +63,46 @@ impl PlacingGuard {
             }
         }
         let (zone, chosen) =
-            best.filter(|(_, chosen)| chosen.len() >= min).ok_or_else(|| no_room(&request, &refused))?;
+            best.filter(|(_, chosen)| chosen.len() >= min).ok_or_else(|| no_room(request, &refused))?;
         placing.extend(chosen.iter().map(|choice| Placing {
             attempt: self.attempt,
-            load: wanted,
-            group_name: group.as_ref().map(|group| group.name.clone()),
+            load: request.shape.load(),
+            tenancy: Some(request.tenancy),
+            group_name: request.group.as_ref().map(|group| group.name.clone()),
             member: Member { host_id: choice.host_id.clone(), partition: choice.partition },
         }));
+        self.check_vcpus(tables, &placing)?;
+        Ok(Places { zone, chosen })
+    }
+
+    fn check_vcpus(&self, tables: &Tables, placing: &[Placing]) -> Result<()> {
         let being_placed: u64 = placing.iter().map(|held| held.load.vcpus).sum();
-        self.region.view.quotas.check_vcpus(tables.loads.vcpus() + being_placed)?;
-        Ok(Places { zone, chosen, group })
+        self.region.view.quotas.check_vcpus(tables.loads.vcpus() + being_placed)
     }
 
     /// As many of `max` as the zone takes.
-    #[allow(clippy::too_many_arguments)]
     fn fill_zone(
         &self,
         tables: &Tables,
         placing: &[Placing],
         request: &PlaceRequest<'_>,
-        group: Option<&PlacementGroup>,
         zone: &str,
-        wanted: Load,
         max: usize,
         refused: &mut BTreeMap<String, Refusal>,
     ) -> Vec<Choice> {
-        let mut held: HashMap<&str, Load> = HashMap::new();
-        for other in placing {
-            *held.entry(&other.member.host_id).or_default() += other.load;
-        }
-        let mut hosts = crate::instance::run::candidates(&self.region, |host_id| {
-            let mut load = tables.loads.of(host_id);
-            load += held.get(host_id).copied().unwrap_or_default();
-            load
-        });
+        let mut hosts = candidates(&self.region, tables, placing, None);
         let zones = [zone.to_owned()];
+        let wanted = request.shape.load();
+        let group = request.group.as_deref();
         let mut scheduled = placement::Request {
+            instance_type: request.instance_type,
             architecture: request.shape.architecture,
             wanted,
             zones: &zones,
-            group: group.map(|group| group_members(tables, placing, group, request.partition)),
+            bound_to: None,
+            tenancy: request.tenancy,
+            dedicated_host_id: request.dedicated_host.as_ref().map(|host| host.host_id.as_str()),
+            group: group.map(|group| rules(tables, placing, group, request.partition, None)),
         };
         let mut chosen = Vec::new();
         while chosen.len() < max {
@@ -117,6 +115,7 @@ impl PlacingGuard {
             };
             if let Some(host) = hosts.iter_mut().find(|host| host.host_id == choice.host_id) {
                 host.load += wanted;
+                host.tenants.add(request.tenancy);
             }
             if let Some(group) = &mut scheduled.group {
                 group.members.push(Member { host_id: choice.host_id.clone(), partition: choice.partition });
@@ -124,6 +123,31 @@ impl PlacingGuard {
             chosen.push(choice);
         }
         chosen
+    }
+
+    /// Empty hosts to allocate; None where there are too few. Where volumes cannot be made anew elsewhere, a host
+    /// with those of a stopped instance is not empty.
+    pub fn hold_whole(
+        &self,
+        tables: &Tables,
+        request: &WholeRequest<'_>,
+        volumes_move: bool,
+    ) -> Option<Vec<String>> {
+        let mut placing = self.region.placing.lock();
+        placing.retain(|held| held.attempt != self.attempt);
+        let mut hosts = candidates(&self.region, tables, &placing, None);
+        let has_volumes =
+            |host_id| tables.instances.with(ON_HOST, host_id).any(|instance| !instance.is_terminated());
+        hosts.retain(|host| volumes_move || !has_volumes(host.host_id));
+        let chosen = placement::choose_whole(&hosts, request)?;
+        placing.extend(chosen.iter().map(|host_id| Placing {
+            attempt: self.attempt,
+            load: Load::default(),
+            tenancy: None,
+            group_name: None,
+            member: Member { host_id: (*host_id).to_owned(), partition: None },
+        }));
+        Some(chosen.into_iter().map(str::to_owned).collect())
     }
 }
 
@@ -133,67 +157,118 @@ impl Drop for PlacingGuard {
     }
 }
 
-fn find_group(tables: &Tables, request: &PlaceRequest<'_>) -> Result<Option<Arc<PlacementGroup>>> {
-    let group = match (request.group_name, request.group_id) {
+/// The hosts of a region as the scheduler sees them, with what is being placed and as if one instance were not. A
+/// host that is being allocated is none of them.
+pub(crate) fn candidates<'a>(
+    region: &'a RegionState,
+    tables: &'a Tables,
+    placing: &[Placing],
+    without: Option<&Instance>,
+) -> Vec<Candidate<'a>> {
+    let mut held: HashMap<&str, Vec<&Placing>> = HashMap::new();
+    for other in placing {
+        held.entry(&other.member.host_id).or_default().push(other);
+    }
+    let allocated = allocated(tables);
+    let without = without.filter(|instance| instance.occupies_host());
+    let candidate = |host: &'a crate::region::HostLink| {
+        let host_id = host.description.host_id.as_str();
+        let (mut load, mut tenants) = tables.loads.on(host_id);
+        if let Some(instance) = without.filter(|instance| instance.placement.host_id == host_id) {
+            load -= instance.load();
+            tenants.remove(instance.placement.tenancy);
+        }
+        for other in held.get(host_id).into_iter().flatten() {
+            load += other.load;
+            tenants.add(other.tenancy?);
+        }
+        Some(Candidate {
+            host_id,
+            zone: &region.zone_of(&host.description)?.name,
+            rack: &host.description.rack,
+            architecture: host.description.architecture,
+            capacity: host.capacity(),
+            load,
+            tenants,
+            allocation: allocated.get(host_id).map(|dedicated| dedicated.allocation()),
+        })
+    };
+    region.hosts.iter().filter_map(candidate).collect()
+}
+
+/// The Dedicated Host that each machine is, if it is one.
+pub(crate) fn allocated(tables: &Tables) -> HashMap<&str, &DedicatedHost> {
+    let hosts = tables.dedicated_hosts.iter().filter(|host| !host.is_released());
+    hosts.map(|host| (host.machine_id.as_str(), &**host)).collect()
+}
+
+/// The group that a request names, by name or by id, with a partition that it has.
+pub(crate) fn find_group(
+    tables: &Tables,
+    name: Option<&str>,
+    id: Option<&str>,
+    partition: Option<i32>,
+) -> Result<Option<Arc<PlacementGroup>>> {
+    let group = match (name, id) {
         (None, None) => return Ok(None),
         (Some(name), _) => tables.placement_groups.with("group-name", name).next(),
         (None, Some(id)) => tables.placement_groups.find(id),
     };
     let group = group.cloned().ok_or_else(|| {
-        let name = request.group_name.or(request.group_id).unwrap_or_default();
+        let name = name.or(id).unwrap_or_default();
         Error::new("InvalidPlacementGroup.Unknown", format!("The Placement Group '{name}' is unknown."))
     })?;
-    if let Some(partition) = request.partition {
-        let count = group.partition_count.unwrap_or(0);
-        if partition < 1 || partition as u32 > count {
-            return Err(Error::invalid_parameter_value(format!(
-                "The partition number {partition} is not within the partition count {count} of the placement group '{}'.",
-                group.name
-            )));
-        }
-    }
+    check_partition(&group, partition)?;
     Ok(Some(group))
 }
 
-fn group_members(
+pub(crate) fn check_partition(group: &PlacementGroup, partition: Option<i32>) -> Result<()> {
+    let count = group.partition_count.unwrap_or(0);
+    match partition {
+        Some(partition) if partition < 1 || partition as u32 > count => {
+            Err(Error::invalid_parameter_value(format!(
+                "The partition number {partition} is not within the partition count {count} of the placement group '{}'.",
+                group.name
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// EC2 API Reference, ModifyInstancePlacement: spread groups are for default tenancy, the others for dedicated too.
+pub(crate) fn check_tenancy(group: &PlacementGroup, tenancy: Tenancy) -> Result<()> {
+    match (tenancy, group.strategy) {
+        (Tenancy::Default, _) | (Tenancy::Dedicated, Strategy::Cluster | Strategy::Partition) => Ok(()),
+        (tenancy, _) => Err(Error::invalid_parameter_combination(format!(
+            "You cannot launch an instance with a tenancy of '{}' into the placement group '{}'. Either remove the placement group from the request, or specify a different tenancy.",
+            tenancy.name(),
+            group.name
+        ))),
+    }
+}
+
+/// A group's rules for one more instance, or for one of its own that is placed again. What is stopped has no place.
+pub(crate) fn rules(
     tables: &Tables,
     placing: &[Placing],
     group: &PlacementGroup,
-    partition: Option<i32>,
+    partition: Option<u32>,
+    without: Option<&Instance>,
 ) -> Group {
-    let being_placed = placing
-        .iter()
-        .filter(|other| other.group_name.as_deref() == Some(&group.name))
-        .map(|other| other.member.clone());
-    rules(
-        group,
-        partition.map(|partition| partition as u32),
-        placed(tables, group).map(|instance| member(instance)).chain(being_placed).collect(),
-    )
-}
-
-/// The group as one of its instances, already placed, sees it.
-pub(crate) fn group_without(tables: &Tables, group: &PlacementGroup, instance: &Instance) -> Group {
-    let others = placed(tables, group).filter(|other| other.instance_id != instance.instance_id);
-    rules(group, instance.placement.partition_number, others.map(|other| member(other)).collect())
-}
-
-fn placed<'t>(tables: &'t Tables, group: &PlacementGroup) -> impl Iterator<Item = &'t Arc<Instance>> {
-    let members = tables.instances.with("placement-group-name", &group.name);
-    members.filter(|instance| !instance.is_terminated())
-}
-
-fn member(instance: &Instance) -> Member {
-    Member { host_id: instance.placement.host_id.clone(), partition: instance.placement.partition_number }
-}
-
-fn rules(group: &PlacementGroup, partition: Option<u32>, members: Vec<Member>) -> Group {
+    let others = tables.instances.with("placement-group-name", &group.name).filter(|other| {
+        other.occupies_host() && without.is_none_or(|without| without.instance_id != other.instance_id)
+    });
+    let placed = others.map(|other| Member {
+        host_id: other.placement.host_id.clone(),
+        partition: other.placement.partition_number,
+    });
+    let being_placed = placing.iter().filter(|other| other.group_name.as_deref() == Some(&group.name));
     Group {
         strategy: group.strategy,
         partition_count: group.partition_count.unwrap_or(1),
         spread_level: group.spread_level.unwrap_or_default(),
         partition,
-        members,
+        members: placed.chain(being_placed.map(|other| other.member.clone())).collect(),
     }
 }
 
@@ -211,8 +286,52 @@ fn no_room(request: &PlaceRequest<'_>, refused: &BTreeMap<String, Refusal>) -> E
             ),
         );
     }
+    if request.tenancy == Tenancy::Host {
+        return no_dedicated_host(request, refused);
+    }
     Error::new(
         "InsufficientInstanceCapacity",
         format!("We currently do not have sufficient {} capacity {zone}.", request.instance_type),
+    )
+}
+
+fn no_dedicated_host(request: &PlaceRequest<'_>, refused: &BTreeMap<String, Refusal>) -> Error {
+    let Some(named) = &request.dedicated_host else {
+        return Error::new(
+            "InsufficientHostCapacity",
+            "You do not have a host with a matching configuration and sufficient capacity. Allocate a host with auto-placement, or name one, and try again.",
+        )
+        // The caller's own hosts are too few, not ours.
+        .with_status(400);
+    };
+    let host_id = &named.host_id;
+    if !request.zones.contains(&named.zone) {
+        return Error::invalid_parameter_combination(format!(
+            "The Dedicated Host '{host_id}' is in the Availability Zone {}, where the instance cannot be.",
+            named.zone
+        ));
+    }
+    match refused.get(&named.machine_id) {
+        Some(Refusal::InstanceType | Refusal::Architecture) => Error::new(
+            "InvalidHostConfiguration",
+            format!(
+                "The Dedicated Host '{host_id}' does not take the instance type '{}'.",
+                request.instance_type
+            ),
+        ),
+        Some(Refusal::Volumes) => volumes_are_elsewhere(),
+        _ => Error::new(
+            "InsufficientCapacityOnHost",
+            format!(
+                "Dedicated host {host_id} has insufficient capacity to launch the instances in this request."
+            ),
+        ),
+    }
+}
+
+pub(crate) fn volumes_are_elsewhere() -> Error {
+    Error::new(
+        "UnsupportedOperation",
+        "The instance's volumes are on another host, and this cloud does not move volumes between hosts.",
     )
 }
