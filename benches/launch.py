@@ -23,7 +23,7 @@ import boto3
 from botocore.config import Config
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BINARY = ROOT / "target" / "release" / "cumulet"
+BINARY = pathlib.Path(os.environ.get("CUMULET_BINARY", ROOT / "target" / "release" / "cumulet"))
 MARK = "LAUNCH-BENCH-DONE"
 USER_DATA = f"#!/bin/sh\necho {MARK} >/dev/console\n"
 VCPUS, MEMORY_MIB = 2, 1024  # those of the instance type
