@@ -206,6 +206,32 @@ pub struct Disk {
     pub device_name: String,
     /// The disk that the machine boots from.
     pub root: bool,
+    /// Not held to any where None.
+    #[serde(default)]
+    pub limits: Option<DiskLimits>,
+}
+
+/// How fast a disk may be read and written, both together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskLimits {
+    pub operations: Rate,
+    pub bytes: Rate,
+    /// A longer operation counts as several.
+    pub operation_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rate {
+    /// In the long run.
+    pub per_second: u64,
+    pub burst: Option<Burst>,
+}
+
+/// A higher rate that what was saved lasts for. What lasts so long at this rate can be saved, and is at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Burst {
+    pub per_second: u64,
+    pub seconds: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

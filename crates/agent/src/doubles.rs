@@ -144,6 +144,16 @@ impl Hypervisor for Doubles {
         .await
     }
 
+    async fn limit_disk(
+        &self,
+        instance_id: &Id,
+        volume_id: &Id,
+        limits: Option<DiskLimits>,
+    ) -> Result<(), MachineError> {
+        let rate = limits.map_or(0, |limits| limits.operations.per_second);
+        self.call(format!("limit {volume_id} of {instance_id} to {rate}"), || Ok(())).await
+    }
+
     fn cpu_time(&self, instance_id: &Id) -> Option<Duration> {
         let is_running = self.running().iter().any(|(id, _)| id == instance_id);
         is_running.then(|| self.cpu_time.lock().get(instance_id).copied().unwrap_or_default())

@@ -61,6 +61,14 @@ pub(crate) fn volume(number: u32) -> Volume {
     }
 }
 
+pub(crate) fn disk_limits(per_second: u64) -> DiskLimits {
+    DiskLimits {
+        operations: Rate { per_second, burst: None },
+        bytes: Rate { per_second: 125 << 20, burst: None },
+        operation_bytes: 256 << 10,
+    }
+}
+
 /// On, at its first boot, with one interface at 172.31.16.(10 + number) and one root volume.
 pub(crate) fn instance(number: u32) -> Instance {
     let private_ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(172, 31, 16, 10)) + number);
@@ -95,6 +103,7 @@ pub(crate) fn instance(number: u32) -> Instance {
             volume_id: volume(number).volume_id,
             device_name: "/dev/xvda".into(),
             root: true,
+            limits: Some(disk_limits(3000)),
         }],
         metadata: Metadata {
             account_id: "123456789012".into(),

@@ -10,13 +10,15 @@ use crate::network::HostNetwork;
 use crate::observations::Observations;
 use crate::tasks::Backoff;
 use crate::volumes::Volumes;
-use agent_api::{BootMode, Instance, InstanceObservation, Power, StopCause};
+use agent_api::{BootMode, DiskLimits, Instance, InstanceObservation, Power, StopCause};
 use futures::future::{join, try_join_all};
-use host::machine::{DiskSpec, EndCause, Ended, Firmware, Hypervisor, MachineError, MachineSpec, NicSpec};
+use host::machine::{
+    self, DiskSpec, EndCause, Ended, Firmware, Hypervisor, MachineError, MachineSpec, NicSpec,
+};
 use host::net::NetError;
 use model::Id;
 use parking_lot::Mutex;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +70,8 @@ pub(crate) struct InstanceTask {
     desire: watch::Receiver<Desire>,
     ends: mpsc::UnboundedReceiver<Ended>,
     actual: Actual,
+    /// How fast its machine's disks are; None where that is not known.
+    limits: Option<BTreeMap<Id, Option<DiskLimits>>>,
 }
 
 /// Why a start did not succeed.
@@ -82,7 +86,7 @@ impl InstanceTask {
     pub(crate) fn new(host: &Arc<Host>, instance_id: Id, desire: Desire, actual: Actual) -> (Self, Handle) {
         let (desire_sender, desire) = watch::channel(desire);
         let (ends_sender, ends) = mpsc::unbounded_channel();
-        let task = InstanceTask { instance_id, host: host.clone(), desire, ends, actual };
+        let task = InstanceTask { instance_id, host: host.clone(), desire, ends, actual, limits: None };
         (task, Handle { desire: desire_sender, ends: ends_sender })
     }
 
@@ -96,6 +100,7 @@ impl InstanceTask {
                     if self.rest(&desire) {
                         return;
                     }
+                    self.limit_disks(&desire).await;
                     self.wait().await;
                 }
                 (Step::Shutdown(why), _) => self.shut_down(why).await,
@@ -147,6 +152,22 @@ impl InstanceTask {
         instances.remove(&self.instance_id);
         self.host.observations.tell_instance(&self.instance_id, boot, observed);
         true
+    }
+
+    /// Makes the disks of a running machine as fast as they shall be.
+    async fn limit_disks(&mut self, desire: &Desire) {
+        let (Actual::Running { .. }, Desire::Put(instance)) = (&self.actual, desire) else { return };
+        let wanted = limits_of(instance);
+        let had = self.limits.replace(wanted.clone());
+        for (volume_id, limits) in wanted {
+            if had.as_ref().and_then(|had| had.get(&volume_id)) == Some(&limits) {
+                continue;
+            }
+            let limits = limits.map(disk_limits);
+            if let Err(error) = self.host.hypervisor.limit_disk(&self.instance_id, &volume_id, limits).await {
+                self.log(&error, "disk not limited");
+            }
+        }
     }
 
     fn hold_volumes(&self, instance: &Instance) {
@@ -243,6 +264,7 @@ impl InstanceTask {
             };
             let message = match result {
                 Ok(()) => {
+                    self.limits = Some(limits_of(instance));
                     self.actual = Actual::Running { boot };
                     return;
                 }
@@ -288,6 +310,7 @@ impl InstanceTask {
             path: file.path,
             format: file.format,
             volume_id: disk.volume_id.clone(),
+            limits: disk.limits.map(disk_limits),
         };
         let spec = MachineSpec {
             instance_id: instance.instance_id.clone(),
@@ -307,6 +330,24 @@ impl InstanceTask {
 
     fn log(&self, error: &(dyn std::error::Error + 'static), what: &str) {
         tracing::warn!(instance_id = %self.instance_id, error, "{what}");
+    }
+}
+
+fn limits_of(instance: &Instance) -> BTreeMap<Id, Option<DiskLimits>> {
+    instance.disks.iter().map(|disk| (disk.volume_id.clone(), disk.limits)).collect()
+}
+
+fn disk_limits(limits: DiskLimits) -> machine::DiskLimits {
+    let rate = |rate: agent_api::Rate| machine::Rate {
+        per_second: rate.per_second,
+        burst: rate
+            .burst
+            .map(|burst| machine::Burst { per_second: burst.per_second, seconds: burst.seconds }),
+    };
+    machine::DiskLimits {
+        operations: rate(limits.operations),
+        bytes: rate(limits.bytes),
+        operation_bytes: limits.operation_bytes,
     }
 }
 

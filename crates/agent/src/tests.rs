@@ -346,6 +346,29 @@ async fn volumes_wait_for_a_machine_whose_disks_are_not_known() {
     assert!(ended.unwrap() < deleted.unwrap(), "{told:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_disk_becomes_as_fast_as_it_shall_be_under_its_guest() {
+    let (mut room, mut desired) = Room::with_instance().await;
+    let instance = desired.instances.get_mut(&id(1)).unwrap();
+    instance.disks[0].limits = Some(examples::disk_limits(5000));
+    room.put(instance).await;
+    room.settle().await;
+    assert_eq!(room.doubles.log(), ["limit vol-00000000000000001 of i-00000000000000001 to 5000"]);
+    instance.metadata.tags.clear();
+    room.put(instance).await;
+    room.settle().await;
+    assert_eq!(room.doubles.log(), [""; 0]);
+    // Who comes new does not know what its predecessor has told the machine.
+    room.restart().await;
+    room.agent.replace(desired).await;
+    room.settle().await;
+    let log = room.doubles.log();
+    assert!(
+        log.contains(&"limit vol-00000000000000001 of i-00000000000000001 to 5000".to_owned()),
+        "{log:?}"
+    );
+}
+
 /// A launch, a reboot, a stop and a removal; at every call to a driver the agent is killed, once before the call
 /// has its effect and once after it, and starts again.
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@
 use agent::{Agent, AgentOptions, DiskError, DiskFile, Disks};
 use agent_api::*;
 use async_trait::async_trait;
-use host::machine::{DiskFormat, Ended, Found, Hypervisor, MachineError, MachineSpec};
+use host::machine::{DiskFormat, DiskLimits, Ended, Found, Hypervisor, MachineError, MachineSpec};
 use host::net::{LinuxNetwork, Namespace, NetOptions, Network};
 use model::{Environment, Id, Kind};
 use std::collections::{BTreeMap, HashMap};
@@ -98,6 +98,15 @@ impl Hypervisor for Namespaces {
         if self.machines.lock().unwrap().remove(instance_id).is_some() {
             Namespace::remove(&self.name(instance_id)).unwrap();
         }
+        Ok(())
+    }
+
+    async fn limit_disk(
+        &self,
+        _instance_id: &Id,
+        _volume_id: &Id,
+        _limits: Option<DiskLimits>,
+    ) -> Result<(), MachineError> {
         Ok(())
     }
 

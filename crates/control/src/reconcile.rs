@@ -102,6 +102,8 @@ impl Affected {
             Change::Volume { old, new } => {
                 for volume in old.iter().chain(new) {
                     self.volumes.insert(volume.volume_id.clone());
+                    // Its machine is told how fast it is.
+                    self.instances.extend(volume.attachment.iter().map(|a| a.instance_id.clone()));
                     if let Some(host_id) = &volume.host_id {
                         self.volume_hosts.insert(volume.volume_id.clone(), host_id.clone());
                     }

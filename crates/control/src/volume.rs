@@ -6,6 +6,7 @@ use model::{AccountId, Id, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub mod describe;
+pub mod performance;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Volume {

@@ -329,6 +329,7 @@ mod tests {
                 volume_id: examples::volume(2).volume_id,
                 device_name: "/dev/sdf".into(),
                 root: false,
+                limits: None,
             });
         });
         let mut out = String::new();

@@ -4,6 +4,7 @@ use super::Instance;
 use crate::engine::Tables;
 use crate::instance_type;
 use crate::network_interface::NetworkInterface;
+use crate::volume::performance;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use model::{InstanceState, Region};
@@ -25,7 +26,7 @@ pub fn desired(
     let interfaces: Vec<_> =
         instance.interfaces.iter().filter_map(|id| tables.network_interfaces.find(id)).collect();
     let options = &instance.metadata_options;
-    let performance = instance_type::performance(&instance.instance_type);
+    let type_performance = instance_type::performance(&instance.instance_type);
     Some(agent_api::Instance {
         instance_id: instance.instance_id.clone(),
         generation,
@@ -37,7 +38,7 @@ pub fn desired(
             boot_mode: instance.boot_mode,
             vcpus: instance.vcpus,
             memory_mib: instance.memory_mib,
-            bandwidth: performance.bandwidth,
+            bandwidth: type_performance.bandwidth,
         },
         disks: instance
             .disks
@@ -46,6 +47,7 @@ pub fn desired(
                 volume_id: disk.volume_id.clone(),
                 device_name: disk.device_name.clone(),
                 root: disk.device_name == instance.root_device_name,
+                limits: tables.volumes.find(&disk.volume_id).map(|volume| performance::limits(volume)),
             })
             .collect(),
         metadata: metadata(instance, interfaces.first().map(|interface| &***interface), tables, region),

@@ -288,6 +288,7 @@ mod tests {
                 path: "/never/seen".into(),
                 format: DiskFormat::Qcow2 { backing: Some("/never/seen/either".into()) },
                 volume_id: id(Kind::Volume, "vol-0123456789abcdef0"),
+                limits: None,
             }],
             nics: vec![NicSpec {
                 interface_id: id(Kind::NetworkInterface, "eni-0123456789abcdef0"),
@@ -333,6 +334,7 @@ mod tests {
             path: "/never/seen".into(),
             format: DiskFormat::Raw,
             volume_id: Id::parse(Kind::Volume, "vol-0fedcba9876543210").unwrap(),
+            limits: None,
         });
         let mut handed = handed();
         handed.firmware = Some((15, 16));

@@ -1,6 +1,6 @@
 //! Machines in memory, for tests of those who drive them: the promises of `Hypervisor` without processes.
 
-use super::{EndCause, Ended, Found, FoundState, Hypervisor, MachineError, MachineSpec};
+use super::{DiskLimits, EndCause, Ended, Found, FoundState, Hypervisor, MachineError, MachineSpec};
 use async_trait::async_trait;
 use model::Id;
 use parking_lot::Mutex;
@@ -163,6 +163,22 @@ impl Hypervisor for FakeHypervisor {
         if let Some(machine) = state.machines.get_mut(instance_id).filter(|machine| machine.ended.is_none()) {
             machine.ended = Some(EndCause::Guest);
             machine.taps.clear();
+        }
+        Ok(())
+    }
+
+    async fn limit_disk(
+        &self,
+        instance_id: &Id,
+        volume_id: &Id,
+        limits: Option<DiskLimits>,
+    ) -> Result<(), MachineError> {
+        let mut state = self.state.lock();
+        state.running(instance_id)?;
+        let disks =
+            state.machines.get_mut(instance_id).into_iter().flat_map(|machine| &mut machine.spec.disks);
+        for disk in disks.filter(|disk| disk.volume_id == *volume_id) {
+            disk.limits = limits;
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ mod qemu;
 mod qmp;
 mod record;
 mod screenshot;
+mod throttle;
 mod watch;
 
 pub use acceleration::{Proof, prove};
@@ -89,6 +90,32 @@ pub struct DiskSpec {
     pub format: DiskFormat,
     /// The guest sees it without its dash, in at most 20 characters: `vol0123456789abcdef0`.
     pub volume_id: Id,
+    /// Not held to any where None.
+    #[serde(default)]
+    pub limits: Option<DiskLimits>,
+}
+
+/// How fast a disk may be read and written, both together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskLimits {
+    pub operations: Rate,
+    pub bytes: Rate,
+    /// A longer operation counts as several.
+    pub operation_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rate {
+    /// In the long run.
+    pub per_second: u64,
+    pub burst: Option<Burst>,
+}
+
+/// A higher rate that what was saved lasts for. What lasts so long at this rate can be saved, and is at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Burst {
+    pub per_second: u64,
+    pub seconds: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,6 +180,14 @@ pub trait Hypervisor: Send + Sync {
     /// Ends the machine at once and returns when its process is gone and its disks are released. No `Ended` is
     /// sent for it. No error where it does not run.
     async fn end(&self, instance_id: &Id) -> Result<(), MachineError>;
+
+    /// Changes how fast a disk of a running machine may be.
+    async fn limit_disk(
+        &self,
+        instance_id: &Id,
+        volume_id: &Id,
+        limits: Option<DiskLimits>,
+    ) -> Result<(), MachineError>;
 
     /// How much processor time the machine has taken since it started; None where it does not run.
     fn cpu_time(&self, instance_id: &Id) -> Option<Duration>;

@@ -12,8 +12,8 @@ use super::qmp::Qmp;
 use super::record::{MONITOR, MONITOR_SPARE, MachineDirectory, Record};
 use super::watch::{Ends, Machine, Running, Status, end_process, status};
 use super::{
-    EndCause, Ended, Found, FoundState, Hypervisor, MachineError, MachineSpec, firmware, io_failed,
-    screenshot,
+    DiskLimits, EndCause, Ended, Found, FoundState, Hypervisor, MachineError, MachineSpec, firmware,
+    io_failed, screenshot, throttle,
 };
 use async_trait::async_trait;
 use futures::future::try_join_all;
@@ -123,7 +123,7 @@ impl QemuHypervisor {
                 machine.remove_group().await;
                 FoundState::Ended(cause)
             }
-            (None, Some(process)) => self.take_up_process(&machine, boot, process).await?,
+            (None, Some(process)) => self.take_up_process(&machine, &record.spec, process).await?,
         };
         self.machines.lock().insert(machine.instance_id.clone(), machine.clone());
         Ok(Found { instance_id: machine.instance_id.clone(), boot, state })
@@ -132,13 +132,17 @@ impl QemuHypervisor {
     async fn take_up_process(
         &self,
         machine: &Arc<Machine>,
-        boot: u64,
+        spec: &MachineSpec,
         process: Process,
     ) -> Result<FoundState, MachineError> {
+        let boot = spec.boot;
         let reached = async {
             let qmp = machine.connect().await?;
             let status = status(&qmp).await?;
-            // Stopped by its disks, or the last step of its start was ours to take.
+            // Stopped by its disks, or the last steps of its start were ours to take.
+            if status == Status::Prelaunch {
+                throttle::limit_all(&qmp, &spec.disks).await;
+            }
             if matches!(status, Status::Prelaunch | Status::Stalled) {
                 qmp.execute("cont", json!({})).await?;
             }
@@ -345,6 +349,7 @@ async fn run_guest(machine: &Machine, spec: &MachineSpec, process: &Process) -> 
     machine.directory.write_record(&record)?;
     let run = async {
         let qmp = machine.connect().await?;
+        throttle::limit_all(&qmp, &spec.disks).await;
         qmp.execute("cont", json!({})).await?;
         Ok(qmp)
     };
@@ -408,6 +413,17 @@ impl Hypervisor for QemuHypervisor {
             Some(machine) => to_the_end(end(machine)).await,
             None => Ok(()),
         }
+    }
+
+    async fn limit_disk(
+        &self,
+        instance_id: &Id,
+        volume_id: &Id,
+        limits: Option<DiskLimits>,
+    ) -> Result<(), MachineError> {
+        let machine = self.found(instance_id)?;
+        let limited = throttle::limit(&*machine.monitor()?, volume_id, limits).await;
+        limited.map_err(|error| machine.unreachable(error))
     }
 
     fn cpu_time(&self, instance_id: &Id) -> Option<Duration> {

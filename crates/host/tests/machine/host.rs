@@ -76,7 +76,7 @@ impl Host {
             firmware: Firmware::Bios,
             vcpus: 1,
             memory_mib: 64,
-            disks: vec![DiskSpec { path, format: DiskFormat::Raw, volume_id }],
+            disks: vec![DiskSpec { path, format: DiskFormat::Raw, volume_id, limits: None }],
             nics: vec![],
         }
     }

@@ -5,4 +5,5 @@ mod full_disk;
 mod guest;
 mod host;
 mod life;
+mod rates;
 mod shares;

@@ -11,10 +11,22 @@ const MBIT: u64 = 1_000_000;
 const WARM_UP: Duration = Duration::from_millis(700);
 const MEASURED: Duration = Duration::from_millis(1500);
 
-/// What of a figure reaches a program: Ethernet, IP and TCP headers are counted too.
-fn of(figure: u64) -> std::ops::RangeInclusive<f64> {
+/// On a host that is busy with other things a stream may fall short.
+const ATTEMPTS_MAX: u16 = 3;
+
+/// Whether what arrives is the figure. Ethernet, IP and TCP headers are counted too.
+async fn carries(what: &str, figure: u64, from: &Machine, to: &Guest, port: u16) {
     let mbit = (figure / MBIT) as f64;
-    0.75 * mbit..=1.10 * mbit
+    let mut rate = 0.0;
+    for attempt in 0..ATTEMPTS_MAX {
+        rate = throughput(from, to, to.address, port + attempt).await;
+        eprintln!("{what}: {rate:.1} of {mbit} Mbit/s");
+        assert!(rate <= 1.10 * mbit, "{what}: {rate}");
+        if rate >= 0.75 * mbit {
+            return;
+        }
+    }
+    panic!("{what}: {rate}");
 }
 
 /// Megabits a second that arrive at the second machine.
@@ -72,11 +84,9 @@ async fn a_guest_sends_and_is_sent_no_more_than_its_bandwidth() {
         cloud.network = LinuxNetwork::new(cloud.options.clone()).unwrap();
         cloud.apply().await;
         for (from, to) in [(&held, &free), (&free, &held)] {
-            port += 1;
-            let rate = throughput(from, to, to.address, port).await;
-            let way = if to.address == held.address { "to" } else { "from" };
-            eprintln!("{figure} Mbit/s, {way} the guest: {rate:.1}");
-            assert!(of(figure * MBIT).contains(&rate), "{figure} {way}: {rate}");
+            port += 10;
+            let way = if to.address == held.address { "to the guest" } else { "from the guest" };
+            carries(way, figure * MBIT, from, to, port).await;
         }
     }
 }
@@ -90,15 +100,13 @@ async fn a_guest_that_was_quiet_may_send_more_for_a_while() {
     // The bucket of 240 s at this baseline lasts for as many seconds at ten times the rate as a test waits for.
     let bandwidth = Bandwidth { baseline: 5 * MBIT, peak: 200 * MBIT };
     let (held, free) = two_guests(&mut cloud, Some(bandwidth)).await;
-    let rate = throughput(&held, &free, free.address, 5000).await;
-    eprintln!("at the peak of 200 Mbit/s: {rate:.1}");
-    assert!(of(200 * MBIT).contains(&rate), "{rate}");
+    carries("at the peak", 200 * MBIT, &held, &free, 5000).await;
     // 150 MB are in the bucket; more than is left of it.
     cloud.interface(&crate::cloud::id(model::Kind::NetworkInterface, 1)).bandwidth = None;
     cloud.apply().await;
     let links = cloud.links(&cloud.plan.vpcs[0].vpc_id).await;
     assert!(!links.contains("ifb") && !links.contains("tbf"), "{links}");
-    let rate = throughput(&held, &free, free.address, 5001).await;
+    let rate = throughput(&held, &free, free.address, 5100).await;
     eprintln!("held to nothing: {rate:.1}");
     assert!(rate > 250.0, "{rate}");
 }

@@ -1,0 +1,73 @@
+//! How fast a machine's disks are: QEMU's throttling of what a device asks for.
+//!
+//! It is told to the device, not made a node of the block graph: so whoever changes the graph under a running guest
+//! (a snapshot, a larger disk) need not know of it. Each of QEMU's buckets leaks at the long rate and holds what a burst
+//! may take; one without a burst holds a tenth of a second.
+
+use super::qmp::{Qmp, QmpError};
+use super::{DiskLimits, DiskSpec, Rate};
+use model::Id;
+use serde_json::{Value, json};
+
+/// Limits the disks of a machine that shall be limited. One that can't be is no reason not to run.
+pub(super) async fn limit_all(qmp: &Qmp, disks: &[DiskSpec]) {
+    for disk in disks.iter().filter(|disk| disk.limits.is_some()) {
+        if let Err(error) = limit(qmp, &disk.volume_id, disk.limits).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(volume_id = %disk.volume_id, error, "disk not limited");
+        }
+    }
+}
+
+pub(super) async fn limit(qmp: &Qmp, volume_id: &Id, limits: Option<DiskLimits>) -> Result<(), QmpError> {
+    qmp.execute("block_set_io_throttle", arguments(volume_id, limits)).await.map(drop)
+}
+
+/// Zero is no limit.
+fn arguments(volume_id: &Id, limits: Option<DiskLimits>) -> Value {
+    let (bytes, operations) = limits.map_or((0, 0), |l| (l.bytes.per_second, l.operations.per_second));
+    let mut arguments = json!({
+        // The device of the disk, which is a part of the card on the bus.
+        "id": format!("/machine/peripheral/{volume_id}/virtio-backend"),
+        "bps": bytes, "bps_rd": 0, "bps_wr": 0, "iops": operations, "iops_rd": 0, "iops_wr": 0,
+    });
+    if let Some(limits) = limits {
+        arguments["iops_size"] = limits.operation_bytes.into();
+        burst(&mut arguments, "bps", limits.bytes);
+        burst(&mut arguments, "iops", limits.operations);
+    }
+    arguments
+}
+
+/// QEMU refuses a burst that is slower than the long rate.
+fn burst(arguments: &mut Value, kind: &str, rate: Rate) {
+    if let Some(burst) = rate.burst.filter(|burst| burst.per_second > rate.per_second) {
+        arguments[format!("{kind}_max")] = burst.per_second.into();
+        arguments[format!("{kind}_max_length")] = burst.seconds.max(1).into();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Burst;
+    use super::*;
+    use model::Kind;
+
+    #[test]
+    fn limits_are_told_as_qemu_names_them() {
+        let id = Id::parse(Kind::Volume, "vol-0123456789abcdef0").unwrap();
+        let free = arguments(&id, None);
+        assert_eq!((&free["bps"], &free["iops"], free.get("iops_size")), (&json!(0), &json!(0), None));
+        assert_eq!(free["id"], "/machine/peripheral/vol-0123456789abcdef0/virtio-backend");
+        let limits = DiskLimits {
+            operations: Rate { per_second: 100, burst: Some(Burst { per_second: 3000, seconds: 1800 }) },
+            bytes: Rate { per_second: 1 << 20, burst: Some(Burst { per_second: 1 << 20, seconds: 9 }) },
+            operation_bytes: 1 << 18,
+        };
+        let told = arguments(&id, Some(limits));
+        let numbers =
+            ["iops", "iops_max", "iops_max_length", "bps", "iops_size"].map(|name| told[name].as_u64());
+        assert_eq!(numbers, [Some(100), Some(3000), Some(1800), Some(1 << 20), Some(1 << 18)]);
+        assert_eq!(told.get("bps_max"), None);
+    }
+}
