@@ -203,7 +203,8 @@ impl<'m> Service<'m> {
                     "blob" => ", skip",
                     _ => "",
                 };
-                let skip = if with.ends_with("skip") {
+                // In an answer of a REST-JSON service a list is there, also an empty one.
+                let skip = if with.ends_with("skip") || (self.json && empty.is_some()) {
                     String::new()
                 } else {
                     format!(", skip_serializing_if = \"{skip}\"")
