@@ -160,6 +160,10 @@ def test_found_by_name_id_and_filter(ec2, name):
         assert {pair["KeyName"] for pair in found} == expected, wanted
     unknown = [{"Name": "colour", "Values": ["red"]}]
     assert error_code(ec2.describe_key_pairs, Filters=unknown) == "InvalidParameterValue"
+    # Also where another filter finds nothing.
+    none = [{"Name": "key-name", "Values": [f"no-{name}"]}]
+    assert ec2.describe_key_pairs(Filters=none)["KeyPairs"] == []
+    assert error_code(ec2.describe_key_pairs, Filters=none + unknown) == "InvalidParameterValue"
     missing = "key-0123456789abcdef0"
     assert error_code(ec2.describe_key_pairs, KeyNames=[name, f"no-{name}"]) == "InvalidKeyPair.NotFound"
     assert error_code(ec2.describe_key_pairs, KeyPairIds=[missing]) == "InvalidKeyPair.NotFound"

@@ -43,13 +43,17 @@ pub fn select<'t, T: Record>(
     field: impl Fn(&'t T, &str, &mut Values<'t>) -> bool,
 ) -> Result<Page<T>> {
     let filters = filter::parse(query.filters)?;
-    // A filter's name is checked even where there is nothing to look at.
     let paging = Paging::parse(query)?;
     let passes = |record: &'t T| {
         filter::passes(&filters, |name, values| {
             field(record, name, values) || filter::record_field(record, name, values)
         })
     };
+    // Any record tells which names of filters there are: they are checked also where an index or the page leaves
+    // nothing to look at.
+    if let Some(record) = table.iter().next() {
+        passes(record)?;
+    }
     if !query.ids.is_empty() {
         let records = by_id(table, kind, query.ids, &visible)?;
         let mut passed = Vec::with_capacity(records.len());
@@ -172,7 +176,9 @@ fn candidates<'t, T: Record>(
     Some(std::iter::from_fn(move || {
         let next = heads.iter_mut().filter_map(|head| head.peek().copied()).min()?;
         // A record may be in several of the sets.
-        heads.iter_mut().for_each(|head| drop(head.next_if(|id| *id == next)));
+        for head in &mut heads {
+            let _ = head.next_if(|id| *id == next);
+        }
         Some(next)
     }))
 }
