@@ -176,6 +176,23 @@ pub struct Machine {
     /// Of each network interface. Not held to any where None.
     #[serde(default)]
     pub bandwidth: Option<Bandwidth>,
+    /// None where it may use its processors all the time.
+    #[serde(default)]
+    pub credits: Option<CpuCredits>,
+}
+
+/// By what a burstable instance may use its processors (EC2 User Guide, "Key concepts for burstable performance
+/// instances"). A credit is one processor for one minute; what a day earns can be saved.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CpuCredits {
+    /// Earned for each hour that it runs.
+    pub per_hour: f64,
+    /// Given at each start, where it is not unlimited.
+    pub at_launch: f64,
+    /// It may spend what it has not.
+    pub unlimited: bool,
+    /// What is saved outlives a stop of some days.
+    pub kept_when_stopped: bool,
 }
 
 /// What a network interface may carry each way, in bits a second.

@@ -7,6 +7,7 @@
 //!   drop ───▶ the tasks end, machines and networks stay as they are
 //! ```
 
+use crate::credits::Credits;
 use crate::instance::{Desire, Handle, Host, InstanceTask, stop_cause};
 use crate::lifecycle::Actual;
 use crate::metadata::{Identity, TokenKey};
@@ -32,7 +33,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
-    /// Where the agent's own key is kept (`token.key`), made on first use.
+    /// Where the agent's own key is kept (`token.key`), made on first use, and balances of CPU credits.
     pub state_dir: PathBuf,
     /// Where the cloud's identity key and certificate are (`identity.key`, `identity.crt`), made on first use.
     /// The same for all hosts of a cloud.
@@ -93,12 +94,15 @@ impl Agent {
         let network = HostNetwork::new(network);
         let warm = identity.clone();
         tasks.spawn(async move { warm.prepare().await });
+        let credits = Credits::new(&options.state_dir, hypervisor.clone(), environment.clone());
+        tasks.spawn(credits.clone().run());
         let services = Services::new(environment, token_key, identity);
         let host = Arc::new(Host {
             hypervisor,
             network: network.clone(),
             volumes,
             observations,
+            credits,
             options,
             instances: Mutex::default(),
         });
@@ -228,6 +232,7 @@ impl HostAgent for Agent {
             self.put_instance(instance);
         }
         self.host.volumes.replace(&new.volumes);
+        self.host.credits.sweep(new.instances.keys());
         *desired = Some(new);
     }
 

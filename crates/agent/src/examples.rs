@@ -85,6 +85,7 @@ pub(crate) fn instance(number: u32) -> Instance {
             vcpus: 2,
             memory_mib: 1024,
             bandwidth: Some(Bandwidth { baseline: 64_000_000, peak: 5_000_000_000 }),
+            credits: None,
         },
         interfaces: vec![Interface {
             interface_id: id(model::Kind::NetworkInterface, number),

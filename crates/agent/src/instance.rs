@@ -5,6 +5,7 @@
 //! changes; its volumes and network are held from before a start until the machine is known to be gone.
 
 use crate::AgentOptions;
+use crate::credits::Credits;
 use crate::lifecycle::{Actual, Step, Wanted, Why, next_step, observation};
 use crate::network::HostNetwork;
 use crate::observations::Observations;
@@ -36,6 +37,7 @@ pub(crate) struct Host {
     pub(crate) network: Arc<HostNetwork>,
     pub(crate) volumes: Arc<Volumes>,
     pub(crate) observations: Arc<Observations>,
+    pub(crate) credits: Arc<Credits>,
     pub(crate) options: AgentOptions,
     pub(crate) instances: Mutex<HashMap<Id, Handle>>,
 }
@@ -132,10 +134,12 @@ impl InstanceTask {
     /// All is as desired: holds what a running machine needs, lets go of the rest, and says so.
     /// True where the task has nothing left to do, ever.
     fn rest(&mut self, desire: &Desire) -> bool {
-        if let (Actual::Running { .. }, Desire::Put(instance)) = (&self.actual, desire) {
+        if let (Actual::Running { boot }, Desire::Put(instance)) = (&self.actual, desire) {
             self.hold_volumes(instance);
             self.host.network.update(instance);
+            self.host.credits.runs(instance, *boot);
         } else {
+            self.host.credits.rests(&self.instance_id);
             self.host.network.detach(&self.instance_id);
             self.host.volumes.release(&self.instance_id);
         }
@@ -205,6 +209,7 @@ impl InstanceTask {
     }
 
     async fn forget(&mut self) {
+        self.host.credits.forget(&self.instance_id);
         let mut backoff = Backoff::new();
         loop {
             match self.host.hypervisor.forget(&self.instance_id).await {

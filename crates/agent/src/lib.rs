@@ -12,6 +12,7 @@
 //! happen next to an instance is decided in one pure function (`lifecycle`) for the real and the simulated host.
 
 mod agent;
+mod credits;
 mod dhcp;
 mod dns;
 #[cfg(test)]

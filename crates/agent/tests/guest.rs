@@ -234,6 +234,7 @@ fn instance(number: u8) -> Instance {
             vcpus: 1,
             memory_mib: 64,
             bandwidth: None,
+            credits: None,
         },
         interfaces: vec![Interface {
             interface_id: id(Kind::NetworkInterface, std::process::id() << 8 | u32::from(number)),

@@ -9,9 +9,11 @@ use agent_api::{Architecture, HostDescription};
 use aws_api::ec2::InstanceTypeInfo;
 use std::sync::{Arc, OnceLock};
 
+mod credits;
 mod describe;
 mod performance;
 
+pub use credits::credits;
 pub use describe::{describe_instance_type_offerings, describe_instance_types};
 pub use performance::{Performance, performance};
 

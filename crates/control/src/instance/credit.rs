@@ -9,7 +9,7 @@ use aws_api::ec2;
 use model::{Error, Id, InstanceState, Kind, Result};
 
 const STANDARD: &str = "standard";
-const UNLIMITED: &str = "unlimited";
+pub(super) const UNLIMITED: &str = "unlimited";
 
 /// The burstable families and what an instance has that was launched without an option.
 const DEFAULTS: [(&str, &str); 4] =
@@ -25,7 +25,7 @@ pub fn check(option: &str) -> Result<String> {
 }
 
 /// None where the type is not burstable, whatever was said at launch.
-fn option_of(instance: &Instance) -> Option<&str> {
+pub(super) fn option_of(instance: &Instance) -> Option<&str> {
     let family = instance.instance_type.split('.').next()?;
     let (_, default) = DEFAULTS.iter().find(|(burstable, _)| *burstable == family)?;
     Some(instance.cpu_credits.as_deref().unwrap_or(default))

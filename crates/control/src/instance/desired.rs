@@ -1,6 +1,6 @@
 //! What a host is told of an instance: a pure function of the records.
 
-use super::Instance;
+use super::{Instance, credit};
 use crate::engine::Tables;
 use crate::instance_type;
 use crate::network_interface::NetworkInterface;
@@ -27,6 +27,7 @@ pub fn desired(
         instance.interfaces.iter().filter_map(|id| tables.network_interfaces.find(id)).collect();
     let options = &instance.metadata_options;
     let type_performance = instance_type::performance(&instance.instance_type);
+    let unlimited = credit::option_of(instance) == Some(credit::UNLIMITED);
     Some(agent_api::Instance {
         instance_id: instance.instance_id.clone(),
         generation,
@@ -39,6 +40,7 @@ pub fn desired(
             vcpus: instance.vcpus,
             memory_mib: instance.memory_mib,
             bandwidth: type_performance.bandwidth,
+            credits: instance_type::credits(&instance.instance_type, instance.vcpus, unlimited),
         },
         disks: instance
             .disks
