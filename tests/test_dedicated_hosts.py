@@ -1,5 +1,7 @@
 """Tenancies: dedicated instances, Dedicated Hosts, and where instances of each may be."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from conftest import error_code, run
 
@@ -268,3 +270,151 @@ def test_groups_take_only_the_tenancies_they_may(ec2, allocate, launch):
     assert refused(GroupName="tenancy-cluster", Tenancy="host") == "InvalidParameterCombination"
     assert refused(GroupName="tenancy-spread", Tenancy="dedicated") == "InvalidParameterCombination"
     assert launch(GroupName="tenancy-cluster", Tenancy="dedicated")["Placement"]["Tenancy"] == "dedicated"
+
+
+def move(ec2, instance, **placement):
+    return ec2.modify_instance_placement(InstanceId=instance["InstanceId"], **placement)["Return"]
+
+
+def where(ec2, instance):
+    return described(ec2, instance["InstanceId"])["Placement"]
+
+
+def test_affinity_says_where_an_instance_comes_back(ec2, allocate, launch):
+    first, second = sorted(allocate(quantity=2))
+    bound, free = launch(HostId=first, Affinity="host"), launch(HostId=first)
+    stop(ec2, bound), stop(ec2, free)
+    # Stopped instances keep no host; the last host is still where they were.
+    assert host(ec2, first)["Instances"] == [] and where(ec2, free)["HostId"] == first
+    start(ec2, free)
+    assert where(ec2, free)["HostId"] == first
+
+    stop(ec2, free)
+    ec2.modify_hosts(HostIds=[second], AutoPlacement="on")
+    for instance in launch(count=64, HostId=first):
+        assert instance["Placement"]["HostId"] == first
+    assert error_code(lambda: start(ec2, bound)) == "InsufficientCapacityOnHost"
+    start(ec2, free)
+    assert where(ec2, free)["HostId"] == second
+    assert move(ec2, bound, HostId=second)
+    start(ec2, bound)
+    assert where(ec2, bound)["HostId"] == second and where(ec2, bound)["Affinity"] == "host"
+    # Affinity alone may change while it runs.
+    assert move(ec2, bound, Affinity="default") and where(ec2, bound)["Affinity"] == "default"
+    assert error_code(lambda: move(ec2, bound, HostId=first)) == "InvalidInstanceState"
+
+
+def test_a_tenancy_is_changed_and_holds_from_the_next_start(ec2, cloud, allocate, launch):
+    host_id = allocate()
+    instance, other = launch(Tenancy="dedicated"), launch(Tenancy="dedicated")
+    volumes = [device["Ebs"]["VolumeId"] for device in described(ec2, instance["InstanceId"])["BlockDeviceMappings"]]
+    assert error_code(lambda: move(ec2, instance, Tenancy="host")) == "InvalidInstanceState"
+    stop(ec2, instance)
+    assert error_code(lambda: move(ec2, instance, HostId=host_id)) == "InvalidParameterCombination"
+    assert error_code(lambda: move(ec2, instance, Affinity="host")) == "InvalidParameterCombination"
+    assert error_code(lambda: move(ec2, instance)) == "InvalidParameterCombination"
+    assert move(ec2, instance, Tenancy="host", Affinity="host")
+    # No host has auto-placement.
+    assert error_code(lambda: start(ec2, instance)) == "InsufficientHostCapacity"
+    assert move(ec2, instance, HostId=host_id)
+    start(ec2, instance)
+    placement = where(ec2, instance)
+    assert (placement["Tenancy"], placement["Affinity"], placement["HostId"]) == ("host", "host", host_id)
+    machine, dedicated = machines(cloud)
+    assert dedicated[machine[instance["InstanceId"]]] == host_id
+    assert dedicated[machine[other["InstanceId"]]] == "-"
+    after = described(ec2, instance["InstanceId"])["BlockDeviceMappings"]
+    assert [device["Ebs"]["VolumeId"] for device in after] == volumes
+
+    stop(ec2, instance)
+    assert move(ec2, instance, Tenancy="dedicated")
+    start(ec2, instance)
+    assert "HostId" not in where(ec2, instance) and where(ec2, instance)["Tenancy"] == "dedicated"
+    machine, _ = machines(cloud)
+    assert machine[instance["InstanceId"]] == machine[other["InstanceId"]]
+    assert ec2.release_hosts(HostIds=[host_id])["Successful"] == [host_id]
+
+    small = launch(Tenancy="dedicated", instance_type="t3.micro")
+    stop(ec2, small)
+    assert error_code(lambda: move(ec2, small, Tenancy="host")) == "InvalidRequest"
+
+
+def test_what_an_instance_cannot_be_moved_to_is_refused(ec2, allocate, launch):
+    elsewhere, other = allocate(zone=1), allocate(InstanceType="c5.large")
+    instance = launch(Tenancy="dedicated")
+    stop(ec2, instance)
+    refused = lambda **to: error_code(lambda: move(ec2, instance, **to))
+    assert refused(Tenancy="host", HostId=elsewhere) == "InvalidParameterCombination"
+    assert refused(Tenancy="host", HostId=other) == "InvalidHostConfiguration"
+    assert refused(Tenancy="host", HostId="h-00000000000000000") == "InvalidHostID.NotFound"
+    assert refused(GroupName="nowhere") == "InvalidPlacementGroup.Unknown"
+    assert refused(PartitionNumber=1) == "InvalidParameterCombination"
+    assert error_code(lambda: ec2.modify_instance_placement(InstanceId="i-00000000000000000", Tenancy="host")) == (
+        "InvalidInstanceID.NotFound"
+    )
+    ec2.release_hosts(HostIds=[other])
+    assert refused(Tenancy="host", HostId=other) == "InvalidHostState"
+    assert where(ec2, instance)["Tenancy"] == "dedicated"
+
+
+def test_a_stopped_instance_joins_and_leaves_groups(ec2, cloud, launch):
+    rack = {row.split()[0]: row.split()[2] for row in cloud.command("hosts").stdout.splitlines()[1:]}
+    at = lambda instance: rack[machines(cloud)[0][instance["InstanceId"]]]
+    ec2.create_placement_group(GroupName="joined-cluster", Strategy="cluster")
+    parts = ec2.create_placement_group(GroupName="joined-parts", Strategy="partition", PartitionCount=2)
+    first = launch(GroupName="joined-cluster")
+    instances = launch(count=4)
+    for instance in instances:
+        stop(ec2, instance)
+        assert move(ec2, instance, GroupName="joined-cluster")
+        start(ec2, instance)
+    assert {at(instance) for instance in instances} == {at(first)}
+
+    by_id = parts["PlacementGroup"]["GroupId"]
+    for instance, partition in zip(instances, (1, 2, None, None)):
+        stop(ec2, instance)
+        assert move(ec2, instance, GroupId=by_id, **({"PartitionNumber": partition} if partition else {}))
+        start(ec2, instance)
+    partitions = [where(ec2, instance)["PartitionNumber"] for instance in instances]
+    assert partitions[:2] == [1, 2] and sorted(partitions) == [1, 1, 2, 2]
+    racks = {number: {at(i) for i, p in zip(instances, partitions) if p == number} for number in (1, 2)}
+    assert not racks[1] & racks[2]
+    stop(ec2, instances[0])
+    assert error_code(lambda: move(ec2, instances[0], PartitionNumber=3)) == "InvalidParameterValue"
+    assert move(ec2, instances[0], GroupName="")
+    start(ec2, instances[0])
+    assert where(ec2, instances[0])["GroupName"] == "" and "PartitionNumber" not in where(ec2, instances[0])
+
+
+def test_a_start_goes_elsewhere_where_its_host_may_not_take_it_back(ec2, cloud, allocate, launch, zones):
+    instance = launch(zone=1)
+    before = machines(cloud)[0][instance["InstanceId"]]
+    stop(ec2, instance)
+    # Every machine of the zone but one is allocated, the instance's too.
+    ids = allocate(zone=1, quantity=11)
+    start(ec2, instance)
+    machine, dedicated = machines(cloud)
+    after = machine[instance["InstanceId"]]
+    assert dedicated[before] in ids and after != before and dedicated[after] == "-"
+    stop(ec2, instance)
+    allocate(zone=1)
+    assert error_code(lambda: start(ec2, instance)) == "InsufficientInstanceCapacity"
+    assert described(ec2, instance["InstanceId"])["State"]["Name"] == "stopped"
+
+
+def test_at_once_no_room_and_no_host_is_given_twice(ec2, cloud, zones, allocate, launch):
+    # Each of these instances fills a host.
+    host_id = allocate(InstanceType="m5.24xlarge")
+    instances = []
+    for _ in range(4):
+        instances.append(launch(instance_type="m5.24xlarge", HostId=host_id, Affinity="host"))
+        stop(ec2, instances[-1])
+    with ThreadPoolExecutor(4) as pool:
+        codes = list(pool.map(lambda instance: error_code(lambda: start(ec2, instance)), instances))
+    assert sorted(codes, key=str) == ["InsufficientCapacityOnHost"] * 3 + [None]
+
+    with ThreadPoolExecutor(4) as pool:
+        codes = list(pool.map(lambda _: error_code(lambda: allocate(zone=1, quantity=5)), range(4)))
+    assert sorted(codes, key=str) == ["InsufficientHostCapacity"] * 2 + [None] * 2
+    dedicated = [id for id in machines(cloud)[1].values() if id != "-"]
+    assert len(dedicated) == len(set(dedicated)) == 11

@@ -60,6 +60,23 @@ impl DedicatedHost {
         self.released_at.is_some()
     }
 
+    pub(crate) fn in_another_zone(&self) -> Error {
+        Error::invalid_parameter_combination(format!(
+            "The Dedicated Host '{}' is in the Availability Zone {}, where the instance cannot be.",
+            self.host_id, self.zone
+        ))
+    }
+
+    pub(crate) fn does_not_take(&self, instance_type: &str) -> Error {
+        Error::new(
+            "InvalidHostConfiguration",
+            format!(
+                "The Dedicated Host '{}' does not take the instance type '{instance_type}'.",
+                self.host_id
+            ),
+        )
+    }
+
     fn state(&self, region: &RegionState) -> &'static str {
         match (self.is_released(), region.host(&self.machine_id)) {
             (true, _) => "released",

@@ -114,6 +114,7 @@ fn offered() -> Operations {
         ModifyInstanceAttribute => instance::attribute::modify_instance_attribute,
         ResetInstanceAttribute => instance::attribute::reset_instance_attribute,
         ModifyInstanceMetadataOptions => instance::attribute::modify_instance_metadata_options,
+        ModifyInstancePlacement => instance::placement::modify_instance_placement,
         MonitorInstances => instance::monitoring::monitor_instances,
         UnmonitorInstances => instance::monitoring::unmonitor_instances,
         DescribeInstanceCreditSpecifications => instance::credit::describe_instance_credit_specifications,

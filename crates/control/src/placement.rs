@@ -85,7 +85,7 @@ pub struct Allocation<'a> {
 }
 
 impl Allocation<'_> {
-    fn takes(&self, instance_type: &str) -> bool {
+    pub fn takes(&self, instance_type: &str) -> bool {
         match self.instance_type {
             Some(only) => only == instance_type,
             None => family(instance_type) == self.instance_family,

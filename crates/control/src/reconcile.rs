@@ -41,7 +41,9 @@ async fn observe(control: Arc<Control>, region: Arc<RegionState>, host: HostLink
             let (together, others) = rest.split_at(different(rest));
             rest = others;
             let done = transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
-                together.iter().try_for_each(|observation| take_in(tx, observation))
+                together
+                    .iter()
+                    .try_for_each(|observation| take_in(tx, &host.description.host_id, observation))
             })
             .await;
             if let Err(error) = done {
@@ -70,8 +72,18 @@ fn subject(observation: &Observation) -> &Id {
     }
 }
 
-fn take_in(tx: &mut Tx<'_>, observation: &Observation) -> model::Result<()> {
+fn take_in(tx: &mut Tx<'_>, host_id: &str, observation: &Observation) -> model::Result<()> {
     match observation {
+        // What a host says of an instance that has moved on is over.
+        Observation::Instance(instance)
+            if tx
+                .tables()
+                .instances
+                .find(&instance.instance_id)
+                .is_some_and(|record| record.placement.host_id != host_id) =>
+        {
+            Ok(())
+        }
         Observation::Instance(instance) => lifecycle::observed(tx, instance),
         Observation::Volume { .. } => Ok(()),
     }
@@ -87,12 +99,21 @@ struct Affected {
     /// Of what is deleted: the host that had it.
     volume_hosts: HashMap<Id, String>,
     instance_hosts: HashMap<Id, String>,
+    /// Hosts that an instance or volume has moved away from.
+    instances_left: BTreeSet<(String, Id)>,
+    volumes_left: BTreeSet<(String, Id)>,
 }
 
 impl Affected {
     fn note(&mut self, change: &Change) {
         match change {
             Change::Instance { old, new } => {
+                if let (Some(old), Some(new)) = (old, new)
+                    && old.placement.host_id != new.placement.host_id
+                {
+                    let left = (old.placement.host_id.clone(), old.instance_id.clone());
+                    self.instances_left.insert(left);
+                }
                 for instance in old.iter().chain(new) {
                     self.instances.insert(instance.instance_id.clone());
                     self.instance_hosts
@@ -100,6 +121,12 @@ impl Affected {
                 }
             }
             Change::Volume { old, new } => {
+                if let (Some(old), Some(new)) = (old, new)
+                    && old.host_id != new.host_id
+                {
+                    let left = old.host_id.clone().map(|host_id| (host_id, old.volume_id.clone()));
+                    self.volumes_left.extend(left);
+                }
                 for volume in old.iter().chain(new) {
                     self.volumes.insert(volume.volume_id.clone());
                     // Its machine is told how fast it is.
@@ -220,6 +247,18 @@ fn changes_by_host(region: &RegionState, affected: &Affected) -> HashMap<String,
     if !everywhere.is_empty() {
         for host in &region.hosts {
             by_host.entry(host.description.host_id.clone()).or_default().extend(everywhere.iter().cloned());
+        }
+    }
+    for (host_id, id) in &affected.instances_left {
+        // It may have come back meanwhile.
+        if tables.instances.find(id).is_none_or(|instance| instance.placement.host_id != *host_id) {
+            let gone = agent_api::Change::RemoveInstance(id.clone());
+            by_host.entry(host_id.clone()).or_default().push(gone);
+        }
+    }
+    for (host_id, id) in &affected.volumes_left {
+        if tables.volumes.find(id).is_none_or(|volume| volume.host_id.as_ref() != Some(host_id)) {
+            by_host.entry(host_id.clone()).or_default().push(agent_api::Change::RemoveVolume(id.clone()));
         }
     }
     for id in &affected.volumes {

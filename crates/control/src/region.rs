@@ -7,7 +7,7 @@ use crate::instance::Tenancy;
 use crate::placement::{Load, Member, VCPU_OVERCOMMIT};
 use crate::{Control, default_vpc, location};
 use agent_api::{HostAgent, HostDescription};
-use model::{Region, Result};
+use model::{Id, Region, Result};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use store::{Batch, Event, Revision, Store};
@@ -53,6 +53,8 @@ impl HostLink {
 pub(crate) struct Placing {
     /// Tells one attempt's entries from another's.
     pub attempt: u64,
+    /// Of one that is started; launches have none yet.
+    pub instance_id: Option<Id>,
     pub load: Load,
     /// None holds the whole host.
     pub tenancy: Option<Tenancy>,

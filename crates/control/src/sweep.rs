@@ -1,7 +1,8 @@
-//! What ends after a while: launches that no host brings about, terminated instances after an hour, client tokens after
-//! a day.
+//! What ends after a while: launches that no host brings about, terminated instances and released Dedicated Hosts
+//! after an hour, client tokens after a day.
 
 use crate::Control;
+use crate::dedicated_host::DedicatedHost;
 use crate::engine::token::ClientToken;
 use crate::engine::transaction;
 use crate::instance::{Instance, lifecycle};
@@ -16,6 +17,8 @@ const PERIOD: Duration = Duration::from_secs(60);
 const START_FOR: Duration = Duration::from_secs(15 * 60);
 /// How long a terminated instance stays visible (EC2 User Guide: "a short while, usually less than an hour").
 const TERMINATED_FOR: Duration = Duration::from_secs(60 * 60);
+/// How long a released Dedicated Host stays visible, and counts towards the quota.
+const RELEASED_FOR: Duration = Duration::from_secs(60 * 60);
 /// How long a client token is good for.
 const TOKEN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most rows in one transaction.
@@ -54,13 +57,20 @@ pub(crate) async fn sweep(control: &Control, region: &RegionState) -> model::Res
     })
     .await?;
     loop {
-        let (instances, tokens) = {
+        let (instances, hosts, tokens) = {
             let tables = region.view.read();
             let instances: Vec<String> = tables
                 .instances
                 .with("instance-state-name", InstanceState::Terminated.name())
                 .filter(|instance| instance.terminated_at.is_some_and(|at| older(at, TERMINATED_FOR)))
                 .map(|instance| instance.instance_id.to_string())
+                .take(BATCH)
+                .collect();
+            let hosts: Vec<String> = tables
+                .dedicated_hosts
+                .iter()
+                .filter(|host| host.released_at.is_some_and(|at| older(at, RELEASED_FOR)))
+                .map(|host| host.host_id.to_string())
                 .take(BATCH)
                 .collect();
             let tokens: Vec<String> = tables
@@ -70,13 +80,14 @@ pub(crate) async fn sweep(control: &Control, region: &RegionState) -> model::Res
                 .map(|token| token.key.clone())
                 .take(BATCH)
                 .collect();
-            (instances, tokens)
+            (instances, hosts, tokens)
         };
-        if instances.is_empty() && tokens.is_empty() {
+        if instances.is_empty() && hosts.is_empty() && tokens.is_empty() {
             return Ok(());
         }
         transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
             instances.iter().for_each(|id| tx.delete::<Instance>(id));
+            hosts.iter().for_each(|id| tx.delete::<DedicatedHost>(id));
             tokens.iter().for_each(|key| tx.delete::<ClientToken>(key));
             Ok(())
         })

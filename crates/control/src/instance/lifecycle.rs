@@ -1,9 +1,9 @@
 //! Start, stop, reboot, terminate, and what the host's observations make of them.
 
-use super::{Instance, ShutdownBehavior, StateReason};
+use super::run::PlacingGuard;
+use super::{Instance, ShutdownBehavior, StateReason, placement};
 use crate::engine::{Tables, Tx, transaction};
 use crate::network_interface::NetworkInterface;
-use crate::placement::Load;
 use crate::public_address;
 use crate::region::RegionState;
 use crate::subnet::Subnet;
@@ -23,10 +23,10 @@ pub async fn start_instances(
     input: ec2::StartInstancesRequest,
 ) -> Result<ec2::StartInstancesResult> {
     let pool = context.options.public_pool;
+    let guard = PlacingGuard::new(context.region.clone(), context.environment.random.u64());
     let changes = change_all(context, &input.instance_ids, |tx, instance, _| {
         if instance.state == InstanceState::Stopped {
-            let taken = tx.tables().loads.of(&instance.placement.host_id);
-            has_room(&context.region, instance, taken)?;
+            placement::settle(tx, instance, &guard, context.options.simulate)?;
             assign_public_addresses(tx, instance, pool)?;
             instance.boot += 1;
             instance.launched_at = tx.now();
@@ -37,6 +37,7 @@ pub async fn start_instances(
         move_on(instance, Transition::Start, "started")
     })
     .await?;
+    drop(guard);
     Ok(ec2::StartInstancesResult { starting_instances: changes })
 }
 
@@ -166,21 +167,6 @@ fn move_on(instance: &mut Instance, transition: Transition, done: &str) -> Resul
 fn user_initiated(instance: &mut Instance, now: Timestamp, code: &str, message: &str) {
     instance.state_reason = Some(StateReason::new(code, message));
     instance.state_transition_reason = format!("User initiated ({})", now.strftime("%Y-%m-%d %H:%M:%S GMT"));
-}
-
-fn has_room(region: &RegionState, instance: &Instance, mut load: Load) -> Result<()> {
-    load += instance.load();
-    let capacity = region.host(&instance.placement.host_id).map(|host| host.capacity()).unwrap_or_default();
-    if load.vcpus > capacity.vcpus || load.memory_mib > capacity.memory_mib {
-        return Err(Error::new(
-            "InsufficientInstanceCapacity",
-            format!(
-                "We currently do not have sufficient {} capacity in the Availability Zone you requested ({}).",
-                instance.instance_type, instance.placement.zone
-            ),
-        ));
-    }
-    Ok(())
 }
 
 fn interfaces_of(tx: &mut Tx<'_>, instance: &Instance) -> Vec<NetworkInterface> {

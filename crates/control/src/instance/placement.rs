@@ -1,7 +1,18 @@
-//! An instance's placement: where it is, and what was asked of where it may be.
+//! An instance's placement: where it is, what was asked of where it may be, and how a stopped one's is modified.
+//!
+//! A modification says where the instance may be from then on; the next start finds a host for it and takes its
+//! volumes along. Where volumes cannot be made anew elsewhere, only what its own host allows can be asked for.
 
+use super::Instance;
+use super::run::{PlacingGuard, place};
+use crate::Context;
+use crate::dedicated_host::{self, DedicatedHost};
+use crate::engine::Tx;
+use crate::placement::family;
+use crate::placement_group::PlacementGroup;
+use crate::volume::Volume;
 use aws_api::ec2;
-use model::{Error, Id, Result};
+use model::{Error, Id, InstanceState, Kind, Result};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -124,4 +135,206 @@ pub(crate) fn only_with_host_tenancy(parameter: &str) -> Error {
     Error::invalid_parameter_combination(format!(
         "The parameter {parameter} cannot be used without specifying a tenancy of 'host'"
     ))
+}
+
+pub async fn modify_instance_placement(
+    context: &Context,
+    input: ec2::ModifyInstancePlacementRequest,
+) -> Result<ec2::ModifyInstancePlacementResult> {
+    let id = Id::parse(Kind::Instance, input.instance_id.as_deref().unwrap_or_default())?;
+    let modification = Modification::check(&input)?;
+    context
+        .transact(|tx| {
+            let before = tx.get::<Instance>(&id).ok_or_else(|| Id::not_found(Kind::Instance, &id))?;
+            modification.check_state(&before)?;
+            let mut instance = (*before).clone();
+            modification.apply(tx, &mut instance)?;
+            if instance == *before {
+                return Ok(());
+            }
+            let moves = !place::may_stay(&context.region, tx.tables(), &instance);
+            if instance.state == InstanceState::Stopped && moves && !context.options.simulate {
+                return Err(place::volumes_are_elsewhere());
+            }
+            tx.put(&instance);
+            Ok(())
+        })
+        .await?;
+    Ok(ec2::ModifyInstancePlacementResult { r#return: Some(true) })
+}
+
+/// What shall be different; what is None stays.
+struct Modification {
+    tenancy: Option<Tenancy>,
+    affinity: Option<Affinity>,
+    host_id: Option<Id>,
+    group: Option<WantedGroup>,
+    partition: Option<i32>,
+}
+
+enum WantedGroup {
+    None,
+    Named(String),
+    WithId(String),
+}
+
+impl Modification {
+    fn check(input: &ec2::ModifyInstancePlacementRequest) -> Result<Modification> {
+        if input.host_resource_group_arn.is_some() {
+            return Err(Error::new(
+                "UnsupportedOperation",
+                "Host resource groups are not supported by this cloud.",
+            ));
+        }
+        let group = match (input.group_name.clone(), input.group_id.clone().filter(|id| !id.is_empty())) {
+            (Some(_), Some(_)) => {
+                return Err(Error::invalid_parameter_combination(
+                    "The parameter GroupName cannot be used with the parameter GroupId",
+                ));
+            }
+            (Some(name), None) if name.is_empty() => Some(WantedGroup::None),
+            (Some(name), None) => Some(WantedGroup::Named(name)),
+            (None, id) => id.map(WantedGroup::WithId),
+        };
+        let host_id = input.host_id.as_deref().map(|id| Id::parse(Kind::Host, id)).transpose()?;
+        let modification = Modification {
+            tenancy: input.tenancy.as_deref().map(Tenancy::parse).transpose()?,
+            affinity: input.affinity.as_deref().map(Affinity::parse).transpose()?,
+            host_id,
+            group,
+            partition: input.partition_number,
+        };
+        if modification.affinity.is_none() && !modification.needs_stop() {
+            return Err(Error::invalid_parameter_combination(
+                "At least one of affinity, host ID, tenancy and placement group must be specified",
+            ));
+        }
+        Ok(modification)
+    }
+
+    fn needs_stop(&self) -> bool {
+        self.tenancy.is_some() || self.host_id.is_some() || self.group.is_some() || self.partition.is_some()
+    }
+
+    fn check_state(&self, instance: &Instance) -> Result<()> {
+        let fits = match instance.state {
+            InstanceState::Stopped => true,
+            InstanceState::ShuttingDown | InstanceState::Terminated => false,
+            _ => !self.needs_stop(),
+        };
+        if fits {
+            return Ok(());
+        }
+        Err(Error::new(
+            "InvalidInstanceState",
+            format!(
+                "The instance '{}' is not in the 'stopped' state: its placement cannot be modified.",
+                instance.instance_id
+            ),
+        ))
+    }
+
+    fn apply(&self, tx: &mut Tx<'_>, instance: &mut Instance) -> Result<()> {
+        if let Some(tenancy) = self.tenancy {
+            change_tenancy(instance, tenancy)?;
+        }
+        let on_dedicated_host = instance.placement.tenancy == Tenancy::Host;
+        if let Some(affinity) = self.affinity {
+            if !on_dedicated_host {
+                return Err(only_with_host_tenancy("affinity"));
+            }
+            instance.placement.affinity = affinity;
+        }
+        if let Some(host_id) = &self.host_id {
+            if !on_dedicated_host {
+                return Err(only_with_host_tenancy("hostId"));
+            }
+            tx.get::<DedicatedHost>(host_id);
+            let host = dedicated_host::find(tx.tables(), host_id)?;
+            if host.zone != instance.placement.zone {
+                return Err(host.in_another_zone());
+            }
+            if !host.allocation().takes(&instance.instance_type) {
+                return Err(host.does_not_take(&instance.instance_type));
+            }
+            instance.placement.dedicated_host_id = Some(host_id.to_string());
+            instance.placement.targeted = true;
+        }
+        self.change_group(tx, &mut instance.placement)
+    }
+
+    fn change_group(&self, tx: &mut Tx<'_>, placement: &mut Placement) -> Result<()> {
+        let (name, id) = match &self.group {
+            Some(WantedGroup::None) => (None, None),
+            Some(WantedGroup::Named(name)) => (Some(name.clone()), None),
+            Some(WantedGroup::WithId(id)) => (None, Some(id.clone())),
+            None => (None, placement.group_id.as_ref().map(ToString::to_string)),
+        };
+        let group = place::find_group(tx.tables(), name.as_deref(), id.as_deref(), self.partition)?;
+        let Some(group) = group else {
+            if self.partition.is_some() {
+                return Err(Error::invalid_parameter_combination(
+                    "A partition can be named only together with a partition placement group",
+                ));
+            }
+            (placement.group_name, placement.group_id, placement.partition_number) = (None, None, None);
+            return Ok(());
+        };
+        place::check_tenancy(&group, placement.tenancy)?;
+        // Depended upon: a group that is deleted meanwhile is noticed.
+        tx.get::<PlacementGroup>(&group.group_id);
+        // The next start finds a partition in a group that is new to it.
+        let kept =
+            placement.partition_number.filter(|_| placement.group_id.as_ref() == Some(&group.group_id));
+        placement.partition_number = self.partition.map(|number| number as u32).or(kept);
+        placement.group_name = Some(group.name.clone());
+        placement.group_id = Some(group.group_id.clone());
+        Ok(())
+    }
+}
+
+fn change_tenancy(instance: &mut Instance, tenancy: Tenancy) -> Result<()> {
+    let placement = &mut instance.placement;
+    let concerns_host = [placement.tenancy, tenancy].contains(&Tenancy::Host);
+    // EC2 API Reference, ModifyInstancePlacement.
+    if placement.tenancy != tenancy && concerns_host && family(&instance.instance_type) == "t3" {
+        return Err(Error::new(
+            "InvalidRequest",
+            "The tenancy of a T3 instance cannot be changed to or from 'host'.",
+        ));
+    }
+    placement.tenancy = tenancy;
+    if tenancy != Tenancy::Host {
+        placement.affinity = Affinity::Default;
+        placement.dedicated_host_id = None;
+        placement.targeted = false;
+    }
+    Ok(())
+}
+
+/// Gives a stopped instance a host to start on, and takes its volumes there.
+pub(super) fn settle(
+    tx: &mut Tx<'_>,
+    instance: &mut Instance,
+    guard: &PlacingGuard,
+    volumes_move: bool,
+) -> Result<()> {
+    let choice = guard.place_again(tx.tables(), instance, volumes_move)?;
+    // Depended upon: what changes meanwhile is noticed.
+    if let Some(host_id) = &choice.dedicated_host_id {
+        tx.get::<DedicatedHost>(host_id);
+    }
+    let placement = &mut instance.placement;
+    if choice.host_id != placement.host_id {
+        for disk in &instance.disks {
+            if let Some(volume) = tx.get::<Volume>(&disk.volume_id) {
+                tx.put(&Volume { host_id: Some(choice.host_id.clone()), ..(*volume).clone() });
+            }
+        }
+    }
+    placement.host_id = choice.host_id;
+    placement.partition_number = choice.partition;
+    placement.dedicated_host_id = choice.dedicated_host_id;
+    placement.targeted = false;
+    Ok(())
 }

@@ -2,8 +2,8 @@
 //! nothing. Requests go in as parameters, answers come out as the text that a client would get.
 
 use agent_api::{
-    Architecture, BLOCK_BYTES, Change, Desired, HostAgent, HostDescription, HostError, Observation,
-    PROTOCOL_VERSION, SnapshotStore,
+    Architecture, BLOCK_BYTES, Change, Desired, HostAgent, HostDescription, HostError, InstanceObservation,
+    Observation, ObservedInstance, PROTOCOL_VERSION, SnapshotStore, StopCause,
 };
 use async_trait::async_trait;
 use aws_api::{Request, Response, Service};
@@ -29,7 +29,7 @@ impl Clock for RuntimeClock {
 
 pub const ACCOUNT: &str = "123456789012";
 
-pub struct Cloud(Arc<Control>, pub Arc<RegionState>);
+pub struct Cloud(Arc<Control>, pub Arc<RegionState>, Arc<IdleHost>);
 
 /// A request's answer, or the code of its error.
 pub type Answer = Result<Text, String>;
@@ -59,22 +59,35 @@ impl Cloud {
         Cloud::over(Arc::new(MemoryStore::new()), Arc::new(Blocks::default())).await.unwrap()
     }
 
+    /// A cloud that takes its host for a real one, with the images of a simulated one.
+    pub async fn real() -> Cloud {
+        let (store, snapshots) = (Arc::new(MemoryStore::new()), Arc::new(Blocks::default()));
+        Cloud::open(store.clone(), snapshots.clone(), true).await.unwrap();
+        Cloud::open(store, snapshots, false).await.unwrap()
+    }
+
     /// A cloud that goes on with what is stored.
     pub async fn over(store: Arc<dyn Store>, snapshots: Arc<Blocks>) -> Result<Cloud> {
+        Cloud::open(store, snapshots, true).await
+    }
+
+    async fn open(store: Arc<dyn Store>, snapshots: Arc<Blocks>, simulate: bool) -> Result<Cloud> {
         let (environment, _) = Environment::seeded(1, START);
         let environment = Environment { clock: Arc::new(RuntimeClock(Instant::now())), ..environment };
         let options = Options {
             account: ACCOUNT.parse().unwrap(),
             region: "us-east-1".parse().unwrap(),
-            simulate: true,
+            simulate,
             zones: 2,
             public_pool: "198.18.0.0/16".parse().unwrap(),
             encryption_key: [7; 32],
             limits: Limits::default(),
         };
-        let control = Control::start(options, environment, store, snapshots, Arc::new(OneHost), None).await?;
+        let host = Arc::new(IdleHost::default());
+        let hosts = Arc::new(OneHost(host.clone()));
+        let control = Control::start(options, environment, store, snapshots, hosts, None).await?;
         let region = control.region(&control.options.region).await?;
-        Ok(Cloud(control, region))
+        Ok(Cloud(control, region, host))
     }
 
     async fn send(&self, service: Service, operation: &str, request: Request) -> Result<Response> {
@@ -111,6 +124,19 @@ impl Cloud {
         answer.map_err(|error| (error.code.into_owned(), error.status))
     }
 
+    /// Stops an instance of the first boot, and has its host say that it has.
+    pub async fn stop(&self, instance_id: &str) {
+        self.ok("StopInstances", &[("InstanceId.1", instance_id)]).await;
+        let instance_id = model::Id::parse(model::Kind::Instance, instance_id).unwrap();
+        let state = InstanceObservation::Stopped(StopCause::Asked);
+        let observed = ObservedInstance { instance_id: instance_id.clone(), boot: 1, state };
+        self.2.0.lock().unwrap().as_ref().unwrap().send(Observation::Instance(observed)).unwrap();
+        let stopped = || self.1.view.read().instances.find(&instance_id).unwrap().state.name() == "stopped";
+        while !stopped() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// An instance of the first public image; returns its id.
     pub async fn run(&self, parameters: &[(&str, &str)]) -> String {
         let images = self
@@ -127,12 +153,12 @@ impl Cloud {
     }
 }
 
-struct OneHost;
+struct OneHost(Arc<IdleHost>);
 
 #[async_trait]
 impl HostSource for OneHost {
     async fn hosts(&self, _: &Region) -> Result<Vec<Arc<dyn HostAgent>>> {
-        Ok(vec![Arc::new(IdleHost::default())])
+        Ok(vec![self.0.clone()])
     }
 }
 

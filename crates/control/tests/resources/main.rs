@@ -1,7 +1,8 @@
 //! What surrounds an instance, through the control plane's front door: key pairs, security groups, images and
-//! snapshots, tags, placement groups, the default VPC.
+//! snapshots, tags, placement groups, Dedicated Hosts, the default VPC.
 
 mod cloud;
+mod dedicated_host;
 mod ebs_direct;
 mod image;
 mod key_pair;

@@ -28,6 +28,17 @@ pub struct Places {
     pub chosen: Vec<Choice>,
 }
 
+impl PlaceRequest<'_> {
+    fn asked(&self) -> Asked<'_> {
+        Asked {
+            instance_type: self.instance_type,
+            zones: &self.zones,
+            tenancy: self.tenancy,
+            dedicated_host: self.dedicated_host.as_deref(),
+        }
+    }
+}
+
 /// Holds the room of instances between the choice of their hosts and their records being seen. Dropped once the
 /// view shows them, or when the launch fails.
 pub struct PlacingGuard {
@@ -62,10 +73,12 @@ impl PlacingGuard {
                 break;
             }
         }
-        let (zone, chosen) =
-            best.filter(|(_, chosen)| chosen.len() >= min).ok_or_else(|| no_room(request, &refused))?;
+        let (zone, chosen) = best
+            .filter(|(_, chosen)| chosen.len() >= min)
+            .ok_or_else(|| request.asked().no_room(&refused))?;
         placing.extend(chosen.iter().map(|choice| Placing {
             attempt: self.attempt,
+            instance_id: None,
             load: request.shape.load(),
             tenancy: Some(request.tenancy),
             group_name: request.group.as_ref().map(|group| group.name.clone()),
@@ -73,6 +86,46 @@ impl PlacingGuard {
         }));
         self.check_vcpus(tables, &placing)?;
         Ok(Places { zone, chosen })
+    }
+
+    /// The host for a stopped instance: the one that it is on where nothing speaks against it, else another where
+    /// its volumes can be made anew.
+    pub fn place_again(&self, tables: &Tables, instance: &Instance, volumes_move: bool) -> Result<Choice> {
+        let mut placing = self.region.placing.lock();
+        let id = &instance.instance_id;
+        placing.retain(|held| held.attempt != self.attempt || held.instance_id.as_ref() != Some(id));
+        let hosts = candidates(&self.region, tables, &placing, None);
+        let zones = [instance.placement.zone.clone()];
+        let named = instance.placement.named_host();
+        let named = named.map(|id| crate::dedicated_host::find(tables, id)).transpose()?;
+        let home = at_home(tables, &placing, instance, &zones);
+        // Its host's partition need not be the emptiest.
+        let needs_partition = home
+            .group
+            .as_ref()
+            .is_some_and(|group| group.strategy == Strategy::Partition && group.partition.is_none());
+        let mut choice = placement::choose(&hosts, &home);
+        if volumes_move && (choice.is_err() || needs_partition) {
+            let dedicated_host_id = named.as_ref().map(|host| host.host_id.as_str());
+            let anywhere = placement::Request { bound_to: None, dedicated_host_id, ..home };
+            choice = placement::choose(&hosts, &anywhere);
+        }
+        let choice = choice.map_err(|refused| {
+            let instance_type = &instance.instance_type;
+            let tenancy = instance.placement.tenancy;
+            Asked { instance_type, zones: &zones, tenancy, dedicated_host: named.as_deref() }
+                .no_room(&refused)
+        })?;
+        placing.push(Placing {
+            attempt: self.attempt,
+            instance_id: Some(id.clone()),
+            load: instance.load(),
+            tenancy: Some(instance.placement.tenancy),
+            group_name: instance.placement.group_name.clone(),
+            member: Member { host_id: choice.host_id.clone(), partition: choice.partition },
+        });
+        self.check_vcpus(tables, &placing)?;
+        Ok(choice)
     }
 
     fn check_vcpus(&self, tables: &Tables, placing: &[Placing]) -> Result<()> {
@@ -142,6 +195,7 @@ impl PlacingGuard {
         let chosen = placement::choose_whole(&hosts, request)?;
         placing.extend(chosen.iter().map(|host_id| Placing {
             attempt: self.attempt,
+            instance_id: None,
             load: Load::default(),
             tenancy: None,
             group_name: None,
@@ -155,6 +209,36 @@ impl Drop for PlacingGuard {
     fn drop(&mut self) {
         self.region.placing.lock().retain(|held| held.attempt != self.attempt);
     }
+}
+
+/// What a stopped instance asks of the host that it is on. It may go back to its last Dedicated Host, whether that
+/// takes instances that do not name it or not.
+fn at_home<'a>(
+    tables: &Tables,
+    placing: &[Placing],
+    instance: &'a Instance,
+    zones: &'a [String],
+) -> placement::Request<'a> {
+    let placement = &instance.placement;
+    let group = placement.group_id.as_ref().and_then(|id| tables.placement_groups.find(id));
+    let rules = |group| rules(tables, placing, group, placement.partition_number, Some(instance));
+    placement::Request {
+        instance_type: &instance.instance_type,
+        architecture: instance.architecture,
+        wanted: instance.load(),
+        zones,
+        bound_to: Some(&placement.host_id),
+        tenancy: placement.tenancy,
+        dedicated_host_id: placement.dedicated_host_id.as_deref(),
+        group: group.map(|group| rules(group)),
+    }
+}
+
+/// Whether a stopped instance may be on its host by everything but the room there.
+pub(crate) fn may_stay(region: &RegionState, tables: &Tables, instance: &Instance) -> bool {
+    let zones = [instance.placement.zone.clone()];
+    let request = placement::Request { wanted: Load::default(), ..at_home(tables, &[], instance, &zones) };
+    placement::choose(&candidates(region, tables, &[], None), &request).is_ok()
 }
 
 /// The hosts of a region as the scheduler sees them, with what is being placed and as if one instance were not. A
@@ -272,60 +356,61 @@ pub(crate) fn rules(
     }
 }
 
-fn no_room(request: &PlaceRequest<'_>, refused: &BTreeMap<String, Refusal>) -> Error {
-    let zone = match request.zones.as_slice() {
-        [one] => format!("in the Availability Zone you requested ({one})"),
-        _ => "in any Availability Zone".to_owned(),
-    };
-    if refused.values().any(|refusal| *refusal == Refusal::SpreadLimit) {
-        return Error::new(
-            "PlacementGroupInstanceLimitExceeded",
-            format!(
-                "A spread placement group holds at most {} running instances in each Availability Zone.",
-                placement::SPREAD_PER_ZONE_MAX
-            ),
-        );
-    }
-    if request.tenancy == Tenancy::Host {
-        return no_dedicated_host(request, refused);
-    }
-    Error::new(
-        "InsufficientInstanceCapacity",
-        format!("We currently do not have sufficient {} capacity {zone}.", request.instance_type),
-    )
+/// What was asked for, as far as the answer that there is no room must know.
+struct Asked<'a> {
+    instance_type: &'a str,
+    zones: &'a [String],
+    tenancy: Tenancy,
+    dedicated_host: Option<&'a DedicatedHost>,
 }
 
-fn no_dedicated_host(request: &PlaceRequest<'_>, refused: &BTreeMap<String, Refusal>) -> Error {
-    let Some(named) = &request.dedicated_host else {
-        return Error::new(
-            "InsufficientHostCapacity",
-            "You do not have a host with a matching configuration and sufficient capacity. Allocate a host with auto-placement, or name one, and try again.",
+impl Asked<'_> {
+    fn no_room(&self, refused: &BTreeMap<String, Refusal>) -> Error {
+        if refused.values().any(|refusal| *refusal == Refusal::SpreadLimit) {
+            return Error::new(
+                "PlacementGroupInstanceLimitExceeded",
+                format!(
+                    "A spread placement group holds at most {} running instances in each Availability Zone.",
+                    placement::SPREAD_PER_ZONE_MAX
+                ),
+            );
+        }
+        if self.tenancy == Tenancy::Host {
+            return self.no_dedicated_host(refused);
+        }
+        let zone = match self.zones {
+            [one] => format!("in the Availability Zone you requested ({one})"),
+            _ => "in any Availability Zone".to_owned(),
+        };
+        Error::new(
+            "InsufficientInstanceCapacity",
+            format!("We currently do not have sufficient {} capacity {zone}.", self.instance_type),
         )
-        // The caller's own hosts are too few, not ours.
-        .with_status(400);
-    };
-    let host_id = &named.host_id;
-    if !request.zones.contains(&named.zone) {
-        return Error::invalid_parameter_combination(format!(
-            "The Dedicated Host '{host_id}' is in the Availability Zone {}, where the instance cannot be.",
-            named.zone
-        ));
     }
-    match refused.get(&named.machine_id) {
-        Some(Refusal::InstanceType | Refusal::Architecture) => Error::new(
-            "InvalidHostConfiguration",
-            format!(
-                "The Dedicated Host '{host_id}' does not take the instance type '{}'.",
-                request.instance_type
+
+    fn no_dedicated_host(&self, refused: &BTreeMap<String, Refusal>) -> Error {
+        let Some(named) = self.dedicated_host else {
+            return Error::new(
+                "InsufficientHostCapacity",
+                "You do not have a host with a matching configuration and sufficient capacity. Allocate a host with auto-placement, or name one, and try again.",
+            )
+            // The caller's own hosts are too few, not ours.
+            .with_status(400);
+        };
+        if !self.zones.contains(&named.zone) {
+            return named.in_another_zone();
+        }
+        match refused.get(&named.machine_id) {
+            Some(Refusal::InstanceType | Refusal::Architecture) => named.does_not_take(self.instance_type),
+            Some(Refusal::Volumes) => volumes_are_elsewhere(),
+            _ => Error::new(
+                "InsufficientCapacityOnHost",
+                format!(
+                    "Dedicated host {} has insufficient capacity to launch the instances in this request.",
+                    named.host_id
+                ),
             ),
-        ),
-        Some(Refusal::Volumes) => volumes_are_elsewhere(),
-        _ => Error::new(
-            "InsufficientCapacityOnHost",
-            format!(
-                "Dedicated host {host_id} has insufficient capacity to launch the instances in this request."
-            ),
-        ),
+        }
     }
 }
 
