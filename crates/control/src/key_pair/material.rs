@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use model::{Error, Random, Result};
 use rsa::pkcs1::{DecodeRsaPublicKey, EncodeRsaPrivateKey};
 use rsa::pkcs8::{DecodePublicKey, EncodePrivateKey, EncodePublicKey, LineEnding};
-use rsa::traits::PublicKeyParts;
+use rsa::traits::{PrivateKeyParts, PublicKeyParts};
 use rsa::{BigUint, RsaPrivateKey, RsaPublicKey};
 use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
@@ -69,11 +69,21 @@ pub fn generate(key_type: KeyType, random: &dyn Random) -> Result<Generated> {
     let (data, rsa) = match key_type {
         KeyType::Ed25519 => (KeypairData::Ed25519(Ed25519Keypair::random(&mut entropy)), None),
         KeyType::Rsa => {
-            let rsa = RsaPrivateKey::new(&mut entropy, RSA_BITS).map_err(Error::internal)?;
+            let rsa =
+                larger_prime_first(RsaPrivateKey::new(&mut entropy, RSA_BITS).map_err(Error::internal)?)?;
             (KeypairData::Rsa(RsaKeypair::try_from(rsa.clone()).map_err(Error::internal)?), Some(rsa))
         }
     };
     Ok(Generated { private: PrivateKey::new(data, "").map_err(Error::internal)?, rsa })
+}
+
+/// As OpenSSL and PuTTY write a key: the fingerprint is over its numbers in their order, and stays the same when
+/// another program has written the key again.
+fn larger_prime_first(key: RsaPrivateKey) -> Result<RsaPrivateKey> {
+    let mut primes = key.primes().to_vec();
+    primes.sort_by(|one, other| other.cmp(one));
+    RsaPrivateKey::from_components(key.n().clone(), key.e().clone(), key.d().clone(), primes)
+        .map_err(Error::internal)
 }
 
 impl Generated {
@@ -190,6 +200,16 @@ mod tests {
     use super::*;
     use model::SeededRandom;
     use rsa::pkcs1::DecodeRsaPrivateKey;
+
+    #[test]
+    fn a_generated_rsa_key_has_its_larger_prime_first() {
+        for seed in 0..4 {
+            let key = generate(KeyType::Rsa, &SeededRandom::new(seed)).unwrap();
+            let read = RsaPrivateKey::from_pkcs1_pem(&key.pem().unwrap()).unwrap();
+            assert!(read.validate().is_ok());
+            assert!(read.primes()[0] > read.primes()[1], "{seed}");
+        }
+    }
 
     #[test]
     fn a_generated_ed25519_key_comes_back_whole() {
