@@ -122,8 +122,9 @@ def cloud_factory():
 
 @pytest.fixture(scope="session")
 def ami(simulated):
-    """An x86_64 image of the simulated cloud."""
-    images = simulated.client().describe_images(Filters=[{"Name": "architecture", "Values": ["x86_64"]}])["Images"]
+    """An x86_64 image of the simulated cloud, none that a test makes and takes away."""
+    filters = [{"Name": "architecture", "Values": ["x86_64"]}]
+    images = simulated.client().describe_images(Owners=["amazon"], Filters=filters)["Images"]
     return sorted(image["ImageId"] for image in images)[0]
 
 
