@@ -179,6 +179,9 @@ pub struct Machine {
     /// None where it may use its processors all the time.
     #[serde(default)]
     pub credits: Option<CpuCredits>,
+    /// Bytes of each instance store volume: empty at every start, gone with every stop.
+    #[serde(default)]
+    pub instance_store: Vec<u64>,
 }
 
 /// By what a burstable instance may use its processors (EC2 User Guide, "Key concepts for burstable performance

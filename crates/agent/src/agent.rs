@@ -13,6 +13,7 @@ use crate::lifecycle::Actual;
 use crate::metadata::{Identity, TokenKey};
 use crate::network::HostNetwork;
 use crate::observations::Observations;
+use crate::scratch::Scratch;
 use crate::services::Services;
 use crate::tasks::Tasks;
 use crate::volumes::{Disks, Volumes};
@@ -103,6 +104,7 @@ impl Agent {
             volumes,
             observations,
             credits,
+            scratch: Scratch::new(&options.state_dir),
             options,
             instances: Mutex::default(),
         });
@@ -233,6 +235,7 @@ impl HostAgent for Agent {
         }
         self.host.volumes.replace(&new.volumes);
         self.host.credits.sweep(new.instances.keys());
+        self.host.scratch.sweep(new.instances.keys());
         *desired = Some(new);
     }
 

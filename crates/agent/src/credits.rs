@@ -221,6 +221,7 @@ mod tests {
             vcpus: 2,
             memory_mib: 512,
             disks: vec![],
+            scratch: vec![],
             nics: vec![],
         };
         machines.start(spec, vec![]).await.unwrap();

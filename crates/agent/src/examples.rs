@@ -86,6 +86,7 @@ pub(crate) fn instance(number: u32) -> Instance {
             memory_mib: 1024,
             bandwidth: Some(Bandwidth { baseline: 64_000_000, peak: 5_000_000_000 }),
             credits: None,
+            instance_store: vec![],
         },
         interfaces: vec![Interface {
             interface_id: id(model::Kind::NetworkInterface, number),

@@ -9,6 +9,7 @@ use crate::credits::Credits;
 use crate::lifecycle::{Actual, Step, Wanted, Why, next_step, observation};
 use crate::network::HostNetwork;
 use crate::observations::Observations;
+use crate::scratch::Scratch;
 use crate::tasks::Backoff;
 use crate::volumes::Volumes;
 use agent_api::{BootMode, DiskLimits, Instance, InstanceObservation, Power, StopCause};
@@ -38,6 +39,7 @@ pub(crate) struct Host {
     pub(crate) volumes: Arc<Volumes>,
     pub(crate) observations: Arc<Observations>,
     pub(crate) credits: Arc<Credits>,
+    pub(crate) scratch: Scratch,
     pub(crate) options: AgentOptions,
     pub(crate) instances: Mutex<HashMap<Id, Handle>>,
 }
@@ -140,6 +142,7 @@ impl InstanceTask {
             self.host.credits.runs(instance, *boot);
         } else {
             self.host.credits.rests(&self.instance_id);
+            self.host.scratch.remove(&self.instance_id);
             self.host.network.detach(&self.instance_id);
             self.host.volumes.release(&self.instance_id);
         }
@@ -210,6 +213,7 @@ impl InstanceTask {
 
     async fn forget(&mut self) {
         self.host.credits.forget(&self.instance_id);
+        self.host.scratch.remove(&self.instance_id);
         let mut backoff = Backoff::new();
         loop {
             match self.host.hypervisor.forget(&self.instance_id).await {
@@ -305,6 +309,10 @@ impl InstanceTask {
             self.log(&*error, "taps not opened");
             StartError::from(error)
         })?;
+        let scratch = self.host.scratch.ensure(instance).map_err(|error| {
+            self.log(&error, "instance store volumes not made");
+            StartError::Transient("The host could not make the instance store volumes".into())
+        })?;
         let mtu = self.host.network.driver().mtu();
         let nic = |interface: &agent_api::Interface| NicSpec {
             interface_id: interface.interface_id.clone(),
@@ -328,6 +336,7 @@ impl InstanceTask {
             vcpus: instance.machine.vcpus,
             memory_mib: instance.machine.memory_mib,
             disks: disks.iter().zip(files).map(disk).collect(),
+            scratch,
             nics: instance.interfaces.iter().map(nic).collect(),
         };
         Ok((spec, taps))

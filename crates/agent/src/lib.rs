@@ -25,6 +25,7 @@ mod limits;
 mod metadata;
 mod network;
 mod observations;
+mod scratch;
 mod services;
 mod simulated;
 mod snapshots;

@@ -369,6 +369,35 @@ async fn a_disk_becomes_as_fast_as_it_shall_be_under_its_guest() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn instance_store_volumes_outlive_a_reboot_and_no_stop() {
+    let mut room = Room::new().await;
+    let mut desired = desired(1);
+    let instance = desired.instances.get_mut(&id(1)).unwrap();
+    instance.machine.instance_store = vec![1 << 20];
+    room.agent.replace(desired.clone()).await;
+    room.settle().await;
+    let volume = room.doubles.specs.lock()[0].scratch[0].clone();
+    std::fs::write(&volume, [7; 1 << 20]).unwrap();
+    let instance = desired.instances.get_mut(&id(1)).unwrap();
+    instance.boot = 2;
+    room.put(instance).await;
+    room.settle().await;
+    assert_eq!(room.doubles.running(), [(id(1), 2)]);
+    assert_eq!(std::fs::read(&volume).unwrap(), [7; 1 << 20]);
+    instance.power = Power::Off;
+    room.put(instance).await;
+    room.settle().await;
+    assert!(!volume.exists());
+    (instance.power, instance.boot) = (Power::On, 3);
+    room.put(instance).await;
+    room.settle().await;
+    assert_eq!(std::fs::read(&volume).unwrap(), [0; 1 << 20]);
+    room.agent.apply(vec![Change::RemoveInstance(id(1))]).await;
+    room.settle().await;
+    assert!(!volume.exists());
+}
+
 /// A launch, a reboot, a stop and a removal; at every call to a driver the agent is killed, once before the call
 /// has its effect and once after it, and starts again.
 #[tokio::test(start_paused = true)]

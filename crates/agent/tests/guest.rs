@@ -235,6 +235,7 @@ fn instance(number: u8) -> Instance {
             memory_mib: 64,
             bandwidth: None,
             credits: None,
+            instance_store: vec![],
         },
         interfaces: vec![Interface {
             interface_id: id(Kind::NetworkInterface, std::process::id() << 8 | u32::from(number)),

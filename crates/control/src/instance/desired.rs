@@ -41,6 +41,7 @@ pub fn desired(
             memory_mib: instance.memory_mib,
             bandwidth: type_performance.bandwidth,
             credits: instance_type::credits(&instance.instance_type, instance.vcpus, unlimited),
+            instance_store: type_performance.instance_store,
         },
         disks: instance
             .disks

@@ -7,9 +7,13 @@ use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+const GB: u64 = 1_000_000_000;
+
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Performance {
     pub bandwidth: Option<Bandwidth>,
+    /// Bytes of each instance store volume.
+    pub instance_store: Vec<u64>,
 }
 
 /// Asked for each time that a host is told of an instance: a type's line is decoded the first time only.
@@ -19,11 +23,11 @@ static KNOWN: LazyLock<(Catalogue, RwLock<HashMap<String, Performance>>)> = Lazy
 pub fn performance(instance_type: &str) -> Performance {
     let (catalogue, known) = &*KNOWN;
     if let Some(performance) = known.read().get(instance_type) {
-        return *performance;
+        return performance.clone();
     }
     let Some(info) = catalogue.info(instance_type) else { return Performance::default() };
-    let performance = Performance { bandwidth: bandwidth(&info) };
-    known.write().insert(instance_type.to_owned(), performance);
+    let performance = Performance { bandwidth: bandwidth(&info), instance_store: instance_store(&info) };
+    known.write().insert(instance_type.to_owned(), performance.clone());
     performance
 }
 
@@ -35,6 +39,15 @@ fn bandwidth(info: &InstanceTypeInfo) -> Option<Bandwidth> {
     let baseline = bits(card.baseline_bandwidth_in_gbps?);
     let peak = card.peak_bandwidth_in_gbps.map_or(baseline, bits);
     (baseline > 0).then_some(Bandwidth { baseline, peak: peak.max(baseline) })
+}
+
+fn instance_store(info: &InstanceTypeInfo) -> Vec<u64> {
+    let disks = info.instance_storage_info.iter().flat_map(|storage| &storage.disks);
+    let each = disks.filter_map(|disk| {
+        let count = usize::try_from(disk.count?).ok()?;
+        Some(std::iter::repeat_n(u64::try_from(disk.size_in_gb?).ok()? * GB, count))
+    });
+    each.flatten().collect()
 }
 
 #[cfg(test)]
@@ -53,5 +66,15 @@ mod tests {
             }
         }
         assert_eq!(performance("t9.colossal"), Performance::default());
+    }
+
+    #[test]
+    fn instance_stores_are_as_the_catalogue_says() {
+        for (name, gigabytes) in
+            [("m5d.large", vec![75]), ("m5d.4xlarge", vec![300, 300]), ("t3.micro", vec![])]
+        {
+            let bytes: Vec<u64> = gigabytes.into_iter().map(|size: u64| size * GB).collect();
+            assert_eq!(performance(name).instance_store, bytes, "{name}");
+        }
     }
 }

@@ -357,6 +357,7 @@ mod tests {
             vcpus,
             memory_mib,
             disks: vec![],
+            scratch: vec![],
             nics: vec![],
         }
     }

@@ -18,6 +18,8 @@ const HOTPLUG_PORTS: usize = 8;
 pub(super) const NICS_MAX: usize = 15;
 /// Most volumes that an instance takes (EC2 User Guide, "Instance volume limits").
 pub(super) const DISKS_MAX: usize = 28;
+/// As many as any instance type has.
+pub(super) const SCRATCH_MAX: usize = 24;
 
 /// Where things are on the PCI bus. Each has its place whatever else there is, so that a guest finds its network
 /// cards under the same names after a disk has come or gone.
@@ -27,6 +29,9 @@ mod slot {
     const ROOT_DISK: usize = 0x4;
     const NICS: usize = 0x5;
     const DISKS: usize = 0x14;
+    /// Behind all other disks, with the first of them as the first function of its device: without that one a guest
+    /// looks for no others.
+    const SCRATCH: usize = 0x18;
     pub(super) const PORTS: usize = 0x1e;
     const FUNCTIONS: usize = 8;
 
@@ -39,6 +44,10 @@ mod slot {
             None => format!("{ROOT_DISK:#x}"),
             Some(other) => format!("{:#x}.{:#x}", DISKS + other / FUNCTIONS, other % FUNCTIONS),
         }
+    }
+
+    pub(super) fn scratch(index: usize) -> String {
+        format!("{:#x}.{:#x}", SCRATCH + index / FUNCTIONS, index % FUNCTIONS)
     }
 }
 
@@ -72,6 +81,7 @@ pub(super) struct Handed {
     /// UEFI code and variables.
     pub(super) firmware: Option<(RawFd, RawFd)>,
     pub(super) disks: Vec<HandedDisk>,
+    pub(super) scratch: Vec<HandedFile>,
     pub(super) taps: Vec<RawFd>,
 }
 
@@ -95,6 +105,12 @@ pub(super) fn uuid(instance_id: &Id) -> String {
     format!("ec2{}-{}-4{}-8{}-{}", &hex[..5], &hex[5..9], &hex[9..12], &hex[12..15], &hex[15..27])
 }
 
+/// As those of EC2's instance store volumes it begins with `AWS`, and has at most 20 characters.
+fn scratch_serial(spec: &MachineSpec, index: usize) -> String {
+    let hex = blake3::hash(spec.instance_id.as_bytes()).to_hex().to_uppercase();
+    format!("AWS{}{index:02}", &hex[..15])
+}
+
 pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: &Handed) -> Vec<String> {
     let mut line = CommandLine { arguments: Vec::new(), sets: 0 };
     line.machine(spec, acceleration, handed.firmware);
@@ -103,7 +119,7 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: 
     line.processors_and_memory(spec);
     line.devices_of_every_machine();
     for (index, (disk, handed)) in spec.disks.iter().zip(&handed.disks).enumerate() {
-        line.disk(index, &disk.format, handed);
+        line.disk(&format!("disk{index}"), &disk.format, &handed.file, handed.backing.as_ref());
         let serial: String = disk.volume_id.chars().filter(|c| *c != '-').take(20).collect();
         let mut device = json!({
             "driver": "virtio-blk-pci", "id": disk.volume_id.as_str(), "drive": format!("disk{index}"),
@@ -115,6 +131,14 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: 
             device["bootindex"] = 0.into();
         }
         line.device(device);
+    }
+    for (index, file) in handed.scratch.iter().enumerate() {
+        let name = format!("scratch{index}");
+        line.disk(&name, &DiskFormat::Raw, file, None);
+        line.device(json!({
+            "driver": "virtio-blk-pci", "id": &name, "drive": &name, "serial": scratch_serial(spec, index),
+            "iothread": "disks", "bus": "pcie.0", "addr": slot::scratch(index), "multifunction": true,
+        }));
     }
     for (index, (nic, tap)) in spec.nics.iter().zip(&handed.taps).enumerate() {
         line.add("-netdev", format!("tap,id=nic{index},fd={tap}"));
@@ -238,19 +262,19 @@ impl CommandLine {
         }
     }
 
-    fn disk(&mut self, index: usize, format: &DiskFormat, handed: &HandedDisk) {
+    fn disk(&mut self, name: &str, format: &DiskFormat, file: &HandedFile, backing: Option<&HandedFile>) {
         let mut node = json!({
             "driver": match format { DiskFormat::Raw => "raw", DiskFormat::Qcow2 { .. } => "qcow2" },
-            "node-name": format!("disk{index}"),
+            "node-name": name,
             "discard": "unmap", "detect-zeroes": "unmap",
-            "file": self.file(&handed.file, false),
+            "file": self.file(file, false),
         });
         if matches!(format, DiskFormat::Qcow2 { .. }) {
             // Said even where there is none: the overlay's own word is not taken.
-            node["backing"] = match &handed.backing {
+            node["backing"] = match backing {
                 None => Value::Null,
                 Some(backing) => json!({
-                    "driver": "raw", "node-name": format!("disk{index}-backing"), "read-only": true,
+                    "driver": "raw", "node-name": format!("{name}-backing"), "read-only": true,
                     "file": self.file(backing, true),
                 }),
             };
@@ -290,6 +314,7 @@ mod tests {
                 volume_id: id(Kind::Volume, "vol-0123456789abcdef0"),
                 limits: None,
             }],
+            scratch: vec![],
             nics: vec![NicSpec {
                 interface_id: id(Kind::NetworkInterface, "eni-0123456789abcdef0"),
                 mac: [0x02, 0, 0, 0xab, 0xcd, 0xef],
@@ -307,6 +332,7 @@ mod tests {
                 file: HandedFile { fd: 12, direct: true },
                 backing: Some(HandedFile { fd: 13, direct: false }),
             }],
+            scratch: vec![],
             taps: vec![14],
         }
     }
@@ -336,8 +362,10 @@ mod tests {
             volume_id: Id::parse(Kind::Volume, "vol-0fedcba9876543210").unwrap(),
             limits: None,
         });
+        spec.scratch = vec!["/never/seen".into()];
         let mut handed = handed();
         handed.firmware = Some((15, 16));
+        handed.scratch = vec![HandedFile { fd: 18, direct: true }];
         handed.disks.push(HandedDisk { file: HandedFile { fd: 17, direct: false }, backing: None });
         insta::assert_snapshot!(readable(&arguments(&spec, Acceleration::Kvm, &handed)));
     }

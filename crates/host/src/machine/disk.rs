@@ -27,15 +27,18 @@ pub(super) fn open(spec: &DiskSpec) -> io::Result<OpenDisk> {
         }
         DiskFormat::Raw | DiskFormat::Qcow2 { backing: None } => None,
     };
-    let file = match open_file(&spec.path, OFlags::RDWR | OFlags::DIRECT) {
-        Ok(fd) => OpenFile { fd, direct: true },
+    Ok(OpenDisk { file: open_to_write(&spec.path)?, backing })
+}
+
+pub(super) fn open_to_write(path: &Path) -> io::Result<OpenFile> {
+    match open_file(path, OFlags::RDWR | OFlags::DIRECT) {
+        Ok(fd) => Ok(OpenFile { fd, direct: true }),
         // What a file system answers that always goes through the page cache.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            OpenFile { fd: open_file(&spec.path, OFlags::RDWR)?, direct: false }
+            Ok(OpenFile { fd: open_file(path, OFlags::RDWR)?, direct: false })
         }
-        Err(error) => return Err(error),
-    };
-    Ok(OpenDisk { file, backing })
+        Err(error) => Err(error),
+    }
 }
 
 fn open_file(path: &Path, access: OFlags) -> io::Result<OwnedFd> {

@@ -75,6 +75,9 @@ pub struct MachineSpec {
     pub memory_mib: u64,
     /// The root disk first.
     pub disks: Vec<DiskSpec>,
+    /// Instance store volumes: raw files.
+    #[serde(default)]
+    pub scratch: Vec<PathBuf>,
     pub nics: Vec<NicSpec>,
 }
 

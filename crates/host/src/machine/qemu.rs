@@ -5,7 +5,9 @@
 //! left half done because the caller stopped waiting.
 
 use super::cgroup::Groups;
-use super::command_line::{Acceleration, DISKS_MAX, Handed, HandedDisk, HandedFile, NICS_MAX, arguments};
+use super::command_line::{
+    Acceleration, DISKS_MAX, Handed, HandedDisk, HandedFile, NICS_MAX, SCRATCH_MAX, arguments,
+};
 use super::disk::{self, OpenFile};
 use super::process::{self, Launch, Process};
 use super::qmp::Qmp;
@@ -229,6 +231,9 @@ fn check(spec: &MachineSpec, taps: &[OwnedFd]) -> Result<(), MachineError> {
     if taps.len() != spec.nics.len() {
         return refuse(format!("has {} network cards and {} taps", spec.nics.len(), taps.len()));
     }
+    if spec.scratch.len() > SCRATCH_MAX {
+        return refuse(format!("has more than {SCRATCH_MAX} instance store volumes"));
+    }
     if spec.nics.len() > NICS_MAX || spec.disks.len() > DISKS_MAX {
         return refuse(format!("has more than {NICS_MAX} network cards or {DISKS_MAX} disks"));
     }
@@ -296,6 +301,11 @@ fn launch(
         let backing = open.backing.map(|backing| fds.file(backing));
         handed_disks.push(HandedDisk { file: fds.file(open.file), backing });
     }
+    let mut scratch = Vec::new();
+    for path in &spec.scratch {
+        let file = disk::open_to_write(path).map_err(io_failed("can't open an instance store volume"))?;
+        scratch.push(fds.file(file));
+    }
     let firmware = firmware::open(spec.firmware, directory)?;
     let listen = |name| directory.listen(name).map_err(io_failed("can't make the machine's monitor"));
     let handed = Handed {
@@ -303,6 +313,7 @@ fn launch(
         monitor_spare: fds.hand(listen(MONITOR_SPARE)?),
         firmware: firmware.map(|firmware| (fds.hand(firmware.code), fds.hand(firmware.variables))),
         disks: handed_disks,
+        scratch,
         taps: taps.into_iter().map(|tap| fds.hand(tap)).collect(),
     };
     let group = machine.make_group(spec);

@@ -29,6 +29,10 @@ async fn a_guest_boots_from_an_overlay_over_a_sealed_file() {
     empty.format = DiskFormat::Raw;
     std::fs::File::create(&empty.path).unwrap().set_len(1 << 30).unwrap();
     spec.disks.push(empty);
+    spec.scratch = (0..9).map(|number| host.dir.path().join(format!("scratch{number}"))).collect();
+    for path in &spec.scratch {
+        std::fs::File::create(path).unwrap().set_len(1 << 30).unwrap();
+    }
     host.driver().start(spec.clone(), vec![]).await.unwrap();
     assert_eq!(host.next_end().await.cause, EndCause::Guest);
     assert!(host.console(&spec).await.contains("below"));

@@ -77,6 +77,7 @@ impl Host {
             vcpus: 1,
             memory_mib: 64,
             disks: vec![DiskSpec { path, format: DiskFormat::Raw, volume_id, limits: None }],
+            scratch: vec![],
             nics: vec![],
         }
     }
