@@ -418,3 +418,20 @@ def test_at_once_no_room_and_no_host_is_given_twice(ec2, cloud, zones, allocate,
     assert sorted(codes, key=str) == ["InsufficientHostCapacity"] * 2 + [None] * 2
     dedicated = [id for id in machines(cloud)[1].values() if id != "-"]
     assert len(dedicated) == len(set(dedicated)) == 11
+
+
+def test_a_simulated_cloud_of_any_size_has_hosts_to_allocate(simulated):
+    ec2 = simulated.client(region="eu-west-1")
+    images = ec2.describe_images(Filters=[{"Name": "architecture", "Values": ["x86_64"]}])["Images"]
+    launch = lambda **placement: run(
+        ec2, images[0]["ImageId"], InstanceType="m5.large", Placement={"AvailabilityZone": "eu-west-1a", **placement}
+    )[0]
+    shared = launch()
+    (host_id,) = ec2.allocate_hosts(AvailabilityZone="eu-west-1a", InstanceFamily="m5", Quantity=1)["HostIds"]
+    on_host, dedicated, after = launch(HostId=host_id), launch(Tenancy="dedicated"), launch()
+    assert on_host["Placement"]["HostId"] == host_id and dedicated["Placement"]["Tenancy"] == "dedicated"
+    ids = [instance["InstanceId"] for instance in (shared, on_host, dedicated, after)]
+    wait(ec2, "instance_running", ids)
+    ec2.terminate_instances(InstanceIds=ids)
+    wait(ec2, "instance_terminated", ids)
+    assert ec2.release_hosts(HostIds=[host_id])["Successful"] == [host_id]

@@ -257,7 +257,7 @@ pub struct WholeRequest<'a> {
     pub count: usize,
 }
 
-/// So many empty hosts, the lowest ids first; None where there are fewer.
+/// So many empty hosts, the smallest first and the lower id on a tie; None where there are fewer.
 pub fn choose_whole<'a>(hosts: &[Candidate<'a>], request: &WholeRequest<'_>) -> Option<Vec<&'a str>> {
     let free = |host: &&Candidate<'a>| {
         host.zone == request.zone
@@ -266,10 +266,11 @@ pub fn choose_whole<'a>(hosts: &[Candidate<'a>], request: &WholeRequest<'_>) -> 
             && host.load == Load::default()
             && request.any_of.iter().any(|wanted| host.has_room_for(*wanted))
     };
-    let mut chosen: Vec<&str> = hosts.iter().filter(free).map(|host| host.host_id).collect();
+    let mut chosen: Vec<_> =
+        hosts.iter().filter(free).map(|host| (host.capacity.memory_mib, host.host_id)).collect();
     chosen.sort_unstable();
     chosen.truncate(request.count);
-    (chosen.len() == request.count).then_some(chosen)
+    (chosen.len() == request.count).then(|| chosen.into_iter().map(|(_, host_id)| host_id).collect())
 }
 
 fn choice(host: &Candidate, partition: Option<u32>) -> Choice {
@@ -308,7 +309,7 @@ fn refuse_by_tenancy(host: &Candidate, request: &Request) -> Option<Refusal> {
     }
 }
 
-/// Dedicated instances share the hosts that they have before they take another from everybody else.
+/// Dedicated instances share the hosts that they have before they take another from everybody else, a small one then.
 fn least_loaded<'h, 'a>(
     hosts: impl IntoIterator<Item = &'h Candidate<'a>>,
     tenancy: Tenancy,
@@ -316,8 +317,11 @@ fn least_loaded<'h, 'a>(
 where
     'a: 'h,
 {
-    let takes_another = |host: &Candidate| tenancy == Tenancy::Dedicated && host.tenants.dedicated == 0;
-    hosts.into_iter().min_by_key(|host| (takes_another(host), host.fullness(), host.host_id))
+    let taken_away = |host: &Candidate| match (tenancy, host.tenants.dedicated) {
+        (Tenancy::Dedicated, 0) => host.capacity.memory_mib,
+        _ => 0,
+    };
+    hosts.into_iter().min_by_key(|host| (taken_away(host), host.fullness(), host.host_id))
 }
 
 /// A rack is known by its zone too.

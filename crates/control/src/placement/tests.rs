@@ -253,7 +253,7 @@ proptest! {
         match choose_whole(&hosts, &request) {
             Some(chosen) => {
                 prop_assert_eq!(chosen.len(), count);
-                prop_assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]));
+                prop_assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]), "of hosts of one size");
                 prop_assert!(chosen.iter().all(|id| free.contains(id)));
             }
             None => prop_assert!(free.len() < count),
@@ -326,6 +326,38 @@ fn partitions_are_balanced() {
         (0..9).map(|_| place(&mut hosts, &mut group, &zones).unwrap().partition.unwrap()).collect();
     partitions.sort();
     assert_eq!(partitions, [1, 1, 1, 2, 2, 2, 3, 3, 3]);
+}
+
+#[test]
+fn a_spread_group_has_seven_instances_in_a_zone() {
+    for level in [SpreadLevel::Rack, SpreadLevel::Host] {
+        let mut hosts = hosts(2, 9, 1);
+        let mut group = group(Strategy::Spread, 1, level);
+        let zones = ["zone-0".to_owned()];
+        for _ in 0..7 {
+            place(&mut hosts, &mut group, &zones).unwrap();
+        }
+        let wanted = Load { vcpus: 2, memory_mib: 1024 };
+        let refusals = choose(&hosts, &request(&zones, wanted, Some(group.clone()))).unwrap_err();
+        assert!(refusals.values().all(|refusal| [Refusal::SpreadLimit, Refusal::Zone].contains(refusal)));
+        let both = [zones[0].clone(), "zone-1".to_owned()];
+        assert!(place(&mut hosts, &mut group, &both).unwrap().host_id.starts_with("host-1"));
+    }
+}
+
+#[test]
+fn a_host_that_is_taken_from_everybody_is_a_small_one() {
+    let mut hosts = hosts(1, 1, 3);
+    hosts[0].capacity.memory_mib *= 4;
+    let zones = ["zone-0".to_owned()];
+    let wanted = Load { vcpus: 1, memory_mib: 1024 };
+    let dedicated = Request { tenancy: Tenancy::Dedicated, ..request(&zones, wanted, None) };
+    assert_eq!(choose(&hosts, &dedicated).unwrap().host_id, "host-0-0-1");
+    assert_eq!(choose(&hosts, &request(&zones, wanted, None)).unwrap().host_id, "host-0-0-0");
+    let any_of = [wanted];
+    let whole =
+        WholeRequest { zone: "zone-0", architecture: Architecture::X86_64, any_of: &any_of, count: 2 };
+    assert_eq!(choose_whole(&hosts, &whole).unwrap(), ["host-0-0-1", "host-0-0-2"]);
 }
 
 #[test]

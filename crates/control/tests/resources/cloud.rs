@@ -124,6 +124,16 @@ impl Cloud {
         answer.map_err(|error| (error.code.into_owned(), error.status))
     }
 
+    /// What the host was told of an instance last.
+    pub async fn told(&self, instance_id: &str) -> agent_api::Instance {
+        loop {
+            if let Some(told) = self.2.1.lock().unwrap().get(instance_id) {
+                return told.clone();
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Stops an instance of the first boot, and has its host say that it has.
     pub async fn stop(&self, instance_id: &str) {
         self.ok("StopInstances", &[("InstanceId.1", instance_id)]).await;
@@ -164,7 +174,7 @@ impl HostSource for OneHost {
 
 /// Takes everything in and does nothing.
 #[derive(Default)]
-struct IdleHost(Mutex<Option<UnboundedSender<Observation>>>);
+struct IdleHost(Mutex<Option<UnboundedSender<Observation>>>, Mutex<BTreeMap<String, agent_api::Instance>>);
 
 #[async_trait]
 impl HostAgent for IdleHost {
@@ -184,7 +194,13 @@ impl HostAgent for IdleHost {
 
     async fn replace(&self, _: Desired) {}
 
-    async fn apply(&self, _: Vec<Change>) {}
+    async fn apply(&self, changes: Vec<Change>) {
+        for change in changes {
+            if let Change::PutInstance(instance) = change {
+                self.1.lock().unwrap().insert(instance.instance_id.to_string(), *instance);
+            }
+        }
+    }
 
     fn observe(&self) -> UnboundedReceiver<Observation> {
         let (sender, receiver) = unbounded_channel();

@@ -39,6 +39,8 @@ async fn a_real_host_is_allocated_while_it_is_empty() {
     ];
     assert_eq!(cloud.call("RunInstances", &launch).await.unwrap_err(), "InsufficientInstanceCapacity");
     let id = cloud.run(&[("Placement.HostId", host_id.as_str())]).await;
+    // What the guest finds at placement/host-id.
+    assert_eq!(cloud.told(&id).await.metadata.host_id.as_deref(), Some(host_id.as_str()));
     let release = cloud.ok("ReleaseHosts", &[("HostId.1", host_id.as_str())]).await;
     assert_eq!(release.one("code"), "Client.InvalidHost.Occupied");
     // Of what is stopped there may be volumes on a host that is released.

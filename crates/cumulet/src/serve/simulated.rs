@@ -11,7 +11,10 @@ use std::sync::Arc;
 /// Of a host that never fills: far beyond any test, far below where sums overflow.
 const UNLIMITED_CORES: u32 = 1 << 24;
 const UNLIMITED_MEMORY_MIB: u64 = 1 << 40;
-/// Of one host where their number is given: a large server.
+/// Hosts of each zone and architecture that do fill, each in a rack of its own: to allocate as Dedicated Hosts, and for
+/// placement groups, which have seven instances or partitions in a zone.
+const SPARE: usize = 7;
+/// Of one host where their number is given, and of a spare one: a large server.
 const CORES: u32 = 64;
 const MEMORY_MIB: u64 = 512 * 1024;
 const DISK_GIB: u64 = 16 * 1024;
@@ -23,24 +26,27 @@ impl Hosts {
         Hosts(simulated)
     }
 
-    /// One host of each architecture where the number is not given; else hosts dealt out to racks, racks to zones.
+    /// One host of each zone and architecture that takes everything, and spare ones, where the number is not given;
+    /// else hosts dealt out to racks, racks to zones.
     fn descriptions(&self) -> Vec<HostDescription> {
         let Simulated { hosts, racks, zones } = self.0;
         match hosts {
-            None => (0..zones)
-                .flat_map(|zone| {
-                    [Architecture::X86_64, Architecture::Arm64].map(|architecture| HostDescription {
-                        cores: UNLIMITED_CORES,
-                        memory_mib: UNLIMITED_MEMORY_MIB,
-                        ..describe(
-                            zone * 2 + usize::from(architecture == Architecture::Arm64),
-                            zone,
-                            zone,
-                            architecture,
-                        )
-                    })
-                })
-                .collect(),
+            None => {
+                let kinds = || {
+                    let architectures = [Architecture::X86_64, Architecture::Arm64];
+                    (0..zones).flat_map(move |zone| architectures.map(|architecture| (zone, architecture)))
+                };
+                let unlimited = kinds().enumerate().map(|(host, (zone, architecture))| HostDescription {
+                    cores: UNLIMITED_CORES,
+                    memory_mib: UNLIMITED_MEMORY_MIB,
+                    ..describe(host, zone, zone, architecture)
+                });
+                let spare = (0..SPARE).flat_map(|rack| kinds().map(move |kind| (rack, kind)));
+                let spare = spare.enumerate().map(|(host, (rack, (zone, architecture)))| {
+                    describe(2 * zones + host, zone, zones * (rack + 1) + zone, architecture)
+                });
+                unlimited.chain(spare).collect()
+            }
             Some(hosts) => (0..hosts)
                 .map(|host| {
                     let rack = host % racks;
@@ -79,6 +85,17 @@ impl HostSource for Hosts {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn one_host_of_a_kind_takes_everything_and_the_spare_ones_come_after_it() {
+        let hosts = Hosts::new(Simulated { hosts: None, racks: 0, zones: 3 }).descriptions();
+        assert_eq!(hosts.len(), 3 * 2 * (1 + SPARE));
+        assert!(hosts.windows(2).all(|pair| pair[0].host_id < pair[1].host_id));
+        assert!(hosts.iter().enumerate().all(|(at, host)| (host.cores == UNLIMITED_CORES) == (at < 6)));
+        let racks: BTreeMap<_, _> = hosts.iter().map(|host| (host.rack.clone(), host.zone)).collect();
+        assert_eq!(racks.len(), 3 * (1 + SPARE));
+        assert!(hosts.iter().all(|host| racks[&host.rack] == host.zone));
+    }
 
     #[test]
     fn racks_are_whole_and_zones_even() {
