@@ -41,10 +41,10 @@ def port():
         return listener.getsockname()[1]
 
 
-def client(at):
+def client(at, region=REGION):
     return boto3.client(
         "ec2",
-        region_name=REGION,
+        region_name=region,
         endpoint_url=f"http://127.0.0.1:{at}",
         aws_access_key_id=KEY,
         aws_secret_access_key=SECRET,

@@ -15,7 +15,8 @@ import urllib.request
 
 import api
 
-ZONES = 26  # a default subnet has 4091 addresses
+ZONES = 16  # of /20 default subnets in a default VPC, each with 4091 addresses
+REGIONS = (api.REGION, "eu-west-1")  # one default VPC is too small for all
 BATCH = 1000
 SECONDS = 5
 MEMORY_MAX_KIB = 4
@@ -39,25 +40,30 @@ def resident_kib(process):
     return int(re.search(r"VmRSS:\s+(\d+)", status).group(1))
 
 
-def fill(ec2, count):
-    """Launches in all zones; returns one instance's id, its tag and its VPC."""
-    images = ec2.describe_images(Filters=[{"Name": "architecture", "Values": ["x86_64"]}])["Images"]
-    zones = [zone["ZoneName"] for zone in ec2.describe_availability_zones()["AvailabilityZones"]]
-    made = 0
+def fill(clients, count):
+    """Launches in all zones of all regions; returns one instance's id, its tag and its VPC."""
+    places = []
+    for ec2 in clients:
+        images = ec2.describe_images(Filters=[{"Name": "architecture", "Values": ["x86_64"]}])["Images"]
+        zones = ec2.describe_availability_zones()["AvailabilityZones"]
+        places += [(ec2, images[0]["ImageId"], zone["ZoneName"]) for zone in zones]
+    made, first = 0, None
     while made < count:
         batch = min(BATCH, count - made)
+        ec2, image, zone = places[made // BATCH % len(places)]
         tags = [{"Key": "batch", "Value": str(made // BATCH)}]
-        last = ec2.run_instances(
-            ImageId=images[0]["ImageId"], InstanceType="t3.micro", MinCount=batch, MaxCount=batch,
-            Placement={"AvailabilityZone": zones[made // BATCH % len(zones)]},
+        instances = ec2.run_instances(
+            ImageId=image, InstanceType="t3.micro", MinCount=batch, MaxCount=batch,
+            Placement={"AvailabilityZone": zone},
             TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
-        )["Instances"][0]
+        )["Instances"]
+        first = first or (instances[0]["InstanceId"], tags[0]["Value"], instances[0]["VpcId"])
         made += batch
         if sys.stdout.isatty():
             print(f"\r    {made} instances", end="", flush=True)
     if sys.stdout.isatty():
         print()
-    return last["InstanceId"], tags[0]["Value"], last["VpcId"]
+    return first
 
 
 def settled(ec2):
@@ -91,19 +97,23 @@ def main():
         print(f"{what:<58} {value:>8.2f} {unit:<4} bound < {bound} {unit}   {'ok' if value < bound else 'MISSED'}", flush=True)
 
     try:
-        ec2 = api.client(at)
-        ec2.describe_instances()
+        clients = [api.client(at, region) for region in REGIONS]
+        for ec2 in clients:
+            ec2.describe_instances()
         before = resident_kib(process)
         began = time.perf_counter()
-        instance, batch, vpc = fill(ec2, count)
-        settled(ec2)
+        instance, batch, vpc = fill(clients, count)
+        for ec2 in clients:
+            settled(ec2)
         print(f"    {count} instances launched and running after {time.perf_counter() - began:.0f} s")
         process.kill()
         process.wait()
         process, at, ready = start(data_dir)
         print(f"    ready with them after {ready:.2f} s")
-        ec2 = api.client(at)
-        ec2.describe_instances(InstanceIds=[instance])
+        began = time.perf_counter()
+        for region in REGIONS:
+            api.client(at, region).describe_instances(MaxResults=5)
+        print(f"    and the last region open {time.perf_counter() - began:.2f} s later")
         told("memory, an instance", (resident_kib(process) - before) / count, "KiB", MEMORY_MAX_KIB)
         for what, parameters, expected in (
             ("by id", {"InstanceId.1": instance}, instance),
