@@ -82,13 +82,13 @@ class Cloud:
             shutil.rmtree(self.data_dir, ignore_errors=True)
 
     def client(self, service="ec2", region=None, **options):
+        options.setdefault("config", Config(retries={"max_attempts": 1}))
         options.setdefault("aws_access_key_id", self.environment["AWS_ACCESS_KEY_ID"])
         options.setdefault("aws_secret_access_key", self.environment["AWS_SECRET_ACCESS_KEY"])
         return boto3.client(
             service,
             region_name=region or self.environment["AWS_DEFAULT_REGION"],
             endpoint_url=f"http://127.0.0.1:{self.port}",
-            config=Config(retries={"max_attempts": 1}),
             **options,
         )
 
