@@ -9,6 +9,7 @@ use crate::engine::table::{Record, Values};
 use crate::engine::tags::Specified;
 use crate::engine::{Tables, Tags, filter};
 use crate::instance::run::PlacingGuard;
+use crate::instance_type;
 use crate::placement::{Allocation, Load, WholeRequest};
 use crate::region::{RegionState, Zone};
 use agent_api::Architecture;
@@ -157,10 +158,10 @@ impl Supported {
             (Some(name), None) => (Some(name.clone()), crate::placement::family(&name).to_owned()),
             (None, Some(family)) => (None, family),
         };
-        if let Some(name) = name.as_deref().filter(|name| context.catalogue.shape(name).is_none()) {
-            return Err(Error::invalid_parameter_value(format!("Invalid value '{name}' for InstanceType.")));
+        if let Some(name) = &name {
+            instance_type::shape(&context.tables(), name)?;
         }
-        let shapes = context.catalogue.on_dedicated_hosts(&family);
+        let shapes = instance_type::on_dedicated_hosts(&family);
         let wanted: Vec<_> =
             shapes.into_iter().filter(|(other, _)| name.as_ref().is_none_or(|name| name == other)).collect();
         let Some((_, first)) = wanted.first() else {

@@ -189,6 +189,9 @@ fn offered() -> Operations {
     );
     offer!(map, Cumulet, cumulet:
         ListHosts => operator::list_hosts,
+        CreateInstanceType => instance_type::create_instance_type,
+        DeleteInstanceType => instance_type::delete_instance_type,
+        ListInstanceTypes => instance_type::list_instance_types,
         ExplainPlacement => operator::explain_placement,
         ListWorkflows => operator::list_workflows,
         ListEvents => operator::list_events,

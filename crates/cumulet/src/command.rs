@@ -8,6 +8,7 @@ pub mod events;
 pub mod explain;
 pub mod hosts;
 pub mod image;
+pub mod instance_type;
 pub mod ps;
 pub mod ssh;
 pub mod workflows;

@@ -31,6 +31,8 @@ enum Command {
     Ps(command::ps::Args),
     /// List the hosts and what runs on each
     Hosts(command::hosts::Args),
+    /// Make, delete and list instance types of your own
+    InstanceType(command::instance_type::Args),
     /// List long operations that are under way
     Workflows(command::workflows::Args),
     /// Show what happened lately
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Image(args) => command::image::run(args),
         Command::Ps(args) => command::ps::run(args),
         Command::Hosts(args) => command::hosts::run(args),
+        Command::InstanceType(args) => command::instance_type::run(args),
         Command::Workflows(args) => command::workflows::run(args),
         Command::Events(args) => command::events::run(args),
         Command::Backup(args) => command::backup::backup(args),

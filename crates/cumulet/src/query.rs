@@ -69,6 +69,10 @@ impl Client {
         self.operate("POST", path, "", input.to_string().as_bytes()).map(drop)
     }
 
+    pub fn delete_operator(&self, path: &str) -> Result<()> {
+        self.operate("DELETE", path, "", b"").map(drop)
+    }
+
     fn operate(&self, method: &str, path: &str, query: &str, body: &[u8]) -> Result<Vec<u8>> {
         let answer = self.send("cumulet", method, path, query, &[], body)?;
         if answer.status < 300 {

@@ -228,7 +228,7 @@ fn log_cause(error: &Error, request_id: &str, operation: &str) {
 fn check_method(method: &Method, service: Option<Service>) -> Result<(), Failure> {
     let (allowed, names): (&[Method], _) = match service {
         Some(service) if service.protocol() == Protocol::RestJson => {
-            (&[Method::GET, Method::POST, Method::PUT], "GET, POST, PUT")
+            (&[Method::GET, Method::POST, Method::PUT, Method::DELETE], "GET, POST, PUT, DELETE")
         }
         _ => (&[Method::GET, Method::POST], "GET, POST"),
     };

@@ -4,6 +4,7 @@ use super::{DedicatedHost, on_or_off};
 use crate::Context;
 use crate::engine::describe::{self, Query};
 use crate::engine::{Tables, filter};
+use crate::instance_type;
 use crate::placement::Load;
 use crate::region::HostLink;
 use aws_api::ec2;
@@ -66,7 +67,7 @@ fn to_api(context: &Context, tables: &Tables, host: &DedicatedHost) -> ec2::Host
             instance_type: host.instance_type.clone(),
             instance_family: host.instance_type.is_none().then(|| host.instance_family.clone()),
         }),
-        available_capacity: here.map(|link| available(context, tables, host, link)),
+        available_capacity: here.map(|link| available(tables, host, link)),
         instances: here.map(|link| instances(tables, link)).unwrap_or_default(),
         member_of_service_linked_resource_group: Some(false),
         tags: host.tags.to_api(),
@@ -85,16 +86,11 @@ fn instances(tables: &Tables, link: &HostLink) -> Vec<ec2::HostInstance> {
 }
 
 /// What else fits: of each size that the host takes, as if the rest were for it alone.
-fn available(
-    context: &Context,
-    tables: &Tables,
-    host: &DedicatedHost,
-    link: &HostLink,
-) -> ec2::AvailableCapacity {
+fn available(tables: &Tables, host: &DedicatedHost, link: &HostLink) -> ec2::AvailableCapacity {
     let capacity = link.capacity();
     let mut free = capacity;
     free -= tables.loads.of(&link.description.host_id);
-    let shapes = context.catalogue.on_dedicated_hosts(&host.instance_family);
+    let shapes = instance_type::on_dedicated_hosts(&host.instance_family);
     let wanted =
         shapes.into_iter().filter(|(name, _)| host.instance_type.as_ref().is_none_or(|only| only == name));
     ec2::AvailableCapacity {

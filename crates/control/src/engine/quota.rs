@@ -24,6 +24,7 @@ const QUOTAS: &[Quota] = &[
     quota::<crate::security_group::SecurityGroup>("security-groups", 10_000, "SecurityGroupLimitExceeded"),
     quota::<crate::placement_group::PlacementGroup>("placement-groups", 500, "ResourceLimitExceeded"),
     quota::<crate::dedicated_host::DedicatedHost>("dedicated-hosts", 10_000, "HostLimitExceeded"),
+    quota::<crate::instance_type::OwnType>("instance-types", 1_000, "ResourceLimitExceeded"),
     quota::<crate::network_interface::NetworkInterface>(
         "network-interfaces",
         1_000_000,

@@ -115,6 +115,7 @@ tables! {
     dhcp_options: crate::dhcp_options::DhcpOptions as DhcpOptions,
     placement_groups: crate::placement_group::PlacementGroup as PlacementGroup,
     dedicated_hosts: crate::dedicated_host::DedicatedHost as DedicatedHost,
+    instance_types: crate::instance_type::OwnType as OwnType,
     workflows: crate::workflow::Workflow as Workflow,
 }
 

@@ -5,6 +5,7 @@ use super::run::check_user_data;
 use super::{Instance, MetadataOptions, ShutdownBehavior};
 use crate::Context;
 use crate::engine::Tx;
+use crate::instance_type::{self, OwnType};
 use crate::network_interface::NetworkInterface;
 use crate::security_group::SecurityGroup;
 use crate::volume::Volume;
@@ -93,7 +94,7 @@ pub async fn modify_instance_attribute(
         .transact(|tx| {
             let before = tx.get::<Instance>(&id).ok_or_else(|| Id::not_found(Kind::Instance, &id))?;
             let mut instance = (*before).clone();
-            modify(context, tx, &mut instance, &modification)?;
+            modify(tx, &mut instance, &modification)?;
             if instance != *before {
                 tx.put(&instance);
             }
@@ -172,12 +173,7 @@ fn by_name(attribute: &str, value: &str) -> Result<Modification> {
     })
 }
 
-fn modify(
-    context: &Context,
-    tx: &mut Tx<'_>,
-    instance: &mut Instance,
-    modification: &Modification,
-) -> Result<()> {
+fn modify(tx: &mut Tx<'_>, instance: &mut Instance, modification: &Modification) -> Result<()> {
     match modification {
         Modification::DisableApiTermination(value) => instance.disable_api_termination = *value,
         Modification::DisableApiStop(value) => instance.disable_api_stop = *value,
@@ -206,7 +202,7 @@ fn modify(
         }
         Modification::InstanceType(instance_type) => {
             only_stopped(instance, "instanceType")?;
-            resize(context, instance, instance_type)?;
+            resize(tx, instance, instance_type)?;
         }
         Modification::UserData(user_data) => {
             only_stopped(instance, "userData")?;
@@ -238,10 +234,10 @@ fn only_stopped(instance: &Instance, attribute: &str) -> Result<()> {
     ))
 }
 
-fn resize(context: &Context, instance: &mut Instance, instance_type: &str) -> Result<()> {
-    let shape = context.catalogue.shape(instance_type).ok_or_else(|| {
-        Error::invalid_parameter_value(format!("Invalid value '{instance_type}' for InstanceType."))
-    })?;
+fn resize(tx: &mut Tx<'_>, instance: &mut Instance, instance_type: &str) -> Result<()> {
+    let shape = instance_type::shape(tx.tables(), instance_type)?;
+    // Depended upon: an own type that is deleted meanwhile is noticed.
+    tx.get::<OwnType>(instance_type);
     if shape.architecture != instance.architecture {
         return Err(Error::invalid_parameter_value(format!(
             "The architecture of '{instance_type}' does not match the instance's."

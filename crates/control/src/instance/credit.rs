@@ -3,17 +3,15 @@
 
 use super::Instance;
 use crate::Context;
+use crate::engine::Tables;
 use crate::engine::describe::{self, Query};
 use crate::engine::filter;
+use crate::instance_type::{self, Burstable};
 use aws_api::ec2;
 use model::{Error, Id, InstanceState, Kind, Result};
 
 const STANDARD: &str = "standard";
-pub(super) const UNLIMITED: &str = "unlimited";
-
-/// The burstable families and what an instance has that was launched without an option.
-const DEFAULTS: [(&str, &str); 4] =
-    [("t2", STANDARD), ("t3", UNLIMITED), ("t3a", UNLIMITED), ("t4g", UNLIMITED)];
+const UNLIMITED: &str = "unlimited";
 
 pub fn check(option: &str) -> Result<String> {
     if [STANDARD, UNLIMITED].contains(&option) {
@@ -25,10 +23,14 @@ pub fn check(option: &str) -> Result<String> {
 }
 
 /// None where the type is not burstable, whatever was said at launch.
-pub(super) fn option_of(instance: &Instance) -> Option<&str> {
-    let family = instance.instance_type.split('.').next()?;
-    let (_, default) = DEFAULTS.iter().find(|(burstable, _)| *burstable == family)?;
-    Some(instance.cpu_credits.as_deref().unwrap_or(default))
+fn option_of(tables: &Tables, instance: &Instance) -> Option<&'static str> {
+    let burstable = instance_type::burstable(tables, &instance.instance_type)?;
+    Some(if is_unlimited(instance, burstable) { UNLIMITED } else { STANDARD })
+}
+
+/// As it was launched or modified, or as its type is without a word.
+pub(super) fn is_unlimited(instance: &Instance, burstable: Burstable) -> bool {
+    instance.cpu_credits.as_deref().map_or(burstable.unlimited_by_default, |option| option == UNLIMITED)
 }
 
 /// Of the instances that are named; where none is, of those that are unlimited.
@@ -50,14 +52,15 @@ pub async fn describe_instance_credit_specifications(
         ids_name: "instanceIds",
     };
     let named = !input.instance_ids.is_empty();
-    let visible =
-        |instance: &Instance| named || !instance.is_terminated() && option_of(instance) == Some(UNLIMITED);
+    let visible = |instance: &Instance| {
+        named || !instance.is_terminated() && option_of(&tables, instance) == Some(UNLIMITED)
+    };
     let page =
         describe::select(&tables.instances, Kind::Instance, &query, visible, |instance, name, values| {
             name == "instance-id" && filter::one(values, instance.instance_id.as_str())
         })?;
     let to_api = |instance: &Instance| {
-        let option = option_of(instance).ok_or_else(|| {
+        let option = option_of(&tables, instance).ok_or_else(|| {
             Error::new("UnsupportedOperation", not_burstable(&instance.instance_id, &instance.instance_type))
         })?;
         Ok(ec2::InstanceCreditSpecification {
@@ -114,7 +117,7 @@ async fn modify(context: &Context, id: &str, option: &str) -> Result<()> {
     context
         .transact(|tx| {
             let before = tx.get::<Instance>(id).ok_or_else(|| Id::not_found(Kind::Instance, id))?;
-            if option_of(&before).is_none() {
+            if option_of(tx.tables(), &before).is_none() {
                 let message = not_burstable(id, &before.instance_type);
                 return Err(Error::new("InstanceCreditSpecification.NotSupported", message));
             }

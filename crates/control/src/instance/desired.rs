@@ -26,8 +26,9 @@ pub fn desired(
     let interfaces: Vec<_> =
         instance.interfaces.iter().filter_map(|id| tables.network_interfaces.find(id)).collect();
     let options = &instance.metadata_options;
-    let type_performance = instance_type::performance(&instance.instance_type);
-    let unlimited = credit::option_of(instance) == Some(credit::UNLIMITED);
+    let type_performance = instance_type::performance(tables, &instance.instance_type);
+    let burstable = instance_type::burstable(tables, &instance.instance_type);
+    let credits = burstable.map(|burstable| burstable.credits(credit::is_unlimited(instance, burstable)));
     Some(agent_api::Instance {
         instance_id: instance.instance_id.clone(),
         generation,
@@ -40,7 +41,7 @@ pub fn desired(
             vcpus: instance.vcpus,
             memory_mib: instance.memory_mib,
             bandwidth: type_performance.bandwidth,
-            credits: instance_type::credits(&instance.instance_type, instance.vcpus, unlimited),
+            credits,
             instance_store: type_performance.instance_store,
         },
         disks: instance
@@ -50,7 +51,10 @@ pub fn desired(
                 volume_id: disk.volume_id.clone(),
                 device_name: disk.device_name.clone(),
                 root: disk.device_name == instance.root_device_name,
-                limits: tables.volumes.find(&disk.volume_id).map(|volume| performance::limits(volume)),
+                limits: tables
+                    .volumes
+                    .find(&disk.volume_id)
+                    .map(|volume| performance::limits_on(volume, type_performance.ebs)),
             })
             .collect(),
         metadata: metadata(instance, interfaces.first().map(|interface| &***interface), tables, region),

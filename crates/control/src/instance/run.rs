@@ -7,7 +7,7 @@ use crate::dedicated_host::{self, DedicatedHost};
 use crate::engine::tags::Specified;
 use crate::engine::{Tables, Tx};
 use crate::image::Image;
-use crate::instance_type::MachineShape;
+use crate::instance_type::{self, MachineShape, OwnType};
 use crate::network_interface::{InterfaceAttachment, NetworkInterface};
 use crate::placement_group::PlacementGroup;
 use crate::security_group::SecurityGroup;
@@ -131,9 +131,8 @@ fn check(context: &Context, input: &ec2::RunInstancesRequest) -> Result<Launch> 
     let (min, max) = counts(input)?;
     let image = image(context, input)?;
     let instance_type = input.instance_type.clone().unwrap_or_else(|| DEFAULT_INSTANCE_TYPE.to_owned());
-    let shape = context.catalogue.shape(&instance_type).ok_or_else(|| {
-        Error::invalid_parameter_value(format!("Invalid value '{instance_type}' for InstanceType."))
-    })?;
+    let tables = context.tables();
+    let shape = instance_type::shape(&tables, &instance_type)?;
     if shape.architecture != image.architecture {
         return Err(Error::invalid_parameter_value(format!(
             "The architecture '{}' of the specified instance type does not match the architecture '{}' of the specified AMI. Specify an instance type and an AMI that have matching architectures, and try again.",
@@ -141,7 +140,6 @@ fn check(context: &Context, input: &ec2::RunInstancesRequest) -> Result<Launch> 
             super::architecture_name(image.architecture)
         )));
     }
-    let tables = context.tables();
     let public_key = match input.key_name.as_deref() {
         None | Some("") => None,
         Some(name) => {
@@ -267,7 +265,9 @@ impl Launch {
         let (tenancy, affinity) = super::placement::asked(input.placement.as_ref())?;
         let request = self.place_request(tx.tables(), input, tenancy)?;
         let places = guard.place(tx.tables(), &request, self.min, self.max)?;
-        // Depended upon: a group or Dedicated Host that changes meanwhile is noticed.
+        // Depended upon: an own type, group or Dedicated Host that changes meanwhile is noticed.
+        instance_type::shape(tx.tables(), &self.instance_type)?;
+        tx.get::<OwnType>(&self.instance_type);
         if let Some(group) = &request.group {
             tx.get::<PlacementGroup>(&group.group_id);
         }

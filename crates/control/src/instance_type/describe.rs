@@ -17,7 +17,7 @@ const OFFERINGS_MAX: i32 = 1000;
 
 fn offered(context: &Context) -> Vec<Arc<InstanceTypeInfo>> {
     let hosts: Vec<&HostDescription> = context.region.hosts.iter().map(|host| &host.description).collect();
-    context.catalogue.offered(&hosts, context.options.simulate)
+    super::offered(&context.tables(), &hosts, context.options.simulate)
 }
 
 fn name_of(info: &InstanceTypeInfo) -> &str {
@@ -275,7 +275,7 @@ pub async fn describe_instance_type_offerings(
 
 #[cfg(test)]
 mod tests {
-    use super::super::Catalogue;
+    use super::super::catalogue::Catalogue;
     use super::*;
 
     fn passing(catalogue: &Catalogue, filters: &[(&str, &str)]) -> Vec<String> {
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn filters_are_the_members_of_the_answer() {
-        let catalogue = Catalogue::default();
+        let catalogue = Catalogue::get();
         for (filters, expected) in [
             (&[("instance-type", "t3.micro")][..], "t3.micro"),
             (&[("instance-type", "t3.*"), ("memory-info.size-in-mib", "1024")], "t3.micro"),
@@ -313,15 +313,15 @@ mod tests {
                 "a1.metal",
             ),
         ] {
-            assert_eq!(passing(&catalogue, filters), [expected], "{filters:?}");
+            assert_eq!(passing(catalogue, filters), [expected], "{filters:?}");
         }
-        assert!(passing(&catalogue, &[("processor-info.supported-architecture", "arm64")]).len() > 100);
-        assert!(passing(&catalogue, &[("bare-metal", "true"), ("bare-metal", "false")]).is_empty());
+        assert!(passing(catalogue, &[("processor-info.supported-architecture", "arm64")]).len() > 100);
+        assert!(passing(catalogue, &[("bare-metal", "true"), ("bare-metal", "false")]).is_empty());
     }
 
     #[test]
     fn what_is_no_filter_is_none() {
-        let catalogue = Catalogue::default();
+        let catalogue = Catalogue::get();
         let info = &catalogue.types()[0];
         for name in ["", "colour", "ebs-info", "ebs-info.", "vcpu-info.colour", "memory-info.size", "tag:x"] {
             assert!(!field(info, name, &mut Vec::new()), "{name}");
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn named_types_come_once_and_unknown_ones_are_listed() {
-        let catalogue = Catalogue::default();
+        let catalogue = Catalogue::get();
         let all = || catalogue.types().to_vec();
         let two = named(all(), &["t3.micro".into(), "a1.large".into(), "t3.micro".into()]).unwrap();
         assert_eq!(two.iter().map(|info| name_of(info)).collect::<Vec<_>>(), ["a1.large", "t3.micro"]);

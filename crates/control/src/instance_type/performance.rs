@@ -1,33 +1,59 @@
 //! What an instance of a type may use of its host, beyond processors and memory.
 
-use super::Catalogue;
-use agent_api::Bandwidth;
+use super::catalogue::Catalogue;
+use super::own::{InstanceStore, OwnType};
+use crate::engine::Tables;
+use agent_api::{Bandwidth, Burst, Rate};
 use aws_api::ec2::InstanceTypeInfo;
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 const GB: u64 = 1_000_000_000;
+const EBS_BURST_SECONDS: u64 = 30 * 60;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Performance {
     pub bandwidth: Option<Bandwidth>,
+    pub ebs: Option<EbsPerformance>,
     /// Bytes of each instance store volume.
     pub instance_store: Vec<u64>,
 }
 
-/// Asked for each time that a host is told of an instance: a type's line is decoded the first time only.
-static KNOWN: LazyLock<(Catalogue, RwLock<HashMap<String, Performance>>)> = LazyLock::new(Default::default);
+/// What goes between the instance and each of its EBS volumes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EbsPerformance {
+    pub bytes: Rate,
+    pub operations: Rate,
+}
+
+/// Asked for each time that a host is told of an instance: a line of the catalogue is decoded the first time only.
+static KNOWN: LazyLock<RwLock<HashMap<String, Performance>>> = LazyLock::new(Default::default);
 
 /// Nothing where there is no such type.
-pub fn performance(instance_type: &str) -> Performance {
-    let (catalogue, known) = &*KNOWN;
-    if let Some(performance) = known.read().get(instance_type) {
+pub fn performance(tables: &Tables, instance_type: &str) -> Performance {
+    if let Some(own) = tables.instance_types.find(instance_type) {
+        return of_own(own);
+    }
+    of_aws(instance_type)
+}
+
+fn of_own(own: &OwnType) -> Performance {
+    Performance {
+        bandwidth: own.bandwidth,
+        ebs: ebs(&own.info()),
+        instance_store: own.instance_store.map(InstanceStore::bytes).unwrap_or_default(),
+    }
+}
+
+fn of_aws(instance_type: &str) -> Performance {
+    if let Some(performance) = KNOWN.read().get(instance_type) {
         return performance.clone();
     }
-    let Some(info) = catalogue.info(instance_type) else { return Performance::default() };
-    let performance = Performance { bandwidth: bandwidth(&info), instance_store: instance_store(&info) };
-    known.write().insert(instance_type.to_owned(), performance.clone());
+    let Some(info) = Catalogue::get().info(instance_type) else { return Performance::default() };
+    let performance =
+        Performance { bandwidth: bandwidth(&info), ebs: ebs(&info), instance_store: instance_store(&info) };
+    KNOWN.write().insert(instance_type.to_owned(), performance.clone());
     performance
 }
 
@@ -39,6 +65,22 @@ fn bandwidth(info: &InstanceTypeInfo) -> Option<Bandwidth> {
     let baseline = bits(card.baseline_bandwidth_in_gbps?);
     let peak = card.peak_bandwidth_in_gbps.map_or(baseline, bits);
     (baseline > 0).then_some(Bandwidth { baseline, peak: peak.max(baseline) })
+}
+
+/// A type whose maximum is above its baseline sustains the maximum for half an hour a day (EC2 User Guide, "Amazon
+/// EBS-optimized instance types").
+fn ebs(info: &InstanceTypeInfo) -> Option<EbsPerformance> {
+    let rates = info.ebs_info.as_ref()?.ebs_optimized_info.as_ref()?;
+    let rate = |baseline: f64, maximum: Option<f64>| {
+        let burst = Burst { per_second: maximum? as u64, seconds: EBS_BURST_SECONDS };
+        let per_second = baseline as u64;
+        Some(Rate { per_second, burst: (burst.per_second > per_second).then_some(burst) })
+    };
+    let bytes = |megabits: i32| f64::from(megabits) * 1e6 / 8.0;
+    Some(EbsPerformance {
+        bytes: rate(bytes(rates.baseline_bandwidth_in_mbps?), rates.maximum_bandwidth_in_mbps.map(bytes))?,
+        operations: rate(f64::from(rates.baseline_iops?), rates.maximum_iops.map(f64::from))?,
+    })
 }
 
 fn instance_store(info: &InstanceTypeInfo) -> Vec<u64> {
@@ -56,16 +98,26 @@ mod tests {
 
     #[test]
     fn every_type_has_its_bandwidth() {
-        let catalogue = Catalogue::default();
+        let catalogue = Catalogue::get();
         assert!(catalogue.types().iter().all(|info| bandwidth(info).is_some()));
         for (name, baseline, peak) in
             [("t3.micro", 64_000_000, 5_000_000_000), ("m5.24xlarge", 25_000_000_000, 25_000_000_000)]
         {
             for _ in 0..2 {
-                assert_eq!(performance(name).bandwidth, Some(Bandwidth { baseline, peak }), "{name}");
+                assert_eq!(of_aws(name).bandwidth, Some(Bandwidth { baseline, peak }), "{name}");
             }
         }
-        assert_eq!(performance("t9.colossal"), Performance::default());
+        assert_eq!(of_aws("t9.colossal"), Performance::default());
+    }
+
+    #[test]
+    fn a_small_type_reaches_its_maximum_to_volumes_for_a_while() {
+        let micro = of_aws("t3.micro").ebs.unwrap();
+        assert_eq!(micro.bytes.per_second, 10_875_000);
+        assert_eq!(micro.bytes.burst, Some(Burst { per_second: 260_625_000, seconds: 1800 }));
+        assert_eq!((micro.operations.per_second, micro.operations.burst.unwrap().per_second), (500, 11_800));
+        assert_eq!(of_aws("m5.24xlarge").ebs.unwrap().bytes.burst, None);
+        assert_eq!(of_aws("m1.small").ebs, None);
     }
 
     #[test]
@@ -74,7 +126,7 @@ mod tests {
             [("m5d.large", vec![75]), ("m5d.4xlarge", vec![300, 300]), ("t3.micro", vec![])]
         {
             let bytes: Vec<u64> = gigabytes.into_iter().map(|size: u64| size * GB).collect();
-            assert_eq!(performance(name).instance_store, bytes, "{name}");
+            assert_eq!(of_aws(name).instance_store, bytes, "{name}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How fast a volume is: a pure function of its type, size and what was provisioned.
 
 use super::Volume;
+use crate::instance_type::EbsPerformance;
 use agent_api::{Burst, DiskLimits, Rate};
 
 const MIB: u64 = 1024 * 1024;
@@ -20,7 +21,7 @@ const GP2_SMALL_GIB: u64 = 170;
 
 /// EBS User Guide, "Amazon EBS volume types" and the pages of each. EC2 counts sequential small operations together,
 /// which is not seen here: a guest's kernel mostly joins them before.
-pub fn limits(volume: &Volume) -> DiskLimits {
+fn limits(volume: &Volume) -> DiskLimits {
     let gib = u64::from(volume.size_gib);
     let iops = volume.iops.and_then(|iops| u64::try_from(iops).ok());
     let throughput = volume.throughput.and_then(|throughput| u64::try_from(throughput).ok());
@@ -43,6 +44,29 @@ pub fn limits(volume: &Volume) -> DiskLimits {
             operation_bytes: SSD_OPERATION,
         },
     }
+}
+
+/// As slow as the slower of the volume and its way to the instance. What several volumes of an instance take together
+/// is not counted.
+pub fn limits_on(volume: &Volume, way: Option<EbsPerformance>) -> DiskLimits {
+    let limits = limits(volume);
+    let Some(way) = way else { return limits };
+    DiskLimits {
+        operations: slower(limits.operations, way.operations),
+        bytes: slower(limits.bytes, way.bytes),
+        ..limits
+    }
+}
+
+/// A burst lasts as long as the shorter of the two: one that is without is at its burst always.
+fn slower(one: Rate, other: Rate) -> Rate {
+    let per_second = one.per_second.min(other.per_second);
+    let most = |rate: Rate| rate.burst.map_or(rate.per_second, |burst| burst.per_second);
+    let lasts = |rate: Rate| rate.burst.map(|burst| burst.seconds);
+    let burst_per_second = most(one).min(most(other));
+    let seconds = lasts(one).into_iter().chain(lasts(other)).min();
+    let burst = seconds.map(|seconds| Burst { per_second: burst_per_second, seconds });
+    Rate { per_second, burst: burst.filter(|burst| burst.per_second > per_second) }
 }
 
 fn steady(per_second: u64) -> Rate {
@@ -140,6 +164,21 @@ mod tests {
         }
         assert_eq!(rates(of("io2", 500, Some(256_000), None)), (256_000, 4000.0));
         assert_eq!(of("gp3", 8, None, None).operation_bytes, 256 * 1024);
+    }
+
+    #[test]
+    fn the_slower_of_two_rates_is_what_is_left_of_both() {
+        let burst =
+            |per_second, most, seconds| Rate { per_second, burst: Some(Burst { per_second: most, seconds }) };
+        for (one, other, expected) in [
+            (steady(100), steady(50), steady(50)),
+            (steady(100), burst(50, 80, 9), burst(50, 80, 9)),
+            (steady(100), burst(50, 200, 9), burst(50, 100, 9)),
+            (steady(40), burst(50, 200, 9), steady(40)),
+            (burst(10, 300, 5), burst(50, 200, 9), burst(10, 200, 5)),
+        ] {
+            assert_eq!((slower(one, other), slower(other, one)), (expected, expected));
+        }
     }
 
     #[test]
