@@ -1,9 +1,11 @@
 """Real guests: one cloud, one tiny guest shared by many assertions, one full Debian. As root only."""
 
+import json
 import os
 import pathlib
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -21,7 +23,7 @@ echo "configured once" >>/root/configured
 
 @pytest.fixture(scope="module")
 def cloud():
-    cloud = Cloud().start()
+    cloud = Cloud("--status-check-period", "2").start()
     yield cloud
     if cloud.process.poll() is not None:  # a test that killed it failed before it started it again
         cloud.start()
@@ -155,6 +157,56 @@ def test_groups_decide_who_gets_in(ec2, guest, key, tiny):
         assert time.monotonic() < deadline, "an authorized rule does not let through"
 
 
+def status(client, instance_id):
+    (one,) = client.describe_instance_status(InstanceIds=[instance_id])["InstanceStatuses"]
+    checks = [one[name] for name in ("InstanceStatus", "SystemStatus", "AttachedEbsStatus")]
+    return [check["Status"] for check in checks], one
+
+
+def until_status(client, instance_id, expected, seconds=60):
+    deadline = time.monotonic() + seconds
+    while status(client, instance_id)[0] != expected:
+        assert time.monotonic() < deadline, status(client, instance_id)
+        time.sleep(0.2)
+    return status(client, instance_id)[1]
+
+
+def monitor(cloud, instance_id, command):
+    """Tells QEMU something behind the cloud's back, by the monitor that it has to spare."""
+    with socket.socket(socket.AF_UNIX) as qmp:
+        # A socket's path may be longer than an address: by the directory's descriptor it is short.
+        directory = os.open(os.path.join(cloud.data_dir, "machines", instance_id), os.O_DIRECTORY)
+        qmp.connect(f"/proc/self/fd/{directory}/qmp-spare.sock")
+        os.close(directory)
+        lines = qmp.makefile("rw")
+        lines.readline()
+        for each in ("qmp_capabilities", command):
+            lines.write(json.dumps({"execute": each}) + "\n")
+            lines.flush()
+            while "return" not in json.loads(lines.readline()):
+                pass
+
+
+def test_status_checks_pass_and_see_a_machine_that_stands_still(cloud, ec2, guest):
+    ec2.get_waiter("instance_status_ok").wait(InstanceIds=[guest], WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    ec2.get_waiter("system_status_ok").wait(InstanceIds=[guest], WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    until_status(ec2, guest, ["ok", "ok", "ok"])
+    monitor(cloud, guest, "stop")
+    impaired = until_status(ec2, guest, ["impaired", "impaired", "ok"])
+    assert impaired["SystemStatus"]["Details"][0]["Status"] == "failed"
+    since = impaired["SystemStatus"]["Details"][0]["ImpairedSince"]
+    filters = [{"Name": "system-status.reachability", "Values": ["failed"]}]
+    assert ec2.describe_instance_status(Filters=filters)["InstanceStatuses"] == [impaired]
+    # The daemon's restart forgets nothing of it.
+    cloud.kill()
+    cloud.start()
+    assert status(ec2, guest)[0] == ["impaired", "impaired", "ok"]
+    monitor(cloud, guest, "cont")
+    until_status(ec2, guest, ["ok", "ok", "ok"])
+    events = cloud.command("events").stdout
+    assert "system status ok, instance status ok" in events and since.year >= 2024
+
+
 def test_the_guest_outlives_the_daemon(cloud, ec2, guest, key):
     boot = ssh(ec2, key, guest, "cat /proc/sys/kernel/random/boot_id")
     cloud.kill()
@@ -165,10 +217,14 @@ def test_the_guest_outlives_the_daemon(cloud, ec2, guest, key):
 
 def test_reboot_and_stop_keep_the_disk_and_run_user_data_once(ec2, guest, key):
     boot = ssh(ec2, key, guest, "echo kept >/root/mark; cat /proc/sys/kernel/random/boot_id")
+    # Its machine is well, and nobody reaches it: that it is told to reboot is what an owner does then.
+    ssh(ec2, key, guest, "(sleep 1; ip link set eth0 down) >/dev/null 2>&1 &")
+    until_status(ec2, guest, ["impaired", "ok", "ok"])
     ec2.reboot_instances(InstanceIds=[guest])
     deadline = time.monotonic() + 120
     while ssh(ec2, key, guest, "cat /proc/sys/kernel/random/boot_id", check=False) in ("", boot):
         assert time.monotonic() < deadline, "the guest did not reboot"
+    until_status(ec2, guest, ["ok", "ok", "ok"])
     before = describe(ec2, guest)
     ec2.stop_instances(InstanceIds=[guest])
     wait(ec2, "instance_stopped", [guest])
@@ -182,6 +238,19 @@ def test_a_guest_that_powers_off_is_stopped_and_says_why(ec2, guest, key):
     ssh(ec2, key, guest, "poweroff", check=False)
     wait(ec2, "instance_stopped", [guest])
     assert describe(ec2, guest)["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
+    ec2.start_instances(InstanceIds=[guest])
+    wait(ec2, "instance_running", [guest])
+
+
+def test_a_machine_that_dies_is_stopped_and_says_why(ec2, guest):
+    (pid,) = processes_of(guest)
+    os.kill(pid, 9)
+    wait(ec2, "instance_stopped", [guest])
+    described = describe(ec2, guest)
+    assert described["StateReason"]["Code"] == "Server.InternalError"
+    assert described["StateReason"]["Message"].startswith("Server.InternalError: The machine's process ended")
+    (stopped,) = ec2.describe_instance_status(InstanceIds=[guest], IncludeAllInstances=True)["InstanceStatuses"]
+    assert stopped["SystemStatus"]["Status"] == "not-applicable"
     ec2.start_instances(InstanceIds=[guest])
     wait(ec2, "instance_running", [guest])
 

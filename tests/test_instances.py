@@ -132,6 +132,21 @@ def test_console_and_status(ec2, ami):
     (instance,) = run(ec2, ami)
     instance_id = instance["InstanceId"]
     wait(ec2, "instance_status_ok", [instance_id])
+    wait(ec2, "system_status_ok", [instance_id])
+    (status,) = ec2.describe_instance_status(InstanceIds=[instance_id])["InstanceStatuses"]
+    for check in ("InstanceStatus", "SystemStatus", "AttachedEbsStatus"):
+        assert status[check] == {"Status": "ok", "Details": [{"Name": "reachability", "Status": "passed"}]}
+    by_status = [{"Name": "instance-status.status", "Values": ["ok"]}]
+    assert ec2.describe_instance_status(InstanceIds=[instance_id], Filters=by_status)["InstanceStatuses"] == [status]
+    impaired = [{"Name": "system-status.reachability", "Values": ["failed"]}]
+    assert ec2.describe_instance_status(InstanceIds=[instance_id], Filters=impaired)["InstanceStatuses"] == []
+    ec2.stop_instances(InstanceIds=[instance_id])
+    wait(ec2, "instance_stopped", [instance_id])
+    assert ec2.describe_instance_status(InstanceIds=[instance_id])["InstanceStatuses"] == []
+    (status,) = ec2.describe_instance_status(InstanceIds=[instance_id], IncludeAllInstances=True)["InstanceStatuses"]
+    assert status["InstanceStatus"]["Status"] == "not-applicable"
+    ec2.start_instances(InstanceIds=[instance_id])
+    wait(ec2, "instance_status_ok", [instance_id])
     assert ec2.get_console_output(InstanceId=instance_id)["Output"]
     assert base64.b64decode(ec2.get_console_screenshot(InstanceId=instance_id)["ImageData"])[:2] == b"\xff\xd8"
 

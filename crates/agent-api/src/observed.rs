@@ -1,7 +1,7 @@
 //! What a host found or did.
 
 use crate::Architecture;
-use model::Id;
+use model::{Id, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// What a host is and can hold.
@@ -46,6 +46,32 @@ pub struct ObservedInstance {
     /// The start or reboot that this is about.
     pub boot: u64,
     pub state: InstanceObservation,
+    /// Of one that runs. None where nothing is known yet: what was told of this boot before still holds.
+    #[serde(default)]
+    pub checks: Option<StatusChecks>,
+}
+
+/// What the checks of a running instance have found lately (EC2 User Guide, "Status checks for Amazon EC2
+/// instances").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusChecks {
+    /// The host runs the machine, and its network reaches it.
+    pub system: Check,
+    /// The guest answers on its network interface.
+    pub instance: Check,
+    /// Its volumes take reads and writes.
+    pub attached_ebs: Check,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Check {
+    /// It has not passed yet, and is given time to start.
+    Initializing,
+    Passed,
+    /// Several times in a row. Since the first of them or, where it has never passed, since the start.
+    Failed {
+        since: Timestamp,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -15,6 +15,7 @@ use crate::network::HostNetwork;
 use crate::observations::Observations;
 use crate::scratch::Scratch;
 use crate::services::Services;
+use crate::status::Checks;
 use crate::tasks::Tasks;
 use crate::volumes::{Disks, Volumes};
 use agent_api::{
@@ -43,6 +44,8 @@ pub struct AgentOptions {
     pub reboot_grace: Duration,
     /// The same when it is stopped.
     pub stop_grace: Duration,
+    /// How often each running instance's status is checked.
+    pub status_check_period: Duration,
 }
 
 impl AgentOptions {
@@ -53,6 +56,7 @@ impl AgentOptions {
             state_dir,
             reboot_grace: Duration::from_secs(60),
             stop_grace: Duration::from_secs(90),
+            status_check_period: Duration::from_secs(60),
         }
     }
 }
@@ -97,12 +101,21 @@ impl Agent {
         tasks.spawn(async move { warm.prepare().await });
         let credits = Credits::new(&options.state_dir, hypervisor.clone(), environment.clone());
         tasks.spawn(credits.clone().run());
+        let checks = Checks::new(
+            hypervisor.clone(),
+            network.clone(),
+            observations.clone(),
+            environment.clone(),
+            options.status_check_period,
+        );
+        tasks.spawn(checks.clone().run());
         let services = Services::new(environment, token_key, identity);
         let host = Arc::new(Host {
             hypervisor,
             network: network.clone(),
             volumes,
             observations,
+            checks,
             credits,
             scratch: Scratch::new(&options.state_dir),
             options,

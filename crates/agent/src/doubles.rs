@@ -33,6 +33,11 @@ pub(crate) struct Doubles {
     pub deaf: Mutex<BTreeSet<Id>>,
     /// The call, counted down, that never returns: before its effect, or after it where the flag is set.
     pub hang: Mutex<Option<(usize, bool)>>,
+    /// Guests that do not answer on their network, and what machines say that they do other than run.
+    pub silent: Mutex<BTreeSet<Id>>,
+    /// When guests were asked.
+    pub asked: Mutex<Vec<tokio::time::Instant>>,
+    pub statuses: Mutex<BTreeMap<Id, Status>>,
     ends: Mutex<Option<UnboundedSender<Ended>>>,
     pub metadata_address: Mutex<Option<SocketAddr>>,
     pub dns_address: Mutex<Option<SocketAddr>>,
@@ -154,6 +159,13 @@ impl Hypervisor for Doubles {
         self.call(format!("limit {volume_id} of {instance_id} to {rate}"), || Ok(())).await
     }
 
+    async fn status(&self, instance_id: &Id) -> Result<Status, MachineError> {
+        if !self.running().iter().any(|(id, _)| id == instance_id) {
+            return Err(MachineError::NotFound(instance_id.clone()));
+        }
+        Ok(self.statuses.lock().get(instance_id).copied().unwrap_or(Status::Runs))
+    }
+
     fn cpu_time(&self, instance_id: &Id) -> Option<Duration> {
         let is_running = self.running().iter().any(|(id, _)| id == instance_id);
         is_running.then(|| self.cpu_time.lock().get(instance_id).copied().unwrap_or_default())
@@ -212,6 +224,16 @@ impl Network for Doubles {
             return Err(NetError::NotFound(interface_id.clone()));
         }
         Ok(std::fs::File::open("/dev/null").unwrap().into())
+    }
+
+    async fn guest_answers(&self, interface_id: &Id) -> Result<bool, NetError> {
+        self.asked.lock().push(tokio::time::Instant::now());
+        let plan = self.plan.lock();
+        let mut interfaces = plan.iter().flat_map(|plan| &plan.interfaces);
+        match interfaces.any(|interface| interface.interface_id == *interface_id) {
+            true => Ok(!self.silent.lock().contains(interface_id)),
+            false => Err(NetError::NotFound(interface_id.clone())),
+        }
     }
 
     async fn open_services(&self, _vpc_id: &Id) -> Result<ServiceSockets, NetError> {

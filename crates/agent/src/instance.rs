@@ -10,6 +10,7 @@ use crate::lifecycle::{Actual, Step, Wanted, Why, next_step, observation};
 use crate::network::HostNetwork;
 use crate::observations::Observations;
 use crate::scratch::Scratch;
+use crate::status::Checks;
 use crate::tasks::Backoff;
 use crate::volumes::Volumes;
 use agent_api::{BootMode, DiskLimits, Instance, InstanceObservation, Power, StopCause};
@@ -38,6 +39,7 @@ pub(crate) struct Host {
     pub(crate) network: Arc<HostNetwork>,
     pub(crate) volumes: Arc<Volumes>,
     pub(crate) observations: Arc<Observations>,
+    pub(crate) checks: Arc<Checks>,
     pub(crate) credits: Arc<Credits>,
     pub(crate) scratch: Scratch,
     pub(crate) options: AgentOptions,
@@ -140,7 +142,9 @@ impl InstanceTask {
             self.hold_volumes(instance);
             self.host.network.update(instance);
             self.host.credits.runs(instance, *boot);
+            self.host.checks.runs(instance, *boot);
         } else {
+            self.host.checks.rests(&self.instance_id);
             self.host.credits.rests(&self.instance_id);
             self.host.scratch.remove(&self.instance_id);
             self.host.network.detach(&self.instance_id);
@@ -203,6 +207,7 @@ impl InstanceTask {
     /// Ends the machine for certain; until it is, its disks may be in use and nothing else may happen.
     async fn end(&mut self, cause: StopCause) {
         let Actual::Running { boot } = self.actual else { return };
+        self.host.checks.rests(&self.instance_id);
         let mut backoff = Backoff::new();
         while let Err(error) = self.host.hypervisor.end(&self.instance_id).await {
             self.log(&error, "machine not ended");
@@ -228,6 +233,7 @@ impl InstanceTask {
     /// Asks the guest to power off, waits for it, and ends its machine in any case.
     async fn shut_down(&mut self, why: Why) {
         let Actual::Running { boot } = self.actual else { return };
+        self.host.checks.rests(&self.instance_id);
         let grace = match why {
             Why::Reboot => self.host.options.reboot_grace,
             Why::Stop => self.host.options.stop_grace,
@@ -275,6 +281,7 @@ impl InstanceTask {
                 Ok(()) => {
                     self.limits = Some(limits_of(instance));
                     self.actual = Actual::Running { boot };
+                    self.host.checks.started(instance);
                     return;
                 }
                 Err(StartError::Transient(_)) if attempt < ATTEMPTS_MAX => None,

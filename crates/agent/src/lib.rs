@@ -29,6 +29,7 @@ mod scratch;
 mod services;
 mod simulated;
 mod snapshots;
+mod status;
 mod tasks;
 #[cfg(test)]
 mod tests;

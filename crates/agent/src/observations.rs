@@ -3,7 +3,7 @@
 //! Invariants: the latest of every instance and volume is kept until its removal has been told to somebody, so that
 //! a new observer begins with all there is and misses nothing; what has not changed is not told again.
 
-use agent_api::{InstanceObservation, Observation, ObservedInstance, VolumeState};
+use agent_api::{InstanceObservation, Observation, ObservedInstance, StatusChecks, VolumeState};
 use model::Id;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -16,23 +16,37 @@ pub(crate) struct Observations {
 
 #[derive(Default)]
 struct Inner {
-    instances: BTreeMap<Id, (u64, InstanceObservation)>,
+    instances: BTreeMap<Id, Latest>,
     volumes: BTreeMap<Id, VolumeState>,
     observer: Option<UnboundedSender<Observation>>,
 }
 
+#[derive(Clone, PartialEq)]
+struct Latest {
+    boot: u64,
+    state: InstanceObservation,
+    checks: Option<StatusChecks>,
+}
+
 impl Observations {
+    /// Of an instance that goes on running, what its checks found is still so.
     pub(crate) fn tell_instance(&self, instance_id: &Id, boot: u64, state: InstanceObservation) {
+        self.inner.lock().tell_again(instance_id, Latest { boot, state, checks: None });
+    }
+
+    /// The instance runs; where nothing is known of its checks yet, they have found this.
+    pub(crate) fn tell_running(&self, instance_id: &Id, boot: u64, checks: StatusChecks) {
+        let latest = Latest { boot, state: InstanceObservation::Running, checks: Some(checks) };
+        self.inner.lock().tell_again(instance_id, latest);
+    }
+
+    /// What the checks of a running instance found. Of one that does not run this boot, nothing is to be told.
+    pub(crate) fn tell_checks(&self, instance_id: &Id, boot: u64, checks: StatusChecks) {
         let mut inner = self.inner.lock();
-        let latest = (boot, state);
-        let is_removal = latest.1 == InstanceObservation::Removed;
-        if !is_removal && inner.instances.get(instance_id) == Some(&latest) {
-            return;
-        }
-        if inner.tell(of_instance(instance_id, &latest)) && is_removal {
-            inner.instances.remove(instance_id);
-        } else {
-            inner.instances.insert(instance_id.clone(), latest);
+        let running = |had: &&Latest| had.boot == boot && had.state == InstanceObservation::Running;
+        if let Some(had) = inner.instances.get(instance_id).filter(running) {
+            let latest = Latest { checks: Some(checks), ..had.clone() };
+            inner.tell_instance(instance_id, latest);
         }
     }
 
@@ -61,7 +75,7 @@ impl Observations {
             inner.tell(of_instance(instance_id, latest));
         }
         inner.volumes.retain(|_, state| *state != VolumeState::Removed);
-        inner.instances.retain(|_, (_, state)| *state != InstanceObservation::Removed);
+        inner.instances.retain(|_, latest| latest.state != InstanceObservation::Removed);
         receiver
     }
 
@@ -72,17 +86,37 @@ impl Observations {
 }
 
 impl Inner {
+    fn tell_again(&mut self, instance_id: &Id, latest: Latest) {
+        let had = self.instances.get(instance_id);
+        let same = had.filter(|had| had.boot == latest.boot && had.state == latest.state);
+        let checks = same.and_then(|had| had.checks).or(latest.checks);
+        self.tell_instance(instance_id, Latest { checks, ..latest });
+    }
+
+    fn tell_instance(&mut self, instance_id: &Id, latest: Latest) {
+        let is_removal = latest.state == InstanceObservation::Removed;
+        if !is_removal && self.instances.get(instance_id) == Some(&latest) {
+            return;
+        }
+        if self.tell(of_instance(instance_id, &latest)) && is_removal {
+            self.instances.remove(instance_id);
+        } else {
+            self.instances.insert(instance_id.clone(), latest);
+        }
+    }
+
     /// Whether there was somebody to hear it.
     fn tell(&self, observation: Observation) -> bool {
         self.observer.as_ref().is_some_and(|observer| observer.send(observation).is_ok())
     }
 }
 
-fn of_instance(instance_id: &Id, (boot, state): &(u64, InstanceObservation)) -> Observation {
+fn of_instance(instance_id: &Id, latest: &Latest) -> Observation {
     Observation::Instance(ObservedInstance {
         instance_id: instance_id.clone(),
-        boot: *boot,
-        state: state.clone(),
+        boot: latest.boot,
+        state: latest.state.clone(),
+        checks: latest.checks,
     })
 }
 
@@ -94,6 +128,10 @@ fn of_volume(volume_id: &Id, state: &VolumeState) -> Observation {
 mod tests {
     use super::*;
     use crate::examples;
+    use agent_api::Check;
+
+    const PASSED: StatusChecks =
+        StatusChecks { system: Check::Passed, instance: Check::Passed, attached_ebs: Check::Passed };
 
     #[test]
     fn a_removal_waits_for_somebody_to_hear_it_and_is_then_forgotten() {
@@ -105,8 +143,30 @@ mod tests {
         observations.tell_volume(&volume_id, VolumeState::Removed);
         let mut first = observations.observe();
         assert_eq!(first.try_recv().unwrap(), of_volume(&volume_id, &VolumeState::Removed));
-        let removed = (0, InstanceObservation::Removed);
+        let removed = Latest { boot: 0, state: InstanceObservation::Removed, checks: None };
         assert_eq!(first.try_recv().unwrap(), of_instance(&instance_id, &removed));
         assert!(observations.observe().try_recv().is_err());
+    }
+
+    #[test]
+    fn checks_are_told_of_the_boot_that_runs_and_no_other() {
+        let observations = Observations::default();
+        let instance_id = examples::instance(1).instance_id;
+        let mut told = observations.observe();
+        let mut next = || match told.try_recv() {
+            Ok(Observation::Instance(observed)) => Some((observed.boot, observed.checks)),
+            _ => None,
+        };
+        observations.tell_instance(&instance_id, 2, InstanceObservation::Preparing);
+        observations.tell_checks(&instance_id, 2, PASSED);
+        assert_eq!((next(), next()), (Some((2, None)), None));
+        observations.tell_instance(&instance_id, 2, InstanceObservation::Running);
+        observations.tell_checks(&instance_id, 1, PASSED);
+        assert_eq!((next(), next()), (Some((2, None)), None));
+        observations.tell_checks(&instance_id, 2, PASSED);
+        observations.tell_instance(&instance_id, 2, InstanceObservation::Running);
+        assert_eq!((next(), next()), (Some((2, Some(PASSED))), None));
+        observations.tell_instance(&instance_id, 3, InstanceObservation::Running);
+        assert_eq!(next(), Some((3, None)));
     }
 }

@@ -11,8 +11,8 @@
 use crate::lifecycle::{Actual, Step, Wanted, Why, next_step, observation};
 use crate::observations::Observations;
 use agent_api::{
-    Change, Desired, HostAgent, HostDescription, HostError, Instance, InstanceObservation, Observation,
-    StopCause, VolumeState,
+    Change, Check, Desired, HostAgent, HostDescription, HostError, Instance, InstanceObservation,
+    Observation, StatusChecks, StopCause, VolumeState,
 };
 use async_trait::async_trait;
 use model::Id;
@@ -52,6 +52,10 @@ impl SimulatedOptions {
         SimulatedOptions { start: Duration::ZERO, shutdown: Duration::ZERO, end: Duration::ZERO }
     }
 }
+
+/// A simulated guest is well from its start.
+const ALL_PASSED: StatusChecks =
+    StatusChecks { system: Check::Passed, instance: Check::Passed, attached_ebs: Check::Passed };
 
 /// Cheap to clone; clones are the same host.
 #[derive(Clone)]
@@ -165,6 +169,14 @@ impl SimulatedHost {
         self.shared.state.lock().lost = false;
     }
 
+    /// What the checks of a running instance find from now on; they pass until told otherwise.
+    pub fn find_status(&self, instance_id: &Id, checks: StatusChecks) {
+        let state = self.shared.state.lock();
+        if let Some(Actual::Running { boot }) = state.instances.get(instance_id).map(|found| &found.actual) {
+            self.shared.observations.tell_checks(instance_id, *boot, checks);
+        }
+    }
+
     /// How many guests run.
     pub fn running(&self) -> usize {
         let state = self.shared.state.lock();
@@ -256,10 +268,15 @@ impl SimulatedHost {
     fn rest(&self, state: &mut State, id: &Id) {
         let Some(instance) = state.instances.get(id) else { return };
         let (boot, observed) = observation(instance.wanted, &instance.actual);
-        if observed == InstanceObservation::Removed {
-            state.instances.remove(id);
+        match observed {
+            InstanceObservation::Running => self.shared.observations.tell_running(id, boot, ALL_PASSED),
+            observed => {
+                if observed == InstanceObservation::Removed {
+                    state.instances.remove(id);
+                }
+                self.shared.observations.tell_instance(id, boot, observed);
+            }
         }
-        self.shared.observations.tell_instance(id, boot, observed);
     }
 
     fn schedule(&self, state: &mut State, at: Instant, ticket: u64, id: &Id) {

@@ -4,7 +4,7 @@
 use agent::{Agent, AgentOptions, DiskError, DiskFile, Disks};
 use agent_api::*;
 use async_trait::async_trait;
-use host::machine::{DiskFormat, DiskLimits, Ended, Found, Hypervisor, MachineError, MachineSpec};
+use host::machine::{DiskFormat, DiskLimits, Ended, Found, Hypervisor, MachineError, MachineSpec, Status};
 use host::net::{LinuxNetwork, Namespace, NetOptions, Network};
 use model::{Environment, Id, Kind};
 use std::collections::{BTreeMap, HashMap};
@@ -108,6 +108,10 @@ impl Hypervisor for Namespaces {
         _limits: Option<DiskLimits>,
     ) -> Result<(), MachineError> {
         Ok(())
+    }
+
+    async fn status(&self, _instance_id: &Id) -> Result<Status, MachineError> {
+        Ok(Status::Runs)
     }
 
     fn cpu_time(&self, _instance_id: &Id) -> Option<Duration> {

@@ -5,6 +5,7 @@ use crate::engine::Claim;
 use crate::engine::table::Record;
 use crate::engine::token::ClientToken;
 use crate::engine::{Change, Was};
+use crate::instance::status::Statuses;
 use crate::region::RegionState;
 use crate::{Control, workflow::Workflow};
 use model::Timestamp;
@@ -42,7 +43,7 @@ impl Default for Events {
 }
 
 impl Events {
-    fn push(&self, at: Timestamp, kind: &'static str, id: &str, message: String) {
+    pub(crate) fn push(&self, at: Timestamp, kind: &'static str, id: &str, message: String) {
         let number = *self.newest.borrow() + 1;
         let mut kept = self.kept.lock();
         if kept.len() == KEPT {
@@ -98,6 +99,10 @@ fn tell(change: &Change) -> Option<String> {
         Change::Instance { old: Some(old), new: Some(new) } if old.state != new.state => {
             let reason = new.state_reason.as_ref().map(|reason| format!(" ({})", reason.message));
             Some(format!("{} → {}{}", old.state.name(), new.state.name(), reason.unwrap_or_default()))
+        }
+        // Whether the host is heard from is told of the host.
+        Change::Instance { old: Some(old), new: Some(new) } if old.checks != new.checks => {
+            Statuses::of(new, true).told_after(&Statuses::of(old, true))
         }
         Change::Instance { old: None, new: Some(new) } => {
             Some(format!("{} on {}", new.state.name(), new.placement.host_id))

@@ -8,7 +8,7 @@ use crate::engine::table::{Record, Values};
 use crate::engine::{Tables, Tags, filter};
 use crate::network_interface::NetworkInterface;
 use crate::placement::Load;
-use agent_api::{Architecture, BootMode};
+use agent_api::{Architecture, BootMode, StatusChecks};
 use model::{AccountId, Id, InstanceState, Region, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -41,6 +41,9 @@ pub struct Instance {
     pub force_stop: bool,
     pub state_reason: Option<StateReason>,
     pub state_transition_reason: String,
+    /// What the status checks of a boot have found, last time that it was something else.
+    #[serde(default)]
+    pub checks: Option<(u64, StatusChecks)>,
     pub launched_at: Timestamp,
     pub created_at: Timestamp,
     pub terminated_at: Option<Timestamp>,

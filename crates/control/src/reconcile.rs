@@ -8,6 +8,10 @@
 //!
 //! Both loops are level-triggered: a desire is computed from the records as they are, never from what happened,
 //! so that a change seen late, twice or not at all (followed by `replace`) comes to the same.
+//!
+//! A host whose observations end is *away*. It is asked again until it tells of itself, and then catches up both ways:
+//! it tells all that it has, and is told all that it shall have. Only the desire loop tells hosts anything, so that no
+//! older word can follow a newer one.
 
 use crate::engine::{Change, Tables, Tx, transaction};
 use crate::instance::{ON_HOST, desired, lifecycle};
@@ -16,44 +20,91 @@ use crate::{Control, security_group};
 use agent_api::{Desired, Observation, VolumeState};
 use model::{Id, InstanceState};
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::{broadcast, mpsc};
 
 /// Most change notices taken together.
 const NOTICES_MAX: usize = 1024;
 /// Most observations taken in with one transaction.
 const OBSERVATIONS_MAX: usize = 256;
+/// How long to leave a host alone that is away.
+const AWAY_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) fn start(control: &Arc<Control>, region: &Arc<RegionState>) {
+    let (found, here) = mpsc::unbounded_channel();
     for host in &region.hosts {
-        tokio::spawn(observe(control.clone(), region.clone(), host.clone()));
+        let (control, region) = (Arc::downgrade(control), Arc::downgrade(region));
+        tokio::spawn(observe(control, region, host.clone(), found.clone()));
     }
     let changes = region.view.changes();
-    tokio::spawn(desire(region.clone(), changes));
+    tokio::spawn(desire(Arc::downgrade(region), changes, here));
 }
 
-async fn observe(control: Arc<Control>, region: Arc<RegionState>, host: HostLink) {
-    let mut observations = host.agent.observe();
-    let mut waiting = Vec::new();
-    while observations.recv_many(&mut waiting, OBSERVATIONS_MAX).await > 0 {
-        let mut rest = waiting.as_slice();
-        while !rest.is_empty() {
-            let (together, others) = rest.split_at(different(rest));
-            rest = others;
-            let done = transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
-                together
-                    .iter()
-                    .try_for_each(|observation| take_in(tx, &host.description.host_id, observation))
-            })
-            .await;
-            if let Err(error) = done {
-                tracing::error!(%error, host = host.description.host_id, ?together, "observations were not taken in; the host repeats them when asked for all");
+/// Takes in what a host tells, through all times that it is away. `found` is told of it whenever it begins anew.
+async fn observe(
+    control: Weak<Control>,
+    region: Weak<RegionState>,
+    host: HostLink,
+    found: mpsc::UnboundedSender<HostLink>,
+) {
+    let host_id = host.description.host_id.clone();
+    loop {
+        let mut observations = host.agent.observe();
+        if !observations.is_closed() {
+            hear(&control, &region, &host, true);
+            if found.send(host.clone()).is_err() {
+                return;
             }
         }
-        for observation in waiting.drain(..) {
-            if let Observation::Volume { volume_id, state: VolumeState::Failed { message } } = observation {
-                tracing::error!(%volume_id, message, host = host.description.host_id, "a volume failed");
-            }
+        let mut waiting = Vec::new();
+        while observations.recv_many(&mut waiting, OBSERVATIONS_MAX).await > 0 {
+            let (Some(control), Some(region)) = (control.upgrade(), region.upgrade()) else { return };
+            take_in_all(&control, &region, &host_id, &mut waiting).await;
+        }
+        hear(&control, &region, &host, false);
+        tokio::time::sleep(AWAY_PAUSE).await;
+        // For a cloud that is gone the host is not taken from whoever has it now.
+        if control.strong_count() == 0 {
+            return;
+        }
+    }
+}
+
+/// Notes whether a host is heard from, and tells those who watch.
+fn hear(control: &Weak<Control>, region: &Weak<RegionState>, host: &HostLink, heard: bool) {
+    let (Some(control), Some(region)) = (control.upgrade(), region.upgrade()) else { return };
+    if host.is_heard() == heard {
+        return;
+    }
+    host.set_heard(heard);
+    let (host_id, now) = (&host.description.host_id, control.environment.clock.now());
+    tracing::warn!(host = host_id, "{}", if heard { "a host is back" } else { "a host is away" });
+    region.events.push(now, "host", host_id, if heard { "back" } else { "away" }.to_owned());
+}
+
+async fn take_in_all(
+    control: &Control,
+    region: &RegionState,
+    host_id: &str,
+    observations: &mut Vec<Observation>,
+) {
+    let mut rest = observations.as_slice();
+    while !rest.is_empty() {
+        let (together, others) = rest.split_at(different(rest));
+        rest = others;
+        let done = transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
+            together.iter().try_for_each(|observation| take_in(tx, host_id, observation))
+        })
+        .await;
+        if let Err(error) = done {
+            tracing::error!(%error, host = host_id, ?together, "observations were not taken in; the host repeats them when asked for all");
+        }
+    }
+    for observation in observations.drain(..) {
+        if let Observation::Volume { volume_id, state: VolumeState::Failed { message } } = observation {
+            tracing::error!(%volume_id, message, host = host_id, "a volume failed");
         }
     }
 }
@@ -158,15 +209,25 @@ impl Affected {
     }
 }
 
-async fn desire(region: Arc<RegionState>, mut changes: tokio::sync::broadcast::Receiver<Arc<Vec<Change>>>) {
-    replace_all(&region).await;
+async fn desire(
+    region: Weak<RegionState>,
+    mut changes: broadcast::Receiver<Arc<Vec<Change>>>,
+    mut found: mpsc::UnboundedReceiver<HostLink>,
+) {
     loop {
         let mut affected = Affected::default();
         let mut lagged = false;
-        match changes.recv().await {
-            Ok(notice) => notice.iter().for_each(|change| affected.note(change)),
-            Err(RecvError::Lagged(_)) => lagged = true,
-            Err(RecvError::Closed) => return,
+        tokio::select! {
+            notice = changes.recv() => match notice {
+                Ok(notice) => notice.iter().for_each(|change| affected.note(change)),
+                Err(RecvError::Lagged(_)) => lagged = true,
+                Err(RecvError::Closed) => return,
+            },
+            Some(host) = found.recv() => {
+                let Some(region) = region.upgrade() else { return };
+                replace(&region, &host).await;
+                continue;
+            }
         }
         // Whatever else came meanwhile goes out together: many changes of one thing are one.
         for _ in 0..NOTICES_MAX {
@@ -176,8 +237,11 @@ async fn desire(region: Arc<RegionState>, mut changes: tokio::sync::broadcast::R
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
+        let Some(region) = region.upgrade() else { return };
         if lagged {
-            replace_all(&region).await;
+            for host in &region.hosts {
+                replace(&region, host).await;
+            }
             continue;
         }
         for (host_id, changes) in changes_by_host(&region, &affected) {
@@ -188,12 +252,10 @@ async fn desire(region: Arc<RegionState>, mut changes: tokio::sync::broadcast::R
     }
 }
 
-async fn replace_all(region: &RegionState) {
-    for host in &region.hosts {
-        let desired = whole(region, &host.description.host_id);
-        host.agent.replace(desired).await;
-        host.agent.apply(going(region, &host.description.host_id)).await;
-    }
+async fn replace(region: &RegionState, host: &HostLink) {
+    let host_id = &host.description.host_id;
+    host.agent.replace(whole(region, host_id)).await;
+    host.agent.apply(going(region, host_id)).await;
 }
 
 /// Removals of instances that are going: a host that knows nothing of one says so, and the record can end.

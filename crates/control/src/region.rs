@@ -9,7 +9,9 @@ use crate::{Control, default_vpc, location};
 use agent_api::{HostAgent, HostDescription};
 use model::{Id, Region, Result};
 use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use store::{Batch, Event, Revision, Store};
 
 /// Records read in one request to the store when a region is opened.
@@ -19,6 +21,8 @@ pub struct RegionState {
     pub view: View,
     pub zones: Vec<Zone>,
     pub hosts: Vec<HostLink>,
+    /// Where each is in `hosts`, by its id.
+    host_numbers: HashMap<String, usize>,
     pub events: Events,
     pub(crate) throttle: Throttle,
     /// What was given a host, and whose records are not in the view yet.
@@ -37,9 +41,19 @@ pub struct Zone {
 pub struct HostLink {
     pub description: HostDescription,
     pub agent: Arc<dyn HostAgent>,
+    /// Whether the host is heard from: kept by `reconcile`.
+    heard: Arc<AtomicBool>,
 }
 
 impl HostLink {
+    pub fn is_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_heard(&self, heard: bool) {
+        self.heard.store(heard, Ordering::Relaxed);
+    }
+
     pub fn capacity(&self) -> Load {
         Load {
             vcpus: u64::from(self.description.cores) * VCPU_OVERCOMMIT,
@@ -64,12 +78,21 @@ pub(crate) struct Placing {
 
 impl RegionState {
     pub fn host(&self, host_id: &str) -> Option<&HostLink> {
-        self.hosts.iter().find(|host| host.description.host_id == host_id)
+        self.hosts.get(*self.host_numbers.get(host_id)?)
+    }
+
+    /// Whether the host is heard from.
+    pub(crate) fn hears(&self, host_id: &str) -> bool {
+        self.host(host_id).is_some_and(HostLink::is_heard)
     }
 
     /// Whether something was given the host whose record is not in the view yet.
     pub(crate) fn is_being_placed_on(&self, host_id: &str) -> bool {
         self.placing.lock().iter().any(|held| held.member.host_id == host_id)
+    }
+
+    pub(crate) fn zone_named(&self, name: &str) -> Option<&Zone> {
+        self.zones.iter().find(|zone| zone.name == name)
     }
 
     pub fn zone_of(&self, host: &HostDescription) -> Option<&Zone> {
@@ -87,11 +110,19 @@ pub(crate) async fn open(
     let zones = (0..control.options.zones)
         .map(|index| Zone { name: name.zone(index), id: location::zone_id(name, index) })
         .collect();
-    let hosts = hosts.into_iter().map(|agent| HostLink { description: agent.describe(), agent }).collect();
+    let link = |agent: Arc<dyn HostAgent>| HostLink {
+        description: agent.describe(),
+        agent,
+        heard: Arc::new(AtomicBool::new(true)),
+    };
+    let hosts: Vec<HostLink> = hosts.into_iter().map(link).collect();
+    let numbered = hosts.iter().enumerate();
+    let host_numbers = numbered.map(|(number, host)| (host.description.host_id.clone(), number)).collect();
     let region = Arc::new(RegionState {
         view: View::new(name.clone(), control.options.limits.quotas.clone()),
         zones,
         hosts,
+        host_numbers,
         events: Events::default(),
         throttle: Throttle::new(control.options.limits.rates),
         placing: Mutex::default(),

@@ -9,11 +9,14 @@ use model::{AccountId, Region};
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub const DATA_DIR: &str = "/var/lib/cumulet";
 const LISTEN: &str = "127.0.0.1:8773";
 const ACCOUNT: &str = "000000000000";
 const REGION: &str = "us-east-1";
+/// As EC2 checks its instances: every minute.
+const STATUS_CHECK_PERIOD_S: u64 = 60;
 /// Zones of a simulated region, as most of AWS's have.
 const SIMULATED_ZONES: usize = 3;
 /// Set aside for tests between networks (RFC 2544): nobody's real address.
@@ -67,6 +70,9 @@ pub struct ServeArgs {
     /// End instances when the cloud stops, instead of leaving them running
     #[arg(long, env = "CUMULET_STOP_INSTANCES", num_args = 0..=1, default_missing_value = "true")]
     stop_instances: Option<bool>,
+    /// Seconds between checks of each instance's status [default: 60, as EC2]
+    #[arg(long, env = "CUMULET_STATUS_CHECK_PERIOD", value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    status_check_period: Option<u32>,
     /// Bound what each region may hold: vcpus, instances, volumes, snapshots, images, key-pairs, security-groups…
     #[arg(long = "quota", env = "CUMULET_QUOTAS", value_name = "NAME=COUNT", value_delimiter = ',')]
     #[serde(default)]
@@ -94,6 +100,7 @@ pub struct Config {
     pub root_key: Option<(String, String)>,
     pub public_pool: Ipv4Net,
     pub stop_instances: bool,
+    pub status_check_period: Duration,
     pub limits: Limits,
     pub log_json: bool,
 }
@@ -141,6 +148,12 @@ impl ServeArgs {
                 rates: rates(self.read_rate.or(file.read_rate), self.write_rate.or(file.write_rate))?,
             },
             stop_instances: self.stop_instances.or(file.stop_instances).unwrap_or(false),
+            status_check_period: Duration::from_secs(
+                self.status_check_period
+                    .or(file.status_check_period)
+                    .map_or(STATUS_CHECK_PERIOD_S, u64::from)
+                    .max(1),
+            ),
             log_json: self.log_json.or(file.log_json).unwrap_or(false),
         })
     }

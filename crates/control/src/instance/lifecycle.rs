@@ -1,7 +1,7 @@
 //! Start, stop, reboot, terminate, and what the host's observations make of them.
 
 use super::run::PlacingGuard;
-use super::{Instance, ShutdownBehavior, StateReason, placement};
+use super::{Instance, ShutdownBehavior, StateReason, placement, status};
 use crate::engine::{Tables, Tx, transaction};
 use crate::network_interface::NetworkInterface;
 use crate::public_address;
@@ -206,7 +206,13 @@ pub fn observed(tx: &mut Tx<'_>, observation: &ObservedInstance) -> Result<()> {
     let stale = observation.boot < instance.boot;
     match &observation.state {
         InstanceObservation::Preparing => {}
-        InstanceObservation::Running if !stale => host_says(&mut instance, Transition::HostRunning),
+        InstanceObservation::Running if !stale => {
+            host_says(&mut instance, Transition::HostRunning);
+            if let Some(found) = observation.checks {
+                instance.checks =
+                    Some((observation.boot, status::since_before(before.checks, observation.boot, found)));
+            }
+        }
         // A stop that was asked for concerns whichever boot it found.
         InstanceObservation::Stopped(cause) if !stale || instance.state == InstanceState::Stopping => {
             stopped(tx, &mut instance, cause);

@@ -366,6 +366,7 @@ impl Launch {
             client_token: input.client_token.clone(),
             state: InstanceState::Pending,
             boot: 1,
+            checks: None,
             force_stop: false,
             state_reason: None,
             state_transition_reason: String::new(),

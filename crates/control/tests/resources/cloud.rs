@@ -3,7 +3,7 @@
 
 use agent_api::{
     Architecture, BLOCK_BYTES, Change, Desired, HostAgent, HostDescription, HostError, InstanceObservation,
-    Observation, ObservedInstance, PROTOCOL_VERSION, SnapshotStore, StopCause,
+    Observation, ObservedInstance, PROTOCOL_VERSION, SnapshotStore, StatusChecks, StopCause,
 };
 use async_trait::async_trait;
 use aws_api::{Request, Response, Service};
@@ -11,6 +11,7 @@ use control::region::RegionState;
 use control::{Caller, Control, HostSource, Limits, Options};
 use model::{Clock, Environment, Region, Result, Timestamp};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use store::{MemoryStore, Store};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -138,13 +139,44 @@ impl Cloud {
     pub async fn stop(&self, instance_id: &str) {
         self.ok("StopInstances", &[("InstanceId.1", instance_id)]).await;
         let instance_id = model::Id::parse(model::Kind::Instance, instance_id).unwrap();
-        let state = InstanceObservation::Stopped(StopCause::Asked);
-        let observed = ObservedInstance { instance_id: instance_id.clone(), boot: 1, state };
+        self.observe(&instance_id, 1, InstanceObservation::Stopped(StopCause::Asked), None);
+        self.until(&instance_id, |instance| instance.state.name() == "stopped").await;
+    }
+
+    /// The host tells of an instance.
+    pub fn observe(
+        &self,
+        instance_id: &str,
+        boot: u64,
+        state: InstanceObservation,
+        checks: Option<StatusChecks>,
+    ) {
+        let instance_id = model::Id::parse(model::Kind::Instance, instance_id).unwrap();
+        let observed = ObservedInstance { instance_id, boot, state, checks };
         self.2.0.lock().unwrap().as_ref().unwrap().send(Observation::Instance(observed)).unwrap();
-        let stopped = || self.1.view.read().instances.find(&instance_id).unwrap().state.name() == "stopped";
-        while !stopped() {
+    }
+
+    /// Returns once an instance's record is so.
+    pub async fn until(&self, instance_id: &str, is_so: impl Fn(&control::instance::Instance) -> bool) {
+        let instance = || self.1.view.read().instances.find(instance_id).cloned();
+        while !instance().is_some_and(|instance| is_so(&instance)) {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// The host is heard from no more and hears nothing, until it is back.
+    pub fn host_leaves(&self) {
+        self.2.2.store(true, Ordering::Relaxed);
+        *self.2.0.lock().unwrap() = None;
+    }
+
+    pub fn host_returns(&self) {
+        self.2.2.store(false, Ordering::Relaxed);
+    }
+
+    /// What shall be on the host, as far as it knows.
+    pub fn on_host(&self) -> Vec<String> {
+        self.2.1.lock().unwrap().keys().cloned().collect()
     }
 
     /// An instance of the first public image; returns its id.
@@ -172,9 +204,14 @@ impl HostSource for OneHost {
     }
 }
 
-/// Takes everything in and does nothing.
+/// Takes everything in and starts nothing.
 #[derive(Default)]
-struct IdleHost(Mutex<Option<UnboundedSender<Observation>>>, Mutex<BTreeMap<String, agent_api::Instance>>);
+struct IdleHost(
+    Mutex<Option<UnboundedSender<Observation>>>,
+    Mutex<BTreeMap<String, agent_api::Instance>>,
+    /// It is away.
+    AtomicBool,
+);
 
 #[async_trait]
 impl HostAgent for IdleHost {
@@ -192,18 +229,44 @@ impl HostAgent for IdleHost {
         }
     }
 
-    async fn replace(&self, _: Desired) {}
+    async fn replace(&self, desired: Desired) {
+        if !self.2.load(Ordering::Relaxed) {
+            let instances = desired.instances.into_iter().map(|(id, instance)| (id.to_string(), instance));
+            *self.1.lock().unwrap() = instances.collect();
+        }
+    }
 
     async fn apply(&self, changes: Vec<Change>) {
+        if self.2.load(Ordering::Relaxed) {
+            return;
+        }
         for change in changes {
-            if let Change::PutInstance(instance) = change {
-                self.1.lock().unwrap().insert(instance.instance_id.to_string(), *instance);
+            match change {
+                Change::PutInstance(instance) => {
+                    self.1.lock().unwrap().insert(instance.instance_id.to_string(), *instance);
+                }
+                Change::RemoveInstance(instance_id) => {
+                    self.1.lock().unwrap().remove(instance_id.as_str());
+                    let removed = ObservedInstance {
+                        instance_id,
+                        boot: 0,
+                        state: InstanceObservation::Removed,
+                        checks: None,
+                    };
+                    if let Some(observer) = &*self.0.lock().unwrap() {
+                        let _ = observer.send(Observation::Instance(removed));
+                    }
+                }
+                _ => {}
             }
         }
     }
 
     fn observe(&self) -> UnboundedReceiver<Observation> {
         let (sender, receiver) = unbounded_channel();
+        if self.2.load(Ordering::Relaxed) {
+            return receiver;
+        }
         *self.0.lock().unwrap() = Some(sender);
         receiver
     }

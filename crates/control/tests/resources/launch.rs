@@ -1,7 +1,7 @@
 use crate::cloud::Cloud;
 use std::time::Duration;
 
-/// The host of these tests takes everything in and does nothing.
+/// The host of these tests takes everything in and starts nothing.
 #[tokio::test(start_paused = true)]
 async fn a_launch_that_no_host_brings_about_ends_with_its_reason() {
     let cloud = Cloud::start().await;
@@ -11,6 +11,6 @@ async fn a_launch_that_no_host_brings_about_ends_with_its_reason() {
     assert!(described.0.contains("<name>pending</name>"), "{}", described.0);
     tokio::time::sleep(Duration::from_secs(10 * 60)).await;
     let described = cloud.ok("DescribeInstances", &[("InstanceId.1", id.as_str())]).await;
-    assert!(described.0.contains("<name>shutting-down</name>"), "{}", described.0);
+    assert!(described.0.contains("<name>terminated</name>"), "{}", described.0);
     assert!(described.0.contains("did not start it in time"), "{}", described.0);
 }

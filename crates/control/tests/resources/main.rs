@@ -9,6 +9,8 @@ mod key_pair;
 mod launch;
 mod location;
 mod placement_group;
+mod reconcile;
 mod security_group;
+mod status;
 mod tag;
 mod workflow;

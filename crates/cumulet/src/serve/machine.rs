@@ -37,7 +37,10 @@ impl Machine {
         let hypervisor = QemuHypervisor::open(QemuOptions::new(data_dir.join("machines"), acceleration))?;
         let network = Arc::new(network(config.public_pool, &data_dir)?);
         let agent = Agent::start(
-            AgentOptions::new(data_dir.join("host")),
+            AgentOptions {
+                status_check_period: config.status_check_period,
+                ..AgentOptions::new(data_dir.join("host"))
+            },
             Arc::new(hypervisor),
             network.clone(),
             Arc::new(HostDisks(volumes.clone())),

@@ -1,6 +1,6 @@
 //! Machines in memory, for tests of those who drive them: the promises of `Hypervisor` without processes.
 
-use super::{DiskLimits, EndCause, Ended, Found, FoundState, Hypervisor, MachineError, MachineSpec};
+use super::{DiskLimits, EndCause, Ended, Found, FoundState, Hypervisor, MachineError, MachineSpec, Status};
 use async_trait::async_trait;
 use model::Id;
 use parking_lot::Mutex;
@@ -32,6 +32,7 @@ struct Machine {
     taps: Vec<OwnedFd>,
     ended: Option<EndCause>,
     console: Vec<u8>,
+    status: Status,
     cpu_time: Duration,
     processors_milli: Option<u32>,
 }
@@ -60,6 +61,13 @@ impl FakeHypervisor {
     pub fn print(&self, instance_id: &Id, text: &[u8]) {
         if let Some(machine) = self.state.lock().machines.get_mut(instance_id) {
             machine.console.extend_from_slice(text);
+        }
+    }
+
+    /// What the machine says of its guest from now on.
+    pub fn set_status(&self, instance_id: &Id, status: Status) {
+        if let Some(machine) = self.state.lock().machines.get_mut(instance_id) {
+            machine.status = status;
         }
     }
 
@@ -131,7 +139,15 @@ impl Hypervisor for FakeHypervisor {
             state.machines.remove(&spec.instance_id).map(|earlier| earlier.console).unwrap_or_default();
         state.machines.insert(
             spec.instance_id.clone(),
-            Machine { spec, taps, ended: None, console, cpu_time: Duration::ZERO, processors_milli: None },
+            Machine {
+                spec,
+                taps,
+                ended: None,
+                console,
+                status: Status::Runs,
+                cpu_time: Duration::ZERO,
+                processors_milli: None,
+            },
         );
         Ok(())
     }
@@ -181,6 +197,10 @@ impl Hypervisor for FakeHypervisor {
             disk.limits = limits;
         }
         Ok(())
+    }
+
+    async fn status(&self, instance_id: &Id) -> Result<Status, MachineError> {
+        self.state.lock().running(instance_id).map(|machine| machine.status)
     }
 
     fn cpu_time(&self, instance_id: &Id) -> Option<Duration> {

@@ -160,6 +160,19 @@ pub enum EndCause {
     Lost(String),
 }
 
+/// What a running machine says of its guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It has not run yet.
+    Prelaunch,
+    PoweredOff,
+    /// Its processors are stopped because of its disks.
+    Stalled,
+    /// Its processors are stopped for another reason, which is not the guest's.
+    Halted,
+    Runs,
+}
+
 /// Sent once for each machine that ends other than by `Hypervisor::end`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ended {
@@ -191,6 +204,9 @@ pub trait Hypervisor: Send + Sync {
         volume_id: &Id,
         limits: Option<DiskLimits>,
     ) -> Result<(), MachineError>;
+
+    /// What the machine says of its guest, now.
+    async fn status(&self, instance_id: &Id) -> Result<Status, MachineError>;
 
     /// How much processor time the machine has taken since it started; None where it does not run.
     fn cpu_time(&self, instance_id: &Id) -> Option<Duration>;

@@ -12,9 +12,9 @@ use super::disk::{self, OpenFile};
 use super::process::{self, Launch, Process};
 use super::qmp::Qmp;
 use super::record::{MONITOR, MONITOR_SPARE, MachineDirectory, Record};
-use super::watch::{Ends, Machine, Running, Status, end_process, status};
+use super::watch::{Ends, Machine, Running, end_process, status};
 use super::{
-    DiskLimits, EndCause, Ended, Found, FoundState, Hypervisor, MachineError, MachineSpec, firmware,
+    DiskLimits, EndCause, Ended, Found, FoundState, Hypervisor, MachineError, MachineSpec, Status, firmware,
     io_failed, screenshot, throttle,
 };
 use async_trait::async_trait;
@@ -435,6 +435,11 @@ impl Hypervisor for QemuHypervisor {
         let machine = self.found(instance_id)?;
         let limited = throttle::limit(&*machine.monitor()?, volume_id, limits).await;
         limited.map_err(|error| machine.unreachable(error))
+    }
+
+    async fn status(&self, instance_id: &Id) -> Result<Status, MachineError> {
+        let machine = self.found(instance_id)?;
+        status(&*machine.monitor()?).await.map_err(|error| machine.unreachable(error))
     }
 
     fn cpu_time(&self, instance_id: &Id) -> Option<Duration> {

@@ -13,7 +13,7 @@ use super::console::Console;
 use super::process::Process;
 use super::qmp::{Event, Qmp, QmpError};
 use super::record::{MONITOR, MONITOR_SPARE, MachineDirectory};
-use super::{EndCause, Ended, MachineError, MachineSpec, io_failed};
+use super::{EndCause, Ended, MachineError, MachineSpec, Status, io_failed};
 use model::Id;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -70,17 +70,6 @@ impl Running {
     fn monitor(&self) -> Option<Arc<Qmp>> {
         self.monitor.lock().clone()
     }
-}
-
-/// What the monitor says of the guest (`query-status`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Status {
-    /// It has not run yet.
-    Prelaunch,
-    PoweredOff,
-    /// Stopped because of its disks.
-    Stalled,
-    Runs,
 }
 
 impl Machine {
@@ -220,6 +209,7 @@ pub(super) async fn status(qmp: &Qmp) -> Result<Status, QmpError> {
         Some("prelaunch") => Status::Prelaunch,
         Some("shutdown") => Status::PoweredOff,
         Some("io-error") => Status::Stalled,
+        Some("internal-error" | "paused" | "watchdog") => Status::Halted,
         _ => Status::Runs,
     })
 }

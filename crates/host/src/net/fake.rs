@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use model::Id;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -28,6 +28,7 @@ struct State {
     plan: NetPlan,
     claims: HashMap<(Id, IpAddr), Id>,
     services: HashMap<Id, FakeServices>,
+    silent: HashSet<Id>,
     failure: Option<String>,
 }
 
@@ -58,6 +59,16 @@ impl FakeNetwork {
     /// Whoever calls the VPC's services from this address is this interface's guest.
     pub fn claim(&self, vpc_id: &Id, address: impl Into<IpAddr>, interface_id: &Id) {
         self.state.lock().claims.insert((vpc_id.clone(), address.into()), interface_id.clone());
+    }
+
+    /// Whether the guest behind the interface answers; it does until told otherwise.
+    pub fn let_answer(&self, interface_id: &Id, answers: bool) {
+        let mut state = self.state.lock();
+        if answers {
+            state.silent.remove(interface_id);
+        } else {
+            state.silent.insert(interface_id.clone());
+        }
     }
 
     /// The next `apply` changes nothing and fails with this message.
@@ -92,6 +103,14 @@ impl Network for FakeNetwork {
         }
         let file = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
         Ok(file.map_err(io_failed("can't open /dev/null"))?.into())
+    }
+
+    async fn guest_answers(&self, interface_id: &Id) -> Result<bool, NetError> {
+        let state = self.state.lock();
+        match state.plan.interfaces.iter().any(|nic| nic.interface_id == *interface_id) {
+            true => Ok(!state.silent.contains(interface_id)),
+            false => Err(NetError::NotFound(interface_id.clone())),
+        }
     }
 
     async fn open_services(&self, vpc_id: &Id) -> Result<ServiceSockets, NetError> {

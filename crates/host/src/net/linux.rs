@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
+use super::arp::{self, Neighbour};
 use super::diagnosis::{self, Diagnosis};
 use super::gateway::{Gateway, Host};
 use super::namespace::Namespace;
@@ -141,6 +142,14 @@ impl LinuxNetwork {
         Ok(names)
     }
 
+    /// Whose router has the interface, and who is behind it.
+    fn guest(&self, interface_id: &Id) -> Result<(Arc<Inside>, Neighbour), NetError> {
+        let directory = self.directory.read();
+        let found = directory.values().find_map(|inside| Some((inside, *inside.guests.get(interface_id)?)));
+        let (inside, guest) = found.ok_or_else(|| NetError::NotFound(interface_id.clone()))?;
+        Ok((inside.clone(), guest))
+    }
+
     fn inside(&self, vpc_id: &Id) -> Option<Arc<Inside>> {
         self.directory.read().get(vpc_id).cloned()
     }
@@ -245,11 +254,7 @@ impl Network for LinuxNetwork {
     }
 
     async fn open_tap(&self, interface_id: &Id) -> Result<OwnedFd, NetError> {
-        let inside = {
-            let directory = self.directory.read();
-            directory.values().find(|inside| inside.by_address.values().any(|id| id == interface_id)).cloned()
-        };
-        let inside = inside.ok_or_else(|| NetError::NotFound(interface_id.clone()))?;
+        let (inside, _) = self.guest(interface_id)?;
         let name = tap_name(interface_id);
         inside.namespace.run(move || tap::open(&name)).await.map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => NetError::NotFound(interface_id.clone()),
@@ -258,6 +263,12 @@ impl Network for LinuxNetwork {
             }
             _ => NetError::Io { what: format!("can't open the tap of {interface_id}"), source },
         })
+    }
+
+    async fn guest_answers(&self, interface_id: &Id) -> Result<bool, NetError> {
+        let (inside, guest) = self.guest(interface_id)?;
+        let answers = arp::answers(&inside.namespace, guest).await;
+        answers.map_err(io_failed(format!("can't ask the guest behind {interface_id}")))
     }
 
     async fn open_services(&self, vpc_id: &Id) -> Result<ServiceSockets, NetError> {

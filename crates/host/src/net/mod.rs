@@ -45,6 +45,7 @@
 //! Not here yet: route tables, network ACLs, peering, NAT gateways, other hosts, IPv6. Each has its place: tables by
 //! the high half of the mark, ACLs as forward chains before the groups, the rest as further links of the router.
 
+mod arp;
 mod diagnosis;
 mod fake;
 mod gateway;
@@ -187,6 +188,10 @@ pub trait Network: Send + Sync {
 
     /// A queue of the interface's tap, for QEMU to be handed. The tap is made by `apply`.
     async fn open_tap(&self, interface_id: &Id) -> Result<OwnedFd, NetError>;
+
+    /// Whether the guest behind the interface answers for its address (ARP). It is asked a few times within a few
+    /// seconds; an error is a fault of the host's network.
+    async fn guest_answers(&self, interface_id: &Id) -> Result<bool, NetError>;
 
     /// Opens the service sockets of a VPC that `apply` has made.
     async fn open_services(&self, vpc_id: &Id) -> Result<ServiceSockets, NetError>;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::Ipv4Addr;
 
+use super::arp::Neighbour;
 use super::kernel::{Kernel, LOOPBACK, Layer3, Link, Route};
 use super::namespace::Namespace;
 use super::nfnetlink::{self, Flow};
@@ -52,6 +53,7 @@ pub(super) struct Inside {
     pub resolvers: Vec<Ipv4Addr>,
     pub by_number: HashMap<u32, Id>,
     pub by_address: HashMap<Ipv4Addr, Id>,
+    pub guests: HashMap<Id, Neighbour>,
 }
 
 impl Router {
@@ -112,6 +114,7 @@ impl Router {
                 .iter()
                 .map(|nic| (nic.plan.private_ip, nic.plan.interface_id.clone()))
                 .collect(),
+            guests: vpc.nics.iter().map(|nic| (nic.plan.interface_id.clone(), vpc.neighbour(nic))).collect(),
         })
     }
 

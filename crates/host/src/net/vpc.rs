@@ -10,6 +10,7 @@ use model::Id;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use super::arp::Neighbour;
 use super::kernel::{LOOPBACK, Layer3, MAIN_TABLE, Route, Rule};
 use super::{InterfacePlan, NetError, NetPlan, VpcPlan};
 
@@ -105,6 +106,14 @@ impl<'a> Vpc<'a> {
     /// The address that the internet gateway translates for this interface: none where there is no gateway.
     pub(super) fn public_ip(&self, nic: &Nic) -> Option<Ipv4Addr> {
         nic.plan.public_ip.filter(|_| self.plan.internet_gateway)
+    }
+
+    /// The guest as it is asked for its address: by the gateway of its subnet or, where it is in none, by the resolver.
+    pub(super) fn neighbour(&self, nic: &Nic) -> Neighbour {
+        let address = nic.plan.private_ip;
+        let subnet = self.plan.subnets.iter().find(|subnet| subnet.contains(&address));
+        let gateway = subnet.map_or(RESOLVER, |subnet| nth(*subnet, 1));
+        Neighbour { index: nic.number, mac: nic.plan.mac, address, gateway }
     }
 
     /// Addresses on which the resolver answers.

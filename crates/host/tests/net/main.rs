@@ -7,5 +7,6 @@ mod gateway;
 mod groups;
 mod isolation;
 mod life;
+mod reachability;
 mod services;
 mod wire;
