@@ -6,7 +6,6 @@ use agent_api::{Architecture, Bandwidth};
 use aws_api::ec2;
 use serde::{Deserialize, Serialize};
 
-const GB: u64 = 1_000_000_000;
 const DEVICES_MAX: i32 = 27;
 const INTERFACES_MAX: i32 = 8;
 const ADDRESSES_MAX: i32 = 30;
@@ -160,10 +159,6 @@ impl OwnType {
 }
 
 impl InstanceStore {
-    pub fn bytes(self) -> Vec<u64> {
-        vec![u64::from(self.size_gb) * GB; self.count as usize]
-    }
-
     fn info(self) -> ec2::InstanceStorageInfo {
         ec2::InstanceStorageInfo {
             total_size_in_gb: Some(i64::from(self.count) * i64::from(self.size_gb)),

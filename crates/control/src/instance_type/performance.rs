@@ -1,7 +1,6 @@
 //! What an instance of a type may use of its host, beyond processors and memory.
 
 use super::catalogue::Catalogue;
-use super::own::{InstanceStore, OwnType};
 use crate::engine::Tables;
 use agent_api::{Bandwidth, Burst, Rate};
 use aws_api::ec2::InstanceTypeInfo;
@@ -10,6 +9,8 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 const GB: u64 = 1_000_000_000;
+/// A billion bytes are no whole number of a disk's blocks.
+const MIB: u64 = 1024 * 1024;
 const EBS_BURST_SECONDS: u64 = 30 * 60;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,17 +33,9 @@ static KNOWN: LazyLock<RwLock<HashMap<String, Performance>>> = LazyLock::new(Def
 
 /// Nothing where there is no such type.
 pub fn performance(tables: &Tables, instance_type: &str) -> Performance {
-    if let Some(own) = tables.instance_types.find(instance_type) {
-        return of_own(own);
-    }
-    of_aws(instance_type)
-}
-
-fn of_own(own: &OwnType) -> Performance {
-    Performance {
-        bandwidth: own.bandwidth,
-        ebs: ebs(&own.info()),
-        instance_store: own.instance_store.map(InstanceStore::bytes).unwrap_or_default(),
+    match tables.instance_types.find(instance_type) {
+        Some(own) => Performance::of(&own.info()),
+        None => of_aws(instance_type),
     }
 }
 
@@ -51,10 +44,15 @@ fn of_aws(instance_type: &str) -> Performance {
         return performance.clone();
     }
     let Some(info) = Catalogue::get().info(instance_type) else { return Performance::default() };
-    let performance =
-        Performance { bandwidth: bandwidth(&info), ebs: ebs(&info), instance_store: instance_store(&info) };
+    let performance = Performance::of(&info);
     KNOWN.write().insert(instance_type.to_owned(), performance.clone());
     performance
+}
+
+impl Performance {
+    fn of(info: &InstanceTypeInfo) -> Performance {
+        Performance { bandwidth: bandwidth(info), ebs: ebs(info), instance_store: instance_store(info) }
+    }
 }
 
 /// Of the type's first network card: EC2 tells bandwidth by card, and all its interfaces are on that one unless asked
@@ -87,7 +85,8 @@ fn instance_store(info: &InstanceTypeInfo) -> Vec<u64> {
     let disks = info.instance_storage_info.iter().flat_map(|storage| &storage.disks);
     let each = disks.filter_map(|disk| {
         let count = usize::try_from(disk.count?).ok()?;
-        Some(std::iter::repeat_n(u64::try_from(disk.size_in_gb?).ok()? * GB, count))
+        let bytes = u64::try_from(disk.size_in_gb?).ok()? * GB;
+        Some(std::iter::repeat_n(bytes.next_multiple_of(MIB), count))
     });
     each.flatten().collect()
 }
@@ -125,7 +124,8 @@ mod tests {
         for (name, gigabytes) in
             [("m5d.large", vec![75]), ("m5d.4xlarge", vec![300, 300]), ("t3.micro", vec![])]
         {
-            let bytes: Vec<u64> = gigabytes.into_iter().map(|size: u64| size * GB).collect();
+            let bytes: Vec<u64> =
+                gigabytes.into_iter().map(|size: u64| (size * GB).div_ceil(MIB) * MIB).collect();
             assert_eq!(of_aws(name).instance_store, bytes, "{name}");
         }
     }
