@@ -136,6 +136,7 @@ pub enum Peer {
 pub struct Volume {
     pub volume_id: Id,
     pub generation: u64,
+    /// Grows when this does; never shrinks.
     pub size_gib: u32,
     /// What it holds when made; zeros where None.
     pub snapshot_id: Option<Id>,
@@ -229,6 +230,18 @@ pub struct Disk {
     /// Not held to any where None.
     #[serde(default)]
     pub limits: Option<DiskLimits>,
+    /// None while the guest shall have it. A disk that is left out without a word goes as one that is asked for.
+    #[serde(default)]
+    pub detach: Option<Detach>,
+}
+
+/// How a disk shall leave a guest. Told as `DiskState::Detached` once it has, or where none runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Detach {
+    /// The guest is asked to let go of it.
+    Asked,
+    /// It goes whether or not the guest lets go of it: what the guest then reads and writes there fails.
+    Forced,
 }
 
 /// How fast a disk may be read and written, both together.

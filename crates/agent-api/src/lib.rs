@@ -15,6 +15,8 @@ pub use desired::*;
 pub use observed::*;
 
 use async_trait::async_trait;
+use model::Id;
+use serde::{Deserialize, Serialize};
 
 /// Bytes in one block of a snapshot: the block size of the EBS direct APIs.
 pub const BLOCK_BYTES: usize = 512 * 1024;
@@ -38,11 +40,24 @@ pub trait HostAgent: Send + Sync {
     /// subscription ends the one before.
     fn observe(&self) -> tokio::sync::mpsc::UnboundedReceiver<Observation>;
 
+    /// Makes snapshots of volumes of this host, all of one moment within this call: of volumes of one instance, or of
+    /// one volume. Where a guest runs it goes on, and what it has flushed before is in them. On return they are whole
+    /// and durable in the `SnapshotStore`; on an error there may be none or all of them, never some. To be repeated
+    /// under the same ids after an error, a crash or a lost answer: what is there already is not made again.
+    async fn create_snapshots(&self, snapshots: Vec<NewSnapshot>) -> Result<(), HostError>;
+
     /// The last bytes that the guest wrote to its serial console, at most `CONSOLE_BYTES_MAX`.
     async fn console_output(&self, instance_id: &str) -> Result<Vec<u8>, HostError>;
 
     /// The guest's screen as a JPEG.
     async fn console_screenshot(&self, instance_id: &str) -> Result<Vec<u8>, HostError>;
+}
+
+/// A snapshot that shall be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewSnapshot {
+    pub snapshot_id: Id,
+    pub volume_id: Id,
 }
 
 /// How much of a console GetConsoleOutput returns (EC2 API Reference: "the most recent 64 KB").

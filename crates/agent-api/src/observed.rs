@@ -32,7 +32,10 @@ pub enum Observation {
 /// A volume as its host has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum VolumeState {
-    Ready,
+    /// Whole, and of this size. Told again once it has grown.
+    Ready {
+        size_gib: u32,
+    },
     Failed {
         message: String,
     },
@@ -49,6 +52,9 @@ pub struct ObservedInstance {
     /// Of one that runs. None where nothing is known yet: what was told of this boot before still holds.
     #[serde(default)]
     pub checks: Option<StatusChecks>,
+    /// What is known of disks that are desired of it. Those that a machine starts with are attached once it runs.
+    #[serde(default)]
+    pub disks: Vec<ObservedDisk>,
 }
 
 /// What the checks of a running instance have found lately (EC2 User Guide, "Status checks for Amazon EC2
@@ -72,6 +78,24 @@ pub enum Check {
     Failed {
         since: Timestamp,
     },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ObservedDisk {
+    pub volume_id: Id,
+    pub state: DiskState,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum DiskState {
+    /// The guest has it.
+    Attached,
+    /// It could not be given to the guest.
+    Failed { message: String },
+    /// The guest was asked to let go of it, and has not yet.
+    Busy,
+    /// The guest has it no more; it may be left out from now on.
+    Detached,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -20,7 +20,7 @@ use crate::tasks::Tasks;
 use crate::volumes::{Disks, Volumes};
 use agent_api::{
     CONSOLE_BYTES_MAX, Change, Desired, HostAgent, HostDescription, HostError, Instance, InstanceObservation,
-    Observation,
+    NewSnapshot, Observation,
 };
 use async_trait::async_trait;
 use host::machine::{FoundState, Hypervisor, MachineError};
@@ -264,6 +264,10 @@ impl HostAgent for Agent {
 
     fn observe(&self) -> UnboundedReceiver<Observation> {
         self.host.observations.observe()
+    }
+
+    async fn create_snapshots(&self, _: Vec<NewSnapshot>) -> Result<(), HostError> {
+        Err(HostError::Failed("This host does not make snapshots of volumes".into()))
     }
 
     async fn console_output(&self, instance_id: &str) -> Result<Vec<u8>, HostError> {

@@ -106,6 +106,7 @@ pub(crate) fn instance(number: u32) -> Instance {
             device_name: "/dev/xvda".into(),
             root: true,
             limits: Some(disk_limits(3000)),
+            detach: None,
         }],
         metadata: Metadata {
             account_id: "123456789012".into(),

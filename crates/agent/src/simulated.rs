@@ -10,9 +10,10 @@
 
 use crate::lifecycle::{Actual, Step, Wanted, Why, next_step, observation};
 use crate::observations::Observations;
+use crate::snapshots::{Blocks, MemorySnapshots};
 use agent_api::{
-    Change, Check, Desired, HostAgent, HostDescription, HostError, Instance, InstanceObservation,
-    Observation, StatusChecks, StopCause, VolumeState,
+    Change, Check, Desired, DiskState, HostAgent, HostDescription, HostError, Instance, InstanceObservation,
+    NewSnapshot, Observation, ObservedDisk, StatusChecks, StopCause, Volume, VolumeState,
 };
 use async_trait::async_trait;
 use model::Id;
@@ -66,6 +67,7 @@ pub struct SimulatedHost {
 struct Shared {
     description: HostDescription,
     options: SimulatedOptions,
+    snapshots: Arc<MemorySnapshots>,
     state: Mutex<State>,
     observations: Observations,
     /// Something is due earlier than the timer task knows.
@@ -75,8 +77,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     instances: BTreeMap<Id, Simulated>,
-    /// Volumes and the generation of each.
-    volumes: BTreeMap<Id, u64>,
+    volumes: BTreeMap<Id, SimulatedVolume>,
     due: BinaryHeap<Reverse<(Instant, u64, Id)>>,
     last_ticket: u64,
     timer_runs: bool,
@@ -85,10 +86,18 @@ struct State {
     next_launches_fault: (usize, String),
 }
 
+struct SimulatedVolume {
+    size_gib: u32,
+    /// What its snapshot held when it was made: simulated guests write nothing.
+    blocks: Blocks,
+}
+
 struct Simulated {
     wanted: Option<Wanted>,
     generation: u64,
     instance_type: Box<str>,
+    /// Each that is desired, and whether it shall leave.
+    disks: Box<[(Id, bool)]>,
     actual: Actual,
     /// The step under way and the ticket that ends it.
     doing: Option<(Step, u64)>,
@@ -96,10 +105,20 @@ struct Simulated {
 
 impl SimulatedHost {
     pub fn new(description: HostDescription, options: SimulatedOptions) -> Self {
+        SimulatedHost::with_snapshots(description, options, Arc::default())
+    }
+
+    /// One whose volumes are made of these snapshots, and whose own go there.
+    pub fn with_snapshots(
+        description: HostDescription,
+        options: SimulatedOptions,
+        snapshots: Arc<MemorySnapshots>,
+    ) -> Self {
         SimulatedHost {
             shared: Arc::new(Shared {
                 description,
                 options,
+                snapshots,
                 state: Mutex::default(),
                 observations: Observations::default(),
                 sooner: Notify::new(),
@@ -151,7 +170,9 @@ impl SimulatedHost {
         // Told to nobody until somebody observes again.
         let observations = &self.shared.observations;
         observations.reset();
-        state.volumes.keys().for_each(|id| observations.tell_volume(id, VolumeState::Ready));
+        for (id, volume) in &state.volumes {
+            observations.tell_volume(id, VolumeState::Ready { size_gib: volume.size_gib });
+        }
         for (id, instance) in &mut state.instances {
             if let Actual::Running { boot } = instance.actual {
                 let message = "The host lost power".to_owned();
@@ -159,7 +180,7 @@ impl SimulatedHost {
             }
             instance.doing = None;
             let (boot, observed) = observation(instance.wanted, &instance.actual);
-            observations.tell_instance(id, boot, observed);
+            observations.tell_at_rest(id, boot, observed, None, instance.observed_disks());
         }
         self.shared.sooner.notify_one();
     }
@@ -187,13 +208,7 @@ impl SimulatedHost {
         match change {
             Change::PutInstance(instance) => self.put_instance(state, &instance),
             Change::RemoveInstance(id) => self.remove_instance(state, &id),
-            Change::PutVolume(volume) => {
-                let generation = volume.generation;
-                let is_new = state.volumes.insert(volume.volume_id.clone(), generation).is_none();
-                if is_new {
-                    self.shared.observations.tell_volume(&volume.volume_id, VolumeState::Ready);
-                }
-            }
+            Change::PutVolume(volume) => self.put_volume(state, &volume),
             Change::RemoveVolume(id) => {
                 state.volumes.remove(&id);
                 self.shared.observations.tell_volume(&id, VolumeState::Removed);
@@ -205,11 +220,26 @@ impl SimulatedHost {
         }
     }
 
+    fn put_volume(&self, state: &mut State, desired: &Volume) {
+        let volume = state.volumes.entry(desired.volume_id.clone()).or_insert_with(|| {
+            let made_of = |id: &Id| self.shared.snapshots.blocks(id);
+            SimulatedVolume {
+                size_gib: 0,
+                blocks: desired.snapshot_id.as_ref().map(made_of).unwrap_or_default(),
+            }
+        });
+        // An older desire, which comes late, is smaller.
+        volume.size_gib = volume.size_gib.max(desired.size_gib);
+        let ready = VolumeState::Ready { size_gib: volume.size_gib };
+        self.shared.observations.tell_volume(&desired.volume_id, ready);
+    }
+
     fn put_instance(&self, state: &mut State, desired: &Instance) {
         let instance = state.instances.entry(desired.instance_id.clone()).or_insert_with(|| Simulated {
             wanted: None,
             generation: 0,
             instance_type: "".into(),
+            disks: Box::default(),
             actual: Actual::Absent,
             doing: None,
         });
@@ -220,6 +250,10 @@ impl SimulatedHost {
         instance.wanted = Some(Wanted { power: desired.power, boot: desired.boot });
         if *instance.instance_type != *desired.machine.instance_type {
             instance.instance_type = desired.machine.instance_type.as_str().into();
+        }
+        let disks = desired.disks.iter().map(|disk| (disk.volume_id.clone(), disk.detach.is_some()));
+        if !instance.disks.iter().cloned().eq(disks.clone()) {
+            instance.disks = disks.collect();
         }
         self.advance(state, &desired.instance_id);
     }
@@ -268,15 +302,12 @@ impl SimulatedHost {
     fn rest(&self, state: &mut State, id: &Id) {
         let Some(instance) = state.instances.get(id) else { return };
         let (boot, observed) = observation(instance.wanted, &instance.actual);
-        match observed {
-            InstanceObservation::Running => self.shared.observations.tell_running(id, boot, ALL_PASSED),
-            observed => {
-                if observed == InstanceObservation::Removed {
-                    state.instances.remove(id);
-                }
-                self.shared.observations.tell_instance(id, boot, observed);
-            }
+        let disks = instance.observed_disks();
+        if observed == InstanceObservation::Removed {
+            state.instances.remove(id);
         }
+        let checks = (observed == InstanceObservation::Running).then_some(ALL_PASSED);
+        self.shared.observations.tell_at_rest(id, boot, observed, checks, disks);
     }
 
     fn schedule(&self, state: &mut State, at: Instant, ticket: u64, id: &Id) {
@@ -315,6 +346,22 @@ impl SimulatedHost {
                 () = self.shared.sooner.notified() => {}
             }
         }
+    }
+}
+
+impl Simulated {
+    /// Guests let go of a disk at once.
+    fn observed_disks(&self) -> Vec<ObservedDisk> {
+        let is_running = matches!(self.actual, Actual::Running { .. });
+        let observed = self.disks.iter().filter_map(|(volume_id, leaves)| {
+            let state = match leaves {
+                true => DiskState::Detached,
+                false if is_running => DiskState::Attached,
+                false => return None,
+            };
+            Some(ObservedDisk { volume_id: volume_id.clone(), state })
+        });
+        observed.collect()
     }
 }
 
@@ -398,6 +445,22 @@ impl HostAgent for SimulatedHost {
         self.shared.observations.observe()
     }
 
+    async fn create_snapshots(&self, snapshots: Vec<NewSnapshot>) -> Result<(), HostError> {
+        let state = self.shared.state.lock();
+        if state.lost {
+            return Err(HostError::Failed("The host does not answer".into()));
+        }
+        let volume = |new: &NewSnapshot| {
+            let volume = state.volumes.get(&new.volume_id);
+            volume.ok_or_else(|| HostError::NotFound(new.volume_id.to_string()))
+        };
+        let volumes = snapshots.iter().map(volume).collect::<Result<Vec<_>, _>>()?;
+        for (new, volume) in snapshots.iter().zip(volumes) {
+            self.shared.snapshots.take(&new.snapshot_id, volume.size_gib, volume.blocks.clone());
+        }
+        Ok(())
+    }
+
     async fn console_output(&self, instance_id: &str) -> Result<Vec<u8>, HostError> {
         let state = self.shared.state.lock();
         let not_found = || HostError::NotFound(instance_id.to_owned());
@@ -440,164 +503,4 @@ fn dark_screen() -> Result<Vec<u8>, HostError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::examples;
-    use agent_api::{Architecture, Power};
-
-    fn host(options: SimulatedOptions) -> SimulatedHost {
-        SimulatedHost::new(examples::host_description(), options)
-    }
-
-    fn put(instance: Instance) -> Vec<Change> {
-        vec![Change::PutInstance(Box::new(instance))]
-    }
-
-    fn told(observations: &mut UnboundedReceiver<Observation>) -> Vec<(u64, InstanceObservation)> {
-        std::iter::from_fn(|| observations.try_recv().ok())
-            .filter_map(|observation| match observation {
-                Observation::Instance(observed) => Some((observed.boot, observed.state)),
-                Observation::Volume { .. } => None,
-            })
-            .collect()
-    }
-
-    async fn next(observations: &mut UnboundedReceiver<Observation>) -> (u64, InstanceObservation) {
-        match observations.recv().await {
-            Some(Observation::Instance(observed)) => (observed.boot, observed.state),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_life_takes_its_time() {
-        let host = host(SimulatedOptions {
-            start: Duration::from_secs(20),
-            shutdown: Duration::from_secs(5),
-            end: Duration::ZERO,
-        });
-        let mut observations = host.observe();
-        let mut instance = examples::instance(1);
-        host.apply(put(instance.clone())).await;
-        assert_eq!(told(&mut observations), [(1, InstanceObservation::Preparing)]);
-        let began = Instant::now();
-        assert_eq!(next(&mut observations).await, (1, InstanceObservation::Running));
-        assert_eq!(began.elapsed().as_secs(), 20);
-        instance.boot = 2;
-        host.apply(put(instance.clone())).await;
-        assert_eq!(next(&mut observations).await, (2, InstanceObservation::Preparing));
-        assert_eq!(next(&mut observations).await, (2, InstanceObservation::Running));
-        assert_eq!(began.elapsed().as_secs(), 45);
-        instance.power = Power::Off;
-        host.apply(put(instance.clone())).await;
-        assert_eq!(next(&mut observations).await, (2, InstanceObservation::Stopped(StopCause::Asked)));
-        host.apply(vec![Change::RemoveInstance(instance.instance_id.clone())]).await;
-        assert_eq!(next(&mut observations).await, (0, InstanceObservation::Removed));
-        assert!(host.console_output(&instance.instance_id).await.is_err());
-    }
-
-    #[tokio::test]
-    async fn at_once_doubled_and_late_messages_do_no_harm() {
-        let host = host(SimulatedOptions::immediate());
-        let mut observations = host.observe();
-        let mut instance = examples::instance(1);
-        instance.generation = 5;
-        host.apply(put(instance.clone())).await;
-        host.apply(put(instance.clone())).await;
-        let started = [(1, InstanceObservation::Preparing), (1, InstanceObservation::Running)];
-        assert_eq!(told(&mut observations), started);
-        instance.generation = 4;
-        instance.power = Power::OffForced;
-        host.apply(put(instance.clone())).await;
-        assert_eq!(told(&mut observations), []);
-        let id = instance.instance_id.clone();
-        host.apply(vec![Change::RemoveInstance(id.clone()), Change::RemoveInstance(id)]).await;
-        let removed = (0, InstanceObservation::Removed);
-        assert_eq!(told(&mut observations), [removed.clone(), removed]);
-    }
-
-    #[tokio::test]
-    async fn a_new_observer_is_told_all_and_the_old_one_ends() {
-        let host = host(SimulatedOptions::immediate());
-        let mut first = host.observe();
-        let mut desired = Desired::default();
-        for number in 1..=3 {
-            let instance = examples::instance(number);
-            desired.instances.insert(instance.instance_id.clone(), instance);
-        }
-        desired.volumes.insert(examples::volume(1).volume_id, examples::volume(1));
-        host.replace(desired.clone()).await;
-        let mut second = host.observe();
-        assert!(matches!(second.try_recv(), Ok(Observation::Volume { state: VolumeState::Ready, .. })));
-        assert_eq!(told(&mut second), vec![(1, InstanceObservation::Running); 3]);
-        while first.recv().await.is_some() {}
-        desired.instances.pop_last();
-        host.replace(desired).await;
-        assert_eq!(told(&mut second), [(0, InstanceObservation::Removed)]);
-        assert_eq!(host.running(), 2);
-    }
-
-    #[tokio::test]
-    async fn faults_are_told_and_a_higher_boot_starts_again() {
-        let host = host(SimulatedOptions::immediate());
-        let mut observations = host.observe();
-        let mut instance = examples::instance(1);
-        host.fail_next_launches(1, "No memory");
-        host.apply(put(instance.clone())).await;
-        let failed = InstanceObservation::Failed { message: "No memory".into() };
-        assert_eq!(told(&mut observations), [(1, InstanceObservation::Preparing), (1, failed)]);
-        instance.boot = 2;
-        host.apply(put(instance.clone())).await;
-        assert!(host.power_off_guest(&instance.instance_id));
-        let guest = InstanceObservation::Stopped(StopCause::Guest);
-        assert_eq!(told(&mut observations).last(), Some(&(2, guest)));
-        host.apply(put(instance.clone())).await;
-        assert_eq!(told(&mut observations), [], "what ended by itself stays so");
-        assert!(!host.lose_instance(&instance.instance_id, "killed"));
-    }
-
-    #[tokio::test]
-    async fn a_lost_host_is_silent_and_comes_back_with_its_guests_gone() {
-        let host = host(SimulatedOptions::immediate());
-        let mut observations = host.observe();
-        let instance = examples::instance(1);
-        host.apply(put(instance.clone())).await;
-        host.lose();
-        told(&mut observations);
-        assert!(observations.recv().await.is_none());
-        host.apply(put(examples::instance(2))).await;
-        host.restore();
-        let mut observations = host.observe();
-        let [(1, InstanceObservation::Stopped(StopCause::Lost { .. }))] = &told(&mut observations)[..] else {
-            panic!("the instance is not told to be lost");
-        };
-    }
-
-    #[tokio::test]
-    async fn the_console_says_that_it_is_simulated() {
-        let host = host(SimulatedOptions::immediate());
-        let instance = examples::instance(1);
-        host.apply(put(instance.clone())).await;
-        let console = host.console_output(&instance.instance_id).await.unwrap();
-        assert!(String::from_utf8(console).unwrap().contains("no guest runs on a simulated host"));
-        let screen = host.console_screenshot(&instance.instance_id).await.unwrap();
-        let image = jpeg::load_from_memory_with_format(&screen, jpeg::ImageFormat::Jpeg).unwrap();
-        assert_eq!((image.width(), image.height()), (160, 100));
-        assert_eq!(host.describe().architecture, Architecture::X86_64);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_hundred_thousand_instances_need_one_timer() {
-        let host = host(SimulatedOptions::default());
-        let mut observations = host.observe();
-        let changes = (0..100_000).map(|number| Change::PutInstance(Box::new(examples::instance(number))));
-        host.apply(changes.collect()).await;
-        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 1);
-        let mut running = 0;
-        while running < 100_000 {
-            running += usize::from(next(&mut observations).await.1 == InstanceObservation::Running);
-        }
-        tokio::task::yield_now().await;
-        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
-    }
-}
+mod tests;

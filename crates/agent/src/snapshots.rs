@@ -27,12 +27,27 @@ struct Inner {
 struct Snapshot {
     size_gib: u32,
     completed: bool,
-    blocks: BTreeMap<u32, Arc<[u8]>>,
+    blocks: Blocks,
 }
+
+/// Shared by a snapshot, the simulated volumes made of it, and their snapshots.
+pub(crate) type Blocks = Arc<BTreeMap<u32, Arc<[u8]>>>;
 
 impl MemorySnapshots {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What a volume holds that is made of this snapshot.
+    pub(crate) fn blocks(&self, snapshot_id: &str) -> Blocks {
+        let inner = self.inner.lock();
+        inner.snapshots.get(snapshot_id).map(|snapshot| snapshot.blocks.clone()).unwrap_or_default()
+    }
+
+    /// Makes a whole snapshot of a volume that holds these blocks, where it is not there yet.
+    pub(crate) fn take(&self, snapshot_id: &str, size_gib: u32, blocks: Blocks) {
+        let taken = || Snapshot { size_gib, completed: true, blocks };
+        self.inner.lock().snapshots.entry(snapshot_id.to_owned()).or_insert_with(taken);
     }
 }
 
@@ -63,7 +78,7 @@ impl Inner {
 #[async_trait]
 impl SnapshotStore for MemorySnapshots {
     async fn begin(&self, snapshot_id: &str, size_gib: u32) -> Result<(), HostError> {
-        let fresh = || Snapshot { size_gib, completed: false, blocks: BTreeMap::new() };
+        let fresh = || Snapshot { size_gib, completed: false, blocks: Blocks::default() };
         self.inner.lock().snapshots.entry(snapshot_id.to_owned()).or_insert_with(fresh);
         Ok(())
     }
@@ -83,7 +98,7 @@ impl SnapshotStore for MemorySnapshots {
         }
         let content = inner.content(data)?;
         if let Some(snapshot) = inner.snapshots.get_mut(snapshot_id) {
-            snapshot.blocks.insert(index, content);
+            Arc::make_mut(&mut snapshot.blocks).insert(index, content);
         }
         Ok(())
     }

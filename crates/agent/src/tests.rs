@@ -99,7 +99,7 @@ async fn volumes_and_network_are_there_before_the_machine_starts() {
     let told = room.settle().await;
     insta::assert_snapshot!(told.join("\n"), @r"
     i-00000000000000001 1 Preparing
-    vol-00000000000000001 Ready
+    vol-00000000000000001 Ready { size_gib: 8 }
     i-00000000000000001 1 Running
     ");
     let log = room.doubles.log();

@@ -263,7 +263,7 @@ impl Volumes {
             }
         };
         let told = match &made {
-            Ok(_) => VolumeState::Ready,
+            Ok(_) => VolumeState::Ready { size_gib: volume.size_gib },
             Err(message) => VolumeState::Failed { message: message.clone() },
         };
         if let Some(entry) = self.state.lock().volumes.get_mut(volume_id) {

@@ -48,7 +48,8 @@ async fn serve(config: Config) -> Result<()> {
     let encryption_key = secret::encryption_key(config.data_dir.as_deref(), &environment)?;
     let (hosts, snapshots, machine): Parts = match config.simulate {
         Some(simulated) => {
-            (Arc::new(simulated::Hosts::new(simulated)), Arc::new(agent::MemorySnapshots::new()), None)
+            let snapshots = Arc::new(agent::MemorySnapshots::new());
+            (Arc::new(simulated::Hosts::new(simulated, snapshots.clone())), snapshots, None)
         }
         None => {
             let machine = machine::Machine::open(&config, &environment).await?;

@@ -330,6 +330,7 @@ mod tests {
                 device_name: "/dev/sdf".into(),
                 root: false,
                 limits: None,
+                detach: None,
             });
         });
         let mut out = String::new();

@@ -55,6 +55,7 @@ pub fn desired(
                     .volumes
                     .find(&disk.volume_id)
                     .map(|volume| performance::limits_on(volume, type_performance.ebs)),
+                detach: None,
             })
             .collect(),
         metadata: metadata(instance, interfaces.first().map(|interface| &***interface), tables, region),

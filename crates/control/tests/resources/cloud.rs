@@ -152,7 +152,7 @@ impl Cloud {
         checks: Option<StatusChecks>,
     ) {
         let instance_id = model::Id::parse(model::Kind::Instance, instance_id).unwrap();
-        let observed = ObservedInstance { instance_id, boot, state, checks };
+        let observed = ObservedInstance { instance_id, boot, state, checks, disks: vec![] };
         self.2.0.lock().unwrap().as_ref().unwrap().send(Observation::Instance(observed)).unwrap();
     }
 
@@ -252,6 +252,7 @@ impl HostAgent for IdleHost {
                         boot: 0,
                         state: InstanceObservation::Removed,
                         checks: None,
+                        disks: vec![],
                     };
                     if let Some(observer) = &*self.0.lock().unwrap() {
                         let _ = observer.send(Observation::Instance(removed));
@@ -269,6 +270,10 @@ impl HostAgent for IdleHost {
         }
         *self.0.lock().unwrap() = Some(sender);
         receiver
+    }
+
+    async fn create_snapshots(&self, snapshots: Vec<agent_api::NewSnapshot>) -> Result<(), HostError> {
+        Err(HostError::NotFound(snapshots.iter().map(|new| new.volume_id.to_string()).collect()))
     }
 
     async fn console_output(&self, instance_id: &str) -> Result<Vec<u8>, HostError> {

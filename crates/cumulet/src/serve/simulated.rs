@@ -1,7 +1,7 @@
 //! The hosts of a simulated cloud.
 
 use crate::config::Simulated;
-use agent::{SimulatedHost, SimulatedOptions};
+use agent::{MemorySnapshots, SimulatedHost, SimulatedOptions};
 use agent_api::{Architecture, HostAgent, HostDescription, PROTOCOL_VERSION};
 use async_trait::async_trait;
 use control::HostSource;
@@ -19,11 +19,12 @@ const CORES: u32 = 64;
 const MEMORY_MIB: u64 = 512 * 1024;
 const DISK_GIB: u64 = 16 * 1024;
 
-pub struct Hosts(Simulated);
+pub struct Hosts(Simulated, Arc<MemorySnapshots>);
 
 impl Hosts {
-    pub fn new(simulated: Simulated) -> Hosts {
-        Hosts(simulated)
+    /// Hosts that keep their snapshots in the store.
+    pub fn new(simulated: Simulated, snapshots: Arc<MemorySnapshots>) -> Hosts {
+        Hosts(simulated, snapshots)
     }
 
     /// One host of each zone and architecture that takes everything, and spare ones, where the number is not given;
@@ -75,7 +76,8 @@ fn describe(host: usize, zone: usize, rack: usize, architecture: Architecture) -
 impl HostSource for Hosts {
     async fn hosts(&self, _: &Region) -> Result<Vec<Arc<dyn HostAgent>>> {
         let host = |description| {
-            Arc::new(SimulatedHost::new(description, SimulatedOptions::default())) as Arc<dyn HostAgent>
+            let (options, snapshots) = (SimulatedOptions::default(), self.1.clone());
+            Arc::new(SimulatedHost::with_snapshots(description, options, snapshots)) as Arc<dyn HostAgent>
         };
         Ok(self.descriptions().into_iter().map(host).collect())
     }
@@ -88,7 +90,7 @@ mod tests {
 
     #[test]
     fn one_host_of_a_kind_takes_everything_and_the_spare_ones_come_after_it() {
-        let hosts = Hosts::new(Simulated { hosts: None, racks: 0, zones: 3 }).descriptions();
+        let hosts = Hosts::new(Simulated { hosts: None, racks: 0, zones: 3 }, Arc::default()).descriptions();
         assert_eq!(hosts.len(), 3 * 2 * (1 + SPARE));
         assert!(hosts.windows(2).all(|pair| pair[0].host_id < pair[1].host_id));
         assert!(hosts.iter().enumerate().all(|(at, host)| (host.cores == UNLIMITED_CORES) == (at < 6)));
@@ -99,7 +101,8 @@ mod tests {
 
     #[test]
     fn racks_are_whole_and_zones_even() {
-        let hosts = Hosts::new(Simulated { hosts: Some(24), racks: 8, zones: 2 }).descriptions();
+        let hosts =
+            Hosts::new(Simulated { hosts: Some(24), racks: 8, zones: 2 }, Arc::default()).descriptions();
         let mut zone_of_rack = BTreeMap::new();
         let mut per_zone = BTreeMap::new();
         for host in &hosts {
