@@ -234,12 +234,18 @@ def test_reboot_and_stop_keep_the_disk_and_run_user_data_once(ec2, guest, key):
     assert ssh(ec2, key, guest, "cat /root/mark /root/configured") == "kept\nconfigured once\n"
 
 
-def test_a_guest_that_powers_off_is_stopped_and_says_why(ec2, guest, key):
+def test_a_guest_that_powers_off_is_stopped_and_says_why(cloud, ec2, guest, key):
     ssh(ec2, key, guest, "poweroff", check=False)
     wait(ec2, "instance_stopped", [guest])
     assert describe(ec2, guest)["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
-    ec2.start_instances(InstanceIds=[guest])
+    request = ec2.start_instances(InstanceIds=[guest])["ResponseMetadata"]["RequestId"]
     wait(ec2, "instance_running", [guest])
+    # One id leads from the answer through the log to the machine that was started for it.
+    log = re.sub(r"\x1b\[[0-9;]*m", "", pathlib.Path(cloud.log.name).read_text())
+    lines = [line for line in log.splitlines() if request in line]
+    assert any("server::exchange: request " in line for line in lines)
+    assert any("stopped → pending" in line for line in lines)
+    assert any("agent::instance: machine runs" in line and guest in line for line in lines)
 
 
 def test_a_machine_that_dies_is_stopped_and_says_why(ec2, guest):

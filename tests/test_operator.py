@@ -9,18 +9,18 @@ from conftest import BINARY, run, wait
 
 
 def test_events_tell_an_instances_life(simulated, ec2, ami):
-    (instance,) = run(ec2, ami)
-    instance_id = instance["InstanceId"]
+    answer = ec2.run_instances(ImageId=ami, InstanceType="t3.micro", MinCount=1, MaxCount=1)
+    instance_id, ran = answer["Instances"][0]["InstanceId"], answer["ResponseMetadata"]["RequestId"]
     wait(ec2, "instance_running", [instance_id])
-    ec2.terminate_instances(InstanceIds=[instance_id])
+    ended = ec2.terminate_instances(InstanceIds=[instance_id])["ResponseMetadata"]["RequestId"]
     wait(ec2, "instance_terminated", [instance_id])
     lines = [line for line in simulated.command("events", "--newest", "1000").stdout.splitlines() if instance_id in line]
     told = [line.split(instance_id)[1].strip() for line in lines]
-    assert told[0].startswith("pending on ")
+    assert told[0].startswith("pending on ") and told[0].endswith(f"[{ran}]")
     assert told[1:] == [
-        "pending → running",
-        "running → shutting-down (Client.UserInitiatedShutdown: User initiated shutdown)",
-        "shutting-down → terminated (Client.UserInitiatedShutdown: User initiated shutdown)",
+        f"pending → running  [{ran}]",
+        f"running → shutting-down (Client.UserInitiatedShutdown: User initiated shutdown)  [{ended}]",
+        f"shutting-down → terminated (Client.UserInitiatedShutdown: User initiated shutdown)  [{ended}]",
     ]
 
 
@@ -44,12 +44,12 @@ def test_events_are_followed(simulated, ec2):
 def test_workflows_end(simulated, ec2):
     ebs = simulated.client("ebs")
     snapshot = ebs.start_snapshot(VolumeSize=1)["SnapshotId"]
-    ec2.delete_snapshot(SnapshotId=snapshot)
+    request = ec2.delete_snapshot(SnapshotId=snapshot)["ResponseMetadata"]["RequestId"]
     lines = simulated.command("events", "--newest", "100").stdout.splitlines()
-    assert any(f"delete-blocks:{snapshot}" in line and line.endswith("deleting blocks") for line in lines)
+    assert any(f"delete-blocks:{snapshot}" in line and line.endswith(f"deleting blocks  [{request}]") for line in lines)
     for _ in range(100):
         rows = simulated.command("workflows").stdout.splitlines()
-        assert rows[0].split() == ["KIND", "SUBJECT", "STEP", "AGE", "ATTEMPTS", "LAST", "ERROR"]
+        assert rows[0].split() == ["KIND", "SUBJECT", "STEP", "AGE", "ATTEMPTS", "REQUEST", "LAST", "ERROR"]
         if not any(snapshot in row for row in rows):
             return
     pytest.fail("the workflow does not end")

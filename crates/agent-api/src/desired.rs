@@ -27,7 +27,21 @@ pub enum Change {
     RemoveVolume(Id),
     PutInstance(Box<Instance>),
     /// The guest is ended at once and nothing of it stays but its volumes.
-    RemoveInstance(Id),
+    RemoveInstance(Removal),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Removal {
+    pub instance_id: Id,
+    /// As `Instance::request_id`.
+    #[serde(default)]
+    pub request_id: Option<String>,
+}
+
+impl From<Id> for Removal {
+    fn from(instance_id: Id) -> Self {
+        Removal { instance_id, request_id: None }
+    }
 }
 
 impl Desired {
@@ -47,7 +61,7 @@ impl Desired {
             Change::RemoveVpc(id) => drop(self.vpcs.remove(&id)),
             Change::RemoveSecurityGroup(id) => drop(self.security_groups.remove(&id)),
             Change::RemoveVolume(id) => drop(self.volumes.remove(&id)),
-            Change::RemoveInstance(id) => drop(self.instances.remove(&id)),
+            Change::RemoveInstance(removal) => drop(self.instances.remove(&removal.instance_id)),
         }
     }
 }
@@ -155,6 +169,9 @@ pub enum Power {
 pub struct Instance {
     pub instance_id: Id,
     pub generation: u64,
+    /// The request that made it so, for the log: never a reason to do anything.
+    #[serde(default)]
+    pub request_id: Option<String>,
     pub power: Power,
     /// Counts the times the guest shall have been started or rebooted: a guest that runs with an older number is
     /// restarted; one that ended by itself is not started again until this number rises.

@@ -20,7 +20,7 @@ use crate::tasks::Tasks;
 use crate::volumes::{Disks, Volumes};
 use agent_api::{
     CONSOLE_BYTES_MAX, Change, Desired, HostAgent, HostDescription, HostError, Instance, InstanceObservation,
-    NewSnapshot, Observation,
+    NewSnapshot, Observation, Removal,
 };
 use async_trait::async_trait;
 use host::machine::{FoundState, Hypervisor, MachineError};
@@ -32,6 +32,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tracing::Instrument as _;
 
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
@@ -156,8 +157,9 @@ impl Agent {
 
     fn spawn(&self, instances: &mut HashMap<Id, Handle>, instance_id: Id, desire: Desire, actual: Actual) {
         let (task, handle) = InstanceTask::new(&self.host, instance_id.clone(), desire, actual);
+        let span = tracing::info_span!("instance", %instance_id);
         instances.insert(instance_id, handle);
-        self.tasks.spawn(task.run());
+        self.tasks.spawn(task.run().instrument(span));
     }
 
     fn put_instance(&self, instance: &Instance) {
@@ -169,11 +171,12 @@ impl Agent {
         }
     }
 
-    fn remove_instance(&self, instance_id: &Id) {
-        match self.host.instances.lock().get(instance_id) {
-            Some(handle) => change(handle, Desire::Gone),
+    fn remove_instance(&self, removal: Removal) {
+        let Removal { instance_id, request_id } = removal;
+        match self.host.instances.lock().get(&instance_id) {
+            Some(handle) => change(handle, Desire::Gone { request_id }),
             // Control may not know that it is gone.
-            None => self.host.observations.tell_instance(instance_id, 0, InstanceObservation::Removed),
+            None => self.host.observations.tell_instance(&instance_id, 0, InstanceObservation::Removed),
         }
     }
 
@@ -202,7 +205,7 @@ impl Agent {
                 let current = desired.instances.get(&instance.instance_id);
                 current.into_iter().for_each(|instance| self.put_instance(instance));
             }
-            Change::RemoveInstance(id) => self.remove_instance(id),
+            Change::RemoveInstance(removal) => self.remove_instance(removal.clone()),
         }
     }
 }
@@ -240,8 +243,8 @@ impl HostAgent for Agent {
             let instances = self.host.instances.lock();
             instances.keys().filter(|id| !new.instances.contains_key(*id)).cloned().collect()
         };
-        for instance_id in &undesired {
-            self.remove_instance(instance_id);
+        for instance_id in undesired {
+            self.remove_instance(instance_id.into());
         }
         for instance in new.instances.values() {
             self.put_instance(instance);

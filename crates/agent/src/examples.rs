@@ -76,6 +76,7 @@ pub(crate) fn instance(number: u32) -> Instance {
     Instance {
         instance_id: id(model::Kind::Instance, number),
         generation: 1,
+        request_id: None,
         power: Power::On,
         boot: 1,
         machine: Machine {

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 /// Attempts to start a machine before its failure is told: what fails three times in a row stays so.
 const ATTEMPTS_MAX: u32 = 3;
@@ -57,7 +58,9 @@ pub(crate) enum Desire {
     /// Control has not spoken since the agent started: nothing may be done.
     Unknown,
     /// Nothing of it shall be here.
-    Gone,
+    Gone {
+        request_id: Option<String>,
+    },
     Put(Arc<Instance>),
 }
 
@@ -65,7 +68,15 @@ impl Desire {
     fn wanted(&self) -> Option<Wanted> {
         match self {
             Desire::Put(instance) => Some(Wanted { power: instance.power, boot: instance.boot }),
-            Desire::Gone | Desire::Unknown => None,
+            Desire::Gone { .. } | Desire::Unknown => None,
+        }
+    }
+
+    fn request_id(&self) -> Option<&str> {
+        match self {
+            Desire::Put(instance) => instance.request_id.as_deref(),
+            Desire::Gone { request_id } => request_id.as_deref(),
+            Desire::Unknown => None,
         }
     }
 }
@@ -78,6 +89,14 @@ pub(crate) struct InstanceTask {
     actual: Actual,
     /// How fast its machine's disks are; None where that is not known.
     limits: Option<BTreeMap<Id, Option<DiskLimits>>>,
+}
+
+/// How a task goes on after a step.
+enum Course {
+    On,
+    /// All is as desired.
+    Rests,
+    Over,
 }
 
 /// Why a start did not succeed.
@@ -100,20 +119,31 @@ impl InstanceTask {
         self.meet().await;
         loop {
             let desire = self.desire.borrow_and_update().clone();
-            match (next_step(desire.wanted(), &self.actual), &desire) {
-                (Step::Start { boot }, Desire::Put(instance)) => self.start(instance, boot).await,
-                (Step::Start { .. } | Step::Rest, _) => {
-                    if self.rest(&desire) {
-                        return;
-                    }
-                    self.limit_disks(&desire).await;
-                    self.wait().await;
-                }
-                (Step::Shutdown(why), _) => self.shut_down(why).await,
-                (Step::End, _) => self.end(StopCause::Asked).await,
-                (Step::Forget, _) => self.forget().await,
+            let span = tracing::info_span!("request", request_id = desire.request_id());
+            match self.advance(&desire).instrument(span).await {
+                Course::On => {}
+                Course::Rests => self.wait().await,
+                Course::Over => return,
             }
         }
+    }
+
+    /// One step towards what is desired.
+    async fn advance(&mut self, desire: &Desire) -> Course {
+        match (next_step(desire.wanted(), &self.actual), desire) {
+            (Step::Start { boot }, Desire::Put(instance)) => self.start(instance, boot).await,
+            (Step::Start { .. } | Step::Rest, _) => {
+                if self.rest(desire) {
+                    return Course::Over;
+                }
+                self.limit_disks(desire).await;
+                return Course::Rests;
+            }
+            (Step::Shutdown(why), _) => self.shut_down(why).await,
+            (Step::End, _) => self.end(StopCause::Asked).await,
+            (Step::Forget, _) => self.forget().await,
+        }
+        Course::On
     }
 
     /// Until control has spoken: what runs is told. What has ended is told when it is known whether it was to end:
@@ -213,6 +243,7 @@ impl InstanceTask {
             self.log(&error, "machine not ended");
             backoff.wait().await;
         }
+        tracing::info!(boot, ?cause, "instance stopped");
         self.actual = Actual::Stopped { boot, cause };
     }
 
@@ -282,6 +313,7 @@ impl InstanceTask {
                     self.limits = Some(limits_of(instance));
                     self.actual = Actual::Running { boot };
                     self.host.checks.started(instance);
+                    tracing::info!(boot, "machine runs");
                     return;
                 }
                 Err(StartError::Transient(_)) if attempt < ATTEMPTS_MAX => None,
@@ -291,6 +323,7 @@ impl InstanceTask {
                 self.log(&error, "what is left of a failed start not ended");
             }
             if let Some(message) = message {
+                tracing::warn!(boot, message, "not started");
                 self.actual = Actual::Failed { boot, message };
                 return;
             }
@@ -350,7 +383,7 @@ impl InstanceTask {
     }
 
     fn log(&self, error: &(dyn std::error::Error + 'static), what: &str) {
-        tracing::warn!(instance_id = %self.instance_id, error, "{what}");
+        tracing::warn!(error, "{what}");
     }
 }
 

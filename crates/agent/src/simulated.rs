@@ -13,7 +13,7 @@ use crate::observations::Observations;
 use crate::snapshots::{Blocks, MemorySnapshots};
 use agent_api::{
     Change, Check, Desired, DiskState, HostAgent, HostDescription, HostError, Instance, InstanceObservation,
-    NewSnapshot, Observation, ObservedDisk, StatusChecks, StopCause, Volume, VolumeState,
+    NewSnapshot, Observation, ObservedDisk, Removal, StatusChecks, StopCause, Volume, VolumeState,
 };
 use async_trait::async_trait;
 use model::Id;
@@ -94,6 +94,8 @@ struct SimulatedVolume {
 
 struct Simulated {
     wanted: Option<Wanted>,
+    /// The request that what is under way is for.
+    request_id: Option<Box<str>>,
     generation: u64,
     instance_type: Box<str>,
     /// Each that is desired, and whether it shall leave.
@@ -207,7 +209,7 @@ impl SimulatedHost {
     fn apply_change(&self, state: &mut State, change: Change) {
         match change {
             Change::PutInstance(instance) => self.put_instance(state, &instance),
-            Change::RemoveInstance(id) => self.remove_instance(state, &id),
+            Change::RemoveInstance(removal) => self.remove_instance(state, removal),
             Change::PutVolume(volume) => self.put_volume(state, &volume),
             Change::RemoveVolume(id) => {
                 state.volumes.remove(&id);
@@ -237,6 +239,7 @@ impl SimulatedHost {
     fn put_instance(&self, state: &mut State, desired: &Instance) {
         let instance = state.instances.entry(desired.instance_id.clone()).or_insert_with(|| Simulated {
             wanted: None,
+            request_id: None,
             generation: 0,
             instance_type: "".into(),
             disks: Box::default(),
@@ -247,7 +250,10 @@ impl SimulatedHost {
             return;
         }
         instance.generation = desired.generation;
-        instance.wanted = Some(Wanted { power: desired.power, boot: desired.boot });
+        let wanted = Some(Wanted { power: desired.power, boot: desired.boot });
+        if std::mem::replace(&mut instance.wanted, wanted) != wanted {
+            instance.request_id = desired.request_id.as_deref().map(Into::into);
+        }
         if *instance.instance_type != *desired.machine.instance_type {
             instance.instance_type = desired.machine.instance_type.as_str().into();
         }
@@ -259,13 +265,15 @@ impl SimulatedHost {
     }
 
     /// What is not here is said to be removed all the same: control may not know that it is.
-    fn remove_instance(&self, state: &mut State, id: &Id) {
-        match state.instances.get_mut(id) {
+    fn remove_instance(&self, state: &mut State, removal: Removal) {
+        let Removal { instance_id: id, request_id } = removal;
+        match state.instances.get_mut(&id) {
             Some(instance) => {
+                instance.request_id = request_id.map(Into::into);
                 instance.wanted = None;
-                self.advance(state, id);
+                self.advance(state, &id);
             }
-            None => self.shared.observations.tell_instance(id, 0, InstanceObservation::Removed),
+            None => self.shared.observations.tell_instance(&id, 0, InstanceObservation::Removed),
         }
     }
 
@@ -284,6 +292,8 @@ impl SimulatedHost {
             *last_ticket += 1;
             let ticket = *last_ticket;
             instance.doing = Some((step, ticket));
+            let request_id = instance.request_id.as_deref();
+            tracing::debug!(instance_id = %id, request_id, ?step, "simulated step");
             if let Step::Start { boot } = step {
                 self.shared.observations.tell_instance(id, boot, InstanceObservation::Preparing);
             }
@@ -300,9 +310,12 @@ impl SimulatedHost {
     }
 
     fn rest(&self, state: &mut State, id: &Id) {
-        let Some(instance) = state.instances.get(id) else { return };
+        let Some(instance) = state.instances.get_mut(id) else { return };
         let (boot, observed) = observation(instance.wanted, &instance.actual);
         let disks = instance.observed_disks();
+        if let Some(request_id) = instance.request_id.take() {
+            tracing::debug!(instance_id = %id, request_id = &*request_id, ?observed, "simulated");
+        }
         if observed == InstanceObservation::Removed {
             state.instances.remove(id);
         }
@@ -411,8 +424,8 @@ impl HostAgent for SimulatedHost {
         }
         let undesired = |id: &&Id| !desired.instances.contains_key(*id);
         let gone: Vec<Id> = state.instances.keys().filter(undesired).cloned().collect();
-        for id in &gone {
-            self.remove_instance(&mut state, id);
+        for id in gone {
+            self.remove_instance(&mut state, id.into());
         }
         let undesired = |id: &&Id| !desired.volumes.contains_key(*id);
         let gone: Vec<Id> = state.volumes.keys().filter(undesired).cloned().collect();

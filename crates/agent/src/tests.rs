@@ -279,7 +279,10 @@ async fn a_removed_instance_is_ended_before_its_volume_and_vpc_go() {
     room.settle().await;
     assert_eq!(room.doubles.log(), [""; 0], "what the instance is in stays as it was");
     room.agent
-        .apply(vec![Change::RemoveVolume(examples::volume(1).volume_id), Change::RemoveInstance(id(1))])
+        .apply(vec![
+            Change::RemoveVolume(examples::volume(1).volume_id),
+            Change::RemoveInstance(id(1).into()),
+        ])
         .await;
     let told = room.settle().await;
     assert_eq!(told, ["i-00000000000000001 0 Removed", "vol-00000000000000001 Removed"]);
@@ -287,7 +290,7 @@ async fn a_removed_instance_is_ended_before_its_volume_and_vpc_go() {
     assert_eq!(log[..2], ["end i-00000000000000001", "forget i-00000000000000001"]);
     assert_eq!(room.doubles.plan.lock().as_ref().unwrap().vpcs, []);
     // Said again to one who may not know.
-    room.agent.apply(vec![Change::RemoveInstance(id(1))]).await;
+    room.agent.apply(vec![Change::RemoveInstance(id(1).into())]).await;
     assert_eq!(room.settle().await, ["i-00000000000000001 0 Removed"]);
     room.put(&examples::instance(1)).await;
     assert!(room.settle().await[0].ends_with("Preparing"), "and it may come again");
@@ -314,7 +317,7 @@ async fn a_restarted_agent_tells_what_it_found_and_touches_nothing_before_it_kno
     room.doubles.volumes.lock().insert(examples::volume(7).volume_id);
     room.restart().await;
     assert_eq!(room.settle().await, ["i-00000000000000001 1 Running"]);
-    room.agent.apply(vec![Change::RemoveInstance(id(1))]).await;
+    room.agent.apply(vec![Change::RemoveInstance(id(1).into())]).await;
     room.settle().await;
     assert_eq!(room.doubles.log(), [""; 0], "changes before the whole are not acted upon");
     room.agent.replace(desired.clone()).await;
@@ -395,7 +398,7 @@ async fn instance_store_volumes_outlive_a_reboot_and_no_stop() {
     room.put(instance).await;
     room.settle().await;
     assert_eq!(std::fs::read(&volume).unwrap(), [0; 1 << 20]);
-    room.agent.apply(vec![Change::RemoveInstance(id(1))]).await;
+    room.agent.apply(vec![Change::RemoveInstance(id(1).into())]).await;
     room.settle().await;
     assert!(!volume.exists());
 }

@@ -229,6 +229,7 @@ fn instance(number: u8) -> Instance {
     Instance {
         instance_id: id(Kind::Instance, number.into()),
         generation: 1,
+        request_id: None,
         power: Power::On,
         boot: 1,
         machine: Machine {
@@ -392,7 +393,7 @@ async fn story(agent: Arc<Agent>, machines: Arc<Namespaces>, dir: PathBuf) {
         }
     }
 
-    agent.apply(vec![Change::RemoveInstance(one.clone()), Change::RemoveInstance(two)]).await;
+    agent.apply(vec![Change::RemoveInstance(one.clone().into()), Change::RemoveInstance(two.into())]).await;
     let mut removed = 0;
     while removed < 2 {
         let observed = tokio::time::timeout(Duration::from_secs(30), observations.recv()).await.unwrap();

@@ -63,8 +63,9 @@ impl Context {
     }
 
     pub async fn transact<R>(&self, attempt: impl FnMut(&mut Tx<'_>) -> Result<R>) -> Result<R> {
-        transaction::transact(&*self.control.store, &self.region.view, &self.control.environment, attempt)
-            .await
+        let (store, view) = (&*self.control.store, &self.region.view);
+        let request_id = Some(self.caller.request_id.as_str());
+        transaction::transact_for(request_id, store, view, &self.control.environment, attempt).await
     }
 
     pub fn account(&self) -> &AccountId {

@@ -5,6 +5,7 @@ use crate::engine::Claim;
 use crate::engine::table::Record;
 use crate::engine::token::ClientToken;
 use crate::engine::{Change, Was};
+use crate::instance::Instance;
 use crate::instance::status::Statuses;
 use crate::region::RegionState;
 use crate::{Control, workflow::Workflow};
@@ -28,6 +29,8 @@ pub struct Event {
     pub kind: &'static str,
     pub id: String,
     pub message: String,
+    /// The request that it follows from, where there is one.
+    pub request_id: Option<Box<str>>,
 }
 
 pub struct Events {
@@ -43,13 +46,25 @@ impl Default for Events {
 }
 
 impl Events {
-    pub(crate) fn push(&self, at: Timestamp, kind: &'static str, id: &str, message: String) {
+    pub(crate) fn push(
+        &self,
+        at: Timestamp,
+        kind: &'static str,
+        id: &str,
+        message: String,
+        request_id: Option<&str>,
+    ) {
+        match kind {
+            Instance::TABLE => tracing::info!(kind, id, request_id, "{message}"),
+            _ => tracing::debug!(kind, id, request_id, "{message}"),
+        }
+        let request_id = request_id.map(Into::into);
         let number = *self.newest.borrow() + 1;
         let mut kept = self.kept.lock();
         if kept.len() == KEPT {
             kept.pop_front();
         }
-        kept.push_back(Event { number, at, kind, id: id.to_owned(), message });
+        kept.push_back(Event { number, at, kind, id: id.to_owned(), message, request_id });
         drop(kept);
         self.newest.send_replace(number);
     }
@@ -85,11 +100,24 @@ pub(crate) fn start(control: &Arc<Control>, region: &Arc<RegionState>) {
             for change in batch.iter() {
                 if let Some(message) = tell(change) {
                     let (kind, id, _) = change.of();
-                    region.events.push(clock.now(), kind, id, message);
+                    region.events.push(clock.now(), kind, id, message, request_id(change));
                 }
             }
         }
     });
+}
+
+/// What is known of why, as the record itself says.
+fn request_id(change: &Change) -> Option<&str> {
+    match change {
+        // What checks find follows from nothing that was asked.
+        Change::Instance { old: Some(old), new: Some(new) } if old.state == new.state => None,
+        Change::Instance { new: Some(record), .. } => record.request_id.as_deref(),
+        Change::Workflow { new: Some(record), .. } | Change::Workflow { old: Some(record), new: None } => {
+            record.request_id.as_deref()
+        }
+        _ => None,
+    }
 }
 
 /// None for what nobody watches.

@@ -35,6 +35,9 @@ pub struct Instance {
     pub client_token: Option<String>,
 
     pub state: InstanceState,
+    /// The request that what is done about it is done for; None where it has ended by itself since.
+    #[serde(default)]
+    pub request_id: Option<Box<str>>,
     /// Rises with every start and reboot; the host restarts a guest that runs with an older one.
     pub boot: u64,
     /// Whether the stop that is under way shall not wait for the guest.

@@ -157,6 +157,7 @@ fn workflow(row: &Workflow) -> cumulet::Workflow {
         deadline_at: Some(row.deadline_at),
         attempts: Some(row.attempts as i32),
         last_error: row.last_error.clone(),
+        request_id: row.request_id.as_deref().map(str::to_owned),
     }
 }
 
@@ -178,6 +179,7 @@ pub async fn list_events(
         kind: Some(event.kind.to_owned()),
         id: Some(event.id),
         message: Some(event.message),
+        request_id: event.request_id.map(Into::into),
     };
     Ok(cumulet::ListEventsResponse { events: found.into_iter().map(event).collect() })
 }

@@ -14,7 +14,7 @@
 //! older word can follow a newer one.
 
 use crate::engine::{Change, Tables, Tx, transaction};
-use crate::instance::{ON_HOST, desired, lifecycle};
+use crate::instance::{Instance, ON_HOST, desired, lifecycle};
 use crate::region::{HostLink, RegionState};
 use crate::{Control, security_group};
 use agent_api::{Desired, Observation, VolumeState};
@@ -81,7 +81,7 @@ fn hear(control: &Weak<Control>, region: &Weak<RegionState>, host: &HostLink, he
     host.set_heard(heard);
     let (host_id, now) = (&host.description.host_id, control.environment.clock.now());
     tracing::warn!(host = host_id, "{}", if heard { "a host is back" } else { "a host is away" });
-    region.events.push(now, "host", host_id, if heard { "back" } else { "away" }.to_owned());
+    region.events.push(now, "host", host_id, if heard { "back" } else { "away" }.to_owned(), None);
 }
 
 async fn take_in_all(
@@ -265,8 +265,13 @@ fn going(region: &RegionState, host_id: &str) -> Vec<agent_api::Change> {
         .instances
         .with("instance-state-name", InstanceState::ShuttingDown.name())
         .filter(|instance| instance.placement.host_id == host_id)
-        .map(|instance| agent_api::Change::RemoveInstance(instance.instance_id.clone()))
+        .map(|instance| removal(&instance.instance_id, Some(instance)))
         .collect()
+}
+
+fn removal(id: &Id, instance: Option<&Instance>) -> agent_api::Change {
+    let request_id = instance.and_then(|instance| instance.request_id.as_deref().map(str::to_owned));
+    agent_api::Change::RemoveInstance(agent_api::Removal { instance_id: id.clone(), request_id })
 }
 
 /// Everything that shall be on a host.
@@ -314,7 +319,7 @@ fn changes_by_host(region: &RegionState, affected: &Affected) -> HashMap<String,
     for (host_id, id) in &affected.instances_left {
         // It may have come back meanwhile.
         if tables.instances.find(id).is_none_or(|instance| instance.placement.host_id != *host_id) {
-            let gone = agent_api::Change::RemoveInstance(id.clone());
+            let gone = removal(id, None);
             by_host.entry(host_id.clone()).or_default().push(gone);
         }
     }
@@ -341,7 +346,7 @@ fn changes_by_host(region: &RegionState, affected: &Affected) -> HashMap<String,
         });
         let change = match wanted {
             Some(wanted) => agent_api::Change::PutInstance(Box::new(wanted)),
-            None => agent_api::Change::RemoveInstance(id.clone()),
+            None => removal(id, instance.map(|instance| &**instance)),
         };
         by_host.entry(host_id.clone()).or_default().push(change);
     }

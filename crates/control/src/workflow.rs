@@ -23,6 +23,7 @@ use model::{Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::Instrument as _;
 
 mod runner;
 
@@ -121,6 +122,9 @@ pub struct Workflow {
     /// Kind and subject.
     pub key: String,
     pub work: Work,
+    /// The request that began it.
+    #[serde(default)]
+    pub request_id: Option<Box<str>>,
     pub begun_at: Timestamp,
     /// When the step is to be tried next.
     pub due_at: Timestamp,
@@ -168,6 +172,7 @@ pub fn begin(tx: &mut Tx<'_>, work: Work) {
         tx.create(&Workflow {
             key,
             work,
+            request_id: tx.request_id().map(Into::into),
             begun_at: now,
             due_at: now,
             deadline_at,
@@ -188,6 +193,13 @@ enum Turn {
 /// One turn: the step's effect, then one transaction with all that follows from it.
 async fn turn(world: &World, key: &str) -> Result<Turn> {
     let Some(row) = world.region.view.record::<Workflow>(key) else { return Ok(Turn::Stored) };
+    let (step, request_id) = (row.work.steps().step(), row.request_id.as_deref());
+    let span = tracing::info_span!("workflow", workflow = key, step, request_id);
+    turn_of(world, &row).instrument(span).await
+}
+
+async fn turn_of(world: &World, row: &Arc<Workflow>) -> Result<Turn> {
+    let key = row.key.as_str();
     let now = world.control.environment.clock.now();
     let acted = if now >= row.deadline_at {
         let last = row.last_error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
@@ -195,16 +207,16 @@ async fn turn(world: &World, key: &str) -> Result<Turn> {
     } else {
         row.work.steps().act(world).await
     };
-    let mut decided = match acted {
-        Ok(decision) => Ok(decision),
-        Err(failure) => {
-            tracing::warn!(workflow = key, step = row.work.steps().step(), ?failure, "a step failed");
-            Err(failure)
-        }
-    };
-    transaction::transact(&*world.control.store, &world.region.view, &world.control.environment, |tx| {
+    match &acted {
+        Ok(_) => tracing::debug!("a step is done"),
+        Err(failure) => tracing::warn!(?failure, "a step failed"),
+    }
+    let mut decided = acted;
+    let (store, view) = (&*world.control.store, &world.region.view);
+    let request_id = row.request_id.as_deref();
+    transaction::transact_for(request_id, store, view, &world.control.environment, |tx| {
         // Somebody else may have ended or moved it meanwhile: then this turn is void.
-        let Some(found) = tx.get::<Workflow>(key).filter(|found| **found == *row) else {
+        let Some(found) = tx.get::<Workflow>(key).filter(|found| *found == *row) else {
             return Ok(Turn::Stored);
         };
         let next = match &mut decided {

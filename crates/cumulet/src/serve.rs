@@ -16,6 +16,8 @@ pub mod machine;
 mod metrics;
 pub mod secret;
 mod simulated;
+#[cfg(test)]
+mod tests;
 
 pub fn run(args: ServeArgs) -> Result<ExitCode> {
     let config = args.resolve()?;

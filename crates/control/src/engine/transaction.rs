@@ -18,6 +18,7 @@ pub struct Tx<'a> {
     view: &'a View,
     tables: &'a Tables,
     environment: &'a Environment,
+    request_id: Option<&'a str>,
     compares: BTreeMap<String, Compare>,
     ops: BTreeMap<String, Op>,
     /// New records by table.
@@ -35,6 +36,11 @@ impl Tx<'_> {
 
     pub fn now(&self) -> Timestamp {
         self.environment.clock.now()
+    }
+
+    /// The request that this is done for; None where the cloud does it by itself.
+    pub fn request_id(&self) -> Option<&str> {
+        self.request_id
     }
 
     pub fn new_id(&self, kind: Kind) -> Id {
@@ -126,9 +132,20 @@ fn encode<T: Record>(record: &T) -> Bytes {
     serde_json::to_vec(record).unwrap_or_default().into()
 }
 
+/// A transaction of the cloud's own: see `transact_for`.
+pub async fn transact<R>(
+    store: &dyn Store,
+    view: &View,
+    environment: &Environment,
+    attempt: impl FnMut(&mut Tx<'_>) -> Result<R>,
+) -> Result<R> {
+    transact_for(None, store, view, environment, attempt).await
+}
+
 /// Runs `attempt` until its transaction commits; returns what it returned once the view shows the write.
 /// An attempt that writes nothing commits nothing.
-pub async fn transact<R>(
+pub async fn transact_for<R>(
+    request_id: Option<&str>,
     store: &dyn Store,
     view: &View,
     environment: &Environment,
@@ -141,6 +158,7 @@ pub async fn transact<R>(
                 view,
                 tables: &tables,
                 environment,
+                request_id,
                 compares: BTreeMap::new(),
                 ops: BTreeMap::new(),
                 created: BTreeMap::new(),
@@ -158,6 +176,7 @@ pub async fn transact<R>(
         }
         match store.transact(transaction).await.map_err(store_error)? {
             Outcome::Committed(revision) => {
+                tracing::debug!(revision, request_id, "committed");
                 view.wait_for(revision).await;
                 return Ok(answer);
             }

@@ -32,6 +32,7 @@ pub fn desired(
     Some(agent_api::Instance {
         instance_id: instance.instance_id.clone(),
         generation,
+        request_id: instance.request_id.as_deref().map(str::to_owned),
         power,
         boot: instance.boot,
         machine: agent_api::Machine {

@@ -136,6 +136,7 @@ pub(super) async fn change_all(
                 let mut instance = (*before).clone();
                 change(tx, &mut instance, id)?;
                 if instance != *before {
+                    instance.request_id = tx.request_id().map(Into::into);
                     tx.put(&instance);
                 }
                 changes.push(ec2::InstanceStateChange {
@@ -241,6 +242,9 @@ fn host_says(instance: &mut Instance, transition: Transition) {
 fn stopped(tx: &mut Tx<'_>, instance: &mut Instance, cause: &StopCause) {
     if instance.state == InstanceState::Stopped || instance.state.after(Transition::HostStopped).is_none() {
         return;
+    }
+    if *cause != StopCause::Asked && instance.state != InstanceState::Stopping {
+        instance.request_id = None;
     }
     match cause {
         // The host has not yet heard of the start that came after the stop.

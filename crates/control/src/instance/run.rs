@@ -365,6 +365,7 @@ impl Launch {
             launch_index: index as u32,
             client_token: input.client_token.clone(),
             state: InstanceState::Pending,
+            request_id: tx.request_id().map(Into::into),
             boot: 1,
             checks: None,
             force_stop: false,

@@ -245,7 +245,8 @@ impl HostAgent for IdleHost {
                 Change::PutInstance(instance) => {
                     self.1.lock().unwrap().insert(instance.instance_id.to_string(), *instance);
                 }
-                Change::RemoveInstance(instance_id) => {
+                Change::RemoveInstance(removal) => {
+                    let instance_id = removal.instance_id;
                     self.1.lock().unwrap().remove(instance_id.as_str());
                     let removed = ObservedInstance {
                         instance_id,

@@ -43,11 +43,13 @@ pub fn run(args: Args) -> Result<ExitCode> {
 
 fn line(event: Event) -> String {
     let at = event.at.map(|at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    let request = event.request_id.map(|id| format!("  [{id}]"));
     format!(
-        "{}  {:<17} {:<24} {}",
+        "{}  {:<17} {:<24} {}{}",
         at.unwrap_or_default(),
         event.kind.unwrap_or_default(),
         event.id.unwrap_or_default(),
-        event.message.unwrap_or_default()
+        event.message.unwrap_or_default(),
+        request.unwrap_or_default()
     )
 }

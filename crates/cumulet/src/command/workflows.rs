@@ -28,12 +28,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
             None => break,
         }
     }
-    let headings = ["KIND", "SUBJECT", "STEP", "AGE", "ATTEMPTS", "LAST ERROR"];
+    let headings = ["KIND", "SUBJECT", "STEP", "AGE", "ATTEMPTS", "REQUEST", "LAST ERROR"];
     print!("{}", table::render(headings, &rows));
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(workflow: Workflow, now: Timestamp) -> [String; 6] {
+fn row(workflow: Workflow, now: Timestamp) -> [String; 7] {
     let age = workflow.begun_at.map(|begun_at| now.duration_since(begun_at).as_secs());
     [
         workflow.kind.unwrap_or_default(),
@@ -41,6 +41,7 @@ fn row(workflow: Workflow, now: Timestamp) -> [String; 6] {
         workflow.step.unwrap_or_default(),
         format!("{} s", age.unwrap_or_default()),
         workflow.attempts.unwrap_or_default().to_string(),
+        workflow.request_id.unwrap_or_else(|| "-".into()),
         workflow.last_error.unwrap_or_else(|| "-".into()),
     ]
 }
