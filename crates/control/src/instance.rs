@@ -9,8 +9,9 @@ use crate::engine::{Tables, Tags, filter};
 use crate::network_interface::NetworkInterface;
 use crate::placement::Load;
 use agent_api::{Architecture, BootMode, StatusChecks};
-use model::{AccountId, Id, InstanceState, Region, Timestamp};
+use model::{AccountId, Id, InstanceState, Region, Text, Timestamp};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 pub mod attribute;
@@ -32,7 +33,7 @@ pub struct Instance {
     pub reservation_id: Id,
     pub owner: AccountId,
     pub launch_index: u32,
-    pub client_token: Option<String>,
+    pub client_token: Option<Box<str>>,
 
     pub state: InstanceState,
     /// The request that what is done about it is done for; None where it has ended by itself since.
@@ -42,8 +43,8 @@ pub struct Instance {
     pub boot: u64,
     /// Whether the stop that is under way shall not wait for the guest.
     pub force_stop: bool,
-    pub state_reason: Option<StateReason>,
-    pub state_transition_reason: String,
+    pub state_reason: Option<Box<StateReason>>,
+    pub state_transition_reason: Box<str>,
     /// What the status checks of a boot have found, last time that it was something else.
     #[serde(default)]
     pub checks: Option<(u64, StatusChecks)>,
@@ -52,26 +53,26 @@ pub struct Instance {
     pub terminated_at: Option<Timestamp>,
 
     pub image_id: Id,
-    pub instance_type: String,
+    pub instance_type: Text,
     pub architecture: Architecture,
     pub boot_mode: BootMode,
     pub vcpus: u32,
     pub memory_mib: u64,
-    pub platform_details: String,
-    pub root_device_name: String,
+    pub platform_details: Text,
+    pub root_device_name: Text,
 
     pub placement: Placement,
     /// Empty once terminated.
-    pub interfaces: Vec<Id>,
-    pub disks: Vec<InstanceDisk>,
+    pub interfaces: SmallVec<[Id; 1]>,
+    pub disks: SmallVec<[InstanceDisk; 1]>,
     /// Where the instance is or, once its interfaces are gone, was.
     pub vpc_id: Id,
     pub subnet_id: Id,
 
     /// Name and OpenSSH line of the key pair, as they were at launch.
-    pub public_key: Option<(String, String)>,
+    pub public_key: Option<Box<(String, String)>>,
     /// As given: base64.
-    pub user_data: Option<String>,
+    pub user_data: Option<Box<str>>,
     pub metadata_options: MetadataOptions,
     pub shutdown_behavior: ShutdownBehavior,
     pub disable_api_termination: bool,
@@ -80,27 +81,27 @@ pub struct Instance {
     pub ena_support: bool,
     pub monitoring: bool,
     /// `standard` or `unlimited` for burstable types.
-    pub cpu_credits: Option<String>,
-    pub auto_recovery: String,
+    pub cpu_credits: Option<Text>,
+    pub auto_recovery: Text,
     pub tags: Tags,
 }
 
 /// EC2's `StateReason`: `Client.UserInitiatedShutdown` and the like.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StateReason {
-    pub code: String,
-    pub message: String,
+    pub code: Text,
+    pub message: Box<str>,
 }
 
 impl StateReason {
     pub fn new(code: &str, message: &str) -> StateReason {
-        StateReason { code: code.into(), message: format!("{code}: {message}") }
+        StateReason { code: code.into(), message: format!("{code}: {message}").into() }
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InstanceDisk {
-    pub device_name: String,
+    pub device_name: Text,
     pub volume_id: Id,
 }
 
@@ -241,7 +242,7 @@ impl Record for Instance {
             "instance-state-code" => filter::one(values, self.state.code().to_string()),
             "instance-state-name" => filter::one(values, self.state.name()),
             "instance-type" => filter::one(values, self.instance_type.as_str()),
-            "key-name" => filter::some(values, self.public_key.as_ref().map(|(name, _)| name.as_str())),
+            "key-name" => filter::some(values, self.public_key.as_ref().map(|key| key.0.as_str())),
             "launch-index" => filter::one(values, self.launch_index.to_string()),
             "launch-time" => filter::one(values, filter::time(self.launched_at)),
             "maintenance-options.auto-recovery" => filter::one(values, self.auto_recovery.as_str()),
@@ -267,7 +268,7 @@ impl Record for Instance {
                 filter::some(values, placement.partition_number.map(|number| number.to_string()))
             }
             "platform-details" => filter::one(values, self.platform_details.as_str()),
-            "reason" => filter::one(values, self.state_transition_reason.as_str()),
+            "reason" => filter::one(values, &*self.state_transition_reason),
             "reservation-id" => filter::one(values, self.reservation_id.as_str()),
             "root-device-name" => filter::one(values, self.root_device_name.as_str()),
             "root-device-type" => filter::one(values, "ebs"),
@@ -275,7 +276,7 @@ impl Record for Instance {
                 filter::some(values, self.state_reason.as_ref().map(|reason| reason.code.as_str()))
             }
             "state-reason-message" => {
-                filter::some(values, self.state_reason.as_ref().map(|reason| reason.message.as_str()))
+                filter::some(values, self.state_reason.as_ref().map(|reason| &*reason.message))
             }
             "subnet-id" => filter::one(values, self.subnet_id.as_str()),
             "tenancy" => filter::one(values, placement.tenancy.name()),

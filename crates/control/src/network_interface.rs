@@ -2,8 +2,9 @@
 
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tags, filter};
-use model::{AccountId, Id, Timestamp};
+use model::{AccountId, Id, Text, Timestamp};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use std::net::Ipv4Addr;
 
 pub mod describe;
@@ -14,15 +15,15 @@ pub struct NetworkInterface {
     pub owner: AccountId,
     pub vpc_id: Id,
     pub subnet_id: Id,
-    pub zone: String,
-    pub description: String,
+    pub zone: Text,
+    pub description: Box<str>,
     pub mac: [u8; 6],
     pub private_ip: Ipv4Addr,
     /// Assigned while its instance runs; not an elastic one.
     pub public_ip: Option<Ipv4Addr>,
     /// Whether a public address shall be assigned at each start.
     pub wants_public_ip: bool,
-    pub security_groups: Vec<Id>,
+    pub security_groups: SmallVec<[Id; 1]>,
     pub source_dest_check: bool,
     pub attachment: Option<InterfaceAttachment>,
     pub created_at: Timestamp,
@@ -102,7 +103,7 @@ impl Record for NetworkInterface {
             "attachment.instance-id" => filter::some(values, attachment.map(|a| a.instance_id.as_str())),
             "attachment.status" => filter::some(values, attachment.map(|_| "attached")),
             "availability-zone" => filter::one(values, self.zone.as_str()),
-            "description" => filter::one(values, self.description.as_str()),
+            "description" => filter::one(values, &*self.description),
             "group-id" => filter::many(values, self.security_groups.iter().map(|id| id.as_str())),
             "interface-type" => filter::one(values, "interface"),
             "mac-address" => filter::one(values, self.mac_text()),

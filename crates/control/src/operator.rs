@@ -64,9 +64,9 @@ fn host(context: &Context, tables: &Tables, link: &HostLink) -> cumulet::Host {
 fn hosted(instance: &Instance) -> cumulet::HostedInstance {
     cumulet::HostedInstance {
         instance_id: Some(instance.instance_id.to_string()),
-        instance_type: Some(instance.instance_type.clone()),
+        instance_type: Some(instance.instance_type.to_string()),
         state: Some(instance.state.name().to_owned()),
-        placement_group: instance.placement.group_name.clone(),
+        placement_group: instance.placement.group_name.clone().map(Into::into),
         partition_number: instance.placement.partition_number.map(|partition| partition as i32),
     }
 }
@@ -85,7 +85,7 @@ pub async fn explain_placement(
     })?;
     let wanted = instance.load();
     let hosts = place::candidates(&context.region, &tables, &[], Some(instance));
-    let zones = [instance.placement.zone.clone()];
+    let zones = [instance.placement.zone.to_string()];
     let group = instance.placement.group_name.as_deref().and_then(|name| {
         let group = tables.placement_groups.with("group-name", name).next()?;
         Some(place::rules(&tables, &[], group, instance.placement.partition_number, Some(instance)))
@@ -123,7 +123,7 @@ pub async fn explain_placement(
     };
     Ok(cumulet::ExplainPlacementResponse {
         instance_id: Some(id.to_string()),
-        host_id: Some(instance.placement.host_id.clone()),
+        host_id: Some(instance.placement.host_id.to_string()),
         wanted: Some(room(wanted)),
         candidates: hosts.iter().zip(refusals.into_iter().zip(at_home)).map(candidate).collect(),
     })

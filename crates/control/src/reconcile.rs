@@ -18,7 +18,7 @@ use crate::instance::{Instance, ON_HOST, desired, lifecycle};
 use crate::region::{HostLink, RegionState};
 use crate::{Control, security_group};
 use agent_api::{Desired, Observation, VolumeState};
-use model::{Id, InstanceState};
+use model::{Id, InstanceState, Text};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -148,11 +148,11 @@ struct Affected {
     groups: BTreeSet<Id>,
     vpcs: BTreeSet<Id>,
     /// Of what is deleted: the host that had it.
-    volume_hosts: HashMap<Id, String>,
-    instance_hosts: HashMap<Id, String>,
+    volume_hosts: HashMap<Id, Text>,
+    instance_hosts: HashMap<Id, Text>,
     /// Hosts that an instance or volume has moved away from.
-    instances_left: BTreeSet<(String, Id)>,
-    volumes_left: BTreeSet<(String, Id)>,
+    instances_left: BTreeSet<(Text, Id)>,
+    volumes_left: BTreeSet<(Text, Id)>,
 }
 
 impl Affected {
@@ -320,12 +320,12 @@ fn changes_by_host(region: &RegionState, affected: &Affected) -> HashMap<String,
         // It may have come back meanwhile.
         if tables.instances.find(id).is_none_or(|instance| instance.placement.host_id != *host_id) {
             let gone = removal(id, None);
-            by_host.entry(host_id.clone()).or_default().push(gone);
+            by_host.entry(host_id.to_string()).or_default().push(gone);
         }
     }
     for (host_id, id) in &affected.volumes_left {
         if tables.volumes.find(id).is_none_or(|volume| volume.host_id.as_ref() != Some(host_id)) {
-            by_host.entry(host_id.clone()).or_default().push(agent_api::Change::RemoveVolume(id.clone()));
+            by_host.entry(host_id.to_string()).or_default().push(agent_api::Change::RemoveVolume(id.clone()));
         }
     }
     for id in &affected.volumes {
@@ -334,7 +334,7 @@ fn changes_by_host(region: &RegionState, affected: &Affected) -> HashMap<String,
             Some(volume) => agent_api::Change::PutVolume(volume_desired(&tables, region, volume)),
             None => agent_api::Change::RemoveVolume(id.clone()),
         };
-        by_host.entry(host_id.clone()).or_default().push(change);
+        by_host.entry(host_id.to_string()).or_default().push(change);
     }
     for id in &affected.instances {
         let instance = tables.instances.find(id);
@@ -348,7 +348,7 @@ fn changes_by_host(region: &RegionState, affected: &Affected) -> HashMap<String,
             Some(wanted) => agent_api::Change::PutInstance(Box::new(wanted)),
             None => removal(id, instance.map(|instance| &**instance)),
         };
-        by_host.entry(host_id.clone()).or_default().push(change);
+        by_host.entry(host_id.to_string()).or_default().push(change);
     }
     by_host
 }

@@ -408,7 +408,7 @@ fn check_unused(tables: &Tables, group: &SecurityGroup) -> Result<()> {
             format!("the specified group: \"{group_id}\" name: \"{DEFAULT}\" cannot be deleted by a user"),
         ));
     }
-    let used = tables.network_interfaces.ids_with("group-id", group_id).is_some();
+    let used = tables.network_interfaces.count("group-id", group_id) > 0;
     let referred = REFERENCES
         .into_iter()
         .flat_map(|field| tables.security_groups.with(field, group_id))

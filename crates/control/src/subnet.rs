@@ -36,10 +36,7 @@ impl Subnet {
 
     pub fn free_addresses(&self, tables: &Tables) -> u32 {
         let size = 1u64 << (32 - self.cidr.prefix_len());
-        let used = tables
-            .network_interfaces
-            .ids_with("subnet-id", &self.subnet_id)
-            .map_or(0, |ids| ids.len() as u64);
+        let used = tables.network_interfaces.count("subnet-id", &self.subnet_id) as u64;
         size.saturating_sub(u64::from(RESERVED) + used) as u32
     }
 }

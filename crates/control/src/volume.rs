@@ -2,7 +2,7 @@
 
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tags, filter};
-use model::{AccountId, Id, Timestamp};
+use model::{AccountId, Id, Text, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub mod describe;
@@ -14,24 +14,24 @@ pub struct Volume {
     pub owner: AccountId,
     pub size_gib: u32,
     /// `gp3` and so on.
-    pub volume_type: String,
+    pub volume_type: Text,
     pub iops: Option<i32>,
     pub throughput: Option<i32>,
     pub snapshot_id: Option<Id>,
-    pub zone: String,
+    pub zone: Text,
     pub encrypted: bool,
     pub created_at: Timestamp,
     /// None while the volume is `available`.
     pub attachment: Option<VolumeAttachment>,
     /// The host that has the data; none before the volume is first needed.
-    pub host_id: Option<String>,
+    pub host_id: Option<Text>,
     pub tags: Tags,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VolumeAttachment {
     pub instance_id: Id,
-    pub device_name: String,
+    pub device_name: Text,
     pub delete_on_termination: bool,
     pub attached_at: Timestamp,
 }

@@ -1,6 +1,6 @@
 //! Account ids and Amazon Resource Names.
 
-use crate::{Error, Region, Result};
+use crate::{Error, Region, Result, Text};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use std::str::FromStr;
 /// Twelve decimal digits.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct AccountId(String);
+pub struct AccountId(Text);
 
 impl AccountId {
     pub fn as_str(&self) -> &str {
@@ -20,7 +20,7 @@ impl FromStr for AccountId {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self> {
         if text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit()) {
-            Ok(AccountId(text.to_owned()))
+            Ok(AccountId(text.into()))
         } else {
             Err(Error::invalid_parameter_value(format!(
                 "'{text}' is not an account id: 12 digits are wanted"
@@ -38,7 +38,7 @@ impl TryFrom<String> for AccountId {
 
 impl From<AccountId> for String {
     fn from(account: AccountId) -> String {
-        account.0
+        account.0.into()
     }
 }
 

@@ -1,9 +1,9 @@
 //! Resource ids as EC2 writes them: a prefix, a dash and 17 hexadecimal digits.
 
 use crate::{Error, Random, Result};
+use compact_str::{CompactString, format_compact};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::sync::Arc;
 
 /// Every kind of resource that has an EC2-style id: its prefix, and what EC2's error codes and tag
 /// specifications call it.
@@ -64,10 +64,10 @@ const DIGITS: usize = 17;
 /// Hexadecimal digits in ids from before 2016, which EC2 still accepts as well formed.
 const DIGITS_OLD: usize = 8;
 
-/// A well-formed id. Cheap to clone; ordered as text.
+/// A well-formed id; ordered as text. Nearly all fit in without an allocation: there are many of them in memory.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Id(Arc<str>);
+pub struct Id(CompactString);
 
 impl Id {
     /// A fresh id.
@@ -76,7 +76,7 @@ impl Id {
         random.fill(&mut bytes);
         let digits = hex::encode(bytes);
         // EC2's own ids begin with 0 in their long form.
-        Id(format!("{}-0{}", kind.prefix(), &digits[..DIGITS - 1]).into())
+        Id(format_compact!("{}-0{}", kind.prefix(), &digits[..DIGITS - 1]))
     }
 
     /// Checks the form only: `…ID.Malformed` with EC2's wording when it is not an id of this kind.

@@ -19,3 +19,6 @@ pub use state::{InstanceState, Transition};
 
 /// Re-exported so that the whole project speaks of one timestamp type.
 pub use jiff::Timestamp;
+
+/// Text that is mostly short: up to 24 bytes stay where it is, without an allocation. Records are made of it.
+pub use compact_str::CompactString as Text;

@@ -79,7 +79,7 @@ fn instances(tables: &Tables, link: &HostLink) -> Vec<ec2::HostInstance> {
     let on = tables.loads.instances_on(&link.description.host_id).filter_map(|id| tables.instances.find(id));
     on.map(|instance| ec2::HostInstance {
         instance_id: Some(instance.instance_id.to_string()),
-        instance_type: Some(instance.instance_type.clone()),
+        instance_type: Some(instance.instance_type.to_string()),
         owner_id: Some(instance.owner.to_string()),
     })
     .collect()

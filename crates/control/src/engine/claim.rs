@@ -2,14 +2,15 @@
 //! compare-and-swap decides who has it.
 
 use crate::engine::table::{Record, Values};
+use model::Text;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Claim {
     /// `scope/value`.
-    pub key: String,
+    pub key: Box<str>,
     /// The id of the resource that has it.
-    pub owner: String,
+    pub owner: Text,
 }
 
 impl Claim {

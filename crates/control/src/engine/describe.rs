@@ -1,13 +1,12 @@
 //! Describe: by id, by filter, by page. One mechanism for every resource.
 
-use crate::engine::filter::{self, Filter, Pattern};
+use crate::engine::filter::{self, Filter};
 use crate::engine::table::{Record, Table, Values};
 use aws_api::ec2;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use model::{Error, Id, Kind, Result};
 use std::collections::BTreeSet;
-use std::ops::Bound;
 use std::sync::Arc;
 
 /// Most ids in one request (EC2 API Reference: requests with many ids should use filters or pages).
@@ -77,8 +76,8 @@ pub fn select<'t, T: Record>(
         Ok(true)
     };
     match candidates(table, &filters, &paging.after) {
-        Some(ids) => {
-            for record in ids.filter_map(|id| table.find(id)) {
+        Some(records) => {
+            for record in records {
                 if !take(record)? {
                     break;
                 }
@@ -149,35 +148,27 @@ fn by_id<'t, T: Record>(
     }
 }
 
-/// The ids after `after` that the most selective indexed filter leaves, in order; None where no filter has an index.
-/// None is looked at before it is asked for: a page of many costs what the page holds.
+/// The records after `after` that the most selective indexed filter leaves, in order; None where no filter has an
+/// index. None is looked at before it is asked for: a page of many costs what the page holds.
 fn candidates<'t, T: Record>(
     table: &'t Table<T>,
     filters: &[Filter],
     after: &str,
-) -> Option<impl Iterator<Item = &'t Arc<str>> + use<'t, T>> {
-    let indexed = filters.iter().filter(|filter| {
-        (T::INDEXED.contains(&filter.name.as_str()) || filter.name.starts_with("tag:"))
-            && filter.patterns.iter().all(|pattern| matches!(pattern, Pattern::Exact(_)))
-    });
-    let sets = |filter: &Filter| {
-        filter
-            .patterns
-            .iter()
-            .filter_map(|pattern| match pattern {
-                Pattern::Exact(value) => table.ids_with(&filter.name, value),
-                Pattern::Wild(_) => None,
-            })
-            .collect::<Vec<_>>()
-    };
-    let best = indexed.map(sets).min_by_key(|sets| sets.iter().map(|set| set.len()).sum::<usize>())?;
-    let bounds: (Bound<&str>, Bound<&str>) = (Bound::Excluded(after), Bound::Unbounded);
-    let mut heads: Vec<_> = best.into_iter().map(|set| set.range::<str, _>(bounds).peekable()).collect();
+) -> Option<impl Iterator<Item = &'t Arc<T>> + use<'t, T>> {
+    let best = filters
+        .iter()
+        .filter(|filter| T::INDEXED.contains(&filter.name.as_str()) || filter.name.starts_with("tag:"))
+        .filter_map(|filter| Some((&filter.name, filter.exact()?)))
+        .min_by_key(|(name, values)| values.iter().map(|value| table.count(name, value)).sum::<usize>())?;
+    let (name, values) = best;
+    let mut heads: Vec<_> =
+        values.into_iter().map(|value| table.with_after(name, value, after).peekable()).collect();
     Some(std::iter::from_fn(move || {
-        let next = heads.iter_mut().filter_map(|head| head.peek().copied()).min()?;
+        let next =
+            heads.iter_mut().filter_map(|head| head.peek().copied()).min_by_key(|record| record.id())?;
         // A record may be in several of the sets.
         for head in &mut heads {
-            let _ = head.next_if(|id| *id == next);
+            let _ = head.next_if(|record| record.id() == next.id());
         }
         Some(next)
     }))

@@ -19,6 +19,17 @@ pub struct Filter {
     pub patterns: Vec<Pattern>,
 }
 
+impl Filter {
+    /// Its values, where none has a wildcard.
+    pub fn exact(&self) -> Option<Vec<&str>> {
+        let exact = self.patterns.iter().map(|pattern| match pattern {
+            Pattern::Exact(value) => Some(value.as_str()),
+            Pattern::Wild(_) => None,
+        });
+        exact.collect()
+    }
+}
+
 /// One value of a filter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pattern {

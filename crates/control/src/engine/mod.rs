@@ -10,6 +10,7 @@
 //! Invariants: the view changes only by what the store's watch delivers; a handler answers only after the view
 //! shows its own write; a request for one resource costs lookups, never a scan.
 
+mod by_id;
 mod claim;
 pub mod describe;
 pub mod filter;

@@ -14,18 +14,31 @@ const VALUE_LEN_MAX: usize = 256;
 /// Reserved for AWS's own tags.
 const RESERVED_PREFIX: &str = "aws:";
 
-/// A resource's tags in the order of their keys.
+/// A resource's tags in the order of their keys. Most resources have few: a list takes less than a map.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Tags(BTreeMap<String, String>);
+#[serde(from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
+pub struct Tags(Box<[(Box<str>, Box<str>)]>);
+
+impl From<BTreeMap<String, String>> for Tags {
+    fn from(map: BTreeMap<String, String>) -> Tags {
+        Tags(map.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
+    }
+}
+
+impl From<Tags> for BTreeMap<String, String> {
+    fn from(tags: Tags) -> Self {
+        tags.0.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
+    }
+}
 
 impl Tags {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+        self.0.iter().map(|(key, value)| (&**key, &**value))
     }
 
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str)
+        let at = self.0.binary_search_by(|(of, _)| (**of).cmp(key)).ok()?;
+        Some(&self.0[at].1)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -34,28 +47,28 @@ impl Tags {
 
     /// Adds or overwrites; refused as a whole when the result has too many.
     pub fn set(&mut self, tags: &Tags) -> Result<()> {
-        let mut merged = self.0.clone();
-        merged.extend(tags.0.clone());
-        if merged.len() > TAGS_MAX {
-            return Err(Error::new("TagLimitExceeded", format!("More than {TAGS_MAX} tags on one resource")));
-        }
-        self.0 = merged;
+        let mut merged = self.to_map();
+        merged.extend(tags.to_map());
+        check_count(merged.len())?;
+        *self = merged.into();
         Ok(())
     }
 
     /// Removes `key`; with a value only where it is the tag's.
     pub fn unset(&mut self, key: &str, value: Option<&str>) {
         if value.is_none_or(|value| self.get(key) == Some(value)) {
-            self.0.remove(key);
+            let mut kept = self.to_map();
+            kept.remove(key);
+            *self = kept.into();
         }
     }
 
     pub fn clear(&mut self) {
-        self.0.clear();
+        *self = Tags::default();
     }
 
     pub fn to_map(&self) -> BTreeMap<String, String> {
-        self.0.clone()
+        self.clone().into()
     }
 
     /// As the API lists them.
@@ -76,11 +89,16 @@ impl Tags {
                 return Err(Error::invalid_parameter_value(format!("Duplicate tag key '{key}' specified.")));
             }
         }
-        if checked.len() > TAGS_MAX {
-            return Err(Error::new("TagLimitExceeded", format!("More than {TAGS_MAX} tags on one resource")));
-        }
-        Ok(Tags(checked))
+        check_count(checked.len())?;
+        Ok(checked.into())
     }
+}
+
+fn check_count(count: usize) -> Result<()> {
+    if count > TAGS_MAX {
+        return Err(Error::new("TagLimitExceeded", format!("More than {TAGS_MAX} tags on one resource")));
+    }
+    Ok(())
 }
 
 fn check(key: &str, value: &str) -> Result<()> {

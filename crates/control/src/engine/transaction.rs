@@ -57,10 +57,10 @@ impl Tx<'_> {
         Tables: Has<T>,
     {
         let key = self.key::<T>(id);
-        match self.tables.table().get(id) {
-            Some(row) => {
-                self.compares.insert(key.clone(), Compare::Modified(key, row.modified));
-                Some(row.record.clone())
+        match self.tables.table().find_with_revision(id) {
+            Some((record, modified)) => {
+                self.compares.insert(key.clone(), Compare::Modified(key, modified));
+                Some(record.clone())
             }
             None => {
                 self.compares.insert(key.clone(), Compare::Absent(key));
@@ -108,7 +108,7 @@ impl Tx<'_> {
 
     /// Takes a value that only one may have at a time. False where somebody else has it.
     pub fn claim(&mut self, scope: &str, value: &str, owner: &str) -> bool {
-        let claim = Claim { key: Claim::key(scope, value), owner: owner.to_owned() };
+        let claim = Claim { key: Claim::key(scope, value).into(), owner: owner.into() };
         let taken_in_this =
             self.ops.get(&self.key::<Claim>(&claim.key)).is_some_and(|op| matches!(op, Op::Put { .. }));
         if taken_in_this || self.tables.claims.contains(&claim.key) {

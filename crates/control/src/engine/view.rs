@@ -220,14 +220,14 @@ impl Loads {
 
     fn account(&mut self, old: Option<&Instance>, new: Option<&Instance>) {
         if let Some(old) = old.filter(|old| old.occupies_host()) {
-            let host = self.hosts.entry(old.placement.host_id.clone()).or_default();
+            let host = self.hosts.entry(old.placement.host_id.clone().into()).or_default();
             host.sum -= old.load();
             host.tenants.remove(old.placement.tenancy);
             self.vcpus = self.vcpus.saturating_sub(old.load().vcpus);
             host.instances.remove(&old.instance_id);
         }
         if let Some(new) = new.filter(|new| new.occupies_host()) {
-            let host = self.hosts.entry(new.placement.host_id.clone()).or_default();
+            let host = self.hosts.entry(new.placement.host_id.clone().into()).or_default();
             host.sum += new.load();
             host.tenants.add(new.placement.tenancy);
             self.vcpus += new.load().vcpus;

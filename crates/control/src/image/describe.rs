@@ -41,8 +41,7 @@ pub async fn describe_images(
     let visible = |image: &Image| image.is_visible_to(account) && (named || (listed(image) && wanted(image)));
     // While instances refer to an image that was deregistered, its id finds nothing and is no error
     // (EC2 API Reference, DescribeImages).
-    let outlived =
-        |id: &String| !tables.images.contains(id) && tables.instances.ids_with("image-id", id).is_some();
+    let outlived = |id: &String| !tables.images.contains(id) && tables.instances.count("image-id", id) > 0;
     let image_ids: Vec<String> = input.image_ids.iter().filter(|id| !outlived(id)).cloned().collect();
     if image_ids.is_empty() && named {
         return Ok(ec2::DescribeImagesResult::default());

@@ -29,7 +29,9 @@ pub async fn describe_instance_attribute(
         "instanceType" => answer.instance_type = text(&instance.instance_type),
         "kernel" => answer.kernel_id = Some(Default::default()),
         "ramdisk" => answer.ramdisk_id = Some(Default::default()),
-        "userData" => answer.user_data = Some(ec2::AttributeValue { value: instance.user_data.clone() }),
+        "userData" => {
+            answer.user_data = Some(ec2::AttributeValue { value: instance.user_data.clone().map(Into::into) })
+        }
         "disableApiTermination" => answer.disable_api_termination = boolean(instance.disable_api_termination),
         "disableApiStop" => answer.disable_api_stop = boolean(instance.disable_api_stop),
         "instanceInitiatedShutdownBehavior" => {
@@ -193,7 +195,7 @@ fn modify(tx: &mut Tx<'_>, instance: &mut Instance, modification: &Modification)
                     ));
                 }
             }
-            change_interface(tx, instance, |interface| interface.security_groups = groups.clone())?;
+            change_interface(tx, instance, |interface| interface.security_groups = groups.as_slice().into())?;
         }
         Modification::BlockDevices(devices) => {
             for (device_name, delete_on_termination) in devices {
@@ -207,7 +209,7 @@ fn modify(tx: &mut Tx<'_>, instance: &mut Instance, modification: &Modification)
         Modification::UserData(user_data) => {
             only_stopped(instance, "userData")?;
             user_data.as_deref().map(check_user_data).transpose()?;
-            instance.user_data = user_data.clone();
+            instance.user_data = user_data.clone().map(Into::into);
         }
         Modification::EbsOptimized(value) => {
             only_stopped(instance, "ebsOptimized")?;
@@ -243,7 +245,7 @@ fn resize(tx: &mut Tx<'_>, instance: &mut Instance, instance_type: &str) -> Resu
             "The architecture of '{instance_type}' does not match the instance's."
         )));
     }
-    instance.instance_type = instance_type.to_owned();
+    instance.instance_type = instance_type.into();
     instance.vcpus = shape.vcpus;
     instance.memory_mib = shape.memory_mib;
     Ok(())

@@ -128,7 +128,7 @@ async fn modify(context: &Context, id: &str, option: &str) -> Result<()> {
                 ));
             }
             let mut instance = (*before).clone();
-            instance.cpu_credits = Some(option.to_owned());
+            instance.cpu_credits = Some(option.into());
             if instance != *before {
                 tx.put(&instance);
             }

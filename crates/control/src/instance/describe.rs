@@ -153,7 +153,7 @@ pub fn to_api(context: &Context, tables: &Tables, instance: &Instance) -> ec2::I
         instance_id: Some(instance.instance_id.to_string()),
         image_id: Some(instance.image_id.to_string()),
         state: Some(super::lifecycle::state_to_api(instance.state)),
-        state_transition_reason: Some(instance.state_transition_reason.clone()),
+        state_transition_reason: Some(instance.state_transition_reason.to_string()),
         state_reason: instance
             .state_reason
             .as_ref()
@@ -166,19 +166,19 @@ pub fn to_api(context: &Context, tables: &Tables, instance: &Instance) -> ec2::I
         ),
         private_ip_address: primary.map(|interface| interface.private_ip.to_string()),
         public_ip_address: primary.and_then(|interface| interface.public_ip).map(|ip| ip.to_string()),
-        key_name: instance.public_key.as_ref().map(|(name, _)| name.clone()),
+        key_name: instance.public_key.as_ref().map(|key| key.0.clone()),
         ami_launch_index: Some(instance.launch_index as i32),
-        client_token: Some(instance.client_token.clone().unwrap_or_default()),
+        client_token: Some(instance.client_token.as_deref().unwrap_or_default().to_owned()),
         instance_type: text(&instance.instance_type),
         launch_time: Some(instance.launched_at),
         placement: Some(ec2::Placement {
             availability_zone: text(&instance.placement.zone),
-            group_name: Some(instance.placement.group_name.clone().unwrap_or_default()),
+            group_name: Some(instance.placement.group_name.as_deref().unwrap_or_default().to_owned()),
             group_id: instance.placement.group_id.as_ref().map(|id| id.to_string()),
             partition_number: instance.placement.partition_number.map(|number| number as i32),
             tenancy: text(instance.placement.tenancy.name()),
             affinity: on_dedicated_host.then(|| instance.placement.affinity.name().to_owned()),
-            host_id: instance.placement.dedicated_host_id.clone(),
+            host_id: instance.placement.dedicated_host_id.clone().map(Into::into),
             ..Default::default()
         }),
         monitoring: Some(super::monitoring::to_api(instance.monitoring)),
@@ -238,7 +238,7 @@ fn block_devices(tables: &Tables, instance: &Instance) -> Vec<ec2::InstanceBlock
         .filter_map(|disk| {
             let attachment = tables.volumes.find(&disk.volume_id)?.attachment.as_ref()?;
             Some(ec2::InstanceBlockDeviceMapping {
-                device_name: Some(disk.device_name.clone()),
+                device_name: Some(disk.device_name.to_string()),
                 ebs: Some(ec2::EbsInstanceBlockDevice {
                     volume_id: Some(disk.volume_id.to_string()),
                     status: Some("attached".into()),
@@ -268,7 +268,7 @@ fn interface_to_api(
         subnet_id: Some(interface.subnet_id.to_string()),
         vpc_id: Some(interface.vpc_id.to_string()),
         owner_id: Some(interface.owner.to_string()),
-        description: Some(interface.description.clone()),
+        description: Some(interface.description.to_string()),
         status: Some(interface.status().into()),
         mac_address: Some(interface.mac_text()),
         private_ip_address: Some(interface.private_ip.to_string()),

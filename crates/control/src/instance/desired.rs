@@ -36,7 +36,7 @@ pub fn desired(
         power,
         boot: instance.boot,
         machine: agent_api::Machine {
-            instance_type: instance.instance_type.clone(),
+            instance_type: instance.instance_type.to_string(),
             architecture: instance.architecture,
             boot_mode: instance.boot_mode,
             vcpus: instance.vcpus,
@@ -50,7 +50,7 @@ pub fn desired(
             .iter()
             .map(|disk| agent_api::Disk {
                 volume_id: disk.volume_id.clone(),
-                device_name: disk.device_name.clone(),
+                device_name: disk.device_name.to_string(),
                 root: disk.device_name == instance.root_device_name,
                 limits: tables
                     .volumes
@@ -80,7 +80,7 @@ fn interface_desired(interface: &NetworkInterface) -> agent_api::Interface {
         private_ip: interface.private_ip,
         ipv6_addresses: Vec::new(),
         public_ip: interface.public_ip,
-        security_groups: interface.security_groups.clone(),
+        security_groups: interface.security_groups.to_vec(),
         source_dest_check: interface.source_dest_check,
         delete_on_termination: interface.attachment.as_ref().is_some_and(|a| a.delete_on_termination),
     }
@@ -97,7 +97,7 @@ fn metadata(
     agent_api::Metadata {
         account_id: instance.owner.to_string(),
         region: region.to_string(),
-        availability_zone: instance.placement.zone.clone(),
+        availability_zone: instance.placement.zone.to_string(),
         availability_zone_id: zone_id.unwrap_or_default(),
         ami_id: instance.image_id.clone(),
         ami_launch_index: instance.launch_index,
@@ -109,12 +109,12 @@ fn metadata(
             .filter_map(|id| tables.security_groups.find(id))
             .map(|group| group.name.clone())
             .collect(),
-        public_key: instance.public_key.clone(),
+        public_key: instance.public_key.as_deref().cloned(),
         // Checked when it was given.
         user_data: instance.user_data.as_deref().and_then(|text| STANDARD.decode(text).ok()),
         tags: instance.tags.to_map(),
         partition_number: instance.placement.partition_number,
-        placement_group: instance.placement.group_name.clone(),
-        host_id: instance.placement.dedicated_host_id.clone(),
+        placement_group: instance.placement.group_name.clone().map(Into::into),
+        host_id: instance.placement.dedicated_host_id.clone().map(Into::into),
     }
 }

@@ -31,7 +31,7 @@ pub async fn start_instances(
             instance.boot += 1;
             instance.launched_at = tx.now();
             instance.state_reason = None;
-            instance.state_transition_reason.clear();
+            instance.state_transition_reason = Box::default();
             instance.force_stop = false;
         }
         move_on(instance, Transition::Start, "started")
@@ -166,8 +166,9 @@ fn move_on(instance: &mut Instance, transition: Transition, done: &str) -> Resul
 }
 
 fn user_initiated(instance: &mut Instance, now: Timestamp, code: &str, message: &str) {
-    instance.state_reason = Some(StateReason::new(code, message));
-    instance.state_transition_reason = format!("User initiated ({})", now.strftime("%Y-%m-%d %H:%M:%S GMT"));
+    instance.state_reason = Some(StateReason::new(code, message).into());
+    instance.state_transition_reason =
+        format!("User initiated ({})", now.strftime("%Y-%m-%d %H:%M:%S GMT")).into();
 }
 
 fn interfaces_of(tx: &mut Tx<'_>, instance: &Instance) -> Vec<NetworkInterface> {
@@ -251,9 +252,10 @@ fn stopped(tx: &mut Tx<'_>, instance: &mut Instance, cause: &StopCause) {
         StopCause::Asked if instance.state != InstanceState::Stopping => return,
         StopCause::Asked => {}
         StopCause::Guest if instance.state != InstanceState::Stopping => {
-            instance.state_reason =
-                Some(StateReason::new("Client.InstanceInitiatedShutdown", "Instance initiated shutdown"));
-            instance.state_transition_reason.clear();
+            instance.state_reason = Some(
+                StateReason::new("Client.InstanceInitiatedShutdown", "Instance initiated shutdown").into(),
+            );
+            instance.state_transition_reason = Box::default();
             if instance.shutdown_behavior == ShutdownBehavior::Terminate {
                 instance.state = InstanceState::ShuttingDown;
                 return;
@@ -262,8 +264,8 @@ fn stopped(tx: &mut Tx<'_>, instance: &mut Instance, cause: &StopCause) {
         StopCause::Guest => {}
         StopCause::Lost { message } => {
             if instance.state != InstanceState::Stopping {
-                instance.state_reason = Some(StateReason::new("Server.InternalError", message));
-                instance.state_transition_reason = format!("Server.InternalError: {message}");
+                instance.state_reason = Some(StateReason::new("Server.InternalError", message).into());
+                instance.state_transition_reason = format!("Server.InternalError: {message}").into();
             }
         }
     }
@@ -276,8 +278,8 @@ fn failed(tx: &mut Tx<'_>, instance: &mut Instance, message: &str) {
     if !matches!(instance.state, InstanceState::Pending | InstanceState::Running) {
         return;
     }
-    instance.state_reason = Some(StateReason::new("Server.InternalError", message));
-    instance.state_transition_reason = format!("Server.InternalError: {message}");
+    instance.state_reason = Some(StateReason::new("Server.InternalError", message).into());
+    instance.state_transition_reason = format!("Server.InternalError: {message}").into();
     if instance.state == InstanceState::Pending && instance.boot == 1 {
         instance.state = InstanceState::ShuttingDown;
     } else {
@@ -337,7 +339,7 @@ pub async fn stop_all(control: &Control, region: &RegionState) -> Result<()> {
             let mut instance = (*before).clone();
             if move_on(&mut instance, Transition::Stop, "stopped").is_ok() && instance != *before {
                 instance.state_reason =
-                    Some(StateReason::new("Server.ScheduledStop", "Stopped with the cloud"));
+                    Some(StateReason::new("Server.ScheduledStop", "Stopped with the cloud").into());
                 tx.put(&instance);
             }
         }

@@ -12,15 +12,15 @@ use crate::placement::family;
 use crate::placement_group::PlacementGroup;
 use crate::volume::Volume;
 use aws_api::ec2;
-use model::{Error, Id, InstanceState, Kind, Result};
+use model::{Error, Id, InstanceState, Kind, Result, Text};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Placement {
-    pub zone: String,
+    pub zone: Text,
     /// The machine behind the cloud; EC2's own host id is that of a Dedicated Host.
-    pub host_id: String,
-    pub group_name: Option<String>,
+    pub host_id: Text,
+    pub group_name: Option<Text>,
     pub group_id: Option<Id>,
     pub partition_number: Option<u32>,
     #[serde(default)]
@@ -29,7 +29,7 @@ pub struct Placement {
     pub affinity: Affinity,
     /// The Dedicated Host that it is on; of a stopped instance the last one, or the one that it was given since.
     #[serde(default)]
-    pub dedicated_host_id: Option<String>,
+    pub dedicated_host_id: Option<Text>,
     /// Whether the next start is to be on that Dedicated Host, whatever the affinity.
     #[serde(default)]
     pub targeted: bool,
@@ -257,7 +257,7 @@ impl Modification {
             if !host.allocation().takes(&instance.instance_type) {
                 return Err(host.does_not_take(&instance.instance_type));
             }
-            instance.placement.dedicated_host_id = Some(host_id.to_string());
+            instance.placement.dedicated_host_id = Some((**host_id).into());
             instance.placement.targeted = true;
         }
         self.change_group(tx, &mut instance.placement)
@@ -287,7 +287,7 @@ impl Modification {
         let kept =
             placement.partition_number.filter(|_| placement.group_id.as_ref() == Some(&group.group_id));
         placement.partition_number = self.partition.map(|number| number as u32).or(kept);
-        placement.group_name = Some(group.name.clone());
+        placement.group_name = Some(group.name.as_str().into());
         placement.group_id = Some(group.group_id.clone());
         Ok(())
     }
@@ -328,13 +328,13 @@ pub(super) fn settle(
     if choice.host_id != placement.host_id {
         for disk in &instance.disks {
             if let Some(volume) = tx.get::<Volume>(&disk.volume_id) {
-                tx.put(&Volume { host_id: Some(choice.host_id.clone()), ..(*volume).clone() });
+                tx.put(&Volume { host_id: Some(choice.host_id.as_str().into()), ..(*volume).clone() });
             }
         }
     }
-    placement.host_id = choice.host_id;
+    placement.host_id = choice.host_id.into();
     placement.partition_number = choice.partition;
-    placement.dedicated_host_id = choice.dedicated_host_id;
+    placement.dedicated_host_id = choice.dedicated_host_id.map(Into::into);
     placement.targeted = false;
     Ok(())
 }

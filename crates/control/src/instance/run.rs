@@ -17,6 +17,7 @@ use crate::{key_pair, public_address};
 use agent_api::{Architecture, BootMode};
 use aws_api::ec2;
 use model::{Error, Id, InstanceState, Kind, Result};
+use smallvec::{SmallVec, smallvec};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -279,14 +280,14 @@ impl Launch {
         let mut made = Vec::with_capacity(places.chosen.len());
         for (index, place) in places.chosen.iter().enumerate() {
             let placement = Placement {
-                zone: places.zone.clone(),
-                host_id: place.host_id.clone(),
-                group_name: request.group.as_ref().map(|group| group.name.clone()),
+                zone: places.zone.as_str().into(),
+                host_id: place.host_id.as_str().into(),
+                group_name: request.group.as_ref().map(|group| group.name.as_str().into()),
                 group_id: request.group.as_ref().map(|group| group.group_id.clone()),
                 partition_number: place.partition,
                 tenancy,
                 affinity,
-                dedicated_host_id: place.dedicated_host_id.clone(),
+                dedicated_host_id: place.dedicated_host_id.clone().map(Into::into),
                 targeted: false,
             };
             made.push(self.make_one(context, input, tx, &reservation_id, index, placement, &subnet)?);
@@ -333,13 +334,13 @@ impl Launch {
         let now = tx.now();
         let instance_id = tx.new_id(Kind::Instance);
         let interface = self.make_interface(context, tx, &instance_id, subnet)?;
-        let mut disks = Vec::with_capacity(self.disks.len());
+        let mut disks = SmallVec::with_capacity(self.disks.len());
         for plan in &self.disks {
             let volume = Volume {
                 volume_id: tx.new_id(Kind::Volume),
                 owner: context.account().clone(),
                 size_gib: plan.size_gib,
-                volume_type: plan.volume_type.clone(),
+                volume_type: plan.volume_type.as_str().into(),
                 iops: plan.iops,
                 throughput: plan.throughput,
                 snapshot_id: plan.snapshot_id.clone(),
@@ -348,7 +349,7 @@ impl Launch {
                 created_at: now,
                 attachment: Some(VolumeAttachment {
                     instance_id: instance_id.clone(),
-                    device_name: plan.device_name.clone(),
+                    device_name: plan.device_name.as_str().into(),
                     delete_on_termination: plan.delete_on_termination,
                     attached_at: now,
                 }),
@@ -356,39 +357,42 @@ impl Launch {
                 tags: self.tags.of(Kind::Volume),
             };
             tx.create(&volume);
-            disks.push(InstanceDisk { device_name: plan.device_name.clone(), volume_id: volume.volume_id });
+            disks.push(InstanceDisk {
+                device_name: plan.device_name.as_str().into(),
+                volume_id: volume.volume_id,
+            });
         }
         let instance = Instance {
             instance_id,
             reservation_id: reservation_id.clone(),
             owner: context.account().clone(),
             launch_index: index as u32,
-            client_token: input.client_token.clone(),
+            client_token: input.client_token.clone().map(Into::into),
             state: InstanceState::Pending,
             request_id: tx.request_id().map(Into::into),
             boot: 1,
             checks: None,
             force_stop: false,
             state_reason: None,
-            state_transition_reason: String::new(),
+            state_transition_reason: Box::default(),
             launched_at: now,
             created_at: now,
             terminated_at: None,
             image_id: self.image.image_id.clone(),
-            instance_type: self.instance_type.clone(),
+            instance_type: self.instance_type.as_str().into(),
             architecture: self.shape.architecture,
             boot_mode: self.boot_mode,
             vcpus: self.shape.vcpus,
             memory_mib: self.shape.memory_mib,
-            platform_details: self.image.platform_details.clone(),
-            root_device_name: self.image.root_device_name.clone(),
+            platform_details: self.image.platform_details.as_str().into(),
+            root_device_name: self.image.root_device_name.as_str().into(),
             placement,
-            interfaces: vec![interface.interface_id.clone()],
+            interfaces: smallvec![interface.interface_id.clone()],
             disks,
             vpc_id: subnet.vpc_id.clone(),
             subnet_id: subnet.subnet_id.clone(),
-            public_key: self.public_key.clone(),
-            user_data: self.user_data.clone(),
+            public_key: self.public_key.clone().map(Into::into),
+            user_data: self.user_data.clone().map(Into::into),
             metadata_options: self.options.clone(),
             shutdown_behavior: self.shutdown_behavior,
             disable_api_termination: input.disable_api_termination.unwrap_or(false),
@@ -396,12 +400,13 @@ impl Launch {
             ebs_optimized: input.ebs_optimized.unwrap_or(false),
             ena_support: self.image.ena_support,
             monitoring: input.monitoring.as_ref().and_then(|monitoring| monitoring.enabled).unwrap_or(false),
-            cpu_credits: credit_option(input)?,
+            cpu_credits: credit_option(input)?.map(Into::into),
             auto_recovery: input
                 .maintenance_options
                 .as_ref()
-                .and_then(|options| options.auto_recovery.clone())
-                .unwrap_or_else(|| "default".into()),
+                .and_then(|options| options.auto_recovery.as_deref())
+                .unwrap_or("default")
+                .into(),
             tags: self.tags.of(Kind::Instance),
         };
         tx.create(&instance);
@@ -428,12 +433,12 @@ impl Launch {
             owner: context.account().clone(),
             vpc_id: subnet.vpc_id.clone(),
             subnet_id: subnet.subnet_id.clone(),
-            zone: subnet.zone.clone(),
-            description: self.network.description.clone(),
+            zone: subnet.zone.as_str().into(),
+            description: self.network.description.as_str().into(),
             private_ip,
             public_ip,
             wants_public_ip,
-            security_groups: self.security_groups(tx, subnet)?,
+            security_groups: self.security_groups(tx, subnet)?.into(),
             source_dest_check: true,
             attachment: Some(InterfaceAttachment {
                 attachment_id: tx.new_id(Kind::NetworkInterfaceAttachment),

@@ -215,7 +215,7 @@ fn to_api(region: &RegionState, instance: &Instance) -> ec2::InstanceStatus {
     let ebs = statuses.attached_ebs;
     ec2::InstanceStatus {
         instance_id: Some(instance.instance_id.to_string()),
-        availability_zone: Some(instance.placement.zone.clone()),
+        availability_zone: Some(instance.placement.zone.to_string()),
         availability_zone_id: region.zone_named(&instance.placement.zone).map(|zone| zone.id.clone()),
         instance_state: Some(super::lifecycle::state_to_api(instance.state)),
         instance_status: Some(summary(statuses.instance)),

@@ -83,8 +83,8 @@ fn to_api(context: &Context, tables: &Tables, interface: &NetworkInterface) -> e
         network_interface_id: Some(interface.interface_id.to_string()),
         subnet_id: Some(interface.subnet_id.to_string()),
         vpc_id: Some(interface.vpc_id.to_string()),
-        availability_zone: Some(interface.zone.clone()),
-        description: Some(interface.description.clone()),
+        availability_zone: Some(interface.zone.to_string()),
+        description: Some(interface.description.to_string()),
         owner_id: Some(interface.owner.to_string()),
         requester_managed: Some(false),
         status: Some(interface.status().into()),
@@ -121,7 +121,7 @@ pub async fn describe_network_interface_attribute(
     };
     match input.attribute.as_deref().unwrap_or_default() {
         "description" => {
-            answer.description = Some(ec2::AttributeValue { value: Some(interface.description.clone()) })
+            answer.description = Some(ec2::AttributeValue { value: Some(interface.description.to_string()) })
         }
         "groupSet" => answer.groups = groups(&tables, interface),
         "sourceDestCheck" => {

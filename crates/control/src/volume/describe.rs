@@ -46,7 +46,7 @@ pub fn to_api(context: &Context, volume: &Volume) -> ec2::Volume {
         volume_id: Some(volume.volume_id.to_string()),
         size: Some(volume.size_gib as i32),
         snapshot_id: Some(volume.snapshot_id.as_ref().map(|id| id.to_string()).unwrap_or_default()),
-        availability_zone: Some(volume.zone.clone()),
+        availability_zone: Some(volume.zone.to_string()),
         availability_zone_id: zone_id(context, volume).map(str::to_owned),
         state: Some(volume.state().into()),
         create_time: Some(volume.created_at),
@@ -55,7 +55,7 @@ pub fn to_api(context: &Context, volume: &Volume) -> ec2::Volume {
             .iter()
             .map(|attachment| attachment_to_api(volume, attachment))
             .collect(),
-        volume_type: Some(volume.volume_type.clone()),
+        volume_type: Some(volume.volume_type.to_string()),
         iops: volume.iops,
         throughput: volume.throughput,
         encrypted: Some(volume.encrypted),
@@ -69,7 +69,7 @@ fn attachment_to_api(volume: &Volume, attachment: &VolumeAttachment) -> ec2::Vol
     ec2::VolumeAttachment {
         volume_id: Some(volume.volume_id.to_string()),
         instance_id: Some(attachment.instance_id.to_string()),
-        device: Some(attachment.device_name.clone()),
+        device: Some(attachment.device_name.to_string()),
         state: Some("attached".into()),
         attach_time: Some(attachment.attached_at),
         delete_on_termination: Some(attachment.delete_on_termination),
@@ -119,7 +119,7 @@ const DETAILS: [(&str, &str); 2] = [("io-enabled", "passed"), ("io-performance",
 fn status_to_api(context: &Context, volume: &Volume) -> ec2::VolumeStatusItem {
     ec2::VolumeStatusItem {
         volume_id: Some(volume.volume_id.to_string()),
-        availability_zone: Some(volume.zone.clone()),
+        availability_zone: Some(volume.zone.to_string()),
         availability_zone_id: zone_id(context, volume).map(str::to_owned),
         volume_status: Some(ec2::VolumeStatusInfo {
             status: Some("ok".into()),

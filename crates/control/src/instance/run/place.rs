@@ -95,7 +95,7 @@ impl PlacingGuard {
         let id = &instance.instance_id;
         placing.retain(|held| held.attempt != self.attempt || held.instance_id.as_ref() != Some(id));
         let hosts = candidates(&self.region, tables, &placing, None);
-        let zones = [instance.placement.zone.clone()];
+        let zones = [instance.placement.zone.to_string()];
         let named = instance.placement.named_host();
         let named = named.map(|id| crate::dedicated_host::find(tables, id)).transpose()?;
         let home = at_home(tables, &placing, instance, &zones);
@@ -121,7 +121,7 @@ impl PlacingGuard {
             instance_id: Some(id.clone()),
             load: instance.load(),
             tenancy: Some(instance.placement.tenancy),
-            group_name: instance.placement.group_name.clone(),
+            group_name: instance.placement.group_name.clone().map(Into::into),
             member: Member { host_id: choice.host_id.clone(), partition: choice.partition },
         });
         self.check_vcpus(tables, &placing)?;
@@ -236,7 +236,7 @@ fn at_home<'a>(
 
 /// Whether a stopped instance may be on its host by everything but the room there.
 pub(crate) fn may_stay(region: &RegionState, tables: &Tables, instance: &Instance) -> bool {
-    let zones = [instance.placement.zone.clone()];
+    let zones = [instance.placement.zone.to_string()];
     let request = placement::Request { wanted: Load::default(), ..at_home(tables, &[], instance, &zones) };
     placement::choose(&candidates(region, tables, &[], None), &request).is_ok()
 }
@@ -343,7 +343,7 @@ pub(crate) fn rules(
         other.occupies_host() && without.is_none_or(|without| without.instance_id != other.instance_id)
     });
     let placed = others.map(|other| Member {
-        host_id: other.placement.host_id.clone(),
+        host_id: other.placement.host_id.clone().into(),
         partition: other.placement.partition_number,
     });
     let being_placed = placing.iter().filter(|other| other.group_name.as_deref() == Some(&group.name));
