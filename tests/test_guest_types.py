@@ -14,7 +14,7 @@ from test_guest import describe, ssh
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="real instances need root")
 
 MIB = 1024 * 1024
-SLOW = ("--vcpus", "2", "--memory", "320", "--network-gbps", "0.008", "--ebs-mbps", "24", "--ebs-iops", "200",
+SLOW = ("--vcpus", "4", "--memory", "320", "--network-gbps", "0.008", "--ebs-mbps", "24", "--ebs-iops", "200",
         "--instance-storage", "1x1")
 OTHER = ("--vcpus", "1", "--memory", "448", "--instance-storage", "1x2")
 # As gigabytes in whole mebibytes.
@@ -29,6 +29,7 @@ def slow(cloud, ec2, tiny, key):
     cloud.command("instance-type", "create", "own.other", *OTHER)
     volume = {"VolumeType": "io1", "Iops": VOLUME_IOPS, "VolumeSize": 4}
     (instance,) = run(ec2, tiny, InstanceType="own.slow", KeyName="guests",
+                      CpuOptions={"CoreCount": 2, "ThreadsPerCore": 1},
                       BlockDeviceMappings=[{"DeviceName": "/dev/sdf", "Ebs": volume}])
     wait(ec2, "instance_running", [instance["InstanceId"]])
     return instance["InstanceId"]
@@ -57,6 +58,7 @@ def held(rate, limit):
 
 
 def test_processors_memory_and_disks_are_the_types(ec2, slow, key):
+    # Of the type's four processors it was launched with two.
     assert ssh(ec2, key, slow, "nproc").strip() == "2"
     # The kernel keeps some for itself.
     assert 320 * 0.8 <= memory_mib(ec2, key, slow) <= 320

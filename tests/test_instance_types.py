@@ -74,6 +74,31 @@ def test_instances_have_it_and_keep_it_from_being_deleted(simulated, ec2, ami, o
         run(ec2, ami, InstanceType=own)
 
 
+def test_cpu_options_are_held_to_the_type(ec2, ami, own):
+    def options(cores, threads):
+        return {"CoreCount": cores, "ThreadsPerCore": threads}
+
+    def refusal(instance_type, wanted):
+        return error_code(run, client=ec2, ami=ami, InstanceType=instance_type, CpuOptions=wanted)
+
+    assert refusal(own, options(4, 1)) == refusal(own, options(3, 2)) == "InvalidParameterValue"
+    assert refusal("m5.large", options(1, 3)) == "InvalidParameterValue"
+    assert refusal("m5.large", {"CoreCount": 1}) == "InvalidParameterCombination"
+    assert refusal("m1.small", options(1, 1)) == refusal("m6a.large", {"AmdSevSnp": "enabled"}) == "UnsupportedOperation"
+    (whole,) = run(ec2, ami, InstanceType="m5.large")
+    assert whole["CpuOptions"] == options(1, 2)
+    (part,) = run(ec2, ami, InstanceType=own, CpuOptions=options(2, 1))
+    assert part["CpuOptions"] == options(2, 1)
+    # They end with the type that they were for.
+    wait(ec2, "instance_running", [part["InstanceId"]])
+    ec2.stop_instances(InstanceIds=[part["InstanceId"]])
+    wait(ec2, "instance_stopped", [part["InstanceId"]])
+    ec2.modify_instance_attribute(InstanceId=part["InstanceId"], InstanceType={"Value": "m5.xlarge"})
+    (after,) = ec2.describe_instances(InstanceIds=[part["InstanceId"]])["Reservations"][0]["Instances"]
+    assert after["CpuOptions"] == options(2, 2)
+    terminate(ec2, whole["InstanceId"], part["InstanceId"])
+
+
 def test_a_stopped_instance_is_made_one(ec2, ami, own):
     (instance,) = run(ec2, ami)
     instance_id = instance["InstanceId"]

@@ -190,6 +190,9 @@ pub struct Machine {
     pub architecture: Architecture,
     pub boot_mode: BootMode,
     pub vcpus: u32,
+    /// Divides the vCPUs; zero is one.
+    #[serde(default)]
+    pub threads_per_core: u32,
     pub memory_mib: u64,
     /// Of each network interface. Not held to any where None.
     #[serde(default)]

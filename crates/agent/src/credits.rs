@@ -219,6 +219,7 @@ mod tests {
             instance_type: "t3.nano".into(),
             firmware: Firmware::Bios,
             vcpus: 2,
+            threads_per_core: 2,
             memory_mib: 512,
             disks: vec![],
             scratch: vec![],

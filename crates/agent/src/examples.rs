@@ -84,6 +84,7 @@ pub(crate) fn instance(number: u32) -> Instance {
             architecture: Architecture::X86_64,
             boot_mode: BootMode::LegacyBios,
             vcpus: 2,
+            threads_per_core: 2,
             memory_mib: 1024,
             bandwidth: Some(Bandwidth { baseline: 64_000_000, peak: 5_000_000_000 }),
             credits: None,

@@ -374,6 +374,7 @@ impl InstanceTask {
                 BootMode::Uefi => Firmware::Uefi,
             },
             vcpus: instance.machine.vcpus,
+            threads_per_core: instance.machine.threads_per_core,
             memory_mib: instance.machine.memory_mib,
             disks: disks.iter().zip(files).map(disk).collect(),
             scratch,

@@ -237,6 +237,7 @@ fn instance(number: u8) -> Instance {
             architecture: Architecture::X86_64,
             boot_mode: BootMode::LegacyBios,
             vcpus: 1,
+            threads_per_core: 1,
             memory_mib: 64,
             bandwidth: None,
             credits: None,

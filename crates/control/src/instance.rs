@@ -57,6 +57,9 @@ pub struct Instance {
     pub architecture: Architecture,
     pub boot_mode: BootMode,
     pub vcpus: u32,
+    /// Divides the vCPUs; zero is one.
+    #[serde(default)]
+    pub threads_per_core: u32,
     pub memory_mib: u64,
     pub platform_details: Text,
     pub root_device_name: Text,

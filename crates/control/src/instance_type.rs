@@ -12,12 +12,14 @@ use model::{Error, Result};
 use std::sync::Arc;
 
 mod catalogue;
+mod cpu_options;
 mod credits;
 mod describe;
 mod operator;
 mod own;
 mod performance;
 
+pub use cpu_options::with_cpu_options;
 pub use credits::{Burstable, burstable};
 pub use describe::{describe_instance_type_offerings, describe_instance_types};
 pub use operator::{create_instance_type, delete_instance_type, list_instance_types};
@@ -28,6 +30,7 @@ pub use performance::{EbsPerformance, Performance, performance};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MachineShape {
     pub vcpus: u32,
+    pub threads_per_core: u32,
     pub memory_mib: u64,
     pub architecture: Architecture,
 }
@@ -39,6 +42,14 @@ pub fn shape(tables: &Tables, name: &str) -> Result<MachineShape> {
         None => Catalogue::get().info(name).as_ref().and_then(shape_of),
     };
     shape.ok_or_else(|| Error::invalid_parameter_value(format!("Invalid value '{name}' for InstanceType.")))
+}
+
+/// All that is known of a type; None where there is no such type.
+fn info(tables: &Tables, name: &str) -> Option<InstanceTypeInfo> {
+    match tables.instance_types.find(name) {
+        Some(own) => Some(own.info()),
+        None => Catalogue::get().info(name),
+    }
 }
 
 /// The types of a family that Dedicated Hosts take, in the order of their names. None of the owner's own are.
@@ -83,8 +94,13 @@ fn shape_of(info: &InstanceTypeInfo) -> Option<MachineShape> {
         (false, true) => Architecture::Arm64,
         (false, false) => return None,
     };
+    let processors = info.v_cpu_info.as_ref()?;
     Some(MachineShape {
-        vcpus: u32::try_from(info.v_cpu_info.as_ref()?.default_v_cpus?).ok()?,
+        vcpus: u32::try_from(processors.default_v_cpus?).ok()?,
+        threads_per_core: processors
+            .default_threads_per_core
+            .and_then(|threads| u32::try_from(threads).ok())
+            .unwrap_or(1),
         memory_mib: u64::try_from(info.memory_info.as_ref()?.size_in_mi_b?).ok()?,
         architecture,
     })

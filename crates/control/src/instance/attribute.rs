@@ -246,7 +246,9 @@ fn resize(tx: &mut Tx<'_>, instance: &mut Instance, instance_type: &str) -> Resu
         )));
     }
     instance.instance_type = instance_type.into();
+    // CPU options do not outlive the type that they were for.
     instance.vcpus = shape.vcpus;
+    instance.threads_per_core = shape.threads_per_core;
     instance.memory_mib = shape.memory_mib;
     Ok(())
 }

@@ -201,8 +201,8 @@ pub fn to_api(context: &Context, tables: &Tables, instance: &Instance) -> ec2::I
             .map(|interface| interface_to_api(context, tables, interface))
             .collect(),
         cpu_options: Some(ec2::CpuOptions {
-            core_count: Some((instance.vcpus / 2).max(1) as i32),
-            threads_per_core: Some(if instance.vcpus > 1 { 2 } else { 1 }),
+            core_count: Some((instance.vcpus / instance.threads_per_core.max(1)) as i32),
+            threads_per_core: Some(instance.threads_per_core.max(1) as i32),
             ..Default::default()
         }),
         capacity_reservation_specification: Some(ec2::CapacityReservationSpecificationResponse {

@@ -40,6 +40,7 @@ pub fn desired(
             architecture: instance.architecture,
             boot_mode: instance.boot_mode,
             vcpus: instance.vcpus,
+            threads_per_core: instance.threads_per_core,
             memory_mib: instance.memory_mib,
             bandwidth: type_performance.bandwidth,
             credits,

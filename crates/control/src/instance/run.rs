@@ -133,7 +133,10 @@ fn check(context: &Context, input: &ec2::RunInstancesRequest) -> Result<Launch> 
     let image = image(context, input)?;
     let instance_type = input.instance_type.clone().unwrap_or_else(|| DEFAULT_INSTANCE_TYPE.to_owned());
     let tables = context.tables();
-    let shape = instance_type::shape(&tables, &instance_type)?;
+    let mut shape = instance_type::shape(&tables, &instance_type)?;
+    if let Some(options) = &input.cpu_options {
+        shape = instance_type::with_cpu_options(&tables, &instance_type, shape, options)?;
+    }
     if shape.architecture != image.architecture {
         return Err(Error::invalid_parameter_value(format!(
             "The architecture '{}' of the specified instance type does not match the architecture '{}' of the specified AMI. Specify an instance type and an AMI that have matching architectures, and try again.",
@@ -383,6 +386,7 @@ impl Launch {
             architecture: self.shape.architecture,
             boot_mode: self.boot_mode,
             vcpus: self.shape.vcpus,
+            threads_per_core: self.shape.threads_per_core,
             memory_mib: self.shape.memory_mib,
             platform_details: self.image.platform_details.as_str().into(),
             root_device_name: self.image.root_device_name.as_str().into(),

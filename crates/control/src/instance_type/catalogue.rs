@@ -105,7 +105,12 @@ mod tests {
 
     #[test]
     fn a_known_type_has_its_shape_and_an_unknown_none() {
-        let micro = MachineShape { vcpus: 2, memory_mib: 1024, architecture: Architecture::X86_64 };
+        let micro = MachineShape {
+            vcpus: 2,
+            threads_per_core: 2,
+            memory_mib: 1024,
+            architecture: Architecture::X86_64,
+        };
         assert_eq!(shape("t3.micro"), Some(micro));
         assert_eq!(shape("t4g.nano").unwrap().architecture, Architecture::Arm64);
         for name in ["", "t3", "t3.micr", "t3.micro ", "T3.MICRO", "t9.colossal", "\"}", "mac2.metal"] {

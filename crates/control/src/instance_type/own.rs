@@ -54,7 +54,8 @@ impl Record for OwnType {
 
 impl OwnType {
     pub fn shape(&self) -> MachineShape {
-        MachineShape { vcpus: self.vcpus, memory_mib: self.memory_mib, architecture: self.architecture }
+        let OwnType { vcpus, memory_mib, architecture, .. } = *self;
+        MachineShape { vcpus, threads_per_core: 1, memory_mib, architecture }
     }
 
     /// As DescribeInstanceTypes tells it.

@@ -355,6 +355,7 @@ mod tests {
             instance_type: "t3.micro".into(),
             firmware: Firmware::Bios,
             vcpus,
+            threads_per_core: 1,
             memory_mib,
             disks: vec![],
             scratch: vec![],

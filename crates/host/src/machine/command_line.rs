@@ -236,7 +236,8 @@ impl CommandLine {
     }
 
     fn processors_and_memory(&mut self, spec: &MachineSpec) {
-        self.add("-smp", format!("cpus={0},sockets=1,cores={0},threads=1", spec.vcpus));
+        let (vcpus, threads) = (spec.vcpus, spec.threads_per_core.max(1));
+        self.add("-smp", format!("cpus={vcpus},sockets=1,cores={},threads={threads}", vcpus / threads));
         self.add("-m", format!("size={}M", spec.memory_mib));
         self.add("-rtc", "base=utc");
         // Sleep states would end in a guest that nobody can wake.
@@ -307,6 +308,7 @@ mod tests {
             instance_type: "t3.micro".into(),
             firmware: Firmware::Bios,
             vcpus: 2,
+            threads_per_core: 2,
             memory_mib: 1024,
             disks: vec![DiskSpec {
                 path: "/never/seen".into(),

@@ -72,6 +72,9 @@ pub struct MachineSpec {
     pub instance_type: String,
     pub firmware: Firmware,
     pub vcpus: u32,
+    /// Divides the vCPUs; zero is one.
+    #[serde(default)]
+    pub threads_per_core: u32,
     pub memory_mib: u64,
     /// The root disk first.
     pub disks: Vec<DiskSpec>,

@@ -75,6 +75,7 @@ impl Host {
             instance_type: "t3.nano".into(),
             firmware: Firmware::Bios,
             vcpus: 1,
+            threads_per_core: 1,
             memory_mib: 64,
             disks: vec![DiskSpec { path, format: DiskFormat::Raw, volume_id, limits: None }],
             scratch: vec![],
