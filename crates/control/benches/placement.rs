@@ -24,6 +24,7 @@ fn main() {
                 zone: ZONES[at % ZONES.len()],
                 rack,
                 architecture: Architecture::X86_64,
+                away: false,
                 capacity: Load { vcpus: 256, memory_mib: 512 * 1024 },
                 load: Load { vcpus: (at * 7 % 255) as u64, memory_mib: (at * 7919 % 500_000) as u64 },
                 tenants: Tenants { default: 1, dedicated: 0 },

@@ -105,6 +105,8 @@ pub struct Candidate<'a> {
     pub zone: &'a str,
     pub rack: &'a str,
     pub architecture: Architecture,
+    /// Not heard from.
+    pub away: bool,
     pub capacity: Load,
     pub load: Load,
     pub tenants: Tenants,
@@ -167,6 +169,7 @@ pub struct Choice {
 pub enum Refusal {
     Zone,
     Architecture,
+    Away,
     /// The instance's volumes are elsewhere.
     Volumes,
     /// It is a Dedicated Host, for instances of host tenancy alone.
@@ -194,6 +197,7 @@ impl Refusal {
         match self {
             Refusal::Zone => "in another Availability Zone",
             Refusal::Architecture => "of another architecture",
+            Refusal::Away => "not heard from",
             Refusal::Volumes => "the instance's volumes are on another host",
             Refusal::Allocated => "allocated as a Dedicated Host",
             Refusal::DefaultTenants => "holds instances of default tenancy",
@@ -262,6 +266,7 @@ pub fn choose_whole<'a>(hosts: &[Candidate<'a>], request: &WholeRequest<'_>) -> 
     let free = |host: &&Candidate<'a>| {
         host.zone == request.zone
             && host.architecture == request.architecture
+            && !host.away
             && host.allocation.is_none()
             && host.load == Load::default()
             && request.any_of.iter().any(|wanted| host.has_room_for(*wanted))
@@ -286,6 +291,8 @@ fn refuse(host: &Candidate, request: &Request) -> Option<Refusal> {
         Some(Refusal::Architecture)
     } else if request.bound_to.is_some_and(|host_id| host_id != host.host_id) {
         Some(Refusal::Volumes)
+    } else if host.away {
+        Some(Refusal::Away)
     } else if let Some(refusal) = refuse_by_tenancy(host, request) {
         Some(refusal)
     } else if !host.has_room_for(request.wanted) {

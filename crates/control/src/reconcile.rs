@@ -10,7 +10,7 @@
 //! so that a change seen late, twice or not at all (followed by `replace`) comes to the same.
 //!
 //! A host whose observations end is *away*. It is asked again until it tells of itself, and then catches up both ways:
-//! it tells all that it has, and is told all that it shall have. Only the desire loop tells hosts anything, so that no
+//! it tells all that it has, and is told all that it shall have. The same where what it told could not be written. Only the desire loop tells hosts anything, so that no
 //! older word can follow a newer one.
 
 use crate::engine::{Change, Tables, Tx, transaction};
@@ -31,6 +31,8 @@ const NOTICES_MAX: usize = 1024;
 const OBSERVATIONS_MAX: usize = 256;
 /// How long to leave a host alone that is away.
 const AWAY_PAUSE: Duration = Duration::from_secs(1);
+/// How long to leave a host alone whose word could not be taken in, before it is asked for all again.
+const UNTAKEN_PAUSE: Duration = Duration::from_secs(5);
 
 pub(crate) fn start(control: &Arc<Control>, region: &Arc<RegionState>) {
     let (found, here) = mpsc::unbounded_channel();
@@ -59,12 +61,17 @@ async fn observe(
             }
         }
         let mut waiting = Vec::new();
-        while observations.recv_many(&mut waiting, OBSERVATIONS_MAX).await > 0 {
+        let pause = loop {
+            if observations.recv_many(&mut waiting, OBSERVATIONS_MAX).await == 0 {
+                hear(&control, &region, &host, false);
+                break AWAY_PAUSE;
+            }
             let (Some(control), Some(region)) = (control.upgrade(), region.upgrade()) else { return };
-            take_in_all(&control, &region, &host_id, &mut waiting).await;
-        }
-        hear(&control, &region, &host, false);
-        tokio::time::sleep(AWAY_PAUSE).await;
+            if !take_in_all(&control, &region, &host_id, &mut waiting).await {
+                break UNTAKEN_PAUSE;
+            }
+        };
+        tokio::time::sleep(pause).await;
         // For a cloud that is gone the host is not taken from whoever has it now.
         if control.strong_count() == 0 {
             return;
@@ -84,12 +91,14 @@ fn hear(control: &Weak<Control>, region: &Weak<RegionState>, host: &HostLink, he
     region.events.push(now, "host", host_id, if heard { "back" } else { "away" }.to_owned(), None);
 }
 
+/// False where something could not be taken in: the host must be asked for all again.
 async fn take_in_all(
     control: &Control,
     region: &RegionState,
     host_id: &str,
     observations: &mut Vec<Observation>,
-) {
+) -> bool {
+    let mut is_whole = true;
     let mut rest = observations.as_slice();
     while !rest.is_empty() {
         let (together, others) = rest.split_at(different(rest));
@@ -99,7 +108,8 @@ async fn take_in_all(
         })
         .await;
         if let Err(error) = done {
-            tracing::error!(%error, host = host_id, ?together, "observations were not taken in; the host repeats them when asked for all");
+            tracing::error!(%error, host = host_id, ?together, "observations were not taken in");
+            is_whole = false;
         }
     }
     for observation in observations.drain(..) {
@@ -107,6 +117,7 @@ async fn take_in_all(
             tracing::error!(%volume_id, message, host = host_id, "a volume failed");
         }
     }
+    is_whole
 }
 
 /// How many observations from the first on are of different things: a transaction sees its records as they were

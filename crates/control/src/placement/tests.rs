@@ -20,6 +20,7 @@ fn hosts(zones: usize, racks: usize, each: usize) -> Vec<Candidate<'static>> {
                     zone: leak(format!("zone-{zone}")),
                     rack: leak(format!("rack-{rack}")),
                     architecture: Architecture::X86_64,
+                    away: false,
                     capacity: Load { vcpus: 16, memory_mib: 16 * 1024 },
                     load: Load::default(),
                     tenants: Tenants::default(),
@@ -367,6 +368,21 @@ fn the_other_architecture_is_refused_with_its_reason() {
     let request = Request { architecture: Architecture::Arm64, ..request(&zones, wanted, None) };
     let refusals = choose(&hosts(1, 1, 1), &request).unwrap_err();
     assert_eq!(refusals.values().collect::<Vec<_>>(), [&Refusal::Architecture]);
+}
+
+#[test]
+fn a_host_that_is_away_takes_nothing() {
+    let mut hosts = hosts(1, 1, 2);
+    hosts[0].away = true;
+    let zones = ["zone-0".to_owned()];
+    let wanted = Load { vcpus: 1, memory_mib: 1 };
+    assert_eq!(choose(&hosts, &request(&zones, wanted, None)).unwrap().host_id, "host-0-0-1");
+    let whole =
+        WholeRequest { zone: "zone-0", architecture: Architecture::X86_64, any_of: &[wanted], count: 1 };
+    assert_eq!(choose_whole(&hosts, &whole).unwrap(), ["host-0-0-1"]);
+    let bound = Request { bound_to: Some("host-0-0-0"), ..request(&zones, wanted, None) };
+    let refusals = choose(&hosts, &bound).unwrap_err();
+    assert_eq!(refusals.values().collect::<Vec<_>>(), [&Refusal::Away, &Refusal::Volumes]);
 }
 
 #[test]

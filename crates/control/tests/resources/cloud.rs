@@ -152,8 +152,12 @@ impl Cloud {
         checks: Option<StatusChecks>,
     ) {
         let instance_id = model::Id::parse(model::Kind::Instance, instance_id).unwrap();
-        let observed = ObservedInstance { instance_id, boot, state, checks, disks: vec![] };
-        self.2.0.lock().unwrap().as_ref().unwrap().send(Observation::Instance(observed)).unwrap();
+        let observed =
+            ObservedInstance { instance_id: instance_id.clone(), boot, state, checks, disks: vec![] };
+        self.2.3.lock().unwrap().insert(instance_id.to_string(), observed.clone());
+        if let Some(observer) = &*self.2.0.lock().unwrap() {
+            observer.send(Observation::Instance(observed)).unwrap();
+        }
     }
 
     /// Returns once an instance's record is so.
@@ -211,6 +215,8 @@ struct IdleHost(
     Mutex<BTreeMap<String, agent_api::Instance>>,
     /// It is away.
     AtomicBool,
+    /// What it has told of each instance last.
+    Mutex<BTreeMap<String, ObservedInstance>>,
 );
 
 #[async_trait]
@@ -268,6 +274,9 @@ impl HostAgent for IdleHost {
         let (sender, receiver) = unbounded_channel();
         if self.2.load(Ordering::Relaxed) {
             return receiver;
+        }
+        for observed in self.3.lock().unwrap().values() {
+            sender.send(Observation::Instance(observed.clone())).unwrap();
         }
         *self.0.lock().unwrap() = Some(sender);
         receiver

@@ -46,11 +46,11 @@ async fn snapshot(cloud: &Cloud) -> String {
 }
 
 /// Once so many commits are done, nothing is written any more.
-struct Crashing {
-    inner: MemoryStore,
-    left: AtomicI64,
+pub struct Crashing {
+    pub inner: MemoryStore,
+    pub left: AtomicI64,
     /// Whether the last commit stands although it is not acknowledged.
-    stands: bool,
+    pub stands: bool,
 }
 
 #[async_trait]

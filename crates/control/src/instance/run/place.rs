@@ -271,6 +271,7 @@ pub(crate) fn candidates<'a>(
             zone: &region.zone_of(&host.description)?.name,
             rack: &host.description.rack,
             architecture: host.description.architecture,
+            away: !host.is_heard(),
             capacity: host.capacity(),
             load,
             tenants,
