@@ -283,7 +283,8 @@ impl Disks for Doubles {
                 return Err(error);
             }
             self.volumes.lock().insert(volume.volume_id.clone());
-            Ok(DiskFile { path: format!("/{}", volume.volume_id).into(), format: DiskFormat::Raw })
+            let path = format!("/{}", volume.volume_id).into();
+            Ok(DiskFile { layers: vec![DiskLayer { path, format: DiskFormat::Raw }] })
         })
         .await
     }

@@ -360,8 +360,7 @@ impl InstanceTask {
             mtu,
         };
         let disk = |(disk, file): (&&agent_api::Disk, crate::DiskFile)| DiskSpec {
-            path: file.path,
-            format: file.format,
+            layers: file.layers,
             volume_id: disk.volume_id.clone(),
             limits: disk.limits.map(disk_limits),
         };

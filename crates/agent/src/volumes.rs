@@ -8,11 +8,10 @@ use crate::observations::Observations;
 use crate::tasks::{Backoff, Tasks};
 use agent_api::{Volume, VolumeState};
 use async_trait::async_trait;
-use host::machine::DiskFormat;
+use host::machine::DiskLayer;
 use model::Id;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
@@ -31,11 +30,11 @@ pub trait Disks: Send + Sync {
     async fn delete(&self, volume_id: &Id) -> Result<(), DiskError>;
 }
 
-/// Where a volume is and what QEMU shall take it for.
+/// What a machine opens for a volume.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiskFile {
-    pub path: PathBuf,
-    pub format: DiskFormat,
+    /// The uppermost first; it is the only one to be written to.
+    pub layers: Vec<DiskLayer>,
 }
 
 #[derive(Debug, thiserror::Error)]

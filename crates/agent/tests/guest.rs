@@ -4,7 +4,7 @@
 use agent::{Agent, AgentOptions, DiskError, DiskFile, Disks};
 use agent_api::*;
 use async_trait::async_trait;
-use host::machine::{DiskFormat, DiskLimits, Ended, Found, Hypervisor, MachineError, MachineSpec, Status};
+use host::machine::{DiskLimits, Ended, Found, Hypervisor, MachineError, MachineSpec, Status};
 use host::net::{LinuxNetwork, Namespace, NetOptions, Network};
 use model::{Environment, Id, Kind};
 use std::collections::{BTreeMap, HashMap};
@@ -196,7 +196,7 @@ impl Disks for NoDisks {
     }
 
     async fn ensure(&self, _volume: &Volume) -> Result<DiskFile, DiskError> {
-        Ok(DiskFile { path: PathBuf::new(), format: DiskFormat::Raw })
+        Ok(DiskFile { layers: Vec::new() })
     }
 
     async fn delete(&self, _volume_id: &Id) -> Result<(), DiskError> {

@@ -1,31 +1,42 @@
-//! Disks: sealed snapshots and the volumes made of them, as plain files.
+//! Disks as layers of files: snapshots, and the volumes made of them.
 //!
 //! ```text
-//!   begin ─▶ snap-….pending ─ put_block… ─ complete ─▶ snap-….raw, never changed again
-//!                                                           ▲ backing
-//!   ensure ─▶ vol-….new ──────────────────────────▶ vol-….snap-….qcow2   (from a snapshot)
-//!                     └───────────────────────────▶ vol-….raw            (of zeros)
+//!   volume   [ vol-a.2 ][ vol-a.1 ][ vol-a.0 ]      uppermost first; only the uppermost is written to
+//!   snapshot            [ vol-a.1 ][ vol-a.0 ]      of the moment when vol-a.2 was laid over them
+//!   volume   [ vol-b.0 ][ vol-a.1 ][ vol-a.0 ]      made of that snapshot
 //! ```
 //!
-//! The name of a volume's file tells what it lies over: which snapshots are in use follows from one listing, and
-//! can't disagree with the volumes. A deleted snapshot that volumes lie over keeps its file, hidden by a marker
-//! (`snap-….deleted`), until the last of them is gone.
+//! A layer that anything lies over never changes again, so that snapshots and the volumes made of them share it:
+//! making either copies nothing and takes the same time whatever the size, a snapshot takes the room of what was
+//! written since the one before, and each is whole by itself. Which layers a snapshot or volume consists of is told
+//! by its head, a small file that is replaced as a whole; a layer goes with the last head that names it.
 //!
-//! Making a volume takes the same time whatever its size. Calls block on the disk: run them off the threads that
-//! serve. Those who use disks see them through `agent_api::SnapshotStore` and `agent::Disks`; a store of shared
-//! blocks, or Ceph, takes the place of this crate's two types behind the same two traits.
+//! A snapshot of a volume that a machine writes to takes two steps with the machine's own between them (`freeze`). One
+//! that is uploaded is written block by block, then sealed as a layer of its own (`snapshots`).
+//!
+//! Calls block on the disk: run them off the threads that serve. Those who use disks see them through
+//! `agent_api::SnapshotStore` and `agent::Disks`; Ceph, whose images are layered just so, can take this crate's place
+//! behind the same two traits.
 //!
 //! Invariants: every call may be repeated, also after a crash at any point of it; what was acknowledged is durable,
-//! directory entry included; a file under its final name is whole; a file that something lies over is never
-//! removed. One process at a time uses a directory.
+//! directory entry included; a head names layers that are whole; a layer that a head names is never removed. One
+//! process at a time uses a directory.
 
+mod catalogue;
+mod chain;
 mod durable;
+mod freeze;
+mod layer;
 mod qcow2;
 mod snapshots;
+#[cfg(test)]
+mod tests;
 mod volumes;
 
-pub use snapshots::Snapshots;
-pub use volumes::{Backing, VolumeFile, Volumes};
+pub use catalogue::Disks;
+pub use freeze::{Freeze, Frozen};
+pub use layer::{Format, Layer};
+pub use volumes::VolumeDisk;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -6,13 +6,13 @@ use agent_api::{Architecture, HostAgent, HostDescription, HostError, PROTOCOL_VE
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use control::HostSource;
-use host::machine::{Acceleration, DiskFormat, QemuHypervisor, QemuOptions, prove};
+use host::machine::{Acceleration, DiskFormat, DiskLayer, QemuHypervisor, QemuOptions, prove};
 use host::net::{LinuxNetwork, NetOptions, Network};
 use ipnet::Ipv4Net;
 use model::{Environment, Id, Region};
 use std::path::Path;
 use std::sync::Arc;
-use volume::{Backing, Snapshots, VolumeError, Volumes};
+use volume::{VolumeDisk, VolumeError};
 
 /// What the host keeps of its memory for itself.
 const MEMORY_RESERVED_MIB: u64 = 1024;
@@ -31,8 +31,7 @@ impl Machine {
         let data_dir = config.data_dir.as_deref().context("real instances need a data directory")?;
         let data_dir =
             data_dir.canonicalize().with_context(|| format!("cannot find {}", data_dir.display()))?;
-        let snapshots = Arc::new(Snapshots::open(&data_dir.join("snapshots"))?);
-        let volumes = Arc::new(Volumes::open(&data_dir.join("volumes"), snapshots.clone())?);
+        let disks = Arc::new(volume::Disks::open(&data_dir)?);
         let acceleration = acceleration(&data_dir).await?;
         let hypervisor = QemuHypervisor::open(QemuOptions::new(data_dir.join("machines"), acceleration))?;
         let network = Arc::new(network(config.public_pool, &data_dir)?);
@@ -43,12 +42,12 @@ impl Machine {
             },
             Arc::new(hypervisor),
             network.clone(),
-            Arc::new(HostDisks(volumes.clone())),
+            Arc::new(HostDisks(disks.clone())),
             environment.clone(),
             describe(&data_dir, acceleration)?,
         )
         .await?;
-        Ok(Machine { agent, network, snapshots: Arc::new(HostSnapshots { snapshots, volumes }) })
+        Ok(Machine { agent, network, snapshots: Arc::new(HostSnapshots(disks)) })
     }
 
     pub fn hosts(&self) -> Arc<dyn HostSource> {
@@ -122,7 +121,28 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())
 }
 
-struct HostDisks(Arc<Volumes>);
+struct HostDisks(Arc<volume::Disks>);
+
+impl HostDisks {
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&volume::Disks) -> volume::Result<T> + Send + 'static,
+    ) -> Result<T, DiskError> {
+        let disks = self.0.clone();
+        blocking(move || work(&disks)).await.map_err(DiskError::Failed)?.map_err(disk_error)
+    }
+}
+
+fn disk_file(disk: VolumeDisk) -> DiskFile {
+    let layer = |layer: volume::Layer| DiskLayer {
+        path: layer.path,
+        format: match layer.format {
+            volume::Format::Raw => DiskFormat::Raw,
+            volume::Format::Qcow2 => DiskFormat::Qcow2,
+        },
+    };
+    DiskFile { layers: disk.layers.into_iter().map(layer).collect() }
+}
 
 fn disk_error(error: VolumeError) -> DiskError {
     match error {
@@ -136,42 +156,33 @@ fn disk_error(error: VolumeError) -> DiskError {
 #[async_trait]
 impl Disks for HostDisks {
     async fn list(&self) -> Result<Vec<Id>, DiskError> {
-        let volumes = self.0.clone();
-        let names = blocking(move || volumes.list()).await.map_err(DiskError::Failed)?.map_err(disk_error)?;
+        let names = self.with(|disks| Ok(disks.volumes())).await?;
         Ok(names.iter().filter_map(|name| Id::parse(model::Kind::Volume, name).ok()).collect())
     }
 
     async fn ensure(&self, volume: &agent_api::Volume) -> Result<DiskFile, DiskError> {
-        let (volumes, volume) = (self.0.clone(), volume.clone());
-        let made = blocking(move || {
-            volumes.ensure(&volume.volume_id, volume.size_gib, volume.snapshot_id.as_deref())
-        });
-        let file = made.await.map_err(DiskError::Failed)?.map_err(disk_error)?;
-        let format = match file.backing {
-            Backing::None => DiskFormat::Raw,
-            Backing::Raw(backing) => DiskFormat::Qcow2 { backing: Some(backing) },
+        let volume = volume.clone();
+        let ensure = move |disks: &volume::Disks| {
+            disks.ensure(&volume.volume_id, volume.size_gib, volume.snapshot_id.as_deref())
         };
-        Ok(DiskFile { path: file.path, format })
+        Ok(disk_file(self.with(ensure).await?))
     }
 
     async fn delete(&self, volume_id: &Id) -> Result<(), DiskError> {
-        let (volumes, volume_id) = (self.0.clone(), volume_id.clone());
-        blocking(move || volumes.delete(&volume_id)).await.map_err(DiskError::Failed)?.map_err(disk_error)
+        let volume_id = volume_id.clone();
+        self.with(move |disks| disks.delete(&volume_id)).await
     }
 }
 
-struct HostSnapshots {
-    snapshots: Arc<Snapshots>,
-    volumes: Arc<Volumes>,
-}
+struct HostSnapshots(Arc<volume::Disks>);
 
 impl HostSnapshots {
     async fn with<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Snapshots) -> volume::Result<T> + Send + 'static,
+        work: impl FnOnce(&volume::Disks) -> volume::Result<T> + Send + 'static,
     ) -> Result<T, HostError> {
-        let snapshots = self.snapshots.clone();
-        blocking(move || work(&snapshots)).await.map_err(HostError::Failed)?.map_err(host_error)
+        let disks = self.0.clone();
+        blocking(move || work(&disks)).await.map_err(HostError::Failed)?.map_err(host_error)
     }
 }
 
@@ -186,32 +197,31 @@ fn host_error(error: VolumeError) -> HostError {
 impl SnapshotStore for HostSnapshots {
     async fn begin(&self, snapshot_id: &str, size_gib: u32) -> Result<(), HostError> {
         let id = snapshot_id.to_owned();
-        self.with(move |snapshots| snapshots.begin(&id, size_gib)).await
+        self.with(move |disks| disks.begin(&id, size_gib)).await
     }
 
     async fn put_block(&self, snapshot_id: &str, index: u32, data: &[u8]) -> Result<(), HostError> {
         let (id, data) = (snapshot_id.to_owned(), data.to_vec());
-        self.with(move |snapshots| snapshots.put_block(&id, index, &data)).await
+        self.with(move |disks| disks.put_block(&id, index, &data)).await
     }
 
     async fn complete(&self, snapshot_id: &str) -> Result<(), HostError> {
         let id = snapshot_id.to_owned();
-        self.with(move |snapshots| snapshots.complete(&id)).await
+        self.with(move |disks| disks.complete(&id)).await
     }
 
     async fn get_block(&self, snapshot_id: &str, index: u32) -> Result<Option<Vec<u8>>, HostError> {
         let id = snapshot_id.to_owned();
-        self.with(move |snapshots| snapshots.get_block(&id, index)).await
+        self.with(move |disks| disks.get_block(&id, index)).await
     }
 
     async fn list_blocks(&self, snapshot_id: &str, start: u32, limit: usize) -> Result<Vec<u32>, HostError> {
         let id = snapshot_id.to_owned();
-        self.with(move |snapshots| snapshots.list_blocks(&id, start, limit)).await
+        self.with(move |disks| disks.list_blocks(&id, start, limit)).await
     }
 
     async fn delete(&self, snapshot_id: &str) -> Result<(), HostError> {
-        let (volumes, id) = (self.volumes.clone(), snapshot_id.to_owned());
-        let deleted = blocking(move || volumes.delete_snapshot(&id)).await;
-        deleted.map_err(HostError::Failed)?.map_err(host_error)
+        let id = snapshot_id.to_owned();
+        self.with(move |disks| disks.delete_snapshot(&id)).await
     }
 }

@@ -6,13 +6,15 @@
 //!
 //! Works with QEMU from 7.2 on.
 
+use super::disk::{self, NamedLayer};
 use super::{DiskFormat, MachineSpec, console};
 use model::Id;
 use serde_json::{Value, json};
 use std::os::fd::RawFd;
 
-/// Slots into which disks and network cards can be plugged while the guest runs: the functions of one PCI device.
-const HOTPLUG_PORTS: usize = 8;
+/// Slots into which disks can be plugged while the guest runs, and which those of its start are in, so that they can
+/// leave: one for each but the root disk.
+pub(super) const PORTS: usize = DISKS_MAX - 1;
 
 /// As many as the largest instance types take (EC2 User Guide, "Maximum network interfaces").
 pub(super) const NICS_MAX: usize = 15;
@@ -26,28 +28,24 @@ pub(super) const SCRATCH_MAX: usize = 24;
 mod slot {
     pub(super) const SCREEN: &str = "0x1";
     pub(super) const RANDOM: &str = "0x2";
-    const ROOT_DISK: usize = 0x4;
+    pub(super) const ROOT_DISK: &str = "0x4";
     const NICS: usize = 0x5;
-    const DISKS: usize = 0x14;
     /// Behind all other disks, with the first of them as the first function of its device: without that one a guest
     /// looks for no others.
     const SCRATCH: usize = 0x18;
-    pub(super) const PORTS: usize = 0x1e;
+    const PORTS: usize = 0x1b;
     const FUNCTIONS: usize = 8;
 
     pub(super) fn nic(index: usize) -> String {
         format!("{:#x}", NICS + index)
     }
 
-    pub(super) fn disk(index: usize) -> String {
-        match index.checked_sub(1) {
-            None => format!("{ROOT_DISK:#x}"),
-            Some(other) => format!("{:#x}.{:#x}", DISKS + other / FUNCTIONS, other % FUNCTIONS),
-        }
-    }
-
     pub(super) fn scratch(index: usize) -> String {
         format!("{:#x}.{:#x}", SCRATCH + index / FUNCTIONS, index % FUNCTIONS)
+    }
+
+    pub(super) fn port(index: usize) -> String {
+        format!("{:#x}.{:#x}", PORTS + index / FUNCTIONS, index % FUNCTIONS)
     }
 }
 
@@ -80,20 +78,16 @@ pub(super) struct Handed {
     pub(super) monitor_spare: RawFd,
     /// UEFI code and variables.
     pub(super) firmware: Option<(RawFd, RawFd)>,
-    pub(super) disks: Vec<HandedDisk>,
+    /// The layers of each.
+    pub(super) disks: Vec<Vec<HandedFile>>,
     pub(super) scratch: Vec<HandedFile>,
     pub(super) taps: Vec<RawFd>,
 }
 
 #[derive(Debug)]
-pub(super) struct HandedDisk {
-    pub(super) file: HandedFile,
-    pub(super) backing: Option<HandedFile>,
-}
-
-#[derive(Debug)]
 pub(super) struct HandedFile {
     pub(super) fd: RawFd,
+    pub(super) fd_to_read: Option<RawFd>,
     pub(super) direct: bool,
 }
 
@@ -119,22 +113,24 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: 
     line.processors_and_memory(spec);
     line.devices_of_every_machine();
     for (index, (disk, handed)) in spec.disks.iter().zip(&handed.disks).enumerate() {
-        line.disk(&format!("disk{index}"), &disk.format, &handed.file, handed.backing.as_ref());
-        let serial: String = disk.volume_id.chars().filter(|c| *c != '-').take(20).collect();
-        let mut device = json!({
-            "driver": "virtio-blk-pci", "id": disk.volume_id.as_str(), "drive": format!("disk{index}"),
-            "serial": serial, "iothread": "disks", "bus": "pcie.0", "addr": slot::disk(index),
-            "multifunction": index > 0,
-        });
-        if index == 0 {
-            // The root disk, and no other.
-            device["bootindex"] = 0.into();
+        let name = disk.layers.first().map(disk::node_name).unwrap_or_default();
+        let formats = disk.layers.iter().map(|layer| layer.format);
+        line.disk(&name, formats.zip(handed));
+        let mut device = disk::device(disk, &name);
+        match index.checked_sub(1) {
+            None => {
+                // The root disk, and no other. It stays for as long as the machine runs.
+                device["bootindex"] = 0.into();
+                device["bus"] = "pcie.0".into();
+                device["addr"] = slot::ROOT_DISK.into();
+            }
+            Some(port) => device["bus"] = port_name(port).into(),
         }
         line.device(device);
     }
     for (index, file) in handed.scratch.iter().enumerate() {
         let name = format!("scratch{index}");
-        line.disk(&name, &DiskFormat::Raw, file, None);
+        line.disk(&name, std::iter::once((DiskFormat::Raw, file)));
         line.device(json!({
             "driver": "virtio-blk-pci", "id": &name, "drive": &name, "serial": scratch_serial(spec, index),
             "iothread": "disks", "bus": "pcie.0", "addr": slot::scratch(index), "multifunction": true,
@@ -255,50 +251,46 @@ impl CommandLine {
             json!({ "driver": "virtio-rng-pci", "rng": "random", "bus": "pcie.0", "addr": slot::RANDOM }),
         );
         self.add("-object", "iothread,id=disks");
-        for port in 0..HOTPLUG_PORTS {
+        for port in 0..PORTS {
             self.device(json!({
-                "driver": "pcie-root-port", "id": format!("port{port}"), "chassis": port + 1, "slot": port + 1,
-                "bus": "pcie.0", "addr": format!("{:#x}.{port:#x}", slot::PORTS), "multifunction": true,
+                "driver": "pcie-root-port", "id": port_name(port), "chassis": port + 1, "slot": port + 1,
+                "bus": "pcie.0", "addr": slot::port(port), "multifunction": true,
             }));
         }
     }
 
-    fn disk(&mut self, name: &str, format: &DiskFormat, file: &HandedFile, backing: Option<&HandedFile>) {
-        let mut node = json!({
-            "driver": match format { DiskFormat::Raw => "raw", DiskFormat::Qcow2 { .. } => "qcow2" },
-            "node-name": name,
-            "discard": "unmap", "detect-zeroes": "unmap",
-            "file": self.file(file, false),
-        });
-        if matches!(format, DiskFormat::Qcow2 { .. }) {
-            // Said even where there is none: the overlay's own word is not taken.
-            node["backing"] = match backing {
-                None => Value::Null,
-                Some(backing) => json!({
-                    "driver": "raw", "node-name": format!("{name}-backing"), "read-only": true,
-                    "file": self.file(backing, true),
-                }),
-            };
-        }
-        self.add("-blockdev", node.to_string());
+    fn disk<'a>(&mut self, name: &str, layers: impl Iterator<Item = (DiskFormat, &'a HandedFile)>) {
+        let named =
+            layers.map(|(format, file)| NamedLayer { format, set: self.file(file), direct: file.direct });
+        let named: Vec<NamedLayer> = named.collect();
+        self.add("-blockdev", disk::nodes(name, &named).to_string());
     }
 
-    fn file(&mut self, file: &HandedFile, read_only: bool) -> Value {
-        let set = self.set(file.fd);
-        json!({
-            "driver": "file", "filename": set, "read-only": read_only, "locking": "on",
-            "aio": if file.direct { "native" } else { "threads" },
-            "cache": { "direct": file.direct, "no-flush": false },
-            "discard": "unmap",
-        })
+    /// The descriptor set that a file is opened from.
+    fn file(&mut self, file: &HandedFile) -> String {
+        let name = self.set(file.fd);
+        let set = self.sets;
+        if let Some(fd) = file.fd_to_read {
+            self.add("-add-fd", format!("fd={fd},set={set}"));
+        }
+        name
     }
+}
+
+pub(super) fn port_name(port: usize) -> String {
+    format!("port{port}")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{DiskSpec, Firmware, NicSpec};
+    use super::super::{DiskLayer, DiskSpec, Firmware, NicSpec};
     use super::*;
     use model::Kind;
+
+    fn layer(name: &str) -> DiskLayer {
+        let format = if name.ends_with("raw") { DiskFormat::Raw } else { DiskFormat::Qcow2 };
+        DiskLayer { path: std::path::Path::new("/never/seen").join(name), format }
+    }
 
     fn spec() -> MachineSpec {
         let id = |kind, text| Id::parse(kind, text).unwrap();
@@ -311,8 +303,7 @@ mod tests {
             threads_per_core: 2,
             memory_mib: 1024,
             disks: vec![DiskSpec {
-                path: "/never/seen".into(),
-                format: DiskFormat::Qcow2 { backing: Some("/never/seen/either".into()) },
+                layers: ["vol-0123456789abcdef0.1.qcow2", "snap-0123456789abcdef0.0.raw"].map(layer).into(),
                 volume_id: id(Kind::Volume, "vol-0123456789abcdef0"),
                 limits: None,
             }],
@@ -330,10 +321,10 @@ mod tests {
             monitor: 10,
             monitor_spare: 11,
             firmware: None,
-            disks: vec![HandedDisk {
-                file: HandedFile { fd: 12, direct: true },
-                backing: Some(HandedFile { fd: 13, direct: false }),
-            }],
+            disks: vec![vec![
+                HandedFile { fd: 12, fd_to_read: Some(19), direct: true },
+                HandedFile { fd: 13, fd_to_read: None, direct: false },
+            ]],
             scratch: vec![],
             taps: vec![14],
         }
@@ -359,16 +350,15 @@ mod tests {
         let mut spec = spec();
         spec.firmware = Firmware::Uefi;
         spec.disks.push(DiskSpec {
-            path: "/never/seen".into(),
-            format: DiskFormat::Raw,
+            layers: vec![layer("vol-0fedcba9876543210.0.raw")],
             volume_id: Id::parse(Kind::Volume, "vol-0fedcba9876543210").unwrap(),
             limits: None,
         });
         spec.scratch = vec!["/never/seen".into()];
         let mut handed = handed();
         handed.firmware = Some((15, 16));
-        handed.scratch = vec![HandedFile { fd: 18, direct: true }];
-        handed.disks.push(HandedDisk { file: HandedFile { fd: 17, direct: false }, backing: None });
+        handed.scratch = vec![HandedFile { fd: 18, fd_to_read: None, direct: true }];
+        handed.disks.push(vec![HandedFile { fd: 17, fd_to_read: Some(20), direct: false }]);
         insta::assert_snapshot!(readable(&arguments(&spec, Acceleration::Kvm, &handed)));
     }
 

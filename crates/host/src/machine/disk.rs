@@ -1,7 +1,12 @@
 //! Disk files, opened for QEMU: it gets descriptors, never paths, so that its process needs no right to any file.
+//!
+//! A disk is a chain of nodes, one a layer. The uppermost has the layer's name, so that it can be spoken of: it is what a
+//! device is plugged to, what grows, and what another layer is laid over. It can be opened again without the right to
+//! write, as QEMU does then.
 
-use super::{DiskFormat, DiskSpec};
+use super::{DiskFormat, DiskLayer, DiskSpec};
 use rustix::fs::{Mode, OFlags};
+use serde_json::{Value, json};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -9,36 +14,45 @@ use std::path::Path;
 /// One open file of a disk.
 pub(super) struct OpenFile {
     pub(super) fd: OwnedFd,
+    /// The same to read only, where the first is to write.
+    pub(super) fd_to_read: Option<OwnedFd>,
     /// The page cache is passed by.
     pub(super) direct: bool,
 }
 
-pub(super) struct OpenDisk {
-    pub(super) file: OpenFile,
-    /// The file that an overlay lies over.
-    pub(super) backing: Option<OpenFile>,
+/// A layer as QEMU is told of it.
+#[derive(Debug)]
+pub(super) struct NamedLayer {
+    pub(super) format: DiskFormat,
+    /// The descriptor set that the file is opened from.
+    pub(super) set: String,
+    pub(super) direct: bool,
 }
 
-pub(super) fn open(spec: &DiskSpec) -> io::Result<OpenDisk> {
-    let backing = match &spec.format {
-        DiskFormat::Qcow2 { backing: Some(path) } => {
-            // Through the page cache on purpose: all instances of an image read the same file.
-            Some(OpenFile { fd: open_file(path, OFlags::RDONLY)?, direct: false })
-        }
-        DiskFormat::Raw | DiskFormat::Qcow2 { backing: None } => None,
+/// Opens the layers of a disk, the uppermost to write.
+pub(super) fn open(spec: &DiskSpec) -> io::Result<Vec<OpenFile>> {
+    let open = |(depth, layer): (usize, &DiskLayer)| match depth {
+        0 => open_to_write(&layer.path),
+        // Through the page cache on purpose: all instances of an image read the same file.
+        _ => Ok(OpenFile { fd: open_file(&layer.path, OFlags::RDONLY)?, fd_to_read: None, direct: false }),
     };
-    Ok(OpenDisk { file: open_to_write(&spec.path)?, backing })
+    spec.layers.iter().enumerate().map(open).collect()
 }
 
 pub(super) fn open_to_write(path: &Path) -> io::Result<OpenFile> {
-    match open_file(path, OFlags::RDWR | OFlags::DIRECT) {
-        Ok(fd) => Ok(OpenFile { fd, direct: true }),
+    match open_both(path, OFlags::DIRECT) {
         // What a file system answers that always goes through the page cache.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            Ok(OpenFile { fd: open_file(path, OFlags::RDWR)?, direct: false })
-        }
-        Err(error) => Err(error),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => open_both(path, OFlags::empty()),
+        opened => opened,
     }
+}
+
+fn open_both(path: &Path, direct: OFlags) -> io::Result<OpenFile> {
+    Ok(OpenFile {
+        fd: open_file(path, OFlags::RDWR | direct)?,
+        fd_to_read: Some(open_file(path, OFlags::RDONLY | direct)?),
+        direct: !direct.is_empty(),
+    })
 }
 
 fn open_file(path: &Path, access: OFlags) -> io::Result<OwnedFd> {
@@ -48,4 +62,53 @@ fn open_file(path: &Path, access: OFlags) -> io::Result<OwnedFd> {
         return Ok(fd);
     }
     Err(io::Error::other(format!("{} is no disk", path.display())))
+}
+
+/// The name of a layer's node.
+pub(super) fn node_name(layer: &DiskLayer) -> String {
+    layer.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The nodes of a disk, each over the next; null where there is no layer.
+pub(super) fn nodes(name: &str, layers: &[NamedLayer]) -> Value {
+    let Some((top, below)) = layers.split_first() else { return Value::Null };
+    let mut node = node(top, false);
+    node["node-name"] = name.into();
+    node["detect-zeroes"] = "unmap".into();
+    if top.format == DiskFormat::Qcow2 {
+        // Said even where there is none: the file's own word is not taken.
+        node["backing"] = nodes_below(below);
+    }
+    node
+}
+
+fn nodes_below(layers: &[NamedLayer]) -> Value {
+    let Some((top, below)) = layers.split_first() else { return Value::Null };
+    let mut node = node(top, true);
+    if top.format == DiskFormat::Qcow2 {
+        node["backing"] = nodes_below(below);
+    }
+    node
+}
+
+fn node(layer: &NamedLayer, read_only: bool) -> Value {
+    json!({
+        "driver": match layer.format { DiskFormat::Raw => "raw", DiskFormat::Qcow2 => "qcow2" },
+        "read-only": read_only, "discard": "unmap",
+        "file": {
+            "driver": "file", "filename": layer.set, "read-only": read_only, "locking": "on",
+            "aio": if layer.direct { "native" } else { "threads" },
+            "cache": { "direct": layer.direct, "no-flush": false },
+            "discard": "unmap",
+        },
+    })
+}
+
+/// The device by which a guest sees a disk whose uppermost node is `node`.
+pub(super) fn device(spec: &DiskSpec, node: &str) -> Value {
+    let serial: String = spec.volume_id.chars().filter(|c| *c != '-').take(20).collect();
+    json!({
+        "driver": "virtio-blk-pci", "id": spec.volume_id.as_str(), "drive": node, "serial": serial,
+        "iothread": "disks",
+    })
 }

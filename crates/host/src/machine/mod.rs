@@ -92,8 +92,8 @@ pub enum Firmware {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DiskSpec {
-    pub path: PathBuf,
-    pub format: DiskFormat,
+    /// The uppermost first; it is the only one to be written to.
+    pub layers: Vec<DiskLayer>,
     /// The guest sees it without its dash, in at most 20 characters: `vol0123456789abcdef0`.
     pub volume_id: Id,
     /// Not held to any where None.
@@ -124,14 +124,19 @@ pub struct Burst {
     pub seconds: u64,
 }
 
+/// A file of a disk. What it lies over is told by the disk and never read from the file: a guest that broke out of its
+/// machine can write there what it likes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskLayer {
+    /// The machine knows it by its name without directory and extension, of at most 31 characters.
+    pub path: PathBuf,
+    pub format: DiskFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DiskFormat {
     Raw,
-    /// An overlay over a raw file, or a disk of its own. The file that it lies over is told here and never read
-    /// from the overlay: a guest that broke out of its machine can write there what it likes.
-    Qcow2 {
-        backing: Option<PathBuf>,
-    },
+    Qcow2,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

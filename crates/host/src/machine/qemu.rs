@@ -5,9 +5,7 @@
 //! left half done because the caller stopped waiting.
 
 use super::cgroup::Groups;
-use super::command_line::{
-    Acceleration, DISKS_MAX, Handed, HandedDisk, HandedFile, NICS_MAX, SCRATCH_MAX, arguments,
-};
+use super::command_line::{Acceleration, DISKS_MAX, Handed, HandedFile, NICS_MAX, SCRATCH_MAX, arguments};
 use super::disk::{self, OpenFile};
 use super::process::{self, Launch, Process};
 use super::qmp::Qmp;
@@ -298,8 +296,7 @@ fn launch(
     let mut handed_disks = Vec::new();
     for disk in &spec.disks {
         let open = disk::open(disk).map_err(io_failed(format!("can't open {}", disk.volume_id)))?;
-        let backing = open.backing.map(|backing| fds.file(backing));
-        handed_disks.push(HandedDisk { file: fds.file(open.file), backing });
+        handed_disks.push(open.into_iter().map(|file| fds.file(file)).collect());
     }
     let mut scratch = Vec::new();
     for path in &spec.scratch {
@@ -345,7 +342,8 @@ impl Fds {
     }
 
     fn file(&mut self, file: OpenFile) -> HandedFile {
-        HandedFile { direct: file.direct, fd: self.hand(file.fd) }
+        let fd_to_read = file.fd_to_read.map(|fd| self.hand(fd));
+        HandedFile { direct: file.direct, fd: self.hand(file.fd), fd_to_read }
     }
 }
 

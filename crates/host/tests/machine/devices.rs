@@ -1,8 +1,8 @@
 //! What a machine is made of: disks over others, network cards, firmware.
 
 use crate::guest::Then;
-use crate::host::Host;
-use host::machine::{DiskFormat, EndCause, Firmware, Hypervisor, NicSpec};
+use crate::host::{Host, disk};
+use host::machine::{DiskFormat, DiskLayer, EndCause, Firmware, Hypervisor, NicSpec};
 use model::{Id, Kind, SystemRandom};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -13,22 +13,20 @@ use std::process::Command;
 async fn a_guest_boots_from_an_overlay_over_a_sealed_file() {
     let Some(mut host) = Host::new() else { return };
     let mut spec = host.spec("below", Then::PowerOff);
-    let base = spec.disks[0].path.clone();
+    let base = spec.disks[0].layers[0].path.clone();
     std::fs::set_permissions(&base, std::fs::Permissions::from_mode(0o400)).unwrap();
     let overlay = base.with_extension("qcow2");
-    let options = "cluster_size=128k,extended_l2=on,backing_fmt=raw";
+    let options = "cluster_size=128k,extended_l2=on";
     let mut create = Command::new("qemu-img");
-    create.args(["create", "-q", "-f", "qcow2", "-o", options, "-b"]).args([&base, &overlay]).arg("8G");
+    create.args(["create", "-q", "-f", "qcow2", "-o", options]).arg(&overlay).arg("8G");
     assert!(create.status().unwrap().success());
     std::fs::set_permissions(&overlay, std::fs::Permissions::from_mode(0o600)).unwrap();
-    spec.disks[0].path = overlay;
-    spec.disks[0].format = DiskFormat::Qcow2 { backing: Some(base) };
-    let mut empty = spec.disks[0].clone();
-    empty.volume_id = Id::new(Kind::Volume, &SystemRandom);
-    empty.path = host.dir.path().join("empty");
-    empty.format = DiskFormat::Raw;
-    std::fs::File::create(&empty.path).unwrap().set_len(1 << 30).unwrap();
-    spec.disks.push(empty);
+    spec.disks[0].layers[0].path = overlay;
+    spec.disks[0].layers[0].format = DiskFormat::Qcow2;
+    spec.disks[0].layers.push(DiskLayer { path: base, format: DiskFormat::Raw });
+    let empty = host.dir.path().join("empty");
+    std::fs::File::create(&empty).unwrap().set_len(1 << 30).unwrap();
+    spec.disks.push(disk(Id::new(Kind::Volume, &SystemRandom), empty));
     spec.scratch = (0..9).map(|number| host.dir.path().join(format!("scratch{number}"))).collect();
     for path in &spec.scratch {
         std::fs::File::create(path).unwrap().set_len(1 << 30).unwrap();

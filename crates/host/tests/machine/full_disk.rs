@@ -49,9 +49,9 @@ async fn a_guest_waits_for_room_and_never_sees_an_error() {
     let small = SmallDisk::new(host.dir.path().join("small"), "3m");
     let mut spec = host.spec("writing:", Then::FillDisk);
     let disk = small.0.join("disk");
-    std::fs::copy(&spec.disks[0].path, &disk).unwrap();
+    std::fs::copy(&spec.disks[0].layers[0].path, &disk).unwrap();
     enlarge(&disk);
-    spec.disks[0].path = disk;
+    spec.disks[0].layers[0].path = disk;
     host.driver().start(spec.clone(), vec![]).await.unwrap();
     host.said(&spec, "writing:", 1).await;
     while !small.is_full() {

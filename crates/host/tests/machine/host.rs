@@ -2,8 +2,8 @@
 
 use crate::guest::{self, Then};
 use host::machine::{
-    Acceleration, DiskFormat, DiskSpec, Ended, Firmware, Found, Hypervisor, MachineSpec, QemuHypervisor,
-    QemuOptions,
+    Acceleration, DiskFormat, DiskLayer, DiskSpec, Ended, Firmware, Found, Hypervisor, MachineSpec,
+    QemuHypervisor, QemuOptions,
 };
 use model::{Id, Kind, SystemRandom};
 use std::path::{Path, PathBuf};
@@ -77,7 +77,7 @@ impl Host {
             vcpus: 1,
             threads_per_core: 1,
             memory_mib: 64,
-            disks: vec![DiskSpec { path, format: DiskFormat::Raw, volume_id, limits: None }],
+            disks: vec![disk(volume_id, path)],
             scratch: vec![],
             nics: vec![],
         }
@@ -134,6 +134,11 @@ impl Host {
 
 fn open(machines: &Path, program: PathBuf) -> QemuHypervisor {
     QemuHypervisor::open(QemuOptions { program, ..QemuOptions::new(machines, Acceleration::Tcg) }).unwrap()
+}
+
+/// A raw disk.
+pub fn disk(volume_id: Id, path: PathBuf) -> DiskSpec {
+    DiskSpec { layers: vec![DiskLayer { path, format: DiskFormat::Raw }], volume_id, limits: None }
 }
 
 impl Drop for Host {

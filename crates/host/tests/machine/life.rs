@@ -114,11 +114,11 @@ async fn the_screen_is_shown_as_a_jpeg() {
 async fn a_start_that_fails_says_why_and_leaves_no_process() {
     let Some(mut host) = Host::new() else { return };
     let mut spec = host.spec("never", Then::Halt);
-    let good = spec.disks[0].path.clone();
+    let good = spec.disks[0].layers[0].path.clone();
 
-    spec.disks[0].path = host.dir.path().join("missing");
+    spec.disks[0].layers[0].path = host.dir.path().join("missing");
     assert!(host.driver().start(spec.clone(), vec![]).await.is_err());
-    spec.disks[0].path = good;
+    spec.disks[0].layers[0].path = good;
     spec.memory_mib = 1 << 40;
     let refused = host.driver().start(spec.clone(), vec![]).await;
     assert!(matches!(&refused, Err(MachineError::Failed(why)) if why.contains("memory")), "{refused:?}");

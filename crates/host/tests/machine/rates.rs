@@ -19,7 +19,7 @@ fn limits(operations: u64, bytes: u64) -> Option<DiskLimits> {
 
 fn writer(host: &Host, limits: Option<DiskLimits>) -> MachineSpec {
     let mut spec = host.spec("writing:", Then::FillDisk);
-    let disk = std::fs::OpenOptions::new().write(true).open(&spec.disks[0].path).unwrap();
+    let disk = std::fs::OpenOptions::new().write(true).open(&spec.disks[0].layers[0].path).unwrap();
     disk.set_len(64 * MIB).unwrap();
     spec.disks[0].limits = limits;
     spec

@@ -1,0 +1,281 @@
+//! Which layers each volume and snapshot consists of.
+//!
+//! ```text
+//!   volumes/vol-….json      heads: size, and the layers, uppermost first
+//!   snapshots/snap-….json
+//!   snapshots/snap-….freeze what `freeze` has begun
+//!   layers/vol-….0.raw      …
+//! ```
+//!
+//! All of it is read once and then known: a call for one disk costs what that disk costs, however many there are.
+
+use crate::freeze::{self, Journal};
+use crate::layer::{Format, Layer, LayerName};
+use crate::{Result, VolumeError, durable, failed};
+use model::{Id, Kind};
+use parking_lot::{Condvar, Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+const LAYERS: &str = "layers";
+const VOLUMES: &str = "volumes";
+const SNAPSHOTS: &str = "snapshots";
+const HEAD: &str = "json";
+
+/// The volumes and snapshots below one directory.
+pub struct Disks {
+    dir: PathBuf,
+    state: Mutex<State>,
+    /// Says that a disk is no longer worked on.
+    idle: Condvar,
+    /// Shared by who writes blocks, so that none is written while a snapshot is sealed.
+    pub(crate) sealing: RwLock<()>,
+}
+
+/// What a volume or snapshot consists of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Head {
+    /// In bytes.
+    pub(crate) size: u64,
+    /// The uppermost first.
+    layers: Vec<String>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    heads: BTreeMap<String, Head>,
+    /// How many heads, and how much work under way, needs each layer.
+    needs: HashMap<String, usize>,
+    /// The number that the next layer of each disk has.
+    next: HashMap<String, u32>,
+    /// Disks that are worked on.
+    busy: HashSet<String>,
+    pub(crate) journals: BTreeMap<String, Journal>,
+}
+
+impl Head {
+    pub(crate) fn new(size: u64, layers: &[LayerName]) -> Head {
+        Head { size, layers: layers.iter().map(LayerName::to_string).collect() }
+    }
+
+    pub(crate) fn layers(&self) -> Vec<LayerName> {
+        // Checked when it was read.
+        self.layers.iter().filter_map(|name| LayerName::parse(name)).collect()
+    }
+}
+
+impl Disks {
+    /// Finishes what a crash has left undone, but what `freeze` began: see `freezes`.
+    pub fn open(dir: &Path) -> Result<Disks> {
+        for part in [LAYERS, VOLUMES, SNAPSHOTS] {
+            durable::create_directory(&dir.join(part))?;
+        }
+        let dir = fs::canonicalize(dir).map_err(failed("can't find", dir))?;
+        let disks = Disks { dir, state: Mutex::default(), idle: Condvar::new(), sealing: RwLock::default() };
+        let mut state = State::default();
+        for part in [VOLUMES, SNAPSHOTS] {
+            for name in disks.names(part)? {
+                disks.take_in(&mut state, part, &name)?;
+            }
+        }
+        for name in disks.names(LAYERS)? {
+            let Some(layer) = LayerName::parse(&name) else { continue };
+            if state.needs.contains_key(&name) {
+                let next = state.next.entry(layer.owner).or_default();
+                *next = (*next).max(layer.number + 1);
+            } else {
+                durable::remove(&disks.dir.join(LAYERS).join(name))?;
+            }
+        }
+        *disks.state.lock() = state;
+        let journals: Vec<Journal> = disks.state.lock().journals.values().cloned().collect();
+        for journal in &journals {
+            disks.apply(journal)?;
+            let mut state = disks.state.lock();
+            // The volumes need them from here on.
+            for head in journal.heads() {
+                state.unneed(head);
+            }
+        }
+        Ok(disks)
+    }
+
+    fn take_in(&self, state: &mut State, part: &str, name: &str) -> Result<()> {
+        let path = self.dir.join(part).join(name);
+        let kind = if part == VOLUMES { Kind::Volume } else { Kind::Snapshot };
+        let Some((id, what)) = name.split_once('.').filter(|(id, _)| Id::is_well_formed(kind, id)) else {
+            return Ok(());
+        };
+        match what {
+            HEAD => {
+                let head: Head = read(&path)?;
+                if head.layers.is_empty() || head.layers().len() != head.layers.len() {
+                    let error = io::Error::new(io::ErrorKind::InvalidData, "it names what is no layer");
+                    return Err(failed("can't understand", &path)(error));
+                }
+                state.need(&head);
+                state.heads.insert(id.to_owned(), head);
+            }
+            freeze::JOURNAL if part == SNAPSHOTS => {
+                let journal: Journal = read(&path)?;
+                journal.heads().for_each(|head| state.need(head));
+                state.journals.insert(id.to_owned(), journal);
+            }
+            durable::NEW => drop(durable::remove(&path)?),
+            _ if what.ends_with(durable::NEW) => drop(durable::remove(&path)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn state(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Nobody else works on these disks until the answer is dropped.
+    pub(crate) fn work_on<'a>(&'a self, ids: &[&str]) -> Work<'a> {
+        let ids: HashSet<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+        let mut state = self.state.lock();
+        self.idle.wait_while(&mut state, |state| !state.busy.is_disjoint(&ids));
+        state.busy.extend(ids.iter().cloned());
+        Work { disks: self, ids, pinned: Vec::new() }
+    }
+
+    pub(crate) fn head(&self, id: &str) -> Result<Head> {
+        self.state.lock().heads.get(id).cloned().ok_or_else(|| VolumeError::NotFound(id.to_owned()))
+    }
+
+    pub(crate) fn ids(&self, kind: Kind) -> Vec<String> {
+        let state = self.state.lock();
+        state.heads.keys().filter(|id| Id::is_well_formed(kind, id)).cloned().collect()
+    }
+
+    /// Makes a head durable; layers that only the one before named go.
+    pub(crate) fn put_head(&self, id: &str, head: Head) -> Result<()> {
+        durable::write(&self.head_path(id), &to_json(&head))?;
+        let mut state = self.state.lock();
+        state.need(&head);
+        let had = state.heads.insert(id.to_owned(), head);
+        let unneeded = had.map(|had| state.unneed(&had)).unwrap_or_default();
+        drop(state);
+        self.remove_layers(unneeded)
+    }
+
+    /// No error where there is none.
+    pub(crate) fn remove_head(&self, id: &str) -> Result<()> {
+        durable::remove(&self.head_path(id))?;
+        let mut state = self.state.lock();
+        let had = state.heads.remove(id);
+        let unneeded = had.map(|had| state.unneed(&had)).unwrap_or_default();
+        drop(state);
+        self.remove_layers(unneeded)
+    }
+
+    fn remove_layers(&self, names: Vec<String>) -> Result<()> {
+        names.iter().try_for_each(|name| durable::remove(&self.dir.join(LAYERS).join(name)).map(drop))
+    }
+
+    fn head_path(&self, id: &str) -> PathBuf {
+        let part = if Id::is_well_formed(Kind::Volume, id) { VOLUMES } else { SNAPSHOTS };
+        self.dir.join(part).join(format!("{id}.{HEAD}"))
+    }
+
+    pub(crate) fn snapshot_file(&self, snapshot_id: &str, what: &str) -> PathBuf {
+        self.dir.join(SNAPSHOTS).join(format!("{snapshot_id}.{what}"))
+    }
+
+    pub(crate) fn layer_path(&self, name: &LayerName) -> PathBuf {
+        self.dir.join(LAYERS).join(name.to_string())
+    }
+
+    pub(crate) fn layers(&self, names: &[LayerName]) -> Vec<Layer> {
+        names.iter().map(|name| Layer { path: self.layer_path(name), format: name.format }).collect()
+    }
+
+    /// The name of a layer that shall be made for a disk.
+    pub(crate) fn next_layer(&self, owner: &str, format: Format) -> LayerName {
+        let mut state = self.state.lock();
+        let next = state.next.entry(owner.to_owned()).or_default();
+        *next += 1;
+        LayerName { owner: owner.to_owned(), number: *next - 1, format }
+    }
+
+    fn names(&self, part: &str) -> Result<Vec<String>> {
+        let dir = self.dir.join(part);
+        let failed = || failed("can't list", &dir);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(failed())? {
+            names.extend(entry.map_err(failed())?.file_name().into_string());
+        }
+        Ok(names)
+    }
+}
+
+impl State {
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.heads.contains_key(id)
+    }
+
+    fn need(&mut self, head: &Head) {
+        for layer in &head.layers {
+            *self.needs.entry(layer.clone()).or_default() += 1;
+        }
+    }
+
+    /// The layers that nobody needs any more.
+    fn unneed(&mut self, head: &Head) -> Vec<String> {
+        let mut unneeded = Vec::new();
+        for layer in &head.layers {
+            let Some(needs) = self.needs.get_mut(layer) else { continue };
+            *needs -= 1;
+            if *needs == 0 {
+                self.needs.remove(layer);
+                unneeded.push(layer.clone());
+            }
+        }
+        unneeded
+    }
+}
+
+/// Work on disks that nobody else works on meanwhile.
+pub(crate) struct Work<'a> {
+    disks: &'a Disks,
+    ids: HashSet<String>,
+    pinned: Vec<Head>,
+}
+
+impl Work<'_> {
+    /// The head of another disk, whose layers stay until the work is done.
+    pub(crate) fn pin(&mut self, id: &str) -> Result<Head> {
+        let mut state = self.disks.state.lock();
+        let head = state.heads.get(id).cloned().ok_or_else(|| VolumeError::NotFound(id.to_owned()))?;
+        state.need(&head);
+        self.pinned.push(head.clone());
+        Ok(head)
+    }
+}
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        let mut state = self.disks.state.lock();
+        let unneeded: Vec<String> = self.pinned.iter().flat_map(|head| state.unneed(head)).collect();
+        state.busy.retain(|id| !self.ids.contains(id));
+        drop(state);
+        self.disks.idle.notify_all();
+        // What can't be removed now is when the directory is next opened.
+        let _ = self.disks.remove_layers(unneeded);
+    }
+}
+
+pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {
+    // Plain structs of strings and numbers.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
+    let bytes = fs::read(path).map_err(failed("can't read", path))?;
+    serde_json::from_slice(&bytes).map_err(|error| failed("can't understand", path)(error.into()))
+}

@@ -1,0 +1,164 @@
+//! What a disk holds that is spread over layers: the uppermost that says something of a place is right.
+
+use crate::qcow2::{Overlay, Part};
+use crate::{BLOCK_BYTES, Format, Layer, Result, failed};
+use rustix::fs::SeekFrom;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+const BLOCK: u64 = BLOCK_BYTES as u64;
+
+/// Layers that are open for reading, the uppermost first. Nobody writes them meanwhile.
+pub(crate) struct Chain {
+    /// Named in errors.
+    path: PathBuf,
+    layers: Vec<Open>,
+    /// Bytes of the disk; the file may not have grown to it yet.
+    size: u64,
+}
+
+enum Open {
+    Raw { file: File, size: u64 },
+    Overlay(Overlay),
+}
+
+impl Chain {
+    pub(crate) fn open(size: u64, layers: &[Layer]) -> Result<Chain> {
+        let open = layers.iter().map(|layer| {
+            let open = match layer.format {
+                Format::Raw => File::open(&layer.path)
+                    .and_then(|file| Ok(Open::Raw { size: file.metadata()?.len(), file })),
+                Format::Qcow2 => Overlay::open(&layer.path).map(Open::Overlay),
+            };
+            open.map_err(failed("can't open", &layer.path))
+        });
+        let path = layers.first().map(|layer| layer.path.clone()).unwrap_or_default();
+        Ok(Chain { path, layers: open.collect::<Result<_>>()?, size })
+    }
+
+    /// Of one raw file, as long as the disk.
+    pub(crate) fn of(file: File, path: &Path) -> Result<Chain> {
+        let size = file.metadata().map_err(failed("can't see", path))?.len();
+        Ok(Chain { path: path.to_owned(), layers: vec![Open::Raw { file, size }], size })
+    }
+
+    /// Bytes of the disk.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(crate) fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<()> {
+        read(&mut self.layers, offset, into).map_err(failed("can't read", &self.path))
+    }
+
+    /// The first block at `from` or after it that holds data.
+    pub(crate) fn next_block(&mut self, from: u64) -> Result<Option<u64>> {
+        self.find_block(from).map_err(failed("can't list the blocks of", &self.path))
+    }
+
+    fn find_block(&mut self, from: u64) -> io::Result<Option<u64>> {
+        let size = self.size();
+        let mut block = from;
+        while block.saturating_mul(BLOCK) < size {
+            let mut next = None;
+            for layer in &mut self.layers {
+                next = layer.next(block * BLOCK)?.into_iter().chain(next).min();
+            }
+            // What a lower layer holds behind the end of the disk is not the disk's.
+            let Some(next) = next.filter(|next| *next < size) else { return Ok(None) };
+            block = next / BLOCK;
+            if has_data(&mut self.layers, block * BLOCK, BLOCK.min(size - block * BLOCK))? {
+                return Ok(Some(block));
+            }
+            block += 1;
+        }
+        Ok(None)
+    }
+
+    /// Whether the block at this index holds data.
+    pub(crate) fn has_block(&mut self, block: u64) -> Result<bool> {
+        let length = BLOCK.min(self.size().saturating_sub(block * BLOCK));
+        let has = has_data(&mut self.layers, block * BLOCK, length);
+        has.map_err(failed("can't read", &self.path))
+    }
+}
+
+impl Open {
+    fn part(&mut self, offset: u64) -> io::Result<(Part, u64)> {
+        match self {
+            Open::Overlay(overlay) => overlay.part(offset),
+            Open::Raw { size, .. } if offset >= *size => Ok((Part::Below, u64::MAX - offset)),
+            Open::Raw { file, size } => match next_data(file, offset)? {
+                Some(data) if data == offset => {
+                    Ok((Part::Data(offset), rustix::fs::seek(&*file, SeekFrom::Hole(offset))? - offset))
+                }
+                data => Ok((Part::Zeros, data.unwrap_or(*size) - offset)),
+            },
+        }
+    }
+
+    fn next(&mut self, offset: u64) -> io::Result<Option<u64>> {
+        match self {
+            Open::Overlay(overlay) => overlay.next(offset),
+            Open::Raw { file, .. } => next_data(file, offset),
+        }
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        match self {
+            Open::Overlay(overlay) => overlay.read(offset, into),
+            Open::Raw { file, .. } => file.read_exact_at(into, offset),
+        }
+    }
+}
+
+/// Where a raw file holds data next, at `offset` or after it.
+fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
+    match rustix::fs::seek(file, SeekFrom::Data(offset)) {
+        Ok(data) => Ok(Some(data)),
+        Err(rustix::io::Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn read(layers: &mut [Open], offset: u64, mut into: &mut [u8]) -> io::Result<()> {
+    let Some((upper, below)) = layers.split_first_mut() else {
+        into.fill(0);
+        return Ok(());
+    };
+    let mut at = offset;
+    while !into.is_empty() {
+        let (part, length) = upper.part(at)?;
+        let count = length.min(into.len() as u64) as usize;
+        let (now, rest) = into.split_at_mut(count);
+        match part {
+            Part::Data(place) => upper.read(place, now)?,
+            Part::Zeros => now.fill(0),
+            Part::Below => read(below, at, now)?,
+        }
+        at += count as u64;
+        into = rest;
+    }
+    Ok(())
+}
+
+fn has_data(layers: &mut [Open], offset: u64, length: u64) -> io::Result<bool> {
+    let Some((upper, below)) = layers.split_first_mut() else { return Ok(false) };
+    let (mut at, end) = (offset, offset + length);
+    while at < end {
+        let (part, length) = upper.part(at)?;
+        let count = length.min(end - at);
+        let has = match part {
+            Part::Data(_) => true,
+            Part::Zeros => false,
+            Part::Below => has_data(below, at, count)?,
+        };
+        if has {
+            return Ok(true);
+        }
+        at += count;
+    }
+    Ok(false)
+}
