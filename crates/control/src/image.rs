@@ -4,10 +4,11 @@ use crate::engine::table::{Record, Values};
 use crate::engine::{Tags, filter};
 use crate::instance::architecture_name;
 use agent_api::Architecture;
-use model::{AccountId, Id, Timestamp};
+use model::{AccountId, Error, Id, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub mod attribute;
+pub mod create;
 pub mod describe;
 mod public;
 pub mod register;
@@ -34,6 +35,11 @@ pub struct Image {
     pub created_at: Timestamp,
     pub deprecated_at: Option<Timestamp>,
     pub disabled: bool,
+    #[serde(default)]
+    pub condition: Condition,
+    /// That it was made of.
+    #[serde(default)]
+    pub source_instance_id: Option<Id>,
     pub public: bool,
     /// Accounts that may launch it beside its owner.
     pub launch_permissions: Vec<AccountId>,
@@ -54,9 +60,48 @@ pub struct ImageBlockDevice {
     pub virtual_name: Option<String>,
 }
 
+/// The code of the state's reason where an image could not be made.
+const FAILURE: &str = "Server.InternalError";
+
+/// Whether its snapshots are whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Condition {
+    Pending,
+    #[default]
+    Available,
+    Failed {
+        message: String,
+    },
+}
+
 impl Image {
+    /// Why it could not be made.
+    fn failure(&self) -> Option<&str> {
+        match &self.condition {
+            Condition::Failed { message } => Some(message),
+            _ => None,
+        }
+    }
+
+    /// Refused where no instance can be launched of it.
+    pub fn check_available(&self) -> Result<()> {
+        if self.state() == "available" {
+            return Ok(());
+        }
+        Err(Error::new(
+            "InvalidAMIID.Unavailable",
+            format!("The image id '[{}]' is not available: it is {}", self.image_id, self.state()),
+        ))
+    }
+
     fn state(&self) -> &'static str {
-        if self.disabled { "disabled" } else { "available" }
+        match self.condition {
+            Condition::Pending => "pending",
+            Condition::Failed { .. } => "failed",
+            Condition::Available if self.disabled => "disabled",
+            Condition::Available => "available",
+        }
     }
 
     pub fn root(&self) -> Option<&ImageBlockDevice> {
@@ -123,9 +168,6 @@ impl Record for Image {
             | "product-code"
             | "product-code.type"
             | "ramdisk-id"
-            | "state-reason-code"
-            | "state-reason-message"
-            | "source-instance-id"
             | "source-image-id"
             | "source-image-region"
             | "tpm-support" => true,
@@ -137,6 +179,9 @@ impl Record for Image {
             "root-device-name" => filter::one(values, self.root_device_name.as_str()),
             "root-device-type" => filter::one(values, "ebs"),
             "sriov-net-support" => filter::some(values, self.sriov_net_support.as_deref()),
+            "state-reason-code" => filter::some(values, self.failure().map(|_| FAILURE)),
+            "state-reason-message" => filter::some(values, self.failure()),
+            "source-instance-id" => filter::some(values, self.source_instance_id.as_deref()),
             "state" => filter::one(values, self.state()),
             "usage-operation" => filter::one(values, "RunInstances"),
             "virtualization-type" => filter::one(values, "hvm"),

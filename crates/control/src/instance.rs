@@ -43,6 +43,9 @@ pub struct Instance {
     pub boot: u64,
     /// Whether the stop that is under way shall not wait for the guest.
     pub force_stop: bool,
+    /// While its volumes are captured for an image.
+    #[serde(default)]
+    pub hold: Option<Hold>,
     pub state_reason: Option<Box<StateReason>>,
     pub state_transition_reason: Box<str>,
     /// What the status checks of a boot have found, last time that it was something else.
@@ -87,6 +90,14 @@ pub struct Instance {
     pub cpu_credits: Option<Text>,
     pub auto_recovery: Text,
     pub tags: Tags,
+}
+
+/// A running instance whose guest is shut down for the moment; it boots again by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hold {
+    Asked,
+    Down,
 }
 
 /// EC2's `StateReason`: `Client.UserInitiatedShutdown` and the like.

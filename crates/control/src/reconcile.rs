@@ -16,7 +16,7 @@
 use crate::engine::{Change, Tables, Tx, transaction};
 use crate::instance::{Instance, ON_HOST, desired, lifecycle};
 use crate::region::{HostLink, RegionState};
-use crate::{Control, security_group};
+use crate::{Control, security_group, volume};
 use agent_api::{Desired, Observation, VolumeState};
 use model::{Id, InstanceState, Text};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -101,7 +101,7 @@ async fn take_in_all(
     let mut is_whole = true;
     let mut rest = observations.as_slice();
     while !rest.is_empty() {
-        let (together, others) = rest.split_at(different(rest));
+        let (together, others) = rest.split_at(different(&region.view.read(), rest));
         rest = others;
         let done = transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
             together.iter().try_for_each(|observation| take_in(tx, host_id, observation))
@@ -122,15 +122,24 @@ async fn take_in_all(
 
 /// How many observations from the first on are of different things: a transaction sees its records as they were
 /// before it, so that two of one thing take two.
-fn different(observations: &[Observation]) -> usize {
+fn different(tables: &Tables, observations: &[Observation]) -> usize {
     let mut seen = HashSet::new();
-    observations.iter().take_while(|observation| seen.insert(subject(observation))).count()
+    observations
+        .iter()
+        .take_while(|observation| subjects(tables, observation).into_iter().all(|id| seen.insert(id)))
+        .count()
 }
 
-fn subject(observation: &Observation) -> &Id {
+/// What an observation may change: an instance, and its volumes with it.
+fn subjects(tables: &Tables, observation: &Observation) -> Vec<Id> {
     match observation {
-        Observation::Instance(instance) => &instance.instance_id,
-        Observation::Volume { volume_id, .. } => volume_id,
+        Observation::Instance(instance) => {
+            let id = &instance.instance_id;
+            let record = tables.instances.find(id);
+            let volumes = record.into_iter().flat_map(|record| &record.disks).map(|disk| &disk.volume_id);
+            std::iter::once(id).chain(volumes).cloned().collect()
+        }
+        Observation::Volume { volume_id, .. } => vec![volume_id.clone()],
     }
 }
 
@@ -147,7 +156,20 @@ fn take_in(tx: &mut Tx<'_>, host_id: &str, observation: &Observation) -> model::
             Ok(())
         }
         Observation::Instance(instance) => lifecycle::observed(tx, instance),
-        Observation::Volume { .. } => Ok(()),
+        // As of one that has moved on.
+        Observation::Volume { volume_id, .. }
+            if tx
+                .tables()
+                .volumes
+                .find(volume_id)
+                .is_some_and(|record| record.host_id.as_deref() != Some(host_id)) =>
+        {
+            Ok(())
+        }
+        Observation::Volume { volume_id, state } => {
+            volume::create::observed(tx, volume_id, state);
+            Ok(())
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 use crate::Context;
 use crate::engine::describe::{self, Query};
 use crate::engine::table::{Record, Values};
-use crate::engine::{Tags, Tx, filter};
+use crate::engine::{Tables, Tags, Tx, filter};
 use crate::image::Image;
+use crate::volume::Condition;
 use crate::workflow::{self, Decision, Failure, Next, Steps, Work, World};
 use agent_api::HostError;
 use async_trait::async_trait;
@@ -13,6 +14,8 @@ use model::{AccountId, Error, Id, Kind, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
+
+pub mod create;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -23,6 +26,9 @@ pub struct Snapshot {
     pub size_gib: u32,
     pub description: String,
     pub state: SnapshotState,
+    /// Why it is in error.
+    #[serde(default)]
+    pub state_message: Option<String>,
     pub started_at: Timestamp,
     pub completed_at: Option<Timestamp>,
     pub tags: Tags,
@@ -45,6 +51,9 @@ impl SnapshotState {
         }
     }
 }
+
+/// How long to leave blocks that a volume is being made of.
+const NEEDED_PAUSE: Duration = Duration::from_secs(1);
 
 const NO_VOLUME: &str = "vol-ffffffff";
 
@@ -139,6 +148,7 @@ fn to_api(snapshot: &Snapshot) -> ec2::Snapshot {
         volume_size: Some(snapshot.size_gib as i32),
         description: Some(snapshot.description.clone()),
         state: Some(snapshot.state.name().into()),
+        state_message: snapshot.state_message.clone(),
         progress: Some(snapshot.progress().into()),
         start_time: Some(snapshot.started_at),
         completion_time: snapshot.completed_at,
@@ -147,6 +157,16 @@ fn to_api(snapshot: &Snapshot) -> ec2::Snapshot {
         tags: snapshot.tags.to_api(),
         ..Default::default()
     }
+}
+
+/// A snapshot that volumes can be made of.
+pub fn to_make_volumes_of(tables: &Tables, id: &str) -> Result<Arc<Snapshot>> {
+    Id::parse(Kind::Snapshot, id)?;
+    let snapshot = tables.snapshots.find(id).ok_or_else(|| Id::not_found(Kind::Snapshot, id))?;
+    if !snapshot.is_completed() {
+        return Err(Error::new("IncorrectState", format!("Snapshot '{id}' is not completed.")));
+    }
+    Ok(snapshot.clone())
 }
 
 /// Refused while an image is made of it; volumes made of it keep what they need.
@@ -177,6 +197,17 @@ pub struct DeleteBlocks {
     pub snapshot_id: Id,
 }
 
+impl DeleteBlocks {
+    /// Whether a volume is still being made of it.
+    fn is_needed(&self, world: &World) -> bool {
+        let tables = world.region.view.read();
+        tables
+            .volumes
+            .with("snapshot-id", &self.snapshot_id)
+            .any(|volume| volume.condition == Condition::Creating)
+    }
+}
+
 #[async_trait]
 impl Steps for DeleteBlocks {
     /// A disk may be away for long, and nobody waits.
@@ -193,6 +224,9 @@ impl Steps for DeleteBlocks {
     }
 
     async fn act(&self, world: &World) -> Result<Decision, Failure> {
+        if self.is_needed(world) {
+            return workflow::decide(Next::Wait(NEEDED_PAUSE));
+        }
         match world.control.snapshots.delete(&self.snapshot_id).await {
             Ok(()) | Err(HostError::NotFound(_)) => workflow::decide(Next::Done),
             Err(HostError::Failed(message)) => Err(Failure::Again(message)),

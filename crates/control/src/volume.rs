@@ -1,12 +1,19 @@
 //! EBS volumes as the API knows them. Their data lives on the host that `host_id` names.
+//!
+//! A call changes the record and returns; the reconciler tells the host, and what the host observes of the volume
+//! (`create::observed`) and of its instance's disks (`attach::observed`) moves the record on.
 
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tags, filter};
-use model::{AccountId, Id, Text, Timestamp};
+use model::{AccountId, Error, Id, Result, Text, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub mod attach;
+pub mod create;
 pub mod describe;
+pub mod modify;
 pub mod performance;
+pub mod specification;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Volume {
@@ -21,9 +28,17 @@ pub struct Volume {
     pub zone: Text,
     pub encrypted: bool,
     pub created_at: Timestamp,
-    /// None while the volume is `available`.
+    #[serde(default)]
+    pub condition: Condition,
+    /// None where no instance has it.
     pub attachment: Option<VolumeAttachment>,
-    /// The host that has the data; none before the volume is first needed.
+    /// The latest one, under way or over.
+    #[serde(default)]
+    pub modification: Option<Box<modify::Modification>>,
+    /// Whether it stays readable and writable after its data may have been damaged.
+    #[serde(default)]
+    pub auto_enable_io: bool,
+    /// The host that has the data, or shall have it.
     pub host_id: Option<Text>,
     pub tags: Tags,
 }
@@ -34,12 +49,70 @@ pub struct VolumeAttachment {
     pub device_name: Text,
     pub delete_on_termination: bool,
     pub attached_at: Timestamp,
+    #[serde(default)]
+    pub state: AttachmentState,
+}
+
+/// Where a volume is between being asked for and being gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Condition {
+    /// Its host has not said yet that it has it.
+    Creating,
+    #[default]
+    Made,
+    /// Its host could not make it.
+    Failed,
+    /// It goes once the snapshots that are being made of it are whole.
+    Deleting,
+}
+
+/// How far a guest is with having a volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttachmentState {
+    Attaching,
+    #[default]
+    Attached,
+    Detaching {
+        forced: bool,
+        /// The guest was asked to let go of it, and has not yet.
+        busy: bool,
+    },
+}
+
+impl AttachmentState {
+    pub fn name(self) -> &'static str {
+        match self {
+            AttachmentState::Attaching => "attaching",
+            AttachmentState::Attached => "attached",
+            AttachmentState::Detaching { busy: false, .. } => "detaching",
+            AttachmentState::Detaching { busy: true, .. } => "busy",
+        }
+    }
 }
 
 impl Volume {
     /// EC2's `VolumeState`.
     pub fn state(&self) -> &'static str {
-        if self.attachment.is_some() { "in-use" } else { "available" }
+        match self.condition {
+            Condition::Deleting => "deleting",
+            _ if self.attachment.is_some() => "in-use",
+            Condition::Creating => "creating",
+            Condition::Made => "available",
+            Condition::Failed => "error",
+        }
+    }
+
+    /// Whether it can be attached, modified and snapshotted, or EC2's error.
+    pub fn check_usable(&self) -> Result<()> {
+        match self.state() {
+            "available" | "in-use" => Ok(()),
+            state => Err(Error::new(
+                "IncorrectState",
+                format!("The volume '{}' is in the '{state}' state.", self.volume_id),
+            )),
+        }
     }
 }
 
@@ -64,7 +137,7 @@ impl Record for Volume {
             }
             "attachment.device" => filter::some(values, attachment.map(|a| a.device_name.as_str())),
             "attachment.instance-id" => filter::some(values, attachment.map(|a| a.instance_id.as_str())),
-            "attachment.status" => filter::some(values, attachment.map(|_| "attached")),
+            "attachment.status" => filter::some(values, attachment.map(|a| a.state.name())),
             "availability-zone" => filter::one(values, self.zone.as_str()),
             "create-time" => filter::one(values, filter::time(self.created_at)),
             "encrypted" => filter::one(values, filter::boolean(self.encrypted)),

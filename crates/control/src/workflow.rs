@@ -108,6 +108,8 @@ macro_rules! workflows {
 
 workflows! {
     DeleteBlocks(crate::snapshot::DeleteBlocks) "delete-blocks",
+    TakeSnapshots(crate::snapshot::create::TakeSnapshots) "take-snapshots",
+    CreateImage(crate::image::create::CreateImage) "create-image",
 }
 
 impl Work {

@@ -43,6 +43,7 @@ pub async fn start_snapshot(
                 return Id::parse(Kind::Snapshot, &id);
             }
             let snapshot = Snapshot {
+                state_message: None,
                 snapshot_id: tx.new_id(Kind::Snapshot),
                 owner: context.account().clone(),
                 volume_id: None,

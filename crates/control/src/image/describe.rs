@@ -83,6 +83,11 @@ fn to_api(image: &Image) -> ec2::Image {
         root_device_type: Some("ebs".into()),
         sriov_net_support: image.sriov_net_support.clone(),
         state: Some(image.state().into()),
+        state_reason: image.failure().map(|message| ec2::StateReason {
+            code: Some(super::FAILURE.into()),
+            message: Some(message.to_owned()),
+        }),
+        source_instance_id: image.source_instance_id.as_ref().map(|id| id.to_string()),
         usage_operation: Some("RunInstances".into()),
         virtualization_type: Some("hvm".into()),
         block_device_mappings: image.block_devices.iter().map(device_to_api).collect(),

@@ -100,6 +100,8 @@ fn image(region: &Region, now: Timestamp, public: &Public, architecture: Archite
     };
     let name = public.name.replace("{arch}", word);
     Some(Image {
+        condition: Default::default(),
+        source_instance_id: None,
         image_id: stable_id(region, &name)?,
         owner: public.owner.parse::<AccountId>().ok()?,
         owner_alias: Some(ALIAS.into()),

@@ -1,6 +1,6 @@
 //! RegisterImage and DeregisterImage.
 
-use super::{Image, ImageBlockDevice};
+use super::{Condition, Image, ImageBlockDevice};
 use crate::Context;
 use crate::engine::Tx;
 use crate::engine::tags::Specified;
@@ -10,7 +10,7 @@ use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
 use std::collections::BTreeSet;
 
-const NAME_SCOPE: &str = "image-name";
+pub(super) const NAME_SCOPE: &str = "image-name";
 const DESCRIPTION_LEN_MAX: usize = 255;
 const DEVICES_MAX: usize = 27;
 /// GiB of the empty root disk that a simulated image may have.
@@ -58,6 +58,8 @@ pub async fn register_image(
                 created_at: tx.now(),
                 deprecated_at: None,
                 disabled: false,
+                condition: Condition::Available,
+                source_instance_id: None,
                 public: false,
                 launch_permissions: Vec::new(),
                 tags: tags.of(Kind::Image),
@@ -143,7 +145,7 @@ pub(super) fn check_description(description: &str) -> Result<()> {
 }
 
 /// 3 to 128 of the characters that the API reference lists.
-fn check_name(name: &str) -> Result<()> {
+pub(super) fn check_name(name: &str) -> Result<()> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"()[] ./-'@_".contains(&b);
     if (3..=128).contains(&name.len()) && name.bytes().all(allowed) {
         return Ok(());
@@ -154,7 +156,10 @@ fn check_name(name: &str) -> Result<()> {
     ))
 }
 
-fn device(mapping: &ec2::BlockDeviceMapping, snapshot: Option<&Snapshot>) -> Result<ImageBlockDevice> {
+pub(super) fn device(
+    mapping: &ec2::BlockDeviceMapping,
+    snapshot: Option<&Snapshot>,
+) -> Result<ImageBlockDevice> {
     let invalid = |message: String| Error::new("InvalidBlockDeviceMapping", message);
     let device_name = mapping
         .device_name
@@ -205,7 +210,7 @@ fn device(mapping: &ec2::BlockDeviceMapping, snapshot: Option<&Snapshot>) -> Res
     })
 }
 
-fn check_devices(image: &Image, simulate: bool) -> Result<()> {
+pub(super) fn check_devices(image: &Image, simulate: bool) -> Result<()> {
     let invalid = |message: String| Err(Error::new("InvalidBlockDeviceMapping", message));
     if image.block_devices.len() > DEVICES_MAX {
         return invalid(format!("An image has at most {DEVICES_MAX} devices"));
@@ -272,6 +277,7 @@ mod tests {
 
     fn snapshot(size_gib: u32, state: SnapshotState) -> Snapshot {
         Snapshot {
+            state_message: None,
             snapshot_id: Id::parse(Kind::Snapshot, "snap-0123456789abcdef0").unwrap(),
             owner: "123456789012".parse().unwrap(),
             volume_id: None,

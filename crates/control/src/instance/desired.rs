@@ -4,7 +4,7 @@ use super::{Instance, credit};
 use crate::engine::Tables;
 use crate::instance_type;
 use crate::network_interface::NetworkInterface;
-use crate::volume::performance;
+use crate::volume::{AttachmentState, Volume, performance};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use model::{InstanceState, Region};
@@ -18,6 +18,7 @@ pub fn desired(
     generation: Revision,
 ) -> Option<agent_api::Instance> {
     let power = match instance.state {
+        InstanceState::Running if instance.hold.is_some() => agent_api::Power::Off,
         InstanceState::Pending | InstanceState::Running => agent_api::Power::On,
         InstanceState::Stopping if instance.force_stop => agent_api::Power::OffForced,
         InstanceState::Stopping | InstanceState::Stopped => agent_api::Power::Off,
@@ -57,7 +58,7 @@ pub fn desired(
                     .volumes
                     .find(&disk.volume_id)
                     .map(|volume| performance::limits_on(volume, type_performance.ebs)),
-                detach: None,
+                detach: tables.volumes.find(&disk.volume_id).and_then(|volume| detach(volume)),
             })
             .collect(),
         metadata: metadata(instance, interfaces.first().map(|interface| &***interface), tables, region),
@@ -69,6 +70,15 @@ pub fn desired(
             instance_tags: options.instance_tags,
         },
     })
+}
+
+/// Whether and how the guest shall let go of a volume.
+fn detach(volume: &Volume) -> Option<agent_api::Detach> {
+    match volume.attachment.as_ref()?.state {
+        AttachmentState::Detaching { forced: true, .. } => Some(agent_api::Detach::Forced),
+        AttachmentState::Detaching { forced: false, .. } => Some(agent_api::Detach::Asked),
+        AttachmentState::Attaching | AttachmentState::Attached => None,
+    }
 }
 
 fn interface_desired(interface: &NetworkInterface) -> agent_api::Interface {

@@ -1,13 +1,13 @@
 //! Start, stop, reboot, terminate, and what the host's observations make of them.
 
 use super::run::PlacingGuard;
-use super::{Instance, ShutdownBehavior, StateReason, placement, status};
+use super::{Hold, Instance, ShutdownBehavior, StateReason, placement, status};
 use crate::engine::{Tables, Tx, transaction};
 use crate::network_interface::NetworkInterface;
 use crate::public_address;
 use crate::region::RegionState;
 use crate::subnet::Subnet;
-use crate::volume::Volume;
+use crate::volume::{self, Volume, attach};
 use crate::{Context, Control};
 use agent_api::{InstanceObservation, ObservedInstance, StopCause};
 use aws_api::ec2;
@@ -65,6 +65,10 @@ pub async fn stop_instances(
             instance.force_stop |= force;
             if before != InstanceState::Stopping {
                 user_initiated(instance, tx.now(), "Client.UserInitiatedShutdown", "User initiated shutdown");
+            }
+            // Of a guest that is down already the host has nothing more to say.
+            if instance.hold == Some(Hold::Down) {
+                stopped(tx, instance, &StopCause::Asked);
             }
         }
         Ok(())
@@ -206,6 +210,7 @@ pub fn observed(tx: &mut Tx<'_>, observation: &ObservedInstance) -> Result<()> {
     let Some(before) = tx.get::<Instance>(&observation.instance_id) else { return Ok(()) };
     let mut instance = (*before).clone();
     let stale = observation.boot < instance.boot;
+    attach::observed(tx, &mut instance, &observation.disks);
     match &observation.state {
         InstanceObservation::Preparing => {}
         InstanceObservation::Running if !stale => {
@@ -215,6 +220,7 @@ pub fn observed(tx: &mut Tx<'_>, observation: &ObservedInstance) -> Result<()> {
                     Some((observation.boot, status::since_before(before.checks, observation.boot, found)));
             }
         }
+        InstanceObservation::Stopped(_) if is_held(&instance) => instance.hold = Some(Hold::Down),
         // A stop that was asked for concerns whichever boot it found.
         InstanceObservation::Stopped(cause) if !stale || instance.state == InstanceState::Stopping => {
             stopped(tx, &mut instance, cause);
@@ -232,6 +238,11 @@ pub fn observed(tx: &mut Tx<'_>, observation: &ObservedInstance) -> Result<()> {
         tx.put(&instance);
     }
     Ok(())
+}
+
+/// Whether its guest is down, or going down, and the instance runs all the same.
+fn is_held(instance: &Instance) -> bool {
+    instance.hold.is_some() && instance.state == InstanceState::Running
 }
 
 fn host_says(instance: &mut Instance, transition: Transition) {
@@ -270,6 +281,8 @@ fn stopped(tx: &mut Tx<'_>, instance: &mut Instance, cause: &StopCause) {
         }
     }
     host_says(instance, Transition::HostStopped);
+    instance.hold = None;
+    attach::settle(tx, instance);
     release_public_addresses(tx, instance);
 }
 
@@ -284,6 +297,8 @@ fn failed(tx: &mut Tx<'_>, instance: &mut Instance, message: &str) {
         instance.state = InstanceState::ShuttingDown;
     } else {
         instance.state = InstanceState::Stopped;
+        instance.hold = None;
+        attach::settle(tx, instance);
         release_public_addresses(tx, instance);
     }
 }
@@ -316,7 +331,7 @@ fn removed(tx: &mut Tx<'_>, instance: &mut Instance) {
     for disk in std::mem::take(&mut instance.disks) {
         let Some(volume) = tx.get::<Volume>(&disk.volume_id) else { continue };
         if volume.attachment.as_ref().is_none_or(|attachment| attachment.delete_on_termination) {
-            tx.delete::<Volume>(&disk.volume_id);
+            volume::create::delete(tx, &volume);
         } else {
             tx.put(&Volume { attachment: None, ..(*volume).clone() });
         }

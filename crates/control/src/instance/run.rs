@@ -12,7 +12,7 @@ use crate::network_interface::{InterfaceAttachment, NetworkInterface};
 use crate::placement_group::PlacementGroup;
 use crate::security_group::SecurityGroup;
 use crate::subnet::{self, Subnet};
-use crate::volume::{Volume, VolumeAttachment};
+use crate::volume::{AttachmentState, Condition, Volume, VolumeAttachment};
 use crate::{key_pair, public_address};
 use agent_api::{Architecture, BootMode};
 use aws_api::ec2;
@@ -211,12 +211,7 @@ fn image(context: &Context, input: &ec2::RunInstancesRequest) -> Result<Arc<Imag
     Id::parse(Kind::Image, image_id)?;
     let image =
         context.region.view.record::<Image>(image_id).ok_or_else(|| Id::not_found(Kind::Image, image_id))?;
-    if image.disabled {
-        return Err(Error::new(
-            "InvalidAMIID.Unavailable",
-            format!("The image id '[{image_id}]' is no longer available"),
-        ));
-    }
+    image.check_available()?;
     Ok(image)
 }
 
@@ -350,11 +345,15 @@ impl Launch {
                 zone: placement.zone.clone(),
                 encrypted: false,
                 created_at: now,
+                condition: Condition::Creating,
+                modification: None,
+                auto_enable_io: false,
                 attachment: Some(VolumeAttachment {
                     instance_id: instance_id.clone(),
                     device_name: plan.device_name.as_str().into(),
                     delete_on_termination: plan.delete_on_termination,
                     attached_at: now,
+                    state: AttachmentState::Attached,
                 }),
                 host_id: Some(placement.host_id.clone()),
                 tags: self.tags.of(Kind::Volume),
@@ -376,6 +375,7 @@ impl Launch {
             boot: 1,
             checks: None,
             force_stop: false,
+            hold: None,
             state_reason: None,
             state_transition_reason: Box::default(),
             launched_at: now,

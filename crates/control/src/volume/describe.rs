@@ -65,12 +65,12 @@ pub fn to_api(context: &Context, volume: &Volume) -> ec2::Volume {
     }
 }
 
-fn attachment_to_api(volume: &Volume, attachment: &VolumeAttachment) -> ec2::VolumeAttachment {
+pub fn attachment_to_api(volume: &Volume, attachment: &VolumeAttachment) -> ec2::VolumeAttachment {
     ec2::VolumeAttachment {
         volume_id: Some(volume.volume_id.to_string()),
         instance_id: Some(attachment.instance_id.to_string()),
         device: Some(attachment.device_name.to_string()),
-        state: Some("attached".into()),
+        state: Some(attachment.state.name().into()),
         attach_time: Some(attachment.attached_at),
         delete_on_termination: Some(attachment.delete_on_termination),
         ..Default::default()
@@ -140,13 +140,13 @@ pub async fn describe_volume_attribute(
     input: ec2::DescribeVolumeAttributeRequest,
 ) -> Result<ec2::DescribeVolumeAttributeResult> {
     let id = Id::parse(Kind::Volume, input.volume_id.as_deref().unwrap_or_default())?;
-    if context.region.view.record::<Volume>(&id).is_none() {
-        return Err(Id::not_found(Kind::Volume, &id));
-    }
+    let volume = context.region.view.record::<Volume>(&id).ok_or_else(|| Id::not_found(Kind::Volume, &id))?;
     let mut result =
         ec2::DescribeVolumeAttributeResult { volume_id: Some(id.to_string()), ..Default::default() };
     match input.attribute.as_deref().unwrap_or_default() {
-        "autoEnableIO" => result.auto_enable_io = Some(ec2::AttributeBooleanValue { value: Some(false) }),
+        "autoEnableIO" => {
+            result.auto_enable_io = Some(ec2::AttributeBooleanValue { value: Some(volume.auto_enable_io) })
+        }
         "productCodes" => {}
         other => {
             return Err(Error::invalid_parameter_value(format!(

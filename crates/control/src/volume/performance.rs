@@ -131,7 +131,10 @@ mod tests {
             zone: "us-east-1a".into(),
             encrypted: false,
             created_at: "2026-03-01T12:00:00Z".parse().unwrap(),
+            condition: Default::default(),
             attachment: None,
+            modification: None,
+            auto_enable_io: false,
             host_id: None,
             tags: Default::default(),
         })

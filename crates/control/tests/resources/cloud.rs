@@ -84,7 +84,7 @@ impl Cloud {
             encryption_key: [7; 32],
             limits: Limits::default(),
         };
-        let host = Arc::new(IdleHost::default());
+        let host = Arc::new(IdleHost { snapshots: snapshots.clone(), ..IdleHost::default() });
         let hosts = Arc::new(OneHost(host.clone()));
         let control = Control::start(options, environment, store, snapshots, hosts, None).await?;
         let region = control.region(&control.options.region).await?;
@@ -128,7 +128,7 @@ impl Cloud {
     /// What the host was told of an instance last.
     pub async fn told(&self, instance_id: &str) -> agent_api::Instance {
         loop {
-            if let Some(told) = self.2.1.lock().unwrap().get(instance_id) {
+            if let Some(told) = self.2.wanted.lock().unwrap().get(instance_id) {
                 return told.clone();
             }
             tokio::task::yield_now().await;
@@ -154,8 +154,8 @@ impl Cloud {
         let instance_id = model::Id::parse(model::Kind::Instance, instance_id).unwrap();
         let observed =
             ObservedInstance { instance_id: instance_id.clone(), boot, state, checks, disks: vec![] };
-        self.2.3.lock().unwrap().insert(instance_id.to_string(), observed.clone());
-        if let Some(observer) = &*self.2.0.lock().unwrap() {
+        self.2.said.lock().unwrap().insert(instance_id.to_string(), observed.clone());
+        if let Some(observer) = &*self.2.observer.lock().unwrap() {
             observer.send(Observation::Instance(observed)).unwrap();
         }
     }
@@ -170,17 +170,17 @@ impl Cloud {
 
     /// The host is heard from no more and hears nothing, until it is back.
     pub fn host_leaves(&self) {
-        self.2.2.store(true, Ordering::Relaxed);
-        *self.2.0.lock().unwrap() = None;
+        self.2.is_away.store(true, Ordering::Relaxed);
+        *self.2.observer.lock().unwrap() = None;
     }
 
     pub fn host_returns(&self) {
-        self.2.2.store(false, Ordering::Relaxed);
+        self.2.is_away.store(false, Ordering::Relaxed);
     }
 
     /// What shall be on the host, as far as it knows.
     pub fn on_host(&self) -> Vec<String> {
-        self.2.1.lock().unwrap().keys().cloned().collect()
+        self.2.wanted.lock().unwrap().keys().cloned().collect()
     }
 
     /// An instance of the first public image; returns its id.
@@ -210,14 +210,14 @@ impl HostSource for OneHost {
 
 /// Takes everything in and starts nothing.
 #[derive(Default)]
-struct IdleHost(
-    Mutex<Option<UnboundedSender<Observation>>>,
-    Mutex<BTreeMap<String, agent_api::Instance>>,
-    /// It is away.
-    AtomicBool,
+struct IdleHost {
+    observer: Mutex<Option<UnboundedSender<Observation>>>,
+    wanted: Mutex<BTreeMap<String, agent_api::Instance>>,
+    is_away: AtomicBool,
     /// What it has told of each instance last.
-    Mutex<BTreeMap<String, ObservedInstance>>,
-);
+    said: Mutex<BTreeMap<String, ObservedInstance>>,
+    snapshots: Arc<Blocks>,
+}
 
 #[async_trait]
 impl HostAgent for IdleHost {
@@ -236,24 +236,24 @@ impl HostAgent for IdleHost {
     }
 
     async fn replace(&self, desired: Desired) {
-        if !self.2.load(Ordering::Relaxed) {
+        if !self.is_away.load(Ordering::Relaxed) {
             let instances = desired.instances.into_iter().map(|(id, instance)| (id.to_string(), instance));
-            *self.1.lock().unwrap() = instances.collect();
+            *self.wanted.lock().unwrap() = instances.collect();
         }
     }
 
     async fn apply(&self, changes: Vec<Change>) {
-        if self.2.load(Ordering::Relaxed) {
+        if self.is_away.load(Ordering::Relaxed) {
             return;
         }
         for change in changes {
             match change {
                 Change::PutInstance(instance) => {
-                    self.1.lock().unwrap().insert(instance.instance_id.to_string(), *instance);
+                    self.wanted.lock().unwrap().insert(instance.instance_id.to_string(), *instance);
                 }
                 Change::RemoveInstance(removal) => {
                     let instance_id = removal.instance_id;
-                    self.1.lock().unwrap().remove(instance_id.as_str());
+                    self.wanted.lock().unwrap().remove(instance_id.as_str());
                     let removed = ObservedInstance {
                         instance_id,
                         boot: 0,
@@ -261,7 +261,7 @@ impl HostAgent for IdleHost {
                         checks: None,
                         disks: vec![],
                     };
-                    if let Some(observer) = &*self.0.lock().unwrap() {
+                    if let Some(observer) = &*self.observer.lock().unwrap() {
                         let _ = observer.send(Observation::Instance(removed));
                     }
                 }
@@ -272,18 +272,22 @@ impl HostAgent for IdleHost {
 
     fn observe(&self) -> UnboundedReceiver<Observation> {
         let (sender, receiver) = unbounded_channel();
-        if self.2.load(Ordering::Relaxed) {
+        if self.is_away.load(Ordering::Relaxed) {
             return receiver;
         }
-        for observed in self.3.lock().unwrap().values() {
+        for observed in self.said.lock().unwrap().values() {
             sender.send(Observation::Instance(observed.clone())).unwrap();
         }
-        *self.0.lock().unwrap() = Some(sender);
+        *self.observer.lock().unwrap() = Some(sender);
         receiver
     }
 
     async fn create_snapshots(&self, snapshots: Vec<agent_api::NewSnapshot>) -> Result<(), HostError> {
-        Err(HostError::NotFound(snapshots.iter().map(|new| new.volume_id.to_string()).collect()))
+        for new in snapshots {
+            let taken = self.snapshots.begin(&new.snapshot_id, 1).await;
+            taken.and(self.snapshots.complete(&new.snapshot_id).await)?;
+        }
+        Ok(())
     }
 
     async fn console_output(&self, instance_id: &str) -> Result<Vec<u8>, HostError> {

@@ -2,10 +2,13 @@
 //! it, so that nobody heard of it.
 
 use crate::cloud::{Blocks, Cloud};
+use agent_api::{InstanceObservation, StopCause};
 use async_trait::async_trait;
 use aws_api::Request;
+use control::instance::Hold;
 use control::workflow::Work;
 use futures::future::BoxFuture;
+use model::InstanceState;
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -21,16 +24,66 @@ struct Scenario {
 }
 
 /// A kind without a line here fails `every_kind_has_its_scenario`.
-const SCENARIOS: &[Scenario] = &[Scenario {
-    kind: "delete-blocks",
-    prepare: |cloud| Box::pin(snapshot(cloud)),
-    begin: |cloud, id| {
-        Box::pin(async move { drop(cloud.call("DeleteSnapshot", &[("SnapshotId", id)]).await) })
+const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        kind: "delete-blocks",
+        prepare: |cloud| Box::pin(snapshot(cloud)),
+        begin: |cloud, id| {
+            Box::pin(async move { drop(cloud.call("DeleteSnapshot", &[("SnapshotId", id)]).await) })
+        },
+        holds: |cloud, blocks, id| {
+            !blocks.ids().iter().any(|held| held == id)
+                || records(cloud, |tables| tables.snapshots.contains(id))
+        },
     },
-    holds: |cloud, blocks, id| {
-        !blocks.ids().iter().any(|held| held == id) || records(cloud, |tables| tables.snapshots.contains(id))
+    Scenario {
+        kind: "take-snapshots",
+        prepare: |cloud| Box::pin(cloud.run(&[])),
+        begin: |cloud, id| {
+            Box::pin(async move {
+                let instance = ("InstanceSpecification.InstanceId", id);
+                drop(cloud.call("CreateSnapshots", &[instance]).await);
+            })
+        },
+        holds: |cloud, blocks, _| all_taken(cloud, blocks),
     },
-}];
+    Scenario {
+        kind: "create-image",
+        prepare: |cloud| {
+            Box::pin(async move {
+                let id = cloud.run(&[]).await;
+                cloud.observe(&id, 1, InstanceObservation::Running, None);
+                cloud.until(&id, |instance| instance.state == InstanceState::Running).await;
+                id
+            })
+        },
+        begin: |cloud, id| {
+            Box::pin(async move {
+                drop(cloud.call("CreateImage", &[("InstanceId", id), ("Name", "an image")]).await);
+                guests_go_down(cloud);
+            })
+        },
+        holds: |cloud, blocks, id| {
+            let (image, instance) = records(cloud, |tables| {
+                let image = tables.images.with("name", "an image").next().cloned();
+                (image, tables.instances.find(id).cloned().unwrap())
+            });
+            let boots = if image.is_some() { 2 } else { 1 };
+            let is_available = image.is_none_or(|image| image.check_available().is_ok());
+            is_available && instance.hold.is_none() && instance.boot == boots && all_taken(cloud, blocks)
+        },
+    },
+];
+
+/// Whether every snapshot that is there is whole, and no block is there that none needs.
+fn all_taken(cloud: &Cloud, blocks: &Blocks) -> bool {
+    records(cloud, |tables| {
+        let mut of_volumes = tables.snapshots.iter().filter(|snapshot| snapshot.volume_id.is_some());
+        of_volumes.all(|snapshot| {
+            snapshot.is_completed() && blocks.ids().contains(&snapshot.snapshot_id.to_string())
+        }) && blocks.ids().iter().all(|id| tables.snapshots.contains(id))
+    })
+}
 
 fn records<R>(cloud: &Cloud, look: impl FnOnce(&control::engine::Tables) -> R) -> R {
     look(&cloud.1.view.read())
@@ -95,6 +148,17 @@ impl Store for Crashing {
     }
 }
 
+/// Has the host say that the guests are down which are to be.
+fn guests_go_down(cloud: &Cloud) {
+    let held = records(cloud, |tables| {
+        let held = tables.instances.iter().filter(|instance| instance.hold == Some(Hold::Asked));
+        held.map(|instance| instance.instance_id.clone()).collect::<Vec<_>>()
+    });
+    for id in held {
+        cloud.observe(&id, 1, InstanceObservation::Stopped(StopCause::Asked), None);
+    }
+}
+
 /// Waits until no workflow is left; they all end.
 async fn all_ended(cloud: &Cloud) {
     for _ in 0..1000 {
@@ -102,6 +166,7 @@ async fn all_ended(cloud: &Cloud) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
+        guests_go_down(cloud);
     }
     panic!("a workflow does not end");
 }

@@ -1,0 +1,252 @@
+//! CreateImage: snapshots of an instance's volumes, of one moment, and the image that is made of them.
+//!
+//! ```text
+//!   running ──▶ held: its guest shuts down ──▶ snapshots ──▶ its guest boots again
+//!   stopped, or NoReboot ─────────────────────▶ snapshots
+//! ```
+
+use super::register::{NAME_SCOPE, check_description, check_devices, check_name, device};
+use super::{Condition, Image, ImageBlockDevice};
+use crate::Context;
+use crate::engine::Tx;
+use crate::engine::tags::Specified;
+use crate::instance::{Hold, Instance, boot_mode_name};
+use crate::snapshot::{self, Snapshot, create};
+use crate::volume::Volume;
+use crate::workflow::{self, Decision, Failure, Next, Steps, Work, World};
+use agent_api::NewSnapshot;
+use async_trait::async_trait;
+use aws_api::ec2;
+use model::{Error, Id, InstanceState, Kind, Result};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often to look whether a guest is down.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+
+pub async fn create_image(
+    context: &Context,
+    input: ec2::CreateImageRequest,
+) -> Result<ec2::CreateImageResult> {
+    let instance_id = Id::parse(Kind::Instance, input.instance_id.as_deref().unwrap_or_default())?;
+    let name = input.name.as_deref().ok_or_else(|| Error::missing_parameter("Name"))?;
+    check_name(name)?;
+    let description = input.description.as_deref().unwrap_or_default();
+    check_description(description)?;
+    create::refuse_local(input.snapshot_location.as_deref())?;
+    let tags = Specified::from_api(&input.tag_specifications, &[Kind::Image, Kind::Snapshot])?;
+    let reboots = !input.no_reboot.unwrap_or(false);
+    let image_id = context
+        .transact(|tx| {
+            let before = tx
+                .get::<Instance>(&instance_id)
+                .ok_or_else(|| Id::not_found(Kind::Instance, &instance_id))?;
+            check_instance(&before)?;
+            let mut image = image_of(tx, &before, name, description, &tags);
+            let snapshots = add_devices(tx, &mut image, &before, &input.block_device_mappings, &tags)?;
+            check_devices(&image, false)?;
+            if !tx.claim(NAME_SCOPE, name, &image.image_id) {
+                return Err(Error::new(
+                    "InvalidAMIName.Duplicate",
+                    format!("AMI name {name} is already in use by an AMI of this account"),
+                ));
+            }
+            tx.create(&image);
+            let holds = reboots && before.state == InstanceState::Running;
+            if holds {
+                tx.put(&Instance {
+                    hold: Some(Hold::Asked),
+                    request_id: tx.request_id().map(Into::into),
+                    ..(*before).clone()
+                });
+            }
+            let work = CreateImage {
+                image_id: image.image_id.clone(),
+                instance_id: instance_id.clone(),
+                snapshots,
+                holds,
+                is_down: !holds,
+            };
+            workflow::begin(tx, Work::CreateImage(work));
+            Ok(image.image_id)
+        })
+        .await?;
+    Ok(ec2::CreateImageResult { image_id: Some(image_id.to_string()) })
+}
+
+fn check_instance(instance: &Instance) -> Result<()> {
+    if !matches!(instance.state, InstanceState::Running | InstanceState::Stopped) {
+        return Err(Error::new(
+            "IncorrectInstanceState",
+            format!(
+                "The instance '{}' is not in a state from which an image can be made: it is {}.",
+                instance.instance_id,
+                instance.state.name()
+            ),
+        ));
+    }
+    if instance.hold.is_some() {
+        return Err(Error::new(
+            "IncorrectInstanceState",
+            format!("An image of the instance '{}' is being made already.", instance.instance_id),
+        ));
+    }
+    Ok(())
+}
+
+/// Without its devices.
+fn image_of(tx: &mut Tx<'_>, instance: &Instance, name: &str, description: &str, tags: &Specified) -> Image {
+    let source = tx.tables().images.find(&instance.image_id).cloned();
+    Image {
+        image_id: tx.new_id(Kind::Image),
+        owner: instance.owner.clone(),
+        owner_alias: None,
+        name: name.to_owned(),
+        description: description.to_owned(),
+        architecture: instance.architecture,
+        // What it was launched with, where the image that said so is gone.
+        boot_mode: match &source {
+            Some(source) => source.boot_mode.clone(),
+            None => Some(boot_mode_name(instance.boot_mode).to_owned()),
+        },
+        root_device_name: instance.root_device_name.to_string(),
+        block_devices: Vec::new(),
+        ena_support: instance.ena_support,
+        sriov_net_support: source.as_ref().and_then(|source| source.sriov_net_support.clone()),
+        imds_support: source.as_ref().and_then(|source| source.imds_support.clone()),
+        platform_details: instance.platform_details.to_string(),
+        created_at: tx.now(),
+        deprecated_at: None,
+        disabled: false,
+        condition: Condition::Pending,
+        source_instance_id: Some(instance.instance_id.clone()),
+        public: false,
+        launch_permissions: Vec::new(),
+        tags: tags.of(Kind::Image),
+    }
+}
+
+/// The instance's volumes and what the request makes of them, with the records of the snapshots to be taken.
+fn add_devices(
+    tx: &mut Tx<'_>,
+    image: &mut Image,
+    instance: &Instance,
+    mappings: &[ec2::BlockDeviceMapping],
+    tags: &Specified,
+) -> Result<Vec<NewSnapshot>> {
+    let mut snapshots = Vec::new();
+    let named = |device_name: &str| {
+        mappings.iter().find(|mapping| mapping.device_name.as_deref() == Some(device_name))
+    };
+    for disk in &instance.disks {
+        let mapping = named(&disk.device_name);
+        if mapping.is_some_and(|mapping| mapping.no_device.is_some()) {
+            continue;
+        }
+        let volume =
+            tx.get::<Volume>(&disk.volume_id).ok_or_else(|| Id::not_found(Kind::Volume, &disk.volume_id))?;
+        let description = format!("Created by CreateImage({}) for {}", instance.instance_id, image.image_id);
+        let snapshot = create::make(tx, &volume, &description, tags.of(Kind::Snapshot))?;
+        let asked = mapping.and_then(|mapping| mapping.ebs.as_ref()?.delete_on_termination);
+        let attached = volume.attachment.as_ref().is_some_and(|attachment| attachment.delete_on_termination);
+        image.block_devices.push(ImageBlockDevice {
+            device_name: disk.device_name.to_string(),
+            snapshot_id: Some(snapshot.snapshot_id.clone()),
+            size_gib: Some(volume.size_gib),
+            volume_type: volume.volume_type.to_string(),
+            iops: volume.iops,
+            throughput: volume.throughput,
+            delete_on_termination: asked.unwrap_or(attached),
+            virtual_name: None,
+        });
+        let volume_id = volume.volume_id.clone();
+        snapshots.push(NewSnapshot { snapshot_id: snapshot.snapshot_id, volume_id });
+    }
+    let has = |name: &str| instance.disks.iter().any(|disk| disk.device_name == name);
+    for mapping in mappings.iter().filter(|mapping| mapping.no_device.is_none()) {
+        if mapping.device_name.as_deref().is_some_and(has) {
+            continue;
+        }
+        let of = mapping.ebs.as_ref().and_then(|ebs| ebs.snapshot_id.as_deref());
+        let of = of.map(|id| snapshot::to_make_volumes_of(tx.tables(), id)).transpose()?;
+        if let Some(snapshot) = of.as_deref().and_then(|of| tx.get::<Snapshot>(&of.snapshot_id)) {
+            // As RegisterImage: whoever deletes it at the same time must look again.
+            tx.put(&*snapshot);
+        }
+        image.block_devices.push(device(mapping, of.as_deref())?);
+    }
+    Ok(snapshots)
+}
+
+/// Makes an image that has its records.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CreateImage {
+    image_id: Id,
+    instance_id: Id,
+    /// Empty where every volume is left out.
+    snapshots: Vec<NewSnapshot>,
+    /// Whether the guest is held down meanwhile.
+    holds: bool,
+    is_down: bool,
+}
+
+#[async_trait]
+impl Steps for CreateImage {
+    fn deadline(&self) -> Duration {
+        DEADLINE
+    }
+
+    fn subject(&self) -> &str {
+        &self.image_id
+    }
+
+    fn step(&self) -> &'static str {
+        if self.is_down { "taking snapshots" } else { "shutting the guest down" }
+    }
+
+    async fn act(&self, world: &World) -> Result<Decision, Failure> {
+        if !self.is_down {
+            let instance = world.region.view.record::<Instance>(&self.instance_id);
+            // However it came to be down, or somebody else ended it.
+            let is_down = instance.is_none_or(|instance| instance.hold != Some(Hold::Asked));
+            return workflow::decide(match is_down {
+                true => Next::Step(Work::CreateImage(CreateImage { is_down: true, ..self.clone() })),
+                false => Next::Wait(LOOK_PAUSE),
+            });
+        }
+        if !self.snapshots.is_empty() {
+            create::take(world, &self.snapshots).await?;
+        }
+        let work = self.clone();
+        Ok(Box::new(move |tx| {
+            create::completed(tx, &work.snapshots);
+            work.end(tx, Condition::Available);
+            Ok(Next::Done)
+        }))
+    }
+
+    fn undo(&self, tx: &mut Tx<'_>, reason: &str) -> Result<()> {
+        create::failed(tx, &self.snapshots, reason);
+        self.end(tx, Condition::Failed { message: reason.to_owned() });
+        Ok(())
+    }
+}
+
+impl CreateImage {
+    fn end(&self, tx: &mut Tx<'_>, condition: Condition) {
+        if let Some(image) = tx.get::<Image>(&self.image_id) {
+            tx.put(&Image { condition, ..(*image).clone() });
+        }
+        if self.holds
+            && let Some(instance) = tx.get::<Instance>(&self.instance_id)
+            && instance.hold.is_some()
+        {
+            let mut instance = Instance { hold: None, ..(*instance).clone() };
+            if instance.state == InstanceState::Running {
+                instance.boot += 1;
+            }
+            tx.put(&instance);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! AttachVolume, DetachVolume, and what a host says of an instance's disks.
+
+use super::{AttachmentState, Volume, VolumeAttachment, describe, specification};
+use crate::Context;
+use crate::engine::Tx;
+use crate::instance::{Instance, InstanceDisk};
+use agent_api::{DiskState, ObservedDisk};
+use aws_api::ec2;
+use model::{Error, Id, InstanceState, Kind, Result};
+
+/// Most volumes of an instance (EC2 User Guide, "Amazon EBS volume limits": 28 attachments, the interface takes one).
+const VOLUMES_MAX: usize = 27;
+
+pub async fn attach_volume(
+    context: &Context,
+    input: ec2::AttachVolumeRequest,
+) -> Result<ec2::VolumeAttachment> {
+    let volume_id = Id::parse(Kind::Volume, input.volume_id.as_deref().unwrap_or_default())?;
+    let instance_id = Id::parse(Kind::Instance, input.instance_id.as_deref().unwrap_or_default())?;
+    let device_name = input.device.as_deref().ok_or_else(|| Error::missing_parameter("device"))?;
+    specification::device_name(device_name)?;
+    if input.ebs_card_index.unwrap_or(0) != 0 {
+        return Err(Error::invalid_parameter_value(
+            "The instance types of this cloud have one EBS card, with the index 0",
+        ));
+    }
+    let simulate = context.options.simulate;
+    context
+        .transact(|tx| {
+            let volume =
+                tx.get::<Volume>(&volume_id).ok_or_else(|| Id::not_found(Kind::Volume, &volume_id))?;
+            let before = tx
+                .get::<Instance>(&instance_id)
+                .ok_or_else(|| Id::not_found(Kind::Instance, &instance_id))?;
+            check(&volume, &before, device_name)?;
+            let mut volume = (*volume).clone();
+            let mut instance = (*before).clone();
+            if volume.host_id.as_ref() != Some(&instance.placement.host_id) {
+                // Its data is where it is; only what a simulated host has can be made anew.
+                if !simulate {
+                    return Err(Error::new(
+                        "InsufficientVolumeCapacity",
+                        format!(
+                            "The volume '{volume_id}' is on another host than the instance '{instance_id}'."
+                        ),
+                    ));
+                }
+                volume.host_id = Some(instance.placement.host_id.clone());
+            }
+            let runs = instance.state == InstanceState::Running;
+            let attachment = VolumeAttachment {
+                instance_id: instance_id.clone(),
+                device_name: device_name.into(),
+                delete_on_termination: false,
+                attached_at: tx.now(),
+                state: if runs { AttachmentState::Attaching } else { AttachmentState::Attached },
+            };
+            let answer = VolumeAttachment { state: AttachmentState::Attaching, ..attachment.clone() };
+            volume.attachment = Some(attachment);
+            instance
+                .disks
+                .push(InstanceDisk { device_name: device_name.into(), volume_id: volume_id.clone() });
+            tx.put(&volume);
+            tx.put(&instance);
+            Ok(describe::attachment_to_api(&volume, &answer))
+        })
+        .await
+}
+
+fn check(volume: &Volume, instance: &Instance, device_name: &str) -> Result<()> {
+    if let Some(attachment) = &volume.attachment {
+        return Err(Error::new(
+            "VolumeInUse",
+            format!("{} is already attached to an instance: {}", volume.volume_id, attachment.instance_id),
+        ));
+    }
+    volume.check_usable()?;
+    if !matches!(instance.state, InstanceState::Running | InstanceState::Stopped) {
+        return Err(Error::new(
+            "IncorrectState",
+            format!("Instance '{}' is not 'running'.", instance.instance_id),
+        ));
+    }
+    if volume.zone != instance.placement.zone {
+        return Err(Error::new(
+            "InvalidVolume.ZoneMismatch",
+            format!(
+                "The volume '{}' is not in the same availability zone as instance '{}'",
+                volume.volume_id, instance.instance_id
+            ),
+        ));
+    }
+    if instance.disks.iter().any(|disk| disk.device_name == device_name) {
+        return Err(Error::invalid_parameter_value(format!(
+            "Invalid value '{device_name}' for unixDevice. Attachment point {device_name} is already in use"
+        )));
+    }
+    if instance.disks.len() >= VOLUMES_MAX {
+        return Err(Error::new(
+            "AttachmentLimitExceeded",
+            format!("An instance can have at most {VOLUMES_MAX} volumes."),
+        ));
+    }
+    Ok(())
+}
+
+pub async fn detach_volume(
+    context: &Context,
+    input: ec2::DetachVolumeRequest,
+) -> Result<ec2::VolumeAttachment> {
+    let volume_id = Id::parse(Kind::Volume, input.volume_id.as_deref().unwrap_or_default())?;
+    let instance_id = input.instance_id.as_deref().map(|id| Id::parse(Kind::Instance, id)).transpose()?;
+    let force = input.force.unwrap_or(false);
+    context
+        .transact(|tx| {
+            let volume =
+                tx.get::<Volume>(&volume_id).ok_or_else(|| Id::not_found(Kind::Volume, &volume_id))?;
+            let mut volume = (*volume).clone();
+            let Some(attachment) = &mut volume.attachment else {
+                return Err(Error::new(
+                    "IncorrectState",
+                    format!("Volume '{volume_id}' is in the '{}' state.", volume.state()),
+                ));
+            };
+            let named_device = input.device.as_deref().filter(|device| !device.is_empty());
+            if instance_id.as_ref().is_some_and(|id| *id != attachment.instance_id)
+                || named_device.is_some_and(|device| attachment.device_name != device)
+            {
+                return Err(Error::new(
+                    "InvalidAttachment.NotFound",
+                    format!(
+                        "The volume '{volume_id}' is not attached to instance '{}' as device '{}'.",
+                        instance_id.as_deref().unwrap_or(&attachment.instance_id),
+                        named_device.unwrap_or(&attachment.device_name)
+                    ),
+                ));
+            }
+            let instance = tx.get::<Instance>(&attachment.instance_id);
+            let instance = instance.ok_or_else(|| Id::not_found(Kind::Instance, &attachment.instance_id))?;
+            let is_stopped = instance.state == InstanceState::Stopped;
+            if !is_stopped && attachment.device_name == instance.root_device_name {
+                return Err(Error::new(
+                    "OperationNotPermitted",
+                    format!(
+                        "Unable to detach root volume '{volume_id}' from instance '{}'",
+                        instance.instance_id
+                    ),
+                ));
+            }
+            attachment.state = match attachment.state {
+                AttachmentState::Detaching { forced, busy } => {
+                    AttachmentState::Detaching { forced: forced || force, busy }
+                }
+                _ => AttachmentState::Detaching { forced: force, busy: false },
+            };
+            let answer = attachment.clone();
+            if is_stopped {
+                let mut instance = (*instance).clone();
+                instance.disks.retain(|disk| disk.volume_id != volume_id);
+                tx.put(&instance);
+                volume.attachment = None;
+            }
+            tx.put(&volume);
+            Ok(describe::attachment_to_api(&volume, &answer))
+        })
+        .await
+}
+
+/// Takes in what a host says of an instance's disks.
+pub fn observed(tx: &mut Tx<'_>, instance: &mut Instance, disks: &[ObservedDisk]) {
+    for disk in disks {
+        let Some(volume) = attached_to(tx, instance, &disk.volume_id) else { continue };
+        let Some(attachment) = &volume.attachment else { continue };
+        match (&disk.state, attachment.state) {
+            (DiskState::Attached, AttachmentState::Attaching) => {
+                put(tx, &volume, AttachmentState::Attached);
+            }
+            (DiskState::Busy, AttachmentState::Detaching { forced, busy: false }) => {
+                put(tx, &volume, AttachmentState::Detaching { forced, busy: true });
+            }
+            (DiskState::Detached, AttachmentState::Detaching { .. }) => let_go(tx, instance, &volume),
+            (DiskState::Failed { message }, AttachmentState::Attaching) => {
+                tracing::error!(instance = %instance.instance_id, volume = %volume.volume_id, message, "a volume was not attached");
+                let_go(tx, instance, &volume);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// No guest runs that could have a volume, or not have it yet: what was under way is over.
+pub fn settle(tx: &mut Tx<'_>, instance: &mut Instance) {
+    for disk in instance.disks.clone() {
+        let Some(volume) = attached_to(tx, instance, &disk.volume_id) else { continue };
+        match volume.attachment.as_ref().map(|attachment| attachment.state) {
+            Some(AttachmentState::Attaching) => put(tx, &volume, AttachmentState::Attached),
+            Some(AttachmentState::Detaching { .. }) => let_go(tx, instance, &volume),
+            _ => {}
+        }
+    }
+}
+
+fn attached_to(tx: &mut Tx<'_>, instance: &Instance, volume_id: &Id) -> Option<Volume> {
+    let volume = tx.get::<Volume>(volume_id)?;
+    let attachment = volume.attachment.as_ref()?;
+    (attachment.instance_id == instance.instance_id).then(|| (*volume).clone())
+}
+
+fn put(tx: &mut Tx<'_>, volume: &Volume, state: AttachmentState) {
+    let attachment = volume.attachment.clone().map(|attachment| VolumeAttachment { state, ..attachment });
+    tx.put(&Volume { attachment, ..volume.clone() });
+}
+
+fn let_go(tx: &mut Tx<'_>, instance: &mut Instance, volume: &Volume) {
+    instance.disks.retain(|disk| disk.volume_id != volume.volume_id);
+    tx.put(&Volume { attachment: None, ..volume.clone() });
+}
