@@ -114,7 +114,8 @@ fn volumes_of(instance: &Instance, without_root: bool, excluded: &BTreeSet<Id>) 
     let volumes: Vec<Id> = instance
         .disks
         .iter()
-        .filter(|disk| !(without_root && is_root(&disk.device_name)) && !excluded.contains(&disk.volume_id))
+        .filter(|disk| !(without_root && is_root(&disk.device_name)))
+        .filter(|disk| !excluded.contains(&disk.volume_id))
         .map(|disk| disk.volume_id.clone())
         .collect();
     if volumes.is_empty() {

@@ -1,0 +1,248 @@
+"""Volumes through boto3: made, attached, modified, snapshotted, deleted; images of what they hold."""
+
+import time
+import uuid
+
+import pytest
+from conftest import error_code, run
+
+MISSING = "vol-0123456789abcdef0"
+ZONE = "us-east-1a"
+
+
+def wait(ec2, waiter, **ids):
+    ec2.get_waiter(waiter).wait(**ids, WaiterConfig={"Delay": 0.1, "MaxAttempts": 300})
+
+
+def eventually(found):
+    deadline = time.monotonic() + 30
+    while not found():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def zone_of(ec2, instance):
+    found = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
+    return found["Placement"]["AvailabilityZone"]
+
+
+def described(ec2, volume):
+    return ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]
+
+
+def make(ec2, zone=ZONE, size=1, **parameters):
+    volume = ec2.create_volume(AvailabilityZone=zone, Size=size, **parameters)["VolumeId"]
+    wait(ec2, "volume_available", VolumeIds=[volume])
+    return volume
+
+
+@pytest.fixture
+def instance(ec2, ami):
+    instance = run(ec2, ami)[0]["InstanceId"]
+    wait(ec2, "instance_running", InstanceIds=[instance])
+    yield instance
+    ec2.terminate_instances(InstanceIds=[instance])
+
+
+@pytest.fixture
+def volume(ec2, instance):
+    return make(ec2, zone_of(ec2, instance))
+
+
+def test_a_volume_is_as_it_was_asked_for(ec2):
+    tags = [{"ResourceType": "volume", "Tags": [{"Key": "a", "Value": "b"}]}]
+    made = ec2.create_volume(
+        AvailabilityZone=ZONE, Size=100, VolumeType="gp3", Iops=4000, Throughput=500, TagSpecifications=tags
+    )
+    assert made["State"] == "creating" and made["Attachments"] == []
+    wait(ec2, "volume_available", VolumeIds=[made["VolumeId"]])
+    volume = described(ec2, made["VolumeId"])
+    expected = {"Size": 100, "VolumeType": "gp3", "Iops": 4000, "Throughput": 500, "AvailabilityZone": ZONE}
+    assert {name: volume[name] for name in expected} == expected
+    assert volume["Tags"] == [{"Key": "a", "Value": "b"}] and volume["SnapshotId"] == ""
+
+
+def test_a_token_makes_one_volume(ec2):
+    token = uuid.uuid4().hex
+    parameters = {"AvailabilityZone": ZONE, "Size": 1, "ClientToken": token}
+    first, second = (ec2.create_volume(**parameters)["VolumeId"] for _ in range(2))
+    assert first == second
+    assert error_code(ec2.create_volume, **parameters | {"Size": 2}) == "IdempotentParameterMismatch"
+
+
+@pytest.mark.parametrize(
+    "parameters, code",
+    [
+        ({}, "MissingParameter"),
+        ({"Size": 0}, "InvalidParameterValue"),
+        ({"Size": 1, "VolumeType": "gp4"}, "InvalidParameterValue"),
+        ({"Size": 1, "VolumeType": "st1"}, "InvalidParameterValue"),
+        ({"Size": 4, "VolumeType": "io1"}, "MissingParameter"),
+        ({"Size": 4, "VolumeType": "io1", "Iops": 1000}, "InvalidParameterCombination"),
+        ({"Size": 1, "AvailabilityZone": "us-east-1q"}, "InvalidZone.NotFound"),
+        ({"SnapshotId": "snap-0123456789abcdef0"}, "InvalidSnapshot.NotFound"),
+        ({"Size": 1, "Encrypted": True}, "UnsupportedOperation"),
+        ({"Size": 1, "DryRun": True}, "DryRunOperation"),
+    ],
+)
+def test_a_volume_that_cannot_be_is_refused(ec2, parameters, code):
+    parameters.setdefault("AvailabilityZone", ZONE)
+    before = len(ec2.describe_volumes()["Volumes"])
+    assert error_code(ec2.create_volume, **parameters) == code
+    assert len(ec2.describe_volumes()["Volumes"]) == before
+
+
+def test_a_volume_goes_to_a_running_instance_and_back(ec2, instance, volume):
+    attached = ec2.attach_volume(VolumeId=volume, InstanceId=instance, Device="/dev/sdf")
+    assert (attached["State"], attached["Device"]) == ("attaching", "/dev/sdf")
+    wait(ec2, "volume_in_use", VolumeIds=[volume])
+    is_attached = [{"Name": "attachment.status", "Values": ["attached"]}, {"Name": "volume-id", "Values": [volume]}]
+    eventually(lambda: ec2.describe_volumes(Filters=is_attached)["Volumes"])
+    found = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
+    devices = {mapping["DeviceName"]: mapping["Ebs"] for mapping in found["BlockDeviceMappings"]}
+    assert devices["/dev/sdf"]["VolumeId"] == volume and devices["/dev/sdf"]["DeleteOnTermination"] is False
+    assert error_code(ec2.attach_volume, VolumeId=volume, InstanceId=instance, Device="/dev/sdg") == "VolumeInUse"
+    assert error_code(ec2.delete_volume, VolumeId=volume) == "VolumeInUse"
+    assert ec2.detach_volume(VolumeId=volume)["State"] == "detaching"
+    wait(ec2, "volume_available", VolumeIds=[volume])
+    found = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
+    assert "/dev/sdf" not in [mapping["DeviceName"] for mapping in found["BlockDeviceMappings"]]
+    ec2.delete_volume(VolumeId=volume)
+    wait(ec2, "volume_deleted", VolumeIds=[volume])
+    assert error_code(ec2.delete_volume, VolumeId=volume) == "InvalidVolume.NotFound"
+
+
+def test_a_stopped_instance_has_its_volumes_at_once(ec2, instance, volume):
+    ec2.stop_instances(InstanceIds=[instance])
+    wait(ec2, "instance_stopped", InstanceIds=[instance])
+    ec2.attach_volume(VolumeId=volume, InstanceId=instance, Device="/dev/sdf")
+    assert described(ec2, volume)["Attachments"][0]["State"] == "attached"
+    ec2.detach_volume(VolumeId=volume, InstanceId=instance, Device="/dev/sdf")
+    assert described(ec2, volume)["State"] == "available"
+
+
+def test_the_root_is_replaced_while_the_instance_is_stopped_only(ec2, instance):
+    found = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
+    device = found["RootDeviceName"]
+    root = next(m["Ebs"]["VolumeId"] for m in found["BlockDeviceMappings"] if m["DeviceName"] == device)
+    assert error_code(ec2.detach_volume, VolumeId=root) == "OperationNotPermitted"
+    ec2.stop_instances(InstanceIds=[instance])
+    wait(ec2, "instance_stopped", InstanceIds=[instance])
+    ec2.detach_volume(VolumeId=root)
+    other = make(ec2, zone_of(ec2, instance), 8)
+    ec2.attach_volume(VolumeId=other, InstanceId=instance, Device=device)
+    ec2.start_instances(InstanceIds=[instance])
+    wait(ec2, "instance_running", InstanceIds=[instance])
+    assert described(ec2, other)["Attachments"][0]["InstanceId"] == instance
+
+
+def test_what_cannot_be_attached_or_detached_is_refused(ec2, instance, volume):
+    attach, detach = ec2.attach_volume, ec2.detach_volume
+    good = {"VolumeId": volume, "InstanceId": instance, "Device": "/dev/sdf"}
+    zone = zone_of(ec2, instance)
+    elsewhere = next(
+        z["ZoneName"] for z in ec2.describe_availability_zones()["AvailabilityZones"] if z["ZoneName"] != zone
+    )
+    for changed, code in [
+        ({"VolumeId": MISSING}, "InvalidVolume.NotFound"),
+        ({"InstanceId": "i-0123456789abcdef0"}, "InvalidInstanceID.NotFound"),
+        ({"Device": "/dev/nvme1n1"}, "InvalidParameterValue"),
+        ({"Device": "/dev/xvda"}, "InvalidParameterValue"),
+        ({"VolumeId": make(ec2, elsewhere)}, "InvalidVolume.ZoneMismatch"),
+    ]:
+        assert error_code(attach, **good | changed) == code, changed
+    assert error_code(detach, VolumeId=volume) == "IncorrectState"
+    attach(**good)
+    assert error_code(detach, VolumeId=volume, Device="/dev/sdz") == "InvalidAttachment.NotFound"
+
+
+def test_a_volume_grows_and_never_shrinks(ec2, volume):
+    modification = ec2.modify_volume(VolumeId=volume, Size=10, VolumeType="gp3")["VolumeModification"]
+    assert (modification["OriginalSize"], modification["TargetSize"]) == (1, 10)
+    assert modification["TargetVolumeType"] == "gp3" and modification["TargetIops"] == 3000
+    filters = [{"Name": "modification-state", "Values": ["completed"]}]
+    found = lambda: ec2.describe_volumes_modifications(VolumeIds=[volume], Filters=filters)["VolumesModifications"]
+    eventually(found)
+    grown = described(ec2, volume)
+    assert (grown["Size"], grown["VolumeType"], grown["Throughput"]) == (10, "gp3", 125)
+    assert error_code(ec2.modify_volume, VolumeId=volume, Size=9) == "InvalidParameterValue"
+    assert error_code(ec2.modify_volume, VolumeId=volume, VolumeType="io1") == "MissingParameter"
+    unmodified = make(ec2)
+    missing = "InvalidVolumeModification.NotFound"
+    assert error_code(ec2.describe_volumes_modifications, VolumeIds=[unmodified]) == missing
+
+
+def test_auto_enable_io_is_kept(ec2, volume):
+    ec2.modify_volume_attribute(VolumeId=volume, AutoEnableIO={"Value": True})
+    assert ec2.describe_volume_attribute(VolumeId=volume, Attribute="autoEnableIO")["AutoEnableIO"]["Value"]
+
+
+def test_a_snapshot_makes_a_volume_and_outlives_its_own(ec2, volume):
+    tags = [{"ResourceType": "snapshot", "Tags": [{"Key": "a", "Value": "b"}]}]
+    made = ec2.create_snapshot(VolumeId=volume, Description="for a test", TagSpecifications=tags)
+    assert (made["State"], made["VolumeId"], made["VolumeSize"]) == ("pending", volume, 1)
+    ec2.delete_volume(VolumeId=volume)
+    snapshot = made["SnapshotId"]
+    wait(ec2, "snapshot_completed", SnapshotIds=[snapshot])
+    wait(ec2, "volume_deleted", VolumeIds=[volume])
+    found = ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"][0]
+    assert (found["Description"], found["Progress"], found["Tags"]) == ("for a test", "100%", [{"Key": "a", "Value": "b"}])
+    assert error_code(ec2.create_volume, AvailabilityZone=ZONE, SnapshotId=snapshot, Size=0) == "InvalidParameterValue"
+    copy = ec2.create_volume(AvailabilityZone=ZONE, SnapshotId=snapshot)
+    assert (copy["Size"], copy["SnapshotId"]) == (1, snapshot)
+    wait(ec2, "volume_available", VolumeIds=[copy["VolumeId"]])
+    ec2.delete_snapshot(SnapshotId=snapshot)
+    assert described(ec2, copy["VolumeId"])["State"] == "available"
+
+
+def test_snapshots_of_an_instance_are_of_all_its_volumes(ec2, instance, volume):
+    ec2.attach_volume(VolumeId=volume, InstanceId=instance, Device="/dev/sdf")
+    of = {"InstanceId": instance}
+    everything = ec2.create_snapshots(InstanceSpecification=of)["Snapshots"]
+    assert len(everything) == 2 and volume in [snapshot["VolumeId"] for snapshot in everything]
+    ids = [snapshot["SnapshotId"] for snapshot in everything]
+    wait(ec2, "snapshot_completed", SnapshotIds=ids)
+    data = ec2.create_snapshots(InstanceSpecification=of | {"ExcludeBootVolume": True})["Snapshots"]
+    assert [snapshot["VolumeId"] for snapshot in data] == [volume]
+    nothing = of | {"ExcludeBootVolume": True, "ExcludeDataVolumeIds": [volume]}
+    assert error_code(ec2.create_snapshots, InstanceSpecification=nothing) == "InvalidParameterValue"
+
+
+@pytest.mark.parametrize("no_reboot", [False, True])
+def test_an_image_of_an_instance_launches_others(ec2, instance, volume, no_reboot):
+    ec2.attach_volume(VolumeId=volume, InstanceId=instance, Device="/dev/sdf")
+    name = f"image-{uuid.uuid4().hex}"
+    mappings = [{"DeviceName": "/dev/sdg", "Ebs": {"VolumeSize": 3}}]
+    image = ec2.create_image(InstanceId=instance, Name=name, NoReboot=no_reboot, BlockDeviceMappings=mappings)["ImageId"]
+    assert error_code(ec2.create_image, InstanceId=instance, Name=name, NoReboot=True) in (
+        "InvalidAMIName.Duplicate",
+        "IncorrectInstanceState",
+    )
+    wait(ec2, "image_available", ImageIds=[image])
+    found = ec2.describe_images(ImageIds=[image])["Images"][0]
+    devices = {mapping["DeviceName"]: mapping["Ebs"] for mapping in found["BlockDeviceMappings"]}
+    assert found["SourceInstanceId"] == instance and set(devices) == {found["RootDeviceName"], "/dev/sdf", "/dev/sdg"}
+    assert devices["/dev/sdf"]["SnapshotId"] and "SnapshotId" not in devices["/dev/sdg"]
+    # However its guest was captured, it runs all the while.
+    source = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
+    assert source["State"]["Name"] == "running"
+    copy = run(ec2, image)[0]["InstanceId"]
+    wait(ec2, "instance_running", InstanceIds=[copy])
+    copied = ec2.describe_instances(InstanceIds=[copy])["Reservations"][0]["Instances"][0]
+    assert len(copied["BlockDeviceMappings"]) == 3
+    ec2.terminate_instances(InstanceIds=[copy])
+
+
+def test_an_image_that_is_not_whole_launches_nothing(cloud_factory):
+    cloud = cloud_factory("--simulate")
+    ec2 = cloud.client()
+    images = ec2.describe_images(Owners=["amazon"], Filters=[{"Name": "architecture", "Values": ["x86_64"]}])["Images"]
+    instance = run(ec2, images[0]["ImageId"])[0]["InstanceId"]
+    wait(ec2, "instance_running", InstanceIds=[instance])
+    image = ec2.create_image(InstanceId=instance, Name="stopped meanwhile")["ImageId"]
+    # A stop while the guest is held down for the image ends as a stop.
+    ec2.stop_instances(InstanceIds=[instance])
+    wait(ec2, "instance_stopped", InstanceIds=[instance])
+    wait(ec2, "image_available", ImageIds=[image])
+    ec2.start_instances(InstanceIds=[instance])
+    wait(ec2, "instance_running", InstanceIds=[instance])
