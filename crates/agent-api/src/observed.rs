@@ -33,12 +33,9 @@ pub enum Observation {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum VolumeState {
     /// Whole, and of this size. Told again once it has grown.
-    Ready {
-        size_gib: u32,
-    },
-    Failed {
-        message: String,
-    },
+    Ready { size_gib: u32 },
+    /// It could not be made, or not be made larger.
+    Failed { message: String },
     /// Nothing of it is left.
     Removed,
 }

@@ -92,7 +92,7 @@ impl Agent {
     ) -> Result<Arc<Agent>, StartError> {
         let tasks = Arc::new(Tasks::default());
         let observations = Arc::new(Observations::default());
-        let volumes = Volumes::new(disks, observations.clone(), tasks.clone());
+        let volumes = Volumes::new(disks, hypervisor.clone(), observations.clone(), tasks.clone());
         volumes.find().await?;
         let token_key =
             TokenKey::load_or_make(&options.state_dir, &*environment.random).map_err(StartError::Keys)?;
@@ -124,6 +124,7 @@ impl Agent {
         });
         let agent = Agent { description, host, tasks, desired: Mutex::default(), adopted: Mutex::default() };
         agent.adopt().await?;
+        agent.host.volumes.finish_all().await?;
         agent.tasks.spawn(network.run(services));
         Ok(Arc::new(agent))
     }
@@ -269,8 +270,8 @@ impl HostAgent for Agent {
         self.host.observations.observe()
     }
 
-    async fn create_snapshots(&self, _: Vec<NewSnapshot>) -> Result<(), HostError> {
-        Err(HostError::Failed("This host does not make snapshots of volumes".into()))
+    async fn create_snapshots(&self, snapshots: Vec<NewSnapshot>) -> Result<(), HostError> {
+        self.host.volumes.create_snapshots(&snapshots).await
     }
 
     async fn console_output(&self, instance_id: &str) -> Result<Vec<u8>, HostError> {

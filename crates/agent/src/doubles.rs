@@ -1,8 +1,9 @@
 //! Drivers without a machine for the tests of this crate. They write down, in one log, what was done in which
 //! order, fail and hang on request, and keep what they made over a restart of the agent, as the real ones do.
 
+use crate::freeze::Freeze;
 use crate::volumes::{DiskError, DiskFile, Disks};
-use agent_api::Volume;
+use agent_api::{NewSnapshot, Volume};
 use async_trait::async_trait;
 use host::machine::*;
 use host::net::*;
@@ -21,6 +22,14 @@ pub(crate) struct Doubles {
     pub machines: Mutex<BTreeMap<Id, Found>>,
     pub specs: Mutex<Vec<MachineSpec>>,
     pub volumes: Mutex<BTreeSet<Id>>,
+    /// How many layers volumes have, where it is not one.
+    layers: Mutex<BTreeMap<Id, usize>>,
+    pub freezes: Mutex<BTreeMap<String, Freeze>>,
+    pub snapshots: Mutex<BTreeSet<String>>,
+    /// What the next freezes by a machine fail with.
+    pub freeze_failures: Mutex<VecDeque<MachineError>>,
+    /// Disks that guests hold on to.
+    pub clung_to: Mutex<BTreeSet<Id>>,
     pub plan: Mutex<Option<NetPlan>>,
     /// What guests have spent, and what they are held to.
     pub cpu_time: Mutex<BTreeMap<Id, Duration>>,
@@ -159,6 +168,48 @@ impl Hypervisor for Doubles {
         self.call(format!("limit {volume_id} of {instance_id} to {rate}"), || Ok(())).await
     }
 
+    async fn attached_disks(&self, instance_id: &Id) -> Result<BTreeSet<Id>, MachineError> {
+        let is_running = self.running().iter().any(|(id, _)| id == instance_id);
+        let specs = self.specs.lock();
+        let spec = specs.iter().rfind(|spec| spec.instance_id == *instance_id).filter(|_| is_running);
+        let spec = spec.ok_or_else(|| MachineError::NotFound(instance_id.clone()))?;
+        Ok(spec.disks.iter().map(|disk| disk.volume_id.clone()).collect())
+    }
+
+    async fn attach_disk(&self, instance_id: &Id, disk: DiskSpec) -> Result<(), MachineError> {
+        self.call(format!("attach {} to {instance_id}", disk.volume_id), || {
+            assert!(self.volumes.lock().contains(&disk.volume_id));
+            let mut specs = self.specs.lock();
+            specs.iter_mut().rfind(|spec| spec.instance_id == *instance_id).unwrap().disks.push(disk);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn detach_disk(&self, instance_id: &Id, disk: DiskSpec, force: bool) -> Result<bool, MachineError> {
+        self.call(format!("detach {} from {instance_id}", disk.volume_id), || {
+            if !force && self.clung_to.lock().contains(&disk.volume_id) {
+                return Ok(false);
+            }
+            let mut specs = self.specs.lock();
+            let spec = specs.iter_mut().rfind(|spec| spec.instance_id == *instance_id).unwrap();
+            spec.disks.retain(|had| had.volume_id != disk.volume_id);
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn freeze_disks(&self, instance_id: &Id, disks: Vec<DiskSpec>) -> Result<(), MachineError> {
+        self.call(format!("freeze {} disks of {instance_id}", disks.len()), || {
+            self.freeze_failures.lock().pop_front().map_or(Ok(()), Err)
+        })
+        .await
+    }
+
+    async fn resize_disk(&self, instance_id: &Id, volume_id: &Id, bytes: u64) -> Result<(), MachineError> {
+        self.call(format!("enlarge {volume_id} of {instance_id} to {} GiB", bytes >> 30), || Ok(())).await
+    }
+
     async fn status(&self, instance_id: &Id) -> Result<Status, MachineError> {
         if !self.running().iter().any(|(id, _)| id == instance_id) {
             return Err(MachineError::NotFound(instance_id.clone()));
@@ -277,14 +328,74 @@ impl Disks for Doubles {
         Ok(self.volumes.lock().iter().cloned().collect())
     }
 
-    async fn ensure(&self, volume: &Volume) -> Result<DiskFile, DiskError> {
+    async fn ensure(&self, volume: &Volume) -> Result<(), DiskError> {
         self.call(format!("make {}", volume.volume_id), || {
             if let Some(error) = self.disk_failures.lock().pop_front() {
                 return Err(error);
             }
             self.volumes.lock().insert(volume.volume_id.clone());
-            let path = format!("/{}", volume.volume_id).into();
-            Ok(DiskFile { layers: vec![DiskLayer { path, format: DiskFormat::Raw }] })
+            Ok(())
+        })
+        .await
+    }
+
+    async fn open(&self, volume_id: &Id) -> Result<DiskFile, DiskError> {
+        self.layers(volume_id).await
+    }
+
+    async fn layers(&self, volume_id: &Id) -> Result<DiskFile, DiskError> {
+        let count = *self.layers.lock().get(volume_id).unwrap_or(&1);
+        let layer = |number: usize| DiskLayer {
+            path: format!("/{volume_id}.{number}").into(),
+            format: DiskFormat::Raw,
+        };
+        Ok(DiskFile { layers: (0..count).rev().map(layer).collect() })
+    }
+
+    async fn begin_freeze(
+        &self,
+        snapshots: &[NewSnapshot],
+        instance_id: Option<&Id>,
+    ) -> Result<Option<Freeze>, DiskError> {
+        let key = snapshots[0].snapshot_id.to_string();
+        if self.snapshots.lock().contains(&key) {
+            return Ok(None);
+        }
+        if let Some(freeze) = self.freezes.lock().get(&key) {
+            return Ok(Some(freeze.clone()));
+        }
+        let mut freeze = Freeze { key: key.clone(), instance_id: instance_id.cloned(), volumes: vec![] };
+        for new in snapshots {
+            *self.layers.lock().entry(new.volume_id.clone()).or_insert(1) += 1;
+            freeze.volumes.push((new.volume_id.clone(), self.layers(&new.volume_id).await?));
+        }
+        self.call(format!("begin {key}"), || {
+            self.freezes.lock().insert(key.clone(), freeze.clone());
+            Ok(Some(freeze))
+        })
+        .await
+    }
+
+    async fn freezes(&self) -> Result<Vec<Freeze>, DiskError> {
+        Ok(self.freezes.lock().values().cloned().collect())
+    }
+
+    async fn finish_freeze(&self, key: &str) -> Result<(), DiskError> {
+        self.call(format!("finish {key}"), || {
+            self.freezes.lock().remove(key);
+            self.snapshots.lock().insert(key.to_owned());
+            Ok(())
+        })
+        .await
+    }
+
+    async fn undo_freeze(&self, key: &str) -> Result<(), DiskError> {
+        self.call(format!("undo {key}"), || {
+            let freeze = self.freezes.lock().remove(key).unwrap();
+            for (volume_id, _) in freeze.volumes {
+                *self.layers.lock().get_mut(&volume_id).unwrap() -= 1;
+            }
+            Ok(())
         })
         .await
     }

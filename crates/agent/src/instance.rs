@@ -9,6 +9,7 @@ use crate::credits::Credits;
 use crate::lifecycle::{Actual, Step, Wanted, Why, next_step, observation};
 use crate::network::HostNetwork;
 use crate::observations::Observations;
+use crate::plug::{ASKED_AGAIN, Plugged};
 use crate::scratch::Scratch;
 use crate::status::Checks;
 use crate::tasks::Backoff;
@@ -21,7 +22,7 @@ use host::machine::{
 use host::net::NetError;
 use model::Id;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,13 +83,14 @@ impl Desire {
 }
 
 pub(crate) struct InstanceTask {
-    instance_id: Id,
-    host: Arc<Host>,
-    desire: watch::Receiver<Desire>,
+    pub(crate) instance_id: Id,
+    pub(crate) host: Arc<Host>,
+    pub(crate) desire: watch::Receiver<Desire>,
     ends: mpsc::UnboundedReceiver<Ended>,
-    actual: Actual,
+    pub(crate) actual: Actual,
     /// How fast its machine's disks are; None where that is not known.
     limits: Option<BTreeMap<Id, Option<DiskLimits>>>,
+    pub(crate) plugged: Plugged,
 }
 
 /// How a task goes on after a step.
@@ -111,7 +113,8 @@ impl InstanceTask {
     pub(crate) fn new(host: &Arc<Host>, instance_id: Id, desire: Desire, actual: Actual) -> (Self, Handle) {
         let (desire_sender, desire) = watch::channel(desire);
         let (ends_sender, ends) = mpsc::unbounded_channel();
-        let task = InstanceTask { instance_id, host: host.clone(), desire, ends, actual, limits: None };
+        let (host, plugged) = (host.clone(), Plugged::default());
+        let task = InstanceTask { instance_id, host, desire, ends, actual, limits: None, plugged };
         (task, Handle { desire: desire_sender, ends: ends_sender })
     }
 
@@ -134,6 +137,12 @@ impl InstanceTask {
             (Step::Start { boot }, Desire::Put(instance)) => self.start(instance, boot).await,
             (Step::Start { .. } | Step::Rest, _) => {
                 if self.rest(desire) {
+                    return Course::Over;
+                }
+                if let Desire::Put(instance) = desire
+                    && self.plug(instance).await
+                    && self.rest(desire)
+                {
                     return Course::Over;
                 }
                 self.limit_disks(desire).await;
@@ -168,12 +177,14 @@ impl InstanceTask {
     /// All is as desired: holds what a running machine needs, lets go of the rest, and says so.
     /// True where the task has nothing left to do, ever.
     fn rest(&mut self, desire: &Desire) -> bool {
+        let is_running = matches!(self.actual, Actual::Running { .. });
         if let (Actual::Running { boot }, Desire::Put(instance)) = (&self.actual, desire) {
             self.hold_volumes(instance);
             self.host.network.update(instance);
             self.host.credits.runs(instance, *boot);
             self.host.checks.runs(instance, *boot);
         } else {
+            self.plugged = Plugged::default();
             self.host.checks.rests(&self.instance_id);
             self.host.credits.rests(&self.instance_id);
             self.host.scratch.remove(&self.instance_id);
@@ -182,7 +193,11 @@ impl InstanceTask {
         }
         let (boot, observed) = observation(desire.wanted(), &self.actual);
         if observed != InstanceObservation::Removed {
-            self.host.observations.tell_instance(&self.instance_id, boot, observed);
+            let disks = match desire {
+                Desire::Put(instance) => self.plugged.observed(&instance.disks, is_running),
+                Desire::Gone { .. } | Desire::Unknown => Vec::new(),
+            };
+            self.host.observations.tell_at_rest(&self.instance_id, boot, observed, None, disks);
             return false;
         }
         // Under the lock, so that nobody puts the instance again to a task that is about to end.
@@ -201,7 +216,8 @@ impl InstanceTask {
         let wanted = limits_of(instance);
         let had = self.limits.replace(wanted.clone());
         for (volume_id, limits) in wanted {
-            if had.as_ref().and_then(|had| had.get(&volume_id)) == Some(&limits) {
+            let is_so = had.as_ref().and_then(|had| had.get(&volume_id)) == Some(&limits);
+            if is_so || !self.plugged.has(&volume_id) {
                 continue;
             }
             let limits = limits.map(disk_limits);
@@ -212,8 +228,7 @@ impl InstanceTask {
     }
 
     fn hold_volumes(&self, instance: &Instance) {
-        let disks: BTreeSet<Id> = instance.disks.iter().map(|disk| disk.volume_id.clone()).collect();
-        self.host.volumes.hold(&self.instance_id, Some(disks));
+        self.host.volumes.hold(&self.instance_id, Some(self.held_volumes(instance)));
     }
 
     /// Until control desires something else or the machine has ended by itself.
@@ -224,6 +239,7 @@ impl InstanceTask {
                 std::future::pending().await
             },
             Some(ended) = self.ends.recv() => self.ended_by_itself(ended).await,
+            () = tokio::time::sleep(ASKED_AGAIN), if self.plugged.waits() => {}
         }
     }
 
@@ -302,14 +318,13 @@ impl InstanceTask {
             };
             // From here on it is not given up half-way: the machine either runs or is ended.
             let result = match prepared {
-                Ok((spec, taps)) => self.host.hypervisor.start(spec, taps).await.map_err(|error| {
-                    self.log(&error, "machine not started");
-                    StartError::from(error)
-                }),
+                Ok((spec, taps)) => self.start_machine(spec, taps).await,
                 Err(error) => Err(error),
             };
             let message = match result {
                 Ok(()) => {
+                    let disks = instance.disks.iter().filter(|disk| disk.detach.is_none());
+                    self.plugged = Plugged::with(disks.map(|disk| disk.volume_id.clone()));
                     self.limits = Some(limits_of(instance));
                     self.actual = Actual::Running { boot };
                     self.host.checks.started(instance);
@@ -335,16 +350,31 @@ impl InstanceTask {
         }
     }
 
+    /// Of what the disks consist is looked up while nobody changes it.
+    async fn start_machine(&self, mut spec: MachineSpec, taps: Vec<OwnedFd>) -> Result<(), StartError> {
+        let volume_ids: Vec<Id> = spec.disks.iter().map(|disk| disk.volume_id.clone()).collect();
+        let _locks = self.host.volumes.lock(&volume_ids).await;
+        for disk in &mut spec.disks {
+            let layers = self.host.volumes.open_locked(&disk.volume_id).await;
+            disk.layers = layers.map_err(StartError::Transient)?;
+        }
+        self.host.hypervisor.start(spec, taps).await.map_err(|error| {
+            self.log(&error, "machine not started");
+            StartError::from(error)
+        })
+    }
+
     /// Volumes and taps, at the same time.
     async fn prepare(&self, instance: &Arc<Instance>) -> Result<(MachineSpec, Vec<OwnedFd>), StartError> {
         self.hold_volumes(instance);
         let revision = self.host.network.attach(instance);
         // The root disk first: it is the one that the machine boots from.
-        let mut disks: Vec<&agent_api::Disk> = instance.disks.iter().collect();
+        let mut disks: Vec<&agent_api::Disk> =
+            instance.disks.iter().filter(|disk| disk.detach.is_none()).collect();
         disks.sort_by_key(|disk| !disk.root);
-        let files = try_join_all(disks.iter().map(|disk| self.host.volumes.ready(&disk.volume_id)));
-        let (files, taps) = join(files, self.host.network.taps(instance, revision)).await;
-        let files = files.map_err(StartError::Final)?;
+        let ready = try_join_all(disks.iter().map(|disk| self.host.volumes.ready(&disk.volume_id)));
+        let (ready, taps) = join(ready, self.host.network.taps(instance, revision)).await;
+        ready.map_err(StartError::Final)?;
         let taps = taps.map_err(|error| {
             self.log(&*error, "taps not opened");
             StartError::from(error)
@@ -359,8 +389,8 @@ impl InstanceTask {
             mac: interface.mac,
             mtu,
         };
-        let disk = |(disk, file): (&&agent_api::Disk, crate::DiskFile)| DiskSpec {
-            layers: file.layers,
+        let disk = |disk: &&agent_api::Disk| DiskSpec {
+            layers: Vec::new(),
             volume_id: disk.volume_id.clone(),
             limits: disk.limits.map(disk_limits),
         };
@@ -375,14 +405,14 @@ impl InstanceTask {
             vcpus: instance.machine.vcpus,
             threads_per_core: instance.machine.threads_per_core,
             memory_mib: instance.machine.memory_mib,
-            disks: disks.iter().zip(files).map(disk).collect(),
+            disks: disks.iter().map(disk).collect(),
             scratch,
             nics: instance.interfaces.iter().map(nic).collect(),
         };
         Ok((spec, taps))
     }
 
-    fn log(&self, error: &(dyn std::error::Error + 'static), what: &str) {
+    pub(crate) fn log(&self, error: &(dyn std::error::Error + 'static), what: &str) {
         tracing::warn!(error, "{what}");
     }
 }
@@ -391,7 +421,7 @@ fn limits_of(instance: &Instance) -> BTreeMap<Id, Option<DiskLimits>> {
     instance.disks.iter().map(|disk| (disk.volume_id.clone(), disk.limits)).collect()
 }
 
-fn disk_limits(limits: DiskLimits) -> machine::DiskLimits {
+pub(crate) fn disk_limits(limits: DiskLimits) -> machine::DiskLimits {
     let rate = |rate: agent_api::Rate| machine::Rate {
         per_second: rate.per_second,
         burst: rate

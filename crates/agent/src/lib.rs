@@ -19,12 +19,14 @@ mod dns;
 mod doubles;
 #[cfg(test)]
 mod examples;
+mod freeze;
 mod instance;
 mod lifecycle;
 mod limits;
 mod metadata;
 mod network;
 mod observations;
+mod plug;
 mod scratch;
 mod services;
 mod simulated;
@@ -36,6 +38,7 @@ mod tests;
 mod volumes;
 
 pub use agent::{Agent, AgentOptions, StartError};
+pub use freeze::Freeze;
 pub use simulated::{SimulatedHost, SimulatedOptions};
 pub use snapshots::MemorySnapshots;
 pub use volumes::{DiskError, DiskFile, Disks};

@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
+mod disks;
+
 struct Room {
     doubles: Arc<Doubles>,
     state_dir: tempfile::TempDir,

@@ -4,11 +4,12 @@
 //! Invariant: nothing is deleted while a machine runs whose disks are not known (one that was found running and
 //! of which control has not spoken, or speaks no more).
 
+use crate::freeze::{Freeze, FreezeError};
 use crate::observations::Observations;
 use crate::tasks::{Backoff, Tasks};
-use agent_api::{Volume, VolumeState};
+use agent_api::{HostError, NewSnapshot, Volume, VolumeState};
 use async_trait::async_trait;
-use host::machine::DiskLayer;
+use host::machine::{DiskLayer, Hypervisor, MachineError};
 use model::Id;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -22,9 +23,32 @@ pub trait Disks: Send + Sync {
     /// The volumes that are here, half-made ones too.
     async fn list(&self) -> Result<Vec<Id>, DiskError>;
 
-    /// Makes the volume from its snapshot, or of zeros, where it is not whole yet, and says where it is.
-    /// Idempotent; data that is there is never touched.
-    async fn ensure(&self, volume: &Volume) -> Result<DiskFile, DiskError>;
+    /// Makes the volume from its snapshot, or of zeros, where it is not whole yet. Of one that is there only the size
+    /// changes, to a larger one: its file grows by `open`, or by the machine that has it. Idempotent.
+    async fn ensure(&self, volume: &Volume) -> Result<(), DiskError>;
+
+    /// What a machine shall open for the volume, as large as the volume. Nobody writes to it meanwhile.
+    async fn open(&self, volume_id: &Id) -> Result<DiskFile, DiskError>;
+
+    /// The same where a machine has it: its file is left alone.
+    async fn layers(&self, volume_id: &Id) -> Result<DiskFile, DiskError>;
+
+    /// Begins to make these snapshots, all of one moment: from now on each volume has a new layer on top. None where
+    /// they are there already; what was begun before is answered again.
+    async fn begin_freeze(
+        &self,
+        snapshots: &[NewSnapshot],
+        instance_id: Option<&Id>,
+    ) -> Result<Option<Freeze>, DiskError>;
+
+    /// What was begun and is neither finished nor undone.
+    async fn freezes(&self) -> Result<Vec<Freeze>, DiskError>;
+
+    /// No machine writes below the new layers: the snapshots are whole.
+    async fn finish_freeze(&self, key: &str) -> Result<(), DiskError>;
+
+    /// No machine writes to the new layers, and none will: all is as before.
+    async fn undo_freeze(&self, key: &str) -> Result<(), DiskError>;
 
     /// Nothing of the volume is left afterwards. No error where nothing was.
     async fn delete(&self, volume_id: &Id) -> Result<(), DiskError>;
@@ -58,14 +82,20 @@ const ATTEMPTS_MAX: u32 = 3;
 const DESIRED_WITHIN: Duration = Duration::from_secs(30);
 
 pub(crate) struct Volumes {
-    disks: Arc<dyn Disks>,
+    pub(crate) disks: Arc<dyn Disks>,
+    pub(crate) hypervisor: Arc<dyn Hypervisor>,
     observations: Arc<Observations>,
     tasks: Arc<Tasks>,
     making: Semaphore,
     state: Mutex<State>,
     /// Says that some volume's state has changed.
     changed: watch::Sender<()>,
+    /// Held by who changes of what a volume consists, or hands it to a machine.
+    locks: Mutex<HashMap<Id, Arc<tokio::sync::Mutex<()>>>>,
 }
+
+/// While it is held, of what a volume consists does not change, and no machine gets it.
+pub(crate) type VolumeLock = tokio::sync::OwnedMutexGuard<()>;
 
 #[derive(Default)]
 struct State {
@@ -88,7 +118,11 @@ struct Entry {
 enum Made {
     #[default]
     NotYet,
-    Ready(DiskFile),
+    Ready {
+        size_gib: u32,
+        /// The desire that it could not be made larger by.
+        failed: Option<u64>,
+    },
     Failed {
         generation: u64,
         message: String,
@@ -103,11 +137,14 @@ enum Work {
 impl Volumes {
     pub(crate) fn new(
         disks: Arc<dyn Disks>,
+        hypervisor: Arc<dyn Hypervisor>,
         observations: Arc<Observations>,
         tasks: Arc<Tasks>,
     ) -> Arc<Self> {
         Arc::new(Volumes {
             disks,
+            hypervisor,
+            locks: Mutex::default(),
             observations,
             tasks,
             making: Semaphore::new(MAKING_MAX),
@@ -159,10 +196,16 @@ impl Volumes {
 
     /// The machine of the instance uses these volumes, or any where None, until `release`.
     pub(crate) fn hold(self: &Arc<Self>, instance_id: &Id, volumes: Option<BTreeSet<Id>>) {
+        let now = volumes.clone().unwrap_or_default();
         let had = self.state.lock().users.insert(instance_id.clone(), volumes);
-        if had == Some(None) {
+        match had {
             // What it might have used, and does not, may go.
-            self.work_on_all();
+            Some(None) => self.work_on_all(),
+            Some(Some(had)) => {
+                let mut state = self.state.lock();
+                had.difference(&now).for_each(|volume_id| self.work_on(&mut state, volume_id));
+            }
+            None => {}
         }
     }
 
@@ -172,15 +215,65 @@ impl Volumes {
         }
     }
 
+    pub(crate) fn is_ready(&self, volume_id: &Id) -> bool {
+        let state = self.state.lock();
+        state.volumes.get(volume_id).is_some_and(|entry| matches!(entry.state, Made::Ready { .. }))
+    }
+
+    /// In the order of their ids, so that nobody waits for one another.
+    pub(crate) async fn lock(&self, volume_ids: &[Id]) -> Vec<VolumeLock> {
+        let ids: BTreeSet<&Id> = volume_ids.iter().collect();
+        let mut locks = Vec::new();
+        for volume_id in ids {
+            let lock = self.locks.lock().entry(volume_id.clone()).or_default().clone();
+            locks.push(lock.lock_owned().await);
+        }
+        locks
+    }
+
+    /// What a machine shall open for a volume that no other has, which is the machine's while it is locked. The error
+    /// is for the user.
+    pub(crate) async fn open(&self, volume_id: &Id) -> Result<(Vec<VolumeLock>, Vec<DiskLayer>), String> {
+        let lock = self.lock(std::slice::from_ref(volume_id)).await;
+        Ok((lock, self.open_locked(volume_id).await?))
+    }
+
+    pub(crate) async fn open_locked(&self, volume_id: &Id) -> Result<Vec<DiskLayer>, String> {
+        match self.disks.open(volume_id).await {
+            Ok(file) => Ok(file.layers),
+            Err(DiskError::Failed(message)) => Err(message),
+            Err(error) => {
+                tracing::warn!(%volume_id, error = &error as &dyn std::error::Error, "volume not opened");
+                Err(format!("The volume {volume_id} could not be opened"))
+            }
+        }
+    }
+
+    /// The instance whose machine may have these volumes. An error where that is not known.
+    pub(crate) fn user_of(&self, volume_ids: &[Id]) -> Result<Option<Id>, HostError> {
+        let state = self.state.lock();
+        if state.users.values().any(Option::is_none) {
+            return Err(HostError::Failed("The host has just started".into()));
+        }
+        let uses = |used: &Option<BTreeSet<Id>>| {
+            used.iter().flatten().any(|volume_id| volume_ids.contains(volume_id))
+        };
+        let mut users = state.users.iter().filter(|(_, used)| uses(used)).map(|(id, _)| id.clone());
+        match (users.next(), users.next()) {
+            (_, Some(_)) => Err(HostError::Failed("The volumes are not of one instance".into())),
+            (user, None) => Ok(user),
+        }
+    }
+
     /// Waits until the volume is ready. The error is for the user.
-    pub(crate) async fn ready(&self, volume_id: &Id) -> Result<DiskFile, String> {
+    pub(crate) async fn ready(&self, volume_id: &Id) -> Result<(), String> {
         let mut changed = self.changed.subscribe();
         let undesired = tokio::time::sleep(DESIRED_WITHIN);
         tokio::pin!(undesired);
         loop {
             changed.mark_unchanged();
             let is_desired = match self.state.lock().volumes.get(volume_id) {
-                Some(Entry { state: Made::Ready(file), desired: Some(_), .. }) => return Ok(file.clone()),
+                Some(Entry { state: Made::Ready { .. }, desired: Some(_), .. }) => return Ok(()),
                 Some(Entry { state: Made::Failed { message, .. }, desired: Some(_), busy: false }) => {
                     return Err(message.clone());
                 }
@@ -230,7 +323,7 @@ impl Volumes {
             match work {
                 Work::Make(volume) => self.make(volume).await,
                 Work::Delete => {
-                    if let Err(error) = self.disks.delete(&volume_id).await {
+                    if let Err(error) = self.delete(&volume_id).await {
                         tracing::error!(%volume_id, error = &error as &dyn std::error::Error, "volume not deleted");
                         backoff.wait().await;
                         continue;
@@ -248,8 +341,8 @@ impl Volumes {
         let mut backoff = Backoff::new();
         let mut attempt = 1;
         let made = loop {
-            match self.disks.ensure(&volume).await {
-                Ok(file) => break Ok(file),
+            match self.make_or_grow(&volume).await {
+                Ok(()) => break Ok(()),
                 Err(DiskError::Failed(message)) => break Err(message),
                 Err(error) => {
                     tracing::warn!(%volume_id, attempt, error = &error as &dyn std::error::Error, "volume not made");
@@ -262,16 +355,52 @@ impl Volumes {
             }
         };
         let told = match &made {
-            Ok(_) => VolumeState::Ready { size_gib: volume.size_gib },
+            Ok(()) => VolumeState::Ready { size_gib: volume.size_gib },
             Err(message) => VolumeState::Failed { message: message.clone() },
         };
         if let Some(entry) = self.state.lock().volumes.get_mut(volume_id) {
-            entry.state = match made {
-                Ok(file) => Made::Ready(file),
-                Err(message) => Made::Failed { generation: volume.generation, message },
+            entry.state = match (made, &entry.state) {
+                (Ok(()), _) => Made::Ready { size_gib: volume.size_gib, failed: None },
+                (Err(_), Made::Ready { size_gib, .. }) => {
+                    Made::Ready { size_gib: *size_gib, failed: Some(volume.generation) }
+                }
+                (Err(message), _) => Made::Failed { generation: volume.generation, message },
             };
         }
         self.observations.tell_volume(volume_id, told);
+    }
+
+    async fn make_or_grow(&self, volume: &Volume) -> Result<(), DiskError> {
+        let volume_id = &volume.volume_id;
+        let _lock = self.lock(std::slice::from_ref(volume_id)).await;
+        self.disks.ensure(volume).await?;
+        let users: Vec<Id> = {
+            let state = self.state.lock();
+            let may_use =
+                |used: &Option<BTreeSet<Id>>| used.as_ref().is_none_or(|used| used.contains(volume_id));
+            state.users.iter().filter(|(_, used)| may_use(used)).map(|(id, _)| id.clone()).collect()
+        };
+        for instance_id in users {
+            let attached = match self.hypervisor.attached_disks(&instance_id).await {
+                Ok(attached) => attached,
+                Err(MachineError::NotFound(_)) => continue,
+                Err(error) => return Err(of_machine(error)),
+            };
+            if attached.contains(volume_id) {
+                let bytes = u64::from(volume.size_gib) << 30;
+                return self.hypervisor.resize_disk(&instance_id, volume_id, bytes).await.map_err(of_machine);
+            }
+        }
+        self.disks.open(volume_id).await.map(drop)
+    }
+
+    async fn delete(&self, volume_id: &Id) -> Result<(), FreezeError> {
+        let volume_ids = std::slice::from_ref(volume_id);
+        let _lock = self.lock(volume_ids).await;
+        self.finish_earlier(volume_ids).await?;
+        self.disks.delete(volume_id).await?;
+        self.locks.lock().remove(volume_id);
+        Ok(())
     }
 
     fn deleted(&self, volume_id: &Id) {
@@ -286,12 +415,28 @@ impl Volumes {
     }
 }
 
+fn of_machine(error: MachineError) -> DiskError {
+    match error {
+        MachineError::Failed(message) => DiskError::Failed(message),
+        error => DiskError::Io {
+            what: "the volume's machine does not enlarge it".into(),
+            source: std::io::Error::other(error),
+        },
+    }
+}
+
 impl State {
     /// What shall be done about a volume now.
     fn work(&self, volume_id: &Id) -> Option<Work> {
         let entry = self.volumes.get(volume_id).filter(|entry| self.replaced && !entry.busy)?;
         match (&entry.desired, &entry.state) {
             (Some(volume), Made::NotYet) => Some(Work::Make(volume.clone())),
+            (Some(volume), Made::Ready { size_gib, failed })
+                if *size_gib < volume.size_gib
+                    && failed.is_none_or(|generation| generation < volume.generation) =>
+            {
+                Some(Work::Make(volume.clone()))
+            }
             (Some(volume), Made::Failed { generation, .. }) if *generation < volume.generation => {
                 Some(Work::Make(volume.clone()))
             }

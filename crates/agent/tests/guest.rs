@@ -1,13 +1,13 @@
 //! What a guest meets: an agent on the real network, with namespaces for machines. Each guest gets its address from
 //! a real DHCP client over its tap, and asks for its metadata and for names as any Linux would.
 
-use agent::{Agent, AgentOptions, DiskError, DiskFile, Disks};
+use agent::{Agent, AgentOptions, DiskError, DiskFile, Disks, Freeze};
 use agent_api::*;
 use async_trait::async_trait;
-use host::machine::{DiskLimits, Ended, Found, Hypervisor, MachineError, MachineSpec, Status};
+use host::machine::{DiskLimits, DiskSpec, Ended, Found, Hypervisor, MachineError, MachineSpec, Status};
 use host::net::{LinuxNetwork, Namespace, NetOptions, Network};
 use model::{Environment, Id, Kind};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read as _, Write as _};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -110,6 +110,31 @@ impl Hypervisor for Namespaces {
         Ok(())
     }
 
+    async fn attached_disks(&self, _instance_id: &Id) -> Result<BTreeSet<Id>, MachineError> {
+        Ok(BTreeSet::new())
+    }
+
+    async fn attach_disk(&self, _instance_id: &Id, _disk: DiskSpec) -> Result<(), MachineError> {
+        Ok(())
+    }
+
+    async fn detach_disk(
+        &self,
+        _instance_id: &Id,
+        _disk: DiskSpec,
+        _force: bool,
+    ) -> Result<bool, MachineError> {
+        Ok(true)
+    }
+
+    async fn freeze_disks(&self, _instance_id: &Id, _disks: Vec<DiskSpec>) -> Result<(), MachineError> {
+        Ok(())
+    }
+
+    async fn resize_disk(&self, _instance_id: &Id, _volume_id: &Id, _bytes: u64) -> Result<(), MachineError> {
+        Ok(())
+    }
+
     async fn status(&self, _instance_id: &Id) -> Result<Status, MachineError> {
         Ok(Status::Runs)
     }
@@ -195,8 +220,36 @@ impl Disks for NoDisks {
         Ok(Vec::new())
     }
 
-    async fn ensure(&self, _volume: &Volume) -> Result<DiskFile, DiskError> {
+    async fn ensure(&self, _volume: &Volume) -> Result<(), DiskError> {
+        Ok(())
+    }
+
+    async fn open(&self, volume_id: &Id) -> Result<DiskFile, DiskError> {
+        self.layers(volume_id).await
+    }
+
+    async fn layers(&self, _volume_id: &Id) -> Result<DiskFile, DiskError> {
         Ok(DiskFile { layers: Vec::new() })
+    }
+
+    async fn begin_freeze(
+        &self,
+        _snapshots: &[NewSnapshot],
+        _instance_id: Option<&Id>,
+    ) -> Result<Option<Freeze>, DiskError> {
+        Ok(None)
+    }
+
+    async fn freezes(&self) -> Result<Vec<Freeze>, DiskError> {
+        Ok(Vec::new())
+    }
+
+    async fn finish_freeze(&self, _key: &str) -> Result<(), DiskError> {
+        Ok(())
+    }
+
+    async fn undo_freeze(&self, _key: &str) -> Result<(), DiskError> {
+        Ok(())
     }
 
     async fn delete(&self, _volume_id: &Id) -> Result<(), DiskError> {

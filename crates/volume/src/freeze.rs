@@ -75,7 +75,8 @@ impl Disks {
             self.apply(&journal)?;
             return self.freeze(key, &journal).map(Some);
         }
-        if snapshot_ids.iter().all(|id| self.state().has(id)) {
+        // All of them came to be at once: those that are not there were deleted since.
+        if snapshot_ids.iter().any(|id| self.state().has(id)) {
             return Ok(None);
         }
         if let Some(under_way) = self.freezes_of(&volume_ids.iter().copied().collect::<Vec<_>>()).first() {

@@ -1,8 +1,10 @@
 //! The real host: this machine's drivers put together into an agent, and its files as the cloud's snapshot store.
 
 use crate::config::Config;
-use agent::{Agent, AgentOptions, DiskError, DiskFile, Disks};
-use agent_api::{Architecture, HostAgent, HostDescription, HostError, PROTOCOL_VERSION, SnapshotStore};
+use agent::{Agent, AgentOptions, DiskError, DiskFile, Disks, Freeze};
+use agent_api::{
+    Architecture, HostAgent, HostDescription, HostError, NewSnapshot, PROTOCOL_VERSION, SnapshotStore,
+};
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use control::HostSource;
@@ -133,6 +135,17 @@ impl HostDisks {
     }
 }
 
+fn freeze(freeze: volume::Freeze) -> Freeze {
+    let id = |kind, text: &str| Id::parse(kind, text).ok();
+    let volume =
+        |frozen: volume::Frozen| Some((id(model::Kind::Volume, &frozen.volume_id)?, disk_file(frozen.disk)));
+    Freeze {
+        key: freeze.key,
+        instance_id: freeze.instance_id.and_then(|text| id(model::Kind::Instance, &text)),
+        volumes: freeze.volumes.into_iter().filter_map(volume).collect(),
+    }
+}
+
 fn disk_file(disk: VolumeDisk) -> DiskFile {
     let layer = |layer: volume::Layer| DiskLayer {
         path: layer.path,
@@ -160,12 +173,49 @@ impl Disks for HostDisks {
         Ok(names.iter().filter_map(|name| Id::parse(model::Kind::Volume, name).ok()).collect())
     }
 
-    async fn ensure(&self, volume: &agent_api::Volume) -> Result<DiskFile, DiskError> {
+    async fn ensure(&self, volume: &agent_api::Volume) -> Result<(), DiskError> {
         let volume = volume.clone();
         let ensure = move |disks: &volume::Disks| {
             disks.ensure(&volume.volume_id, volume.size_gib, volume.snapshot_id.as_deref())
         };
-        Ok(disk_file(self.with(ensure).await?))
+        self.with(ensure).await.map(drop)
+    }
+
+    async fn open(&self, volume_id: &Id) -> Result<DiskFile, DiskError> {
+        let volume_id = volume_id.clone();
+        self.with(move |disks| disks.fit(&volume_id)).await.map(disk_file)
+    }
+
+    async fn layers(&self, volume_id: &Id) -> Result<DiskFile, DiskError> {
+        let volume_id = volume_id.clone();
+        self.with(move |disks| disks.disk(&volume_id)).await.map(disk_file)
+    }
+
+    async fn begin_freeze(
+        &self,
+        snapshots: &[NewSnapshot],
+        instance_id: Option<&Id>,
+    ) -> Result<Option<Freeze>, DiskError> {
+        let (snapshots, instance_id) = (snapshots.to_vec(), instance_id.cloned());
+        let begin = move |disks: &volume::Disks| {
+            let pairs = snapshots.iter().map(|new| (&*new.snapshot_id, &*new.volume_id));
+            disks.begin_freeze(&pairs.collect::<Vec<_>>(), instance_id.as_deref())
+        };
+        Ok(self.with(begin).await?.map(freeze))
+    }
+
+    async fn freezes(&self) -> Result<Vec<Freeze>, DiskError> {
+        Ok(self.with(|disks| disks.freezes()).await?.into_iter().map(freeze).collect())
+    }
+
+    async fn finish_freeze(&self, key: &str) -> Result<(), DiskError> {
+        let key = key.to_owned();
+        self.with(move |disks| disks.finish_freeze(&key)).await
+    }
+
+    async fn undo_freeze(&self, key: &str) -> Result<(), DiskError> {
+        let key = key.to_owned();
+        self.with(move |disks| disks.undo_freeze(&key)).await
     }
 
     async fn delete(&self, volume_id: &Id) -> Result<(), DiskError> {

@@ -115,7 +115,7 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: 
     for (index, (disk, handed)) in spec.disks.iter().zip(&handed.disks).enumerate() {
         let name = disk.layers.first().map(disk::node_name).unwrap_or_default();
         let formats = disk.layers.iter().map(|layer| layer.format);
-        line.disk(&name, formats.zip(handed));
+        line.disk(&name, formats.zip(handed), Some(&disk.volume_id));
         let mut device = disk::device(disk, &name);
         match index.checked_sub(1) {
             None => {
@@ -130,7 +130,7 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: 
     }
     for (index, file) in handed.scratch.iter().enumerate() {
         let name = format!("scratch{index}");
-        line.disk(&name, std::iter::once((DiskFormat::Raw, file)));
+        line.disk(&name, std::iter::once((DiskFormat::Raw, file)), None);
         line.device(json!({
             "driver": "virtio-blk-pci", "id": &name, "drive": &name, "serial": scratch_serial(spec, index),
             "iothread": "disks", "bus": "pcie.0", "addr": slot::scratch(index), "multifunction": true,
@@ -255,25 +255,36 @@ impl CommandLine {
             self.device(json!({
                 "driver": "pcie-root-port", "id": port_name(port), "chassis": port + 1, "slot": port + 1,
                 "bus": "pcie.0", "addr": slot::port(port), "multifunction": true,
+                // None of what is plugged here needs ports of the old kind, which are few.
+                "io-reserve": 0,
             }));
         }
     }
 
-    fn disk<'a>(&mut self, name: &str, layers: impl Iterator<Item = (DiskFormat, &'a HandedFile)>) {
-        let named =
-            layers.map(|(format, file)| NamedLayer { format, set: self.file(file), direct: file.direct });
+    fn disk<'a>(
+        &mut self,
+        name: &str,
+        layers: impl Iterator<Item = (DiskFormat, &'a HandedFile)>,
+        volume_id: Option<&Id>,
+    ) {
+        let named = layers.map(|(format, file)| NamedLayer {
+            format,
+            set: self.file(file, volume_id),
+            direct: file.direct,
+        });
         let named: Vec<NamedLayer> = named.collect();
         self.add("-blockdev", disk::nodes(name, &named).to_string());
     }
 
-    /// The descriptor set that a file is opened from.
-    fn file(&mut self, file: &HandedFile) -> String {
-        let name = self.set(file.fd);
+    /// The descriptor set that a file is opened from, marked with the volume that it goes with.
+    fn file(&mut self, file: &HandedFile, volume_id: Option<&Id>) -> String {
+        self.sets += 1;
         let set = self.sets;
-        if let Some(fd) = file.fd_to_read {
-            self.add("-add-fd", format!("fd={fd},set={set}"));
+        let mark = volume_id.map(|id| format!(",opaque={id}")).unwrap_or_default();
+        for fd in std::iter::once(file.fd).chain(file.fd_to_read) {
+            self.add("-add-fd", format!("fd={fd},set={set}{mark}"));
         }
-        name
+        format!("/dev/fdset/{set}")
     }
 }
 

@@ -1,10 +1,12 @@
 //! Machines in memory, for tests of those who drive them: the promises of `Hypervisor` without processes.
 
-use super::{DiskLimits, EndCause, Ended, Found, FoundState, Hypervisor, MachineError, MachineSpec, Status};
+use super::{
+    DiskLimits, DiskSpec, EndCause, Ended, Found, FoundState, Hypervisor, MachineError, MachineSpec, Status,
+};
 use async_trait::async_trait;
 use model::Id;
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -197,6 +199,44 @@ impl Hypervisor for FakeHypervisor {
             disk.limits = limits;
         }
         Ok(())
+    }
+
+    async fn attached_disks(&self, instance_id: &Id) -> Result<BTreeSet<Id>, MachineError> {
+        let state = self.state.lock();
+        Ok(state.running(instance_id)?.spec.disks.iter().map(|disk| disk.volume_id.clone()).collect())
+    }
+
+    async fn attach_disk(&self, instance_id: &Id, disk: DiskSpec) -> Result<(), MachineError> {
+        self.detach_disk(instance_id, disk.clone(), true).await?;
+        if let Some(machine) = self.state.lock().machines.get_mut(instance_id) {
+            machine.spec.disks.push(disk);
+        }
+        Ok(())
+    }
+
+    async fn detach_disk(&self, instance_id: &Id, disk: DiskSpec, _: bool) -> Result<bool, MachineError> {
+        let mut state = self.state.lock();
+        state.running(instance_id)?;
+        if let Some(machine) = state.machines.get_mut(instance_id) {
+            machine.spec.disks.retain(|had| had.volume_id != disk.volume_id);
+        }
+        Ok(true)
+    }
+
+    async fn freeze_disks(&self, instance_id: &Id, disks: Vec<DiskSpec>) -> Result<(), MachineError> {
+        let mut state = self.state.lock();
+        state.running(instance_id)?;
+        let had = state.machines.get_mut(instance_id).into_iter().flat_map(|machine| &mut machine.spec.disks);
+        for had in had {
+            if let Some(frozen) = disks.iter().find(|disk| disk.volume_id == had.volume_id) {
+                had.layers = frozen.layers.clone();
+            }
+        }
+        Ok(())
+    }
+
+    async fn resize_disk(&self, instance_id: &Id, _: &Id, _: u64) -> Result<(), MachineError> {
+        self.state.lock().running(instance_id).map(drop)
     }
 
     async fn status(&self, instance_id: &Id) -> Result<Status, MachineError> {

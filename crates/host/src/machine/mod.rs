@@ -17,6 +17,7 @@ mod console;
 mod disk;
 mod fake;
 mod firmware;
+mod hotplug;
 mod process;
 mod qemu;
 mod qmp;
@@ -37,6 +38,7 @@ pub(crate) use firmware::uefi as firmware_files;
 use async_trait::async_trait;
 use model::Id;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -212,6 +214,23 @@ pub trait Hypervisor: Send + Sync {
         volume_id: &Id,
         limits: Option<DiskLimits>,
     ) -> Result<(), MachineError>;
+
+    /// The volumes that the guest of a running machine has.
+    async fn attached_disks(&self, instance_id: &Id) -> Result<BTreeSet<Id>, MachineError>;
+
+    /// Gives a running guest another disk. No error where it has it.
+    async fn attach_disk(&self, instance_id: &Id, disk: DiskSpec) -> Result<(), MachineError>;
+
+    /// Asks a running guest to let go of a disk; false where it has not yet, and is to be asked again. By force it goes
+    /// in any case. No error where it has none such.
+    async fn detach_disk(&self, instance_id: &Id, disk: DiskSpec, force: bool) -> Result<bool, MachineError>;
+
+    /// From one moment on, the same for all these disks of a running machine, only their uppermost layers are written
+    /// to. Those are new and empty, or on top already. `MachineError::Failed` says that none of it was done.
+    async fn freeze_disks(&self, instance_id: &Id, disks: Vec<DiskSpec>) -> Result<(), MachineError>;
+
+    /// Makes a disk of a running machine so large.
+    async fn resize_disk(&self, instance_id: &Id, volume_id: &Id, bytes: u64) -> Result<(), MachineError>;
 
     /// What the machine says of its guest, now.
     async fn status(&self, instance_id: &Id) -> Result<Status, MachineError>;

@@ -12,15 +12,15 @@ use super::qmp::Qmp;
 use super::record::{MONITOR, MONITOR_SPARE, MachineDirectory, Record};
 use super::watch::{Ends, Machine, Running, end_process, status};
 use super::{
-    DiskLimits, EndCause, Ended, Found, FoundState, Hypervisor, MachineError, MachineSpec, Status, firmware,
-    io_failed, screenshot, throttle,
+    DiskLimits, DiskSpec, EndCause, Ended, Found, FoundState, Hypervisor, MachineError, MachineSpec, Status,
+    firmware, hotplug, io_failed, screenshot, throttle,
 };
 use async_trait::async_trait;
 use futures::future::try_join_all;
 use model::Id;
 use parking_lot::Mutex;
 use serde_json::json;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -433,6 +433,41 @@ impl Hypervisor for QemuHypervisor {
         let machine = self.found(instance_id)?;
         let limited = throttle::limit(&*machine.monitor()?, volume_id, limits).await;
         limited.map_err(|error| machine.unreachable(error))
+    }
+
+    async fn attached_disks(&self, instance_id: &Id) -> Result<BTreeSet<Id>, MachineError> {
+        Ok(hotplug::attached(&*self.found(instance_id)?.monitor()?).await?)
+    }
+
+    async fn attach_disk(&self, instance_id: &Id, disk: DiskSpec) -> Result<(), MachineError> {
+        let machine = self.found(instance_id)?;
+        to_the_end(async move {
+            let _changing = machine.changing.lock().await;
+            let qmp = machine.monitor()?;
+            hotplug::attach(&qmp, &disk).await?;
+            throttle::limit_all(&qmp, std::slice::from_ref(&disk)).await;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn detach_disk(&self, instance_id: &Id, disk: DiskSpec, force: bool) -> Result<bool, MachineError> {
+        let machine = self.found(instance_id)?;
+        to_the_end(async move { Ok(hotplug::detach(&*machine.monitor()?, &disk, force).await?) }).await
+    }
+
+    async fn freeze_disks(&self, instance_id: &Id, disks: Vec<DiskSpec>) -> Result<(), MachineError> {
+        let machine = self.found(instance_id)?;
+        to_the_end(async move {
+            let _changing = machine.changing.lock().await;
+            Ok(hotplug::freeze(&*machine.monitor()?, &disks).await?)
+        })
+        .await
+    }
+
+    async fn resize_disk(&self, instance_id: &Id, volume_id: &Id, bytes: u64) -> Result<(), MachineError> {
+        let machine = self.found(instance_id)?;
+        Ok(hotplug::resize(&*machine.monitor()?, volume_id, bytes).await?)
     }
 
     async fn status(&self, instance_id: &Id) -> Result<Status, MachineError> {

@@ -156,7 +156,7 @@ fn several_volumes_are_frozen_together_and_once() {
     let freeze = room.begin_freeze(&both, None).unwrap().unwrap();
     room.delete_snapshot(SECOND).unwrap();
     room.finish_freeze(&freeze.key).unwrap();
-    assert_eq!(room.begin_freeze(&[both[0]], None).unwrap(), None);
+    assert_eq!(room.begin_freeze(&both, None).unwrap(), None, "neither made again nor changed");
     assert!(is_not_found(room.get_block(SECOND, 0)), "deleted while it was made");
     assert!(room.freezes().unwrap().is_empty());
 }

@@ -1,0 +1,254 @@
+//! Disks of a running machine: they come, go, grow, and are frozen for snapshots while the guest goes on.
+//!
+//! ```text
+//!   attach   add-fd ─▶ blockdev-add ─▶ device_add, in a free port
+//!   detach   device_del ─▶ the guest lets go ─▶ blockdev-del
+//!   freeze   add-fd ─▶ blockdev-add, an empty layer for each disk ─▶ one transaction lays them all on top
+//! ```
+//!
+//! What there is is asked of QEMU each time, so that any of it may be repeated after a crash at any point.
+
+use super::command_line::{PORTS, port_name};
+use super::disk::{self, NamedLayer, node_name};
+use super::qmp::{Qmp, QmpError};
+use super::{DiskSpec, MachineError};
+use model::{Id, Kind};
+use serde_json::{Value, json};
+use std::collections::{BTreeSet, HashSet};
+use std::os::fd::AsFd;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+const DEVICES: &str = "/machine/peripheral";
+/// A guest lets go of a disk in a fraction of a second; under load without KVM in some.
+const RELEASE_TIME_MAX: Duration = Duration::from_secs(5);
+const RELEASE_LOOK: Duration = Duration::from_millis(50);
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HotplugError {
+    #[error(transparent)]
+    Monitor(#[from] QmpError),
+    #[error("a layer can't be opened")]
+    Open(#[from] std::io::Error),
+    #[error("{0}")]
+    Refused(String),
+}
+
+type Result<T> = std::result::Result<T, HotplugError>;
+
+/// The volumes that the guest has.
+pub(super) async fn attached(qmp: &Qmp) -> Result<BTreeSet<Id>> {
+    let mut attached = BTreeSet::new();
+    for volume_id in devices(qmp).await? {
+        if !is_withdrawn(qmp, &volume_id).await? {
+            attached.insert(volume_id);
+        }
+    }
+    Ok(attached)
+}
+
+pub(super) async fn attach(qmp: &Qmp, spec: &DiskSpec) -> Result<()> {
+    let devices = devices(qmp).await?;
+    if devices.contains(&spec.volume_id) {
+        return match is_withdrawn(qmp, &spec.volume_id).await? {
+            false => Ok(()),
+            true => Err(HotplugError::Refused(format!(
+                "The guest has not let go of {} since it was detached by force",
+                spec.volume_id
+            ))),
+        };
+    }
+    let port = free_port(qmp, &devices).await?;
+    remove_nodes(qmp, spec).await;
+    let Some(name) = spec.layers.first().map(node_name) else {
+        return Err(HotplugError::Refused(format!("{} has no layer", spec.volume_id)));
+    };
+    let layers = open(qmp, spec, spec.layers.len()).await?;
+    qmp.execute("blockdev-add", disk::nodes(&name, &layers)).await?;
+    let mut device = disk::device(spec, &name);
+    device["bus"] = port.into();
+    if let Err(error) = qmp.execute("device_add", device).await {
+        remove_nodes(qmp, spec).await;
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+/// Whether the disk is released. By force it is in any case: what the guest then does with it fails.
+pub(super) async fn detach(qmp: &Qmp, spec: &DiskSpec, force: bool) -> Result<bool> {
+    let volume_id = &spec.volume_id;
+    if devices(qmp).await?.contains(volume_id) {
+        match qmp.execute("device_del", json!({ "id": volume_id.as_str() })).await {
+            // Asked before, or it is gone this moment.
+            Ok(_) | Err(QmpError::Refused { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let deadline = Instant::now() + RELEASE_TIME_MAX;
+        while devices(qmp).await?.contains(volume_id) {
+            if Instant::now() < deadline {
+                sleep(RELEASE_LOOK).await;
+                continue;
+            }
+            if !force {
+                return Ok(false);
+            }
+            withdraw(qmp, volume_id).await?;
+            break;
+        }
+    }
+    remove_nodes(qmp, spec).await;
+    release_files(qmp, volume_id).await?;
+    Ok(true)
+}
+
+/// Lays the uppermost layers of all the disks on top at one moment; what is below them is not written to any more.
+pub(super) async fn freeze(qmp: &Qmp, disks: &[DiskSpec]) -> Result<()> {
+    let mut actions = Vec::new();
+    for spec in disks {
+        let Some(name) = spec.layers.first().map(node_name) else { continue };
+        let top = top(qmp, &spec.volume_id).await?;
+        if top == name {
+            continue;
+        }
+        // Left by an attempt that did not come to its end.
+        let _ = qmp.execute("blockdev-del", json!({ "node-name": &name })).await;
+        let layers = open(qmp, spec, 1).await?;
+        qmp.execute("blockdev-add", disk::nodes(&name, &layers)).await?;
+        actions.push(json!({ "type": "blockdev-snapshot", "data": { "node": top, "overlay": name } }));
+    }
+    if actions.is_empty() {
+        return Ok(());
+    }
+    qmp.execute("transaction", json!({ "actions": actions })).await?;
+    Ok(())
+}
+
+/// Makes the disk larger under the guest.
+pub(super) async fn resize(qmp: &Qmp, volume_id: &Id, bytes: u64) -> Result<()> {
+    let node = top(qmp, volume_id).await?;
+    qmp.execute("block_resize", json!({ "node-name": node, "size": bytes })).await?;
+    Ok(())
+}
+
+/// Hands over the first so many layers of a disk.
+async fn open(qmp: &Qmp, spec: &DiskSpec, count: usize) -> Result<Vec<NamedLayer>> {
+    let some = DiskSpec { layers: spec.layers[..count].to_vec(), ..spec.clone() };
+    let files = tokio::task::spawn_blocking(move || disk::open(&some)).await;
+    let files = files.map_err(std::io::Error::other)??;
+    let mut named = Vec::new();
+    for (layer, file) in spec.layers.iter().zip(files) {
+        let mark = json!({ "opaque": spec.volume_id.as_str() });
+        let added = qmp.execute_with_fd("add-fd", mark.clone(), file.fd.as_fd()).await?;
+        let set = added["fdset-id"].as_u64().ok_or(QmpError::NotQmp)?;
+        if let Some(fd) = &file.fd_to_read {
+            let mut mark = mark;
+            mark["fdset-id"] = set.into();
+            qmp.execute_with_fd("add-fd", mark, fd.as_fd()).await?;
+        }
+        named.push(NamedLayer {
+            format: layer.format,
+            set: format!("/dev/fdset/{set}"),
+            direct: file.direct,
+        });
+    }
+    Ok(named)
+}
+
+/// The volumes that have a device.
+async fn devices(qmp: &Qmp) -> Result<HashSet<Id>> {
+    let listed = qmp.execute("qom-list", json!({ "path": DEVICES })).await?;
+    let names = listed.as_array().into_iter().flatten().filter_map(|device| device["name"].as_str());
+    Ok(names.filter_map(|name| Id::parse(Kind::Volume, name).ok()).collect())
+}
+
+async fn free_port(qmp: &Qmp, devices: &HashSet<Id>) -> Result<String> {
+    let mut taken = HashSet::new();
+    for volume_id in devices {
+        let path = format!("{DEVICES}/{volume_id}");
+        let bus = qmp.execute("qom-get", json!({ "path": path, "property": "parent_bus" })).await?;
+        taken.extend(bus.as_str().and_then(|bus| bus.rsplit('/').next()).map(str::to_owned));
+    }
+    let free = (0..PORTS).map(port_name).find(|port| !taken.contains(port));
+    free.ok_or_else(|| HotplugError::Refused("The instance has no room for another volume".into()))
+}
+
+/// The uppermost node of a disk.
+async fn top(qmp: &Qmp, volume_id: &Id) -> Result<String> {
+    let drive = json!({ "path": backend(volume_id), "property": "drive" });
+    let name = qmp.execute("qom-get", drive).await?;
+    Ok(name.as_str().ok_or(QmpError::NotQmp)?.to_owned())
+}
+
+fn backend(volume_id: &Id) -> String {
+    format!("{DEVICES}/{volume_id}/virtio-backend")
+}
+
+/// What a device has in place of its disk that was taken from it by force.
+fn nothing(volume_id: &Id) -> String {
+    format!("no-{volume_id}")
+}
+
+async fn is_withdrawn(qmp: &Qmp, volume_id: &Id) -> Result<bool> {
+    Ok(top(qmp, volume_id).await? == nothing(volume_id))
+}
+
+/// Takes the disk from under a device that the guest holds on to.
+async fn withdraw(qmp: &Qmp, volume_id: &Id) -> Result<()> {
+    if is_withdrawn(qmp, volume_id).await? {
+        return Ok(());
+    }
+    let name = nothing(volume_id);
+    let _ = qmp.execute("blockdev-del", json!({ "node-name": &name })).await;
+    let fails = json!({
+        "driver": "blkdebug", "node-name": &name,
+        "image": { "driver": "null-co", "size": 1 << 30 },
+        "inject-error": [{ "event": "none", "errno": 5 }],
+    });
+    qmp.execute("blockdev-add", fails).await?;
+    let change = json!({ "path": backend(volume_id), "property": "drive", "value": name });
+    qmp.execute("qom-set", change).await?;
+    Ok(())
+}
+
+/// Nodes that no device has. Those that never were, or are in use, are none of it.
+async fn remove_nodes(qmp: &Qmp, spec: &DiskSpec) {
+    let names = spec.layers.iter().map(node_name).chain([nothing(&spec.volume_id)]);
+    for name in names {
+        let _ = qmp.execute("blockdev-del", json!({ "node-name": name })).await;
+    }
+}
+
+/// Lets go of the descriptors that were handed over with a volume.
+async fn release_files(qmp: &Qmp, volume_id: &Id) -> Result<()> {
+    let sets = qmp.execute("query-fdsets", json!({})).await?;
+    let is_marked = |set: &&Value| {
+        set["fds"].as_array().into_iter().flatten().any(|fd| fd["opaque"] == volume_id.as_str())
+    };
+    let marked = sets.as_array().into_iter().flatten().filter(is_marked);
+    for set in marked.filter_map(|set| set["fdset-id"].as_u64()) {
+        qmp.execute("remove-fd", json!({ "fdset-id": set })).await?;
+    }
+    Ok(())
+}
+
+impl HotplugError {
+    /// Whether QEMU has surely not done it.
+    pub(super) fn is_refusal(&self) -> Option<String> {
+        match self {
+            HotplugError::Refused(message) => Some(message.clone()),
+            HotplugError::Monitor(QmpError::Refused { description, .. }) => Some(description.clone()),
+            _ => None,
+        }
+    }
+}
+
+impl From<HotplugError> for MachineError {
+    fn from(error: HotplugError) -> Self {
+        match error.is_refusal() {
+            Some(message) => MachineError::Failed(message),
+            None => {
+                super::io_failed("a disk of a running machine is not changed")(std::io::Error::other(error))
+            }
+        }
+    }
+}

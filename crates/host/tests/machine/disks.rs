@@ -1,0 +1,204 @@
+//! Disks of running machines: attached and detached, larger, and frozen for snapshots under writes.
+
+use crate::guest::Then;
+use crate::host::{Host, disk};
+use host::machine::{DiskFormat, DiskLayer, DiskSpec, Hypervisor, MachineError, MachineSpec};
+use model::{Id, Kind, SystemRandom};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+
+/// A second client beside the driver, at the spare monitor.
+struct Monitor(BufReader<UnixStream>);
+
+impl Monitor {
+    fn of(host: &Host, spec: &MachineSpec) -> Monitor {
+        let path = host.machines().join(&*spec.instance_id).join("qmp-spare.sock");
+        let mut monitor = Monitor(BufReader::new(UnixStream::connect(path).unwrap()));
+        monitor.0.read_line(&mut String::new()).unwrap();
+        monitor.ask("qmp_capabilities", json!({}));
+        monitor
+    }
+
+    fn ask(&mut self, command: &str, arguments: Value) -> Value {
+        let line = format!("{}\n", json!({ "execute": command, "arguments": arguments, "id": 7 }));
+        self.0.get_mut().write_all(line.as_bytes()).unwrap();
+        loop {
+            let mut line = String::new();
+            assert!(self.0.read_line(&mut line).unwrap() > 0, "the monitor has ended");
+            let answer: Value = serde_json::from_str(&line).unwrap();
+            if answer["id"] == 7 {
+                return answer;
+            }
+        }
+    }
+
+    /// As the guest would, through the device of the disk.
+    fn io(&mut self, disk: &DiskSpec, command: &str) {
+        let line = format!("qemu-io -d /machine/peripheral/{}/virtio-backend \"{command}\"", disk.volume_id);
+        let said = self.ask("human-monitor-command", json!({ "command-line": line }));
+        let said = said["return"].as_str().unwrap();
+        assert!(!said.contains("rror") && !said.contains("failed"), "{command}: {said}");
+    }
+}
+
+fn layer(dir: &Path, name: &str, make: &[&str]) -> DiskLayer {
+    let path = dir.join(name);
+    let made = Command::new("qemu-img").args(make).arg(&path).arg("64M").status().unwrap();
+    assert!(made.success());
+    let format = if name.ends_with("raw") { DiskFormat::Raw } else { DiskFormat::Qcow2 };
+    DiskLayer { path, format }
+}
+
+const RAW: &[&str] = &["create", "-q", "-f", "raw"];
+const OVERLAY: &[&str] = &["create", "-q", "-f", "qcow2", "-o", "cluster_size=128k,extended_l2=on"];
+
+/// An empty disk of 64 MiB, whose n-th layer has the number n.
+fn empty(host: &Host) -> DiskSpec {
+    let volume_id = Id::new(Kind::Volume, &SystemRandom);
+    let layer = layer(host.dir.path(), &format!("{volume_id}.0.raw"), RAW);
+    DiskSpec { layers: vec![layer], ..disk(volume_id, "".into()) }
+}
+
+/// The disk with a new layer on top.
+fn over(host: &Host, disk: &DiskSpec) -> DiskSpec {
+    let name = format!("{}.{}.qcow2", disk.volume_id, disk.layers.len());
+    let mut above = disk.clone();
+    above.layers.insert(0, layer(host.dir.path(), &name, OVERLAY));
+    above
+}
+
+/// What a disk of these layers holds, as a QEMU sees it that opens them anew. Locks of a machine are no hindrance.
+fn holds(layers: &[DiskLayer], commands: &[&str]) -> bool {
+    fn told(layers: &[DiskLayer]) -> Value {
+        let Some((top, below)) = layers.split_first() else { return Value::Null };
+        let file = json!({ "driver": "file", "filename": top.path, "locking": "off" });
+        match top.format {
+            DiskFormat::Raw => json!({ "driver": "raw", "file": file }),
+            DiskFormat::Qcow2 => json!({ "driver": "qcow2", "file": file, "backing": told(below) }),
+        }
+    }
+    let mut io = Command::new("qemu-io");
+    io.args(["-r", "-U"]);
+    commands.iter().for_each(|command| {
+        io.args(["-c", command]);
+    });
+    let output = io.arg(format!("json:{}", told(layers))).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    output.status.success() && !said.contains("failed") && !said.contains("rror")
+}
+
+/// Two disks, one from the start and one attached, are frozen together again and again while they are written to; the
+/// process is killed in the middle.
+#[tokio::test]
+async fn what_was_frozen_stays_and_no_flushed_write_is_lost() {
+    let Some(mut host) = Host::new() else { return };
+    let mut spec = host.spec("hello", Then::Halt);
+    let mut disks = [empty(&host), empty(&host)];
+    spec.disks.push(disks[0].clone());
+    host.driver().start(spec.clone(), vec![]).await.unwrap();
+    host.driver().attach_disk(&spec.instance_id, disks[1].clone()).await.unwrap();
+    host.driver().attach_disk(&spec.instance_id, disks[1].clone()).await.unwrap();
+    let mut frozen = Vec::new();
+    for round in 1..=4u8 {
+        let mut monitor = Monitor::of(&host, &spec);
+        for disk in &disks {
+            monitor.io(disk, &format!("write -P {round} 0 8k"));
+            monitor.io(disk, &format!("write -P {round} {round}m 256k"));
+            monitor.io(disk, "flush");
+        }
+        drop(monitor);
+        frozen.push(disks.clone());
+        disks = [over(&host, &disks[0]), over(&host, &disks[1])];
+        if round == 3 {
+            // The driver may be another by now.
+            host.restart().await;
+        }
+        for _ in 0..2 {
+            host.driver().freeze_disks(&spec.instance_id, disks.to_vec()).await.unwrap();
+        }
+    }
+    let mut monitor = Monitor::of(&host, &spec);
+    disks.iter().for_each(|disk| monitor.io(disk, "write -P 9 0 4k"));
+    disks.iter().for_each(|disk| monitor.io(disk, "flush"));
+    let process = host.processes()[0];
+    host.kill(process);
+    host.next_end().await;
+    for (disks, round) in frozen.iter().zip(1..) {
+        for disk in disks {
+            let own = [format!("read -P {round} 0 8k"), format!("read -P {round} {round}m 256k")];
+            let before = (1..round).map(|n| format!("read -P {n} {n}m 256k"));
+            let later = format!("read -P 0 {}m 1m", round + 1);
+            let commands: Vec<String> = own.into_iter().chain(before).chain([later]).collect();
+            let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+            assert!(holds(&disk.layers, &commands), "round {round}");
+        }
+    }
+    for disk in &disks {
+        assert!(holds(&disk.layers, &["read -P 9 0 4k", "read -P 4 4k 4k", "read -P 4 4m 256k"]));
+    }
+    // Adopted by nobody, it starts again on all its layers.
+    spec.boot = 2;
+    spec.disks.truncate(1);
+    spec.disks.extend(disks.clone());
+    host.driver().start(spec.clone(), vec![]).await.unwrap();
+    Monitor::of(&host, &spec).io(&disks[0], "read -P 9 0 4k");
+    host.driver().end(&spec.instance_id).await.unwrap();
+}
+
+#[tokio::test]
+async fn disks_grow_and_a_refused_freeze_changes_nothing() {
+    let Some(host) = Host::new() else { return };
+    let mut spec = host.spec("hello", Then::Halt);
+    let disk = empty(&host);
+    spec.disks.push(disk.clone());
+    host.driver().start(spec.clone(), vec![]).await.unwrap();
+    let mut missing = over(&host, &disk);
+    missing.volume_id = Id::new(Kind::Volume, &SystemRandom);
+    let above = over(&host, &disk);
+    let refused = host.driver().freeze_disks(&spec.instance_id, vec![above.clone(), missing]).await;
+    assert!(matches!(refused, Err(MachineError::Failed(_))), "{refused:?}");
+    let mut monitor = Monitor::of(&host, &spec);
+    monitor.io(&disk, "write -P 1 0 1m");
+    drop(monitor);
+    assert!(holds(&disk.layers, &["read -P 1 0 1m"]), "written where it was before");
+    for bytes in [128 << 20, 128 << 20] {
+        host.driver().resize_disk(&spec.instance_id, &disk.volume_id, bytes).await.unwrap();
+    }
+    host.driver().freeze_disks(&spec.instance_id, vec![above.clone()]).await.unwrap();
+    host.driver().resize_disk(&spec.instance_id, &disk.volume_id, 256 << 20).await.unwrap();
+    let mut monitor = Monitor::of(&host, &spec);
+    monitor.io(&disk, "write -P 2 200m 1m");
+    monitor.io(&disk, "read -P 0 120m 1m");
+    drop(monitor);
+    host.driver().end(&spec.instance_id).await.unwrap();
+    assert!(holds(&above.layers, &["read -P 2 200m 1m", "read -P 1 0 1m"]));
+}
+
+/// A guest that listens to nothing keeps its disk until it is taken by force; then another machine can have it.
+#[tokio::test]
+async fn a_disk_leaves_when_the_guest_lets_go_or_by_force() {
+    let Some(host) = Host::new() else { return };
+    let (spec, other) = (host.started("deaf", Then::Halt).await, host.started("other", Then::Halt).await);
+    host.said(&spec, "deaf", 1).await;
+    let disk = empty(&host);
+    let driver = host.driver();
+    driver.attach_disk(&spec.instance_id, disk.clone()).await.unwrap();
+    let attached = driver.attached_disks(&spec.instance_id).await.unwrap();
+    assert!(attached.contains(&disk.volume_id) && attached.len() == 2);
+    let twice = driver.attach_disk(&other.instance_id, disk.clone()).await;
+    assert!(matches!(twice, Err(MachineError::Failed(_))), "it is in use: {twice:?}");
+    let let_go = driver.detach_disk(&spec.instance_id, disk.clone(), false).await.unwrap();
+    if !let_go {
+        assert!(driver.detach_disk(&spec.instance_id, disk.clone(), true).await.unwrap());
+    }
+    assert_eq!(driver.attached_disks(&spec.instance_id).await.unwrap().len(), 1);
+    driver.attach_disk(&other.instance_id, disk.clone()).await.unwrap();
+    Monitor::of(&host, &other).io(&disk, "write -P 5 0 4k");
+    for spec in [spec, other] {
+        driver.end(&spec.instance_id).await.unwrap();
+    }
+    assert!(holds(&disk.layers, &["read -P 5 0 4k"]));
+}

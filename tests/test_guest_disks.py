@@ -1,0 +1,140 @@
+"""Disks of real guests: the flow from a configured instance to its copies, and volumes that come, go and grow."""
+
+import os
+import time
+
+import pytest
+from conftest import processes_of, run, wait
+from test_guest import cloud, console, describe, ec2, key, ssh, tiny  # noqa: F401
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="real instances need root")
+
+# Numbers, each durable before the next: what of them a copy has is what there was at one moment.
+USER_DATA = """#!/bin/sh
+echo "configured by $(hostname)" >>/root/configured
+[ -e /root/numbers ] && exit
+sh -c 'n=0; while :; do n=$((n + 1)); echo $n >>/root/numbers; sync; done' </dev/null >/dev/null 2>&1 &
+"""
+
+
+@pytest.fixture(scope="module")
+def guest(ec2, tiny, key):  # noqa: F811
+    (instance,) = run(ec2, tiny, KeyName="guests", UserData=USER_DATA)
+    console(ec2, instance["InstanceId"], "user data done")
+    return instance["InstanceId"]
+
+
+def ready(client, waiter, **ids):
+    client.get_waiter(waiter).wait(**ids, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+
+
+def until(what, expected, seconds=60):
+    deadline = time.monotonic() + seconds
+    while (found := what()) != expected:
+        assert time.monotonic() < deadline, (found, expected)
+        time.sleep(0.2)
+
+
+def disks(client, secret, instance_id):
+    """The guest's disks by their serial numbers."""
+    listed = ssh(client, secret, instance_id, "cd /sys/block; for d in vd*; do echo $(cat $d/serial) $d $(cat $d/size); done")
+    return {line.split()[0]: line.split()[1:] for line in listed.splitlines() if len(line.split()) == 3}
+
+
+def numbers(client, secret, instance_id):
+    return [int(line) for line in ssh(client, secret, instance_id, "cat /root/numbers 2>/dev/null; true").split()]
+
+
+def test_copies_of_a_running_instance_are_configured_like_it(cloud, ec2, guest, key):  # noqa: F811
+    ssh(ec2, key, guest, "echo precious >/root/precious; sync")
+    until(lambda: len(numbers(ec2, key, guest)) > 3, True)
+    before = numbers(ec2, key, guest)[-1]
+    image = ec2.create_image(InstanceId=guest, Name="configured", NoReboot=True)["ImageId"]
+    ready(ec2, "image_available", ImageIds=[image])
+    until(lambda: numbers(ec2, key, guest)[-1] > before + 1, True)
+    ssh(ec2, key, guest, "echo later >/root/later; sync")
+    copies = run(ec2, image, count=2, KeyName="guests", UserData=USER_DATA)
+    for copy in (copy["InstanceId"] for copy in copies):
+        console(ec2, copy, "user data done")
+        assert ssh(ec2, key, copy, "cat /root/precious; ls /root/later 2>/dev/null; true") == "precious\n"
+        found = numbers(ec2, key, copy)
+        assert found == list(range(1, len(found) + 1)) and len(found) >= before
+        assert len(ssh(ec2, key, copy, "cat /root/configured").splitlines()) == 2, "it is an instance of its own"
+        ssh(ec2, key, copy, "echo own >/root/own; sync")
+    assert ssh(ec2, key, guest, "ls /root/own 2>/dev/null; true") == ""
+    # The image's and its maker's end is not the copies'.
+    snapshot = ec2.describe_images(ImageIds=[image])["Images"][0]["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    ec2.deregister_image(ImageId=image)
+    ec2.delete_snapshot(SnapshotId=snapshot)
+    first, second = (copy["InstanceId"] for copy in copies)
+    ec2.terminate_instances(InstanceIds=[first])
+    wait(ec2, "instance_terminated", [first])
+    assert ssh(ec2, key, second, "cat /root/precious /root/own") == "precious\nown\n"
+    ec2.terminate_instances(InstanceIds=[second])
+    wait(ec2, "instance_terminated", [second])
+
+
+def test_a_volume_comes_grows_and_goes(ec2, guest, key):  # noqa: F811
+    zone = describe(ec2, guest)["Placement"]["AvailabilityZone"]
+    volume = ec2.create_volume(AvailabilityZone=zone, Size=1, VolumeType="gp3")["VolumeId"]
+    ready(ec2, "volume_available", VolumeIds=[volume])
+    serial = volume.replace("-", "")
+    ec2.attach_volume(InstanceId=guest, VolumeId=volume, Device="/dev/sdf")
+    until(lambda: serial in disks(ec2, key, guest), True)
+    ready(ec2, "volume_in_use", VolumeIds=[volume])
+    name, size = disks(ec2, key, guest)[serial]
+    assert int(size) == 1 << 21
+    ssh(ec2, key, guest, f"echo first >/dev/{name}; sync")
+    snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
+    ready(ec2, "snapshot_completed", SnapshotIds=[snapshot])
+    ssh(ec2, key, guest, f"echo second >/dev/{name}; sync")
+    ec2.modify_volume(VolumeId=volume, Size=2)
+    until(lambda: int(disks(ec2, key, guest)[serial][1]), 1 << 22)
+    ec2.detach_volume(VolumeId=volume)
+    until(lambda: serial in disks(ec2, key, guest), False)
+    ready(ec2, "volume_available", VolumeIds=[volume])
+    restored = ec2.create_volume(AvailabilityZone=zone, SnapshotId=snapshot)["VolumeId"]
+    ready(ec2, "volume_available", VolumeIds=[restored])
+    for volume_id, expected in [(volume, "second"), (restored, "first")]:
+        ec2.attach_volume(InstanceId=guest, VolumeId=volume_id, Device="/dev/sdf")
+        serial = volume_id.replace("-", "")
+        until(lambda: serial in disks(ec2, key, guest), True)
+        name = disks(ec2, key, guest)[serial][0]
+        assert ssh(ec2, key, guest, f"head -n 1 /dev/{name}") == f"{expected}\n"
+        ec2.detach_volume(VolumeId=volume_id)
+        ready(ec2, "volume_available", VolumeIds=[volume_id])
+        ec2.delete_volume(VolumeId=volume_id)
+    ec2.delete_snapshot(SnapshotId=snapshot)
+
+
+def test_snapshots_outlive_whatever_is_killed(cloud, ec2, guest, key):  # noqa: F811
+    """The daemon in the middle of a snapshot, then the machine; what the guest has flushed is there after each."""
+    volume = describe(ec2, guest)["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]
+    snapshots = []
+    for _ in range(3):
+        flushed = numbers(ec2, key, guest)[-1]
+        snapshots.append((ec2.create_snapshot(VolumeId=volume)["SnapshotId"], flushed))
+        cloud.kill()
+        cloud.start()
+        assert numbers(ec2, key, guest)[-1] >= flushed, "the guest goes on"
+    ready(ec2, "snapshot_completed", SnapshotIds=[snapshot for snapshot, _ in snapshots])
+    flushed = numbers(ec2, key, guest)[-1]
+    last = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
+    (pid,) = processes_of(guest)
+    os.kill(pid, 9)
+    wait(ec2, "instance_stopped", [guest])
+    ready(ec2, "snapshot_completed", SnapshotIds=[last])
+    ec2.start_instances(InstanceIds=[guest])
+    wait(ec2, "instance_running", [guest])
+    until(lambda: ssh(ec2, key, guest, "cat /root/precious", check=False), "precious\n", 120)
+    found = numbers(ec2, key, guest)
+    assert found == list(range(1, len(found) + 1)) and len(found) >= flushed
+    image = ec2.register_image(
+        Name="from a snapshot", RootDeviceName="/dev/xvda", Architecture="x86_64", VirtualizationType="hvm",
+        BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshots[0][0]}}],
+    )["ImageId"]
+    ec2.delete_snapshot(SnapshotId=snapshots[1][0])
+    (copy,) = run(ec2, image, KeyName="guests", UserData=USER_DATA)
+    console(ec2, copy["InstanceId"], "user data done")
+    found = numbers(ec2, key, copy["InstanceId"])
+    assert found == list(range(1, len(found) + 1)) and len(found) >= snapshots[0][1]
