@@ -23,6 +23,7 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import boto3
 from botocore.config import Config
@@ -33,6 +34,7 @@ KEY, SECRET, REGION = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXA
 FEW, MANY = 100, 10_000
 SECONDS, CONNECTIONS, ROUNDS = 4, 8, 5
 BATCH = 500
+CLIENTS, LAUNCHES = 64, 2400
 
 
 def port():
@@ -156,6 +158,37 @@ def launch_latency(at, ami, calls=300):
     return statistics.median(times)
 
 
+def launching(at, zone):
+    """What `launches_per_second` needs to know of a cloud: an image, and a zone by its number."""
+    ec2 = client(at)
+    images = ec2.describe_images(Filters=[{"Name": "architecture", "Values": ["x86_64"]}])["Images"]
+    return at, images[0]["ImageId"], ec2.describe_availability_zones()["AvailabilityZones"][zone]["ZoneName"]
+
+
+def launches_per_second(at, ami, zone, clients, count):
+    """RunInstances of one instance each, by so many clients at once, each over a connection of its own."""
+    # A launch without a client token may be sent again as it is.
+    url, headers = signed(at, {
+        "Action": "RunInstances", "ImageId": ami, "InstanceType": "t3.micro", "MinCount": "1", "MaxCount": "1",
+        "Placement.AvailabilityZone": zone,
+    })
+    path = url.split(str(at), 1)[1]
+
+    def launch(calls):
+        connection = http.client.HTTPConnection("127.0.0.1", at)
+        for _ in range(calls):
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            text = answer.read()
+            assert answer.status == 200, text
+        connection.close()
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(launch, [count // clients] * clients))
+    return count // clients * clients / (time.perf_counter() - began)
+
+
 def main():
     data_dirs, processes = [], []
     failed = False
@@ -175,6 +208,13 @@ def main():
             process.wait()
         ready = statistics.median(starts)
         told("serve --simulate ready, fresh data directory", f"{ready:.0f} ms", "< 100 ms", ready < 100)
+
+        process, at, _ = start_cumulet(data_dirs[0])
+        processes.append(process)
+        few_clients = launches_per_second(*launching(at, 0), 1, LAUNCHES // 4)
+        many_clients = launches_per_second(*launching(at, 1), CLIENTS, LAUNCHES)
+        gain = many_clients / few_clients
+        told(f"RunInstances, {CLIENTS} clients / 1 client", f"{gain:.1f}", ">= 1.5", gain >= 1.5)
 
         clouds = []
         for have, data_dir in ((FEW, data_dirs[-1]), (MANY, data_dirs[-2])):
@@ -196,6 +236,10 @@ def main():
         processes.append(moto)
         ec2 = client(at)
         ami = ec2.describe_images()["Images"][0]["ImageId"]
+        peer = launches_per_second(*launching(at, 0), CLIENTS, LAUNCHES // 8)
+        print(f"    launches: cumulet {few_clients:.0f}/s alone, {many_clients:.0f}/s by {CLIENTS}, moto {peer:.0f}/s by {CLIENTS}")
+        gain = many_clients / peer
+        told(f"RunInstances by {CLIENTS} clients, cumulet / moto", f"{gain:.0f}", ">= 10", gain >= 10)
         instance = fill(ec2, ami, 0, MANY)
         peer = requests_per_second(at, instance)
         print(f"    cumulet {many:.0f}/s, moto {peer:.1f}/s, {CONNECTIONS} connections")

@@ -246,3 +246,53 @@ def test_an_image_that_is_not_whole_launches_nothing(cloud_factory):
     wait(ec2, "image_available", ImageIds=[image])
     ec2.start_instances(InstanceIds=[instance])
     wait(ec2, "instance_running", InstanceIds=[instance])
+
+
+@pytest.fixture
+def snapshot(ec2, volume):
+    snapshot = ec2.create_snapshot(VolumeId=volume, Description="first")["SnapshotId"]
+    wait(ec2, "snapshot_completed", SnapshotIds=[snapshot])
+    return snapshot
+
+
+def test_a_snapshot_is_copied_to_another_region(simulated, ec2, snapshot):
+    there = simulated.client(region="eu-west-1")
+    copy = there.copy_snapshot(SourceSnapshotId=snapshot, SourceRegion="us-east-1", Description="copied")["SnapshotId"]
+    wait(there, "snapshot_completed", SnapshotIds=[copy])
+    found = there.describe_snapshots(SnapshotIds=[copy])["Snapshots"][0]
+    assert (found["Description"], found["VolumeSize"], found["VolumeId"]) == ("copied", 1, "vol-ffffffff")
+    assert error_code(ec2.describe_snapshots, SnapshotIds=[copy]) == "InvalidSnapshot.NotFound"
+    source = {"SourceSnapshotId": "snap-0123456789abcdef0", "SourceRegion": "us-east-1"}
+    assert error_code(there.copy_snapshot, **source) == "InvalidSnapshot.NotFound"
+    assert error_code(there.copy_snapshot, **source | {"SourceRegion": "nowhere"}) == "InvalidParameterValue"
+
+
+def test_an_image_is_copied_with_its_snapshots(simulated, ec2, snapshot):
+    name = f"image-{uuid.uuid4().hex}"
+    devices = [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}]
+    image = ec2.register_image(Name=name, RootDeviceName="/dev/xvda", BlockDeviceMappings=devices)["ImageId"]
+    there = simulated.client(region="eu-west-1")
+    copy = there.copy_image(Name=name, SourceImageId=image, SourceRegion="us-east-1")["ImageId"]
+    wait(there, "image_available", ImageIds=[copy])
+    found = there.describe_images(ImageIds=[copy])["Images"][0]
+    of = found["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    assert found["Name"] == name and of != snapshot
+    assert there.describe_snapshots(SnapshotIds=[of])["Snapshots"][0]["State"] == "completed"
+    assert error_code(there.delete_snapshot, SnapshotId=of) == "InvalidSnapshot.InUse"
+
+
+def test_a_snapshot_is_shared(ec2, snapshot):
+    shared = {"SnapshotId": snapshot, "Attribute": "createVolumePermission"}
+
+    def permissions():
+        return ec2.describe_snapshot_attribute(**shared)["CreateVolumePermissions"]
+
+    assert permissions() == []
+    add = {"Add": [{"UserId": "111122223333"}, {"Group": "all"}]}
+    ec2.modify_snapshot_attribute(**shared, CreateVolumePermission=add)
+    assert permissions() == [{"Group": "all"}, {"UserId": "111122223333"}]
+    ec2.modify_snapshot_attribute(**shared, OperationType="remove", GroupNames=["all"])
+    assert permissions() == [{"UserId": "111122223333"}]
+    assert error_code(ec2.modify_snapshot_attribute, **shared, UserIds=["me"]) == "InvalidParameterValue"
+    ec2.reset_snapshot_attribute(**shared)
+    assert permissions() == []

@@ -8,6 +8,7 @@ use model::{AccountId, Error, Id, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub mod attribute;
+pub mod copy;
 pub mod create;
 pub mod describe;
 mod public;

@@ -30,6 +30,7 @@ mod reconcile;
 pub mod region;
 pub mod route_table;
 pub mod security_group;
+mod sharing;
 pub mod snapshot;
 pub mod sts;
 pub mod subnet;

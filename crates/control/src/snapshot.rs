@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub mod attribute;
+pub mod copy;
 pub mod create;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +33,11 @@ pub struct Snapshot {
     pub state_message: Option<String>,
     pub started_at: Timestamp,
     pub completed_at: Option<Timestamp>,
+    #[serde(default)]
+    pub public: bool,
+    /// Accounts that may make volumes of it beside its owner.
+    #[serde(default)]
+    pub create_volume_permissions: Vec<AccountId>,
     pub tags: Tags,
 }
 

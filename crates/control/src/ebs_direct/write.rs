@@ -44,6 +44,8 @@ pub async fn start_snapshot(
             }
             let snapshot = Snapshot {
                 state_message: None,
+                public: false,
+                create_volume_permissions: Vec::new(),
                 snapshot_id: tx.new_id(Kind::Snapshot),
                 owner: context.account().clone(),
                 volume_id: None,

@@ -2,8 +2,9 @@
 
 use super::Image;
 use crate::Context;
+use crate::sharing::Changes;
 use aws_api::ec2;
-use model::{AccountId, Error, Id, Kind, Result};
+use model::{Error, Id, Kind, Result};
 
 async fn change(
     context: &Context,
@@ -84,7 +85,7 @@ pub async fn modify_image_attribute(
         .and_then(|description| description.value.clone())
         .or(input.value.clone().filter(|_| input.attribute.as_deref() == Some("description")));
     description.as_deref().map(super::register::check_description).transpose()?;
-    let permissions = Permissions::of(&input)?;
+    let permissions = permissions(&input)?;
     if description.is_none() && permissions.is_empty() {
         return Err(Error::invalid_parameter_combination("No attributes specified."));
     }
@@ -92,77 +93,31 @@ pub async fn modify_image_attribute(
         if let Some(description) = &description {
             image.description = description.clone();
         }
-        permissions.apply(image);
+        permissions.apply(&mut image.public, &mut image.launch_permissions);
         Ok(())
     })
     .await
 }
 
 /// Changes of launch permissions, in either of the two ways to say them.
-#[derive(Default)]
-struct Permissions {
-    add: Vec<AccountId>,
-    remove: Vec<AccountId>,
-    public: Option<bool>,
-}
-
-impl Permissions {
-    fn of(input: &ec2::ModifyImageAttributeRequest) -> Result<Permissions> {
-        let mut permissions = Permissions::default();
-        let listed = input.launch_permission.iter();
-        for (add, permission) in listed.flat_map(|change| {
-            change
-                .add
-                .iter()
-                .map(|permission| (true, permission))
-                .chain(change.remove.iter().map(|permission| (false, permission)))
-        }) {
-            permissions.one(add, permission.user_id.as_deref(), permission.group.as_deref())?;
-        }
-        let add = input.operation_type.as_deref() != Some("remove");
-        for user in &input.user_ids {
-            permissions.one(add, Some(user), None)?;
-        }
-        for group in &input.user_groups {
-            permissions.one(add, None, Some(group))?;
-        }
-        Ok(permissions)
-    }
-
-    fn one(&mut self, add: bool, user: Option<&str>, group: Option<&str>) -> Result<()> {
-        match (user, group) {
-            (Some(user), _) => {
-                let account = user.parse().map_err(|_| {
-                    Error::new(
-                        "InvalidAMIAttributeItemValue",
-                        format!("Invalid attribute item value \"{user}\" for userId item type."),
-                    )
-                })?;
-                if add { self.add.push(account) } else { self.remove.push(account) }
+fn permissions(input: &ec2::ModifyImageAttributeRequest) -> Result<Changes> {
+    const INVALID: &str = "InvalidAMIAttributeItemValue";
+    let mut changes = Changes::default();
+    if let Some(change) = &input.launch_permission {
+        for (add, items) in [(true, &change.add), (false, &change.remove)] {
+            for item in items {
+                changes.note(add, item.user_id.as_deref(), item.group.as_deref(), INVALID)?;
             }
-            (None, Some("all")) => self.public = Some(add),
-            (None, Some(other)) => {
-                return Err(Error::new(
-                    "InvalidAMIAttributeItemValue",
-                    format!("Invalid attribute item value \"{other}\" for group item type."),
-                ));
-            }
-            (None, None) => {}
         }
-        Ok(())
     }
-
-    fn is_empty(&self) -> bool {
-        self.add.is_empty() && self.remove.is_empty() && self.public.is_none()
+    let add = input.operation_type.as_deref() != Some("remove");
+    for user in &input.user_ids {
+        changes.note(add, Some(user), None, INVALID)?;
     }
-
-    fn apply(&self, image: &mut Image) {
-        image.launch_permissions.retain(|account| !self.remove.contains(account));
-        image.launch_permissions.extend(self.add.iter().cloned());
-        image.launch_permissions.sort();
-        image.launch_permissions.dedup();
-        image.public = self.public.unwrap_or(image.public);
+    for group in &input.user_groups {
+        changes.note(add, None, Some(group), INVALID)?;
     }
+    Ok(changes)
 }
 
 pub async fn reset_image_attribute(context: &Context, input: ec2::ResetImageAttributeRequest) -> Result<()> {

@@ -278,6 +278,8 @@ mod tests {
     fn snapshot(size_gib: u32, state: SnapshotState) -> Snapshot {
         Snapshot {
             state_message: None,
+            public: false,
+            create_volume_permissions: Vec::new(),
             snapshot_id: Id::parse(Kind::Snapshot, "snap-0123456789abcdef0").unwrap(),
             owner: "123456789012".parse().unwrap(),
             volume_id: None,

@@ -143,7 +143,7 @@ pub fn refuse_local(location: Option<&str>) -> Result<()> {
     }
 }
 
-fn description(given: Option<&str>) -> Result<&str> {
+pub fn description(given: Option<&str>) -> Result<&str> {
     let description = given.unwrap_or_default();
     if description.chars().count() > DESCRIPTION_LEN_MAX {
         return Err(Error::invalid_parameter_value(format!(
@@ -164,6 +164,8 @@ pub fn make(tx: &mut Tx<'_>, volume: &Volume, description: &str, tags: Tags) -> 
         description: description.to_owned(),
         state: SnapshotState::Pending,
         state_message: None,
+        public: false,
+        create_volume_permissions: Vec::new(),
         started_at: tx.now(),
         completed_at: None,
         tags,
@@ -250,16 +252,8 @@ pub async fn take(world: &World, snapshots: &[NewSnapshot]) -> Result<(), Failur
 /// The snapshots are whole. Of one that was deleted meanwhile the blocks go, and with the last snapshot a volume
 /// that was deleted meanwhile.
 pub fn completed(tx: &mut Tx<'_>, snapshots: &[NewSnapshot]) {
-    let now = tx.now();
     for new in snapshots {
-        match tx.get::<Snapshot>(&new.snapshot_id) {
-            Some(snapshot) => tx.put(&Snapshot {
-                state: SnapshotState::Completed,
-                completed_at: Some(now),
-                ..(*snapshot).clone()
-            }),
-            None => delete_blocks(tx, &new.snapshot_id),
-        }
+        complete(tx, &new.snapshot_id);
     }
     let_volumes_go(tx, snapshots);
 }
@@ -267,16 +261,29 @@ pub fn completed(tx: &mut Tx<'_>, snapshots: &[NewSnapshot]) {
 /// The snapshots are not to be had.
 pub fn failed(tx: &mut Tx<'_>, snapshots: &[NewSnapshot], reason: &str) {
     for new in snapshots {
-        if let Some(snapshot) = tx.get::<Snapshot>(&new.snapshot_id) {
-            tx.put(&Snapshot {
-                state: SnapshotState::Error,
-                state_message: Some(reason.to_owned()),
-                ..(*snapshot).clone()
-            });
-        }
-        delete_blocks(tx, &new.snapshot_id);
+        fail(tx, &new.snapshot_id, reason);
     }
     let_volumes_go(tx, snapshots);
+}
+
+/// One snapshot is whole, or was deleted meanwhile and is left to be.
+pub fn complete(tx: &mut Tx<'_>, snapshot_id: &Id) {
+    let completed_at = Some(tx.now());
+    match tx.get::<Snapshot>(snapshot_id) {
+        Some(snapshot) => {
+            tx.put(&Snapshot { state: SnapshotState::Completed, completed_at, ..(*snapshot).clone() });
+        }
+        None => delete_blocks(tx, snapshot_id),
+    }
+}
+
+/// One snapshot is not to be had.
+pub fn fail(tx: &mut Tx<'_>, snapshot_id: &Id, reason: &str) {
+    if let Some(snapshot) = tx.get::<Snapshot>(snapshot_id) {
+        let state_message = Some(reason.to_owned());
+        tx.put(&Snapshot { state: SnapshotState::Error, state_message, ..(*snapshot).clone() });
+    }
+    delete_blocks(tx, snapshot_id);
 }
 
 fn delete_blocks(tx: &mut Tx<'_>, snapshot_id: &Id) {

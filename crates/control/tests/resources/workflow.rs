@@ -2,6 +2,7 @@
 //! it, so that nobody heard of it.
 
 use crate::cloud::{Blocks, Cloud};
+use crate::ebs_direct;
 use agent_api::{InstanceObservation, StopCause};
 use async_trait::async_trait;
 use aws_api::Request;
@@ -48,6 +49,17 @@ const SCENARIOS: &[Scenario] = &[
         holds: |cloud, blocks, _| all_taken(cloud, blocks),
     },
     Scenario {
+        kind: "copy-snapshots",
+        prepare: |cloud| Box::pin(ebs_direct::snapshot(cloud, &[(0, 1), (7, 2)])),
+        begin: |cloud, id| {
+            Box::pin(async move {
+                let source = [("SourceSnapshotId", id), ("SourceRegion", "us-east-1")];
+                drop(cloud.call("CopySnapshot", &source).await);
+            })
+        },
+        holds: |cloud, blocks, _| all_taken(cloud, blocks),
+    },
+    Scenario {
         kind: "create-image",
         prepare: |cloud| {
             Box::pin(async move {
@@ -78,8 +90,7 @@ const SCENARIOS: &[Scenario] = &[
 /// Whether every snapshot that is there is whole, and no block is there that none needs.
 fn all_taken(cloud: &Cloud, blocks: &Blocks) -> bool {
     records(cloud, |tables| {
-        let mut of_volumes = tables.snapshots.iter().filter(|snapshot| snapshot.volume_id.is_some());
-        of_volumes.all(|snapshot| {
+        tables.snapshots.iter().all(|snapshot| {
             snapshot.is_completed() && blocks.ids().contains(&snapshot.snapshot_id.to_string())
         }) && blocks.ids().iter().all(|id| tables.snapshots.contains(id))
     })

@@ -1,0 +1,193 @@
+//! CopySnapshot and CopyImage's part in it: blocks of whole snapshots under new ids, of this region or another.
+
+use super::{Snapshot, SnapshotState, create};
+use crate::Context;
+use crate::engine::tags::Specified;
+use crate::engine::{Tags, Tx};
+use crate::image::{self, Image};
+use crate::region::RegionState;
+use crate::workflow::{self, Decision, Failure, Next, Steps, Work, World};
+use agent_api::HostError;
+use async_trait::async_trait;
+use aws_api::ec2;
+use model::{Error, Id, Kind, Region, Result};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Blocks of 512 KiB that one step copies.
+const BLOCKS: usize = 256;
+
+pub async fn copy_snapshot(
+    context: &Context,
+    input: ec2::CopySnapshotRequest,
+) -> Result<ec2::CopySnapshotResult> {
+    refuse_what_is_not_there(&input)?;
+    let description = create::description(input.description.as_deref())?;
+    let tags = Specified::from_api(&input.tag_specifications, &[Kind::Snapshot])?.of(Kind::Snapshot);
+    let id = Id::parse(Kind::Snapshot, input.source_snapshot_id.as_deref().unwrap_or_default())?;
+    let source_region = source_region(context, input.source_region.as_deref()).await?;
+    let source = source_region.view.record::<Snapshot>(&id);
+    let source = source.ok_or_else(|| Id::not_found(Kind::Snapshot, &id))?;
+    if !source.is_completed() {
+        return Err(Error::new("IncorrectState", format!("Snapshot '{id}' is not completed.")));
+    }
+    let snapshot_id = context
+        .transact(|tx| {
+            let copy = make(tx, &source, description, tags.clone());
+            begin(tx, vec![copy.clone()], None);
+            Ok(copy.to)
+        })
+        .await?;
+    Ok(ec2::CopySnapshotResult { snapshot_id: Some(snapshot_id.to_string()), tags: tags.to_api() })
+}
+
+fn refuse_what_is_not_there(input: &ec2::CopySnapshotRequest) -> Result<()> {
+    let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+    let asked = [
+        (input.encrypted == Some(true) || given(&input.kms_key_id), "Encrypted snapshots are"),
+        (given(&input.destination_outpost_arn), "Outposts are"),
+        (given(&input.destination_availability_zone), "Local Zones are"),
+    ];
+    match asked.into_iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => {
+            Err(Error::new("UnsupportedOperation", format!("{what} not supported by this cloud.")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The region that a copy is made from.
+pub async fn source_region(context: &Context, name: Option<&str>) -> Result<Arc<RegionState>> {
+    let name = name.ok_or_else(|| Error::missing_parameter("SourceRegion"))?;
+    let invalid = |_| Error::invalid_parameter_value(format!("Invalid source region: '{name}'"));
+    let region: Region = name.parse().map_err(invalid)?;
+    context.control.region(&region).await.map_err(invalid)
+}
+
+/// The record of a copy that is about to be made; `begin` has it made.
+pub fn make(tx: &mut Tx<'_>, source: &Snapshot, description: &str, tags: Tags) -> Copy {
+    let snapshot = Snapshot {
+        snapshot_id: tx.new_id(Kind::Snapshot),
+        // A copy shows no volume.
+        volume_id: None,
+        description: description.to_owned(),
+        state: SnapshotState::Pending,
+        state_message: None,
+        started_at: tx.now(),
+        completed_at: None,
+        public: false,
+        create_volume_permissions: Vec::new(),
+        tags,
+        ..source.clone()
+    };
+    tx.create(&snapshot);
+    Copy { from: source.snapshot_id.clone(), to: snapshot.snapshot_id, size_gib: source.size_gib }
+}
+
+/// Has copies made, and with the last of them their image ready.
+pub fn begin(tx: &mut Tx<'_>, copies: Vec<Copy>, image_id: Option<Id>) {
+    workflow::begin(tx, Work::CopySnapshots(CopySnapshots { copies, image_id, copied: 0, next: Some(0) }));
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Copy {
+    from: Id,
+    to: Id,
+    size_gib: u32,
+}
+
+impl Copy {
+    pub fn to(&self) -> &Id {
+        &self.to
+    }
+}
+
+/// Makes copies that have their records.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CopySnapshots {
+    /// Never empty.
+    copies: Vec<Copy>,
+    image_id: Option<Id>,
+    /// How many are whole.
+    copied: usize,
+    /// The block of the one after them to go on with; None once it has all.
+    next: Option<u32>,
+}
+
+#[async_trait]
+impl Steps for CopySnapshots {
+    fn deadline(&self) -> Duration {
+        DEADLINE
+    }
+
+    fn subject(&self) -> &str {
+        self.copies.first().map_or("", |copy| &copy.to)
+    }
+
+    fn step(&self) -> &'static str {
+        "copying blocks"
+    }
+
+    async fn act(&self, world: &World) -> Result<Decision, Failure> {
+        let Some(copy) = self.copies.get(self.copied) else { return self.done() };
+        let mut work = self.clone();
+        let done = match self.next {
+            Some(next) => copy_some(world, copy, next).await.map(|next| work.next = next),
+            // Not in one step with its last blocks: one that is sealed takes none again.
+            None => {
+                (work.copied, work.next) = (self.copied + 1, Some(0));
+                world.control.snapshots.complete(&copy.to).await
+            }
+        };
+        done.map_err(|error| match error {
+            HostError::NotFound(what) => Failure::Never(format!("{what} is no more")),
+            HostError::Failed(message) => Failure::Again(message),
+        })?;
+        if work.copied == work.copies.len() {
+            return work.done();
+        }
+        workflow::decide(Next::Step(Work::CopySnapshots(work)))
+    }
+
+    fn undo(&self, tx: &mut Tx<'_>, reason: &str) -> Result<()> {
+        for copy in &self.copies {
+            create::fail(tx, &copy.to, reason);
+        }
+        self.end_image(tx, image::Condition::Failed { message: reason.to_owned() });
+        Ok(())
+    }
+}
+
+impl CopySnapshots {
+    fn done(&self) -> Result<Decision, Failure> {
+        let work = self.clone();
+        Ok(Box::new(move |tx| {
+            for copy in &work.copies {
+                create::complete(tx, &copy.to);
+            }
+            work.end_image(tx, image::Condition::Available);
+            Ok(Next::Done)
+        }))
+    }
+
+    fn end_image(&self, tx: &mut Tx<'_>, condition: image::Condition) {
+        if let Some(image) = self.image_id.as_ref().and_then(|id| tx.get::<Image>(id)) {
+            tx.put(&Image { condition, ..(*image).clone() });
+        }
+    }
+}
+
+/// Copies blocks from `next` on; the block to go on with, or None where the copy has all.
+async fn copy_some(world: &World, copy: &Copy, next: u32) -> Result<Option<u32>, HostError> {
+    let blocks = &world.control.snapshots;
+    blocks.begin(&copy.to, copy.size_gib).await?;
+    let indexes = blocks.list_blocks(&copy.from, next, BLOCKS).await?;
+    for index in &indexes {
+        if let Some(data) = blocks.get_block(&copy.from, *index).await? {
+            blocks.put_block(&copy.to, *index, &data).await?;
+        }
+    }
+    Ok(indexes.last().filter(|_| indexes.len() == BLOCKS).map(|last| last + 1))
+}
