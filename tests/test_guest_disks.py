@@ -1,6 +1,8 @@
 """Disks of real guests: the flow from a configured instance to its copies, and volumes that come, go and grow."""
 
+import json
 import os
+import pathlib
 import time
 
 import pytest
@@ -118,6 +120,9 @@ def test_snapshots_outlive_whatever_is_killed(cloud, ec2, guest, key):  # noqa: 
         cloud.start()
         assert numbers(ec2, key, guest)[-1] >= flushed, "the guest goes on"
     ready(ec2, "snapshot_completed", SnapshotIds=[snapshot for snapshot, _ in snapshots])
+    # So many that layers are merged under the guest, which starts on the short chain.
+    many = [ec2.create_snapshot(VolumeId=volume)["SnapshotId"] for _ in range(20)]
+    ready(ec2, "snapshot_completed", SnapshotIds=many)
     flushed = numbers(ec2, key, guest)[-1]
     last = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
     (pid,) = processes_of(guest)
@@ -129,6 +134,8 @@ def test_snapshots_outlive_whatever_is_killed(cloud, ec2, guest, key):  # noqa: 
     until(lambda: ssh(ec2, key, guest, "cat /root/precious", check=False), "precious\n", 120)
     found = numbers(ec2, key, guest)
     assert found == list(range(1, len(found) + 1)) and len(found) >= flushed
+    layers = json.loads(pathlib.Path(cloud.data_dir, "volumes", f"{volume}.json").read_text())["layers"]
+    assert len(layers) < 20, layers
     image = ec2.register_image(
         Name="from a snapshot", RootDeviceName="/dev/xvda", Architecture="x86_64", VirtualizationType="hvm",
         BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshots[0][0]}}],

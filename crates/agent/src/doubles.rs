@@ -389,6 +389,10 @@ impl Disks for Doubles {
         .await
     }
 
+    async fn fold(&self, _volume_id: &Id) -> Result<(), DiskError> {
+        Ok(())
+    }
+
     async fn undo_freeze(&self, key: &str) -> Result<(), DiskError> {
         self.call(format!("undo {key}"), || {
             let freeze = self.freezes.lock().remove(key).unwrap();

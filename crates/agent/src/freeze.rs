@@ -11,6 +11,7 @@ use crate::volumes::{DiskError, DiskFile, Volumes};
 use agent_api::{HostError, NewSnapshot};
 use host::machine::{DiskSpec, MachineError};
 use model::Id;
+use std::sync::Arc;
 
 /// Snapshots that are under way.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +35,10 @@ pub(crate) enum FreezeError {
 }
 
 impl Volumes {
-    pub(crate) async fn create_snapshots(&self, snapshots: &[NewSnapshot]) -> Result<(), HostError> {
+    pub(crate) async fn create_snapshots(
+        self: &Arc<Self>,
+        snapshots: &[NewSnapshot],
+    ) -> Result<(), HostError> {
         let volume_ids: Vec<Id> = snapshots.iter().map(|new| new.volume_id.clone()).collect();
         if let Some(missing) = volume_ids.iter().find(|volume_id| !self.is_ready(volume_id)) {
             return Err(HostError::NotFound(missing.to_string()));
@@ -44,8 +48,24 @@ impl Volumes {
         let instance_id = self.user_of(&volume_ids)?;
         let begun = self.disks.begin_freeze(snapshots, instance_id.as_ref()).await;
         match begun.map_err(|error| host_error(error.into()))? {
-            Some(freeze) => self.carry_out(&freeze).await.map_err(host_error),
-            None => Ok(()),
+            Some(freeze) => self.carry_out(&freeze).await.map_err(host_error)?,
+            None => return Ok(()),
+        }
+        self.tasks.spawn(self.clone().fold(volume_ids));
+        Ok(())
+    }
+
+    /// One at a time on the host: nobody waits for it.
+    async fn fold(self: Arc<Self>, volume_ids: Vec<Id>) {
+        let Ok(_permit) = self.folding.acquire().await else { return };
+        for volume_id in volume_ids {
+            match self.disks.fold(&volume_id).await {
+                // The volume may be gone by now.
+                Ok(()) | Err(DiskError::Failed(_)) => {}
+                Err(error) => {
+                    tracing::warn!(%volume_id, error = &error as &dyn std::error::Error, "layers not merged");
+                }
+            }
         }
     }
 

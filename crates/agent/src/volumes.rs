@@ -50,6 +50,9 @@ pub trait Disks: Send + Sync {
     /// No machine writes to the new layers, and none will: all is as before.
     async fn undo_freeze(&self, key: &str) -> Result<(), DiskError>;
 
+    /// Merges layers of a volume that has many. May take long; a machine that has it goes on.
+    async fn fold(&self, volume_id: &Id) -> Result<(), DiskError>;
+
     /// Nothing of the volume is left afterwards. No error where nothing was.
     async fn delete(&self, volume_id: &Id) -> Result<(), DiskError>;
 }
@@ -85,13 +88,14 @@ pub(crate) struct Volumes {
     pub(crate) disks: Arc<dyn Disks>,
     pub(crate) hypervisor: Arc<dyn Hypervisor>,
     observations: Arc<Observations>,
-    tasks: Arc<Tasks>,
+    pub(crate) tasks: Arc<Tasks>,
     making: Semaphore,
     state: Mutex<State>,
     /// Says that some volume's state has changed.
     changed: watch::Sender<()>,
     /// Held by who changes of what a volume consists, or hands it to a machine.
     locks: Mutex<HashMap<Id, Arc<tokio::sync::Mutex<()>>>>,
+    pub(crate) folding: Semaphore,
 }
 
 /// While it is held, of what a volume consists does not change, and no machine gets it.
@@ -145,6 +149,7 @@ impl Volumes {
             disks,
             hypervisor,
             locks: Mutex::default(),
+            folding: Semaphore::new(1),
             observations,
             tasks,
             making: Semaphore::new(MAKING_MAX),

@@ -248,6 +248,10 @@ impl Disks for NoDisks {
         Ok(())
     }
 
+    async fn fold(&self, _volume_id: &Id) -> Result<(), DiskError> {
+        Ok(())
+    }
+
     async fn undo_freeze(&self, _key: &str) -> Result<(), DiskError> {
         Ok(())
     }

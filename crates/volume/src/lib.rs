@@ -11,6 +11,8 @@
 //! written since the one before, and each is whole by itself. Which layers a snapshot or volume consists of is told
 //! by its head, a small file that is replaced as a whole; a layer goes with the last head that names it.
 //!
+//! Chains stay short by merging layers that nobody writes to (`fold`).
+//!
 //! A snapshot of a volume that a machine writes to takes two steps with the machine's own between them (`freeze`). One
 //! that is uploaded is written block by block, then sealed as a layer of its own (`snapshots`).
 //!
@@ -25,6 +27,7 @@
 mod catalogue;
 mod chain;
 mod durable;
+mod fold;
 mod freeze;
 mod layer;
 mod qcow2;

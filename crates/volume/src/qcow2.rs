@@ -8,6 +8,10 @@
 //! bytes into its overlay, so the reader believes none of the file's names, bounds what it reads, and refuses every
 //! feature that we don't use: one by which a file could point at another above all.
 
+mod merge;
+
+pub(crate) use merge::merge;
+
 use crate::{Result, SIZE_GIB_MAX, VolumeError, failed};
 use std::fs::File;
 use std::io;
@@ -79,7 +83,8 @@ pub(crate) enum Part {
 /// An overlay that is open for reading. Nobody writes it meanwhile.
 pub(crate) struct Overlay {
     file: File,
-    size: u64,
+    /// Bytes of the disk.
+    pub(crate) size: u64,
     l1: Vec<u64>,
     /// The L2 table that was looked at last, by its number; None where all is seen from below.
     table: Option<(u64, Option<Vec<u8>>)>,

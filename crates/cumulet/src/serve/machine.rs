@@ -213,6 +213,11 @@ impl Disks for HostDisks {
         self.with(move |disks| disks.finish_freeze(&key)).await
     }
 
+    async fn fold(&self, volume_id: &Id) -> Result<(), DiskError> {
+        let volume_id = volume_id.clone();
+        self.with(move |disks| disks.fold(&volume_id)).await
+    }
+
     async fn undo_freeze(&self, key: &str) -> Result<(), DiskError> {
         let key = key.to_owned();
         self.with(move |disks| disks.undo_freeze(&key)).await

@@ -1,6 +1,7 @@
 //! Disks on a real file system, over crashes at every point.
 
 mod crashes;
+mod folds;
 mod layers;
 mod uploads;
 
