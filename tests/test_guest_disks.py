@@ -47,10 +47,15 @@ def numbers(client, secret, instance_id):
     return [int(line) for line in ssh(client, secret, instance_id, "cat /root/numbers 2>/dev/null; true").split()]
 
 
+def flushed_by(client, secret, instance_id):
+    """The last number that is durable for certain: one more may be written and not flushed yet."""
+    return numbers(client, secret, instance_id)[-1] - 1
+
+
 def test_copies_of_a_running_instance_are_configured_like_it(cloud, ec2, guest, key):  # noqa: F811
     ssh(ec2, key, guest, "echo precious >/root/precious; sync")
     until(lambda: len(numbers(ec2, key, guest)) > 3, True)
-    before = numbers(ec2, key, guest)[-1]
+    before = flushed_by(ec2, key, guest)
     image = ec2.create_image(InstanceId=guest, Name="configured", NoReboot=True)["ImageId"]
     ready(ec2, "image_available", ImageIds=[image])
     until(lambda: numbers(ec2, key, guest)[-1] > before + 1, True)
@@ -114,7 +119,7 @@ def test_snapshots_outlive_whatever_is_killed(cloud, ec2, guest, key):  # noqa: 
     volume = describe(ec2, guest)["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]
     snapshots = []
     for _ in range(3):
-        flushed = numbers(ec2, key, guest)[-1]
+        flushed = flushed_by(ec2, key, guest)
         snapshots.append((ec2.create_snapshot(VolumeId=volume)["SnapshotId"], flushed))
         cloud.kill()
         cloud.start()
@@ -123,7 +128,7 @@ def test_snapshots_outlive_whatever_is_killed(cloud, ec2, guest, key):  # noqa: 
     # So many that layers are merged under the guest, which starts on the short chain.
     many = [ec2.create_snapshot(VolumeId=volume)["SnapshotId"] for _ in range(20)]
     ready(ec2, "snapshot_completed", SnapshotIds=many)
-    flushed = numbers(ec2, key, guest)[-1]
+    flushed = flushed_by(ec2, key, guest)
     last = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
     (pid,) = processes_of(guest)
     os.kill(pid, 9)
@@ -145,3 +150,16 @@ def test_snapshots_outlive_whatever_is_killed(cloud, ec2, guest, key):  # noqa: 
     console(ec2, copy["InstanceId"], "user data done")
     found = numbers(ec2, key, copy["InstanceId"])
     assert found == list(range(1, len(found) + 1)) and len(found) >= snapshots[0][1]
+
+
+def test_an_image_is_made_of_a_guest_that_was_shut_down_for_it(ec2, guest, key):  # noqa: F811
+    boot = "cat /proc/sys/kernel/random/boot_id"
+    before = ssh(ec2, key, guest, f"echo unwritten >/root/unwritten; {boot}")
+    image = ec2.create_image(InstanceId=guest, Name="shut down")["ImageId"]
+    ready(ec2, "image_available", ImageIds=[image])
+    assert describe(ec2, guest)["State"]["Name"] == "running"
+    # It boots again by itself, and with it what was only in its memory was written before.
+    until(lambda: ssh(ec2, key, guest, boot, check=False) not in ("", before), True, 120)
+    (copy,) = run(ec2, image, KeyName="guests")
+    console(ec2, copy["InstanceId"], "login:")
+    until(lambda: ssh(ec2, key, copy["InstanceId"], "cat /root/unwritten", check=False), "unwritten\n", 120)

@@ -17,6 +17,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The right to use a path, as long as it lives.
 pub struct Lock {
@@ -26,10 +27,28 @@ pub struct Lock {
 impl Lock {
     pub fn take(path: &Path) -> Result<Lock, StoreError> {
         let held = open_private(&beside(path, ".lock"))?;
-        match held.try_lock() {
-            Ok(()) => Ok(Lock { held }),
+        patiently(|| match held.try_lock() {
+            Ok(()) => Ok(()),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
             Err(TryLockError::Error(error)) => Err(StoreError::backend(error)),
+        })?;
+        Ok(Lock { held })
+    }
+}
+
+/// How long what is in use may still be let go.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Tries again for a moment where a file is in use: a process that was killed while it started another has shared its
+/// locks with that, until the other is what it is to be.
+fn patiently<T>(mut attempt: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    let begun = Instant::now();
+    loop {
+        match attempt() {
+            Err(StoreError::InUse(_)) if begun.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other,
         }
     }
 }
@@ -43,7 +62,7 @@ impl Drop for Lock {
 
 /// `builder` says how; the caller has the lock.
 pub fn open(path: &Path, builder: &Builder) -> Result<Database, StoreError> {
-    let file = FileBackend::new(open_private(path)?).map_err(|error| opened(path, error))?;
+    let file = patiently(|| FileBackend::new(open_private(path)?).map_err(|error| opened(path, error)))?;
     builder.create_with_backend(file).map_err(|error| opened(path, error))
 }
 
