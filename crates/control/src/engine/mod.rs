@@ -20,6 +20,7 @@ pub mod tags;
 pub mod throttle;
 pub mod token;
 pub mod transaction;
+pub mod unsupported;
 pub mod view;
 
 pub use claim::Claim;

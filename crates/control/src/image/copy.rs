@@ -5,6 +5,7 @@ use super::{Condition, Image};
 use crate::Context;
 use crate::engine::Tags;
 use crate::engine::tags::Specified;
+use crate::engine::unsupported::{given, refuse};
 use crate::snapshot::{Snapshot, copy};
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
@@ -74,19 +75,12 @@ pub async fn copy_image(context: &Context, input: ec2::CopyImageRequest) -> Resu
 }
 
 fn refuse_what_is_not_there(input: &ec2::CopyImageRequest) -> Result<()> {
-    let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-    let asked = [
+    refuse([
         (input.encrypted == Some(true) || given(&input.kms_key_id), "Encrypted images are"),
         (given(&input.destination_outpost_arn), "Outposts are"),
         (
             given(&input.destination_availability_zone) || given(&input.destination_availability_zone_id),
             "Local Zones are",
         ),
-    ];
-    match asked.into_iter().find(|(asked, _)| *asked) {
-        Some((_, what)) => {
-            Err(Error::new("UnsupportedOperation", format!("{what} not supported by this cloud.")))
-        }
-        None => Ok(()),
-    }
+    ])
 }

@@ -10,6 +10,7 @@ use super::{Condition, Image, ImageBlockDevice};
 use crate::Context;
 use crate::engine::Tx;
 use crate::engine::tags::Specified;
+use crate::engine::unsupported::refuse;
 use crate::instance::{Hold, Instance, boot_mode_name};
 use crate::snapshot::{self, Snapshot, create};
 use crate::volume::Volume;
@@ -34,7 +35,7 @@ pub async fn create_image(
     check_name(name)?;
     let description = input.description.as_deref().unwrap_or_default();
     check_description(description)?;
-    create::refuse_local(input.snapshot_location.as_deref())?;
+    refuse([(create::is_local(input.snapshot_location.as_deref()), create::LOCAL_SNAPSHOTS)])?;
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::Image, Kind::Snapshot])?;
     let reboots = !input.no_reboot.unwrap_or(false);
     let image_id = context

@@ -4,6 +4,7 @@ use super::{Condition, Image, ImageBlockDevice};
 use crate::Context;
 use crate::engine::Tx;
 use crate::engine::tags::Specified;
+use crate::engine::unsupported::{given, refuse};
 use crate::snapshot::{self, Snapshot};
 use agent_api::Architecture;
 use aws_api::ec2;
@@ -80,9 +81,7 @@ pub async fn register_image(
 
 /// What the API knows and this cloud has not: refused rather than ignored.
 fn refuse_what_is_not_there(input: &ec2::RegisterImageRequest) -> Result<()> {
-    // What is not wanted may be said by an empty text, as Terraform does.
-    let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-    let asked = [
+    refuse([
         (given(&input.image_location), "Images backed by instance store are"),
         (
             input.virtualization_type.as_deref().is_some_and(|kind| kind != "hvm"),
@@ -91,13 +90,7 @@ fn refuse_what_is_not_there(input: &ec2::RegisterImageRequest) -> Result<()> {
         (given(&input.kernel_id) || given(&input.ramdisk_id), "Kernel and RAM disk images are"),
         (given(&input.tpm_support) || given(&input.uefi_data), "TPM and UEFI data are"),
         (!input.billing_products.is_empty(), "Billing products are"),
-    ];
-    match asked.into_iter().find(|(asked, _)| *asked) {
-        Some((_, what)) => {
-            Err(Error::new("UnsupportedOperation", format!("{what} not supported by this cloud.")))
-        }
-        None => Ok(()),
-    }
+    ])
 }
 
 /// The devices that the request maps; in a simulated cloud an image without any has an empty root disk.

@@ -5,6 +5,7 @@ use super::{Instance, InstanceDisk, MetadataOptions, Placement, ShutdownBehavior
 use crate::Context;
 use crate::dedicated_host::{self, DedicatedHost};
 use crate::engine::tags::Specified;
+use crate::engine::unsupported::{given, refuse};
 use crate::engine::{Tables, Tx};
 use crate::image::Image;
 use crate::instance_type::{self, MachineShape, OwnType};
@@ -104,8 +105,7 @@ fn refuse_what_is_not_there(input: &ec2::RunInstancesRequest) -> Result<()> {
             "Value ({value}) for parameter iamInstanceProfile.{field} is invalid. Invalid IAM Instance Profile {field}"
         )));
     }
-    let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-    let asked = [
+    refuse([
         (input.instance_market_options.is_some(), "Spot instances are"),
         (
             input.hibernation_options.as_ref().is_some_and(|options| options.configured == Some(true)),
@@ -119,13 +119,7 @@ fn refuse_what_is_not_there(input: &ec2::RunInstancesRequest) -> Result<()> {
         ),
         (!input.license_specifications.is_empty(), "Licence specifications are"),
         (given(&input.kernel_id) || given(&input.ramdisk_id), "Kernel and RAM disk images are"),
-    ];
-    match asked.into_iter().find(|(asked, _)| *asked) {
-        Some((_, what)) => {
-            Err(Error::new("UnsupportedOperation", format!("{what} not supported by this cloud.")))
-        }
-        None => Ok(()),
-    }
+    ])
 }
 
 fn check(context: &Context, input: &ec2::RunInstancesRequest) -> Result<Launch> {

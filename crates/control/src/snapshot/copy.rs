@@ -3,6 +3,7 @@
 use super::{Snapshot, SnapshotState, create};
 use crate::Context;
 use crate::engine::tags::Specified;
+use crate::engine::unsupported::{given, refuse};
 use crate::engine::{Tags, Tx};
 use crate::image::{self, Image};
 use crate::region::RegionState;
@@ -44,18 +45,11 @@ pub async fn copy_snapshot(
 }
 
 fn refuse_what_is_not_there(input: &ec2::CopySnapshotRequest) -> Result<()> {
-    let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-    let asked = [
+    refuse([
         (input.encrypted == Some(true) || given(&input.kms_key_id), "Encrypted snapshots are"),
         (given(&input.destination_outpost_arn), "Outposts are"),
         (given(&input.destination_availability_zone), "Local Zones are"),
-    ];
-    match asked.into_iter().find(|(asked, _)| *asked) {
-        Some((_, what)) => {
-            Err(Error::new("UnsupportedOperation", format!("{what} not supported by this cloud.")))
-        }
-        None => Ok(()),
-    }
+    ])
 }
 
 /// The region that a copy is made from.

@@ -3,6 +3,7 @@
 use super::{DeleteBlocks, Snapshot, SnapshotState, to_api};
 use crate::Context;
 use crate::engine::tags::Specified;
+use crate::engine::unsupported::{given, refuse};
 use crate::engine::{Tags, Tx};
 use crate::instance::Instance;
 use crate::volume::{Condition, Volume};
@@ -20,8 +21,7 @@ const DESCRIPTION_LEN_MAX: usize = 255;
 const DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub async fn create_snapshot(context: &Context, input: ec2::CreateSnapshotRequest) -> Result<ec2::Snapshot> {
-    refuse_outposts(input.outpost_arn.as_deref())?;
-    refuse_local(input.location.as_deref())?;
+    refuse_places(&input.outpost_arn, input.location.as_deref())?;
     let volume_id = Id::parse(Kind::Volume, input.volume_id.as_deref().unwrap_or_default())?;
     let description = description(input.description.as_deref())?;
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::Snapshot])?.of(Kind::Snapshot);
@@ -41,8 +41,7 @@ pub async fn create_snapshots(
     context: &Context,
     input: ec2::CreateSnapshotsRequest,
 ) -> Result<ec2::CreateSnapshotsResult> {
-    refuse_outposts(input.outpost_arn.as_deref())?;
-    refuse_local(input.location.as_deref())?;
+    refuse_places(&input.outpost_arn, input.location.as_deref())?;
     let instance = input.instance_specification.as_ref();
     let instance = instance.ok_or_else(|| Error::missing_parameter("InstanceSpecification"))?;
     let instance_id = Id::parse(Kind::Instance, instance.instance_id.as_deref().unwrap_or_default())?;
@@ -127,20 +126,15 @@ fn volumes_of(instance: &Instance, without_root: bool, excluded: &BTreeSet<Id>) 
     Ok(volumes)
 }
 
-fn refuse_outposts(arn: Option<&str>) -> Result<()> {
-    match arn {
-        None | Some("") => Ok(()),
-        Some(_) => Err(Error::new("UnsupportedOperation", "Outposts are not supported by this cloud.")),
-    }
+/// Where snapshots are not kept in this cloud.
+fn refuse_places(outpost_arn: &Option<String>, location: Option<&str>) -> Result<()> {
+    refuse([(given(outpost_arn), "Outposts are"), (is_local(location), LOCAL_SNAPSHOTS)])
 }
 
-pub fn refuse_local(location: Option<&str>) -> Result<()> {
-    match location {
-        None | Some("regional") => Ok(()),
-        Some(_) => {
-            Err(Error::new("UnsupportedOperation", "Local snapshots are not supported by this cloud."))
-        }
-    }
+pub const LOCAL_SNAPSHOTS: &str = "Local snapshots are";
+
+pub fn is_local(location: Option<&str>) -> bool {
+    location.is_some_and(|location| location != "regional")
 }
 
 pub fn description(given: Option<&str>) -> Result<&str> {

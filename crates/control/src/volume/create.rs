@@ -4,6 +4,7 @@ use super::{Condition, Volume, describe, modify, specification};
 use crate::Context;
 use crate::engine::Tx;
 use crate::engine::tags::Specified;
+use crate::engine::unsupported::{given, refuse};
 use crate::region::{RegionState, Zone};
 use crate::snapshot::{self, Snapshot};
 use agent_api::VolumeState;
@@ -65,18 +66,11 @@ pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -
 
 /// What the API knows and this cloud has not: refused rather than ignored.
 fn refuse_what_is_not_there(input: &ec2::CreateVolumeRequest) -> Result<()> {
-    let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-    let asked = [
+    refuse([
         (input.encrypted == Some(true) || given(&input.kms_key_id), "Encrypted volumes are"),
         (input.multi_attach_enabled == Some(true), "Volumes for several instances at once are"),
         (given(&input.outpost_arn), "Outposts are"),
-    ];
-    match asked.into_iter().find(|(asked, _)| *asked) {
-        Some((_, what)) => {
-            Err(Error::new("UnsupportedOperation", format!("{what} not supported by this cloud.")))
-        }
-        None => Ok(()),
-    }
+    ])
 }
 
 fn zone<'r>(region: &'r RegionState, input: &ec2::CreateVolumeRequest) -> Result<&'r Zone> {

@@ -8,6 +8,7 @@ use crate::Context;
 use crate::engine::Tx;
 use crate::engine::describe::{self, Query};
 use crate::engine::filter;
+use crate::engine::unsupported::refuse;
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result, Text, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -65,12 +66,7 @@ pub async fn modify_volume(
     input: ec2::ModifyVolumeRequest,
 ) -> Result<ec2::ModifyVolumeResult> {
     let id = Id::parse(Kind::Volume, input.volume_id.as_deref().unwrap_or_default())?;
-    if input.multi_attach_enabled == Some(true) {
-        return Err(Error::new(
-            "UnsupportedOperation",
-            "Volumes for several instances at once are not supported by this cloud.",
-        ));
-    }
+    refuse([(input.multi_attach_enabled == Some(true), "Volumes for several instances at once are")])?;
     let volume = context
         .transact(|tx| {
             let before = tx.get::<Volume>(&id).ok_or_else(|| Id::not_found(Kind::Volume, &id))?;
