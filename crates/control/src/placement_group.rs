@@ -2,9 +2,10 @@
 
 use crate::Context;
 use crate::engine::describe;
+use crate::engine::retire::{self, Retire};
 use crate::engine::table::{Record, Values};
 use crate::engine::tags::Specified;
-use crate::engine::{Tags, filter};
+use crate::engine::{Tables, Tags, Tx, filter};
 use aws_api::ec2;
 use model::{AccountId, Error, Id, Kind, Result};
 use serde::{Deserialize, Serialize};
@@ -58,7 +59,22 @@ pub struct PlacementGroup {
     pub strategy: Strategy,
     pub partition_count: Option<u32>,
     pub spread_level: Option<SpreadLevel>,
+    #[serde(default)]
+    pub retired: bool,
     pub tags: Tags,
+}
+
+impl PlacementGroup {
+    /// EC2's `PlacementGroupState`.
+    fn state(&self) -> &'static str {
+        if self.retired { "deleting" } else { "available" }
+    }
+}
+
+impl Retire for PlacementGroup {
+    fn retired(&mut self) -> &mut bool {
+        &mut self.retired
+    }
 }
 
 impl Record for PlacementGroup {
@@ -77,7 +93,7 @@ impl Record for PlacementGroup {
         match name {
             "group-name" => filter::one(values, self.name.as_str()),
             "spread-level" => filter::some(values, self.spread_level.map(SpreadLevel::name)),
-            "state" => filter::one(values, "available"),
+            "state" => filter::one(values, self.state()),
             "strategy" => filter::one(values, self.strategy.name()),
             _ => false,
         }
@@ -140,6 +156,7 @@ pub async fn create_placement_group(
                 strategy,
                 partition_count,
                 spread_level,
+                retired: false,
                 tags: tags.of(Kind::PlacementGroup),
             };
             if !tx.claim(NAME_SCOPE, &name, &group.group_id) {
@@ -160,7 +177,7 @@ fn to_api(context: &Context, group: &PlacementGroup) -> ec2::PlacementGroup {
         group_id: Some(group.group_id.to_string()),
         group_arn: Some(context.arn("placement-group", &group.name)),
         group_name: Some(group.name.clone()),
-        state: Some("available".into()),
+        state: Some(group.state().into()),
         strategy: Some(group.strategy.name().into()),
         partition_count: group.partition_count.map(|count| count as i32),
         spread_level: group.spread_level.map(|level| level.name().to_owned()),
@@ -197,25 +214,17 @@ pub async fn delete_placement_group(
     input: ec2::DeletePlacementGroupRequest,
 ) -> Result<()> {
     let name = input.group_name.ok_or_else(|| Error::missing_parameter("GroupName"))?;
-    context
-        .transact(|tx| {
-            let group = tx.tables().placement_groups.with("group-name", &name).next().cloned();
-            let group = group.ok_or_else(|| unknown(&name))?;
-            let in_use = tx
-                .tables()
-                .instances
-                .with("placement-group-name", &name)
-                .any(|instance| !instance.is_terminated());
-            if in_use {
-                return Err(Error::new(
-                    "InvalidPlacementGroup.InUse",
-                    format!("The placement group {name} is in use and may not be deleted."),
-                ));
-            }
-            tx.get::<PlacementGroup>(&group.group_id);
-            tx.delete::<PlacementGroup>(&group.group_id);
-            tx.release(NAME_SCOPE, &name);
-            Ok(())
+    let found = context.tables().placement_groups.with("group-name", &name).next().cloned();
+    let id = found.ok_or_else(|| unknown(&name))?.group_id.clone();
+    let in_use = |tables: &Tables| {
+        let mut instances = tables.instances.with("placement-group-name", &name);
+        instances.any(|instance| !instance.is_terminated()).then(|| {
+            Error::new(
+                "InvalidPlacementGroup.InUse",
+                format!("The placement group {name} is in use and may not be deleted."),
+            )
         })
-        .await
+    };
+    let gone = |tx: &mut Tx<'_>, _: &PlacementGroup| tx.release(NAME_SCOPE, &name);
+    retire::delete(context, &id, || unknown(&name), in_use, gone).await
 }

@@ -15,6 +15,7 @@ mod claim;
 pub mod describe;
 pub mod filter;
 pub mod quota;
+pub mod retire;
 pub mod table;
 pub mod tags;
 pub mod throttle;

@@ -3,6 +3,7 @@
 use super::catalogue::Catalogue;
 use super::own::{EbsRates, InstanceStore, OwnType};
 use crate::Context;
+use crate::engine::{Tables, retire};
 use crate::instance::architecture_name;
 use agent_api::{Architecture, Bandwidth};
 use aws_api::cumulet;
@@ -157,8 +158,6 @@ pub async fn create_instance_type(
     Ok(cumulet::CreateInstanceTypeResponse { instance_type: Some(wanted.to_api()) })
 }
 
-/// It is retired first: whoever launches an instance of it depends on its record, so that after that none can come
-/// unseen. An instance that came before lets it live on.
 pub async fn delete_instance_type(
     context: &Context,
     input: cumulet::DeleteInstanceTypeRequest,
@@ -168,35 +167,13 @@ pub async fn delete_instance_type(
         let message = format!("There is no instance type '{name}' of your own");
         Error::new("ResourceNotFoundException", message).with_status(404)
     };
-    context
-        .transact(|tx| {
-            let had = tx.get::<OwnType>(&name).ok_or_else(not_found)?;
-            if !had.retired {
-                tx.put(&OwnType { retired: true, ..(*had).clone() });
-            }
-            Ok(())
-        })
-        .await?;
-    let in_use = context
-        .transact(|tx| {
-            let had = tx.get::<OwnType>(&name).ok_or_else(not_found)?;
-            let instances = &tx.tables().instances;
-            let in_use = instances.with("instance-type", &name).find(|instance| !instance.is_terminated());
-            let in_use = in_use.map(|instance| instance.instance_id.clone());
-            match &in_use {
-                Some(_) => tx.put(&OwnType { retired: false, ..(*had).clone() }),
-                None => tx.delete::<OwnType>(&name),
-            }
-            Ok(in_use)
-        })
-        .await?;
-    match in_use {
-        None => Ok(()),
-        Some(id) => {
-            let message = format!("The instance type '{name}' is in use, by {id} for one");
-            Err(Error::new("ConflictException", message).with_status(409))
-        }
-    }
+    let in_use = |tables: &Tables| {
+        let mut instances = tables.instances.with("instance-type", &name);
+        let user = instances.find(|instance| !instance.is_terminated())?;
+        let message = format!("The instance type '{name}' is in use, by {} for one", user.instance_id);
+        Some(Error::new("ConflictException", message).with_status(409))
+    };
+    retire::delete::<OwnType>(context, &name, not_found, in_use, |_, _| {}).await
 }
 
 pub async fn list_instance_types(

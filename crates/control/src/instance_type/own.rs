@@ -1,6 +1,7 @@
 //! A type of the owner's own: a record of its region, and what the EC2 API says of it.
 
 use super::MachineShape;
+use crate::engine::retire::Retire;
 use crate::engine::table::{Record, Values};
 use agent_api::{Architecture, Bandwidth};
 use aws_api::ec2;
@@ -24,6 +25,12 @@ pub struct OwnType {
     pub baseline_percent: Option<f64>,
     /// About to be deleted: nothing new can have it.
     pub retired: bool,
+}
+
+impl Retire for OwnType {
+    fn retired(&mut self) -> &mut bool {
+        &mut self.retired
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -299,7 +299,7 @@ pub(crate) fn find_group(
         (Some(name), _) => tables.placement_groups.with("group-name", name).next(),
         (None, Some(id)) => tables.placement_groups.find(id),
     };
-    let group = group.cloned().ok_or_else(|| {
+    let group = group.filter(|group| !group.retired).cloned().ok_or_else(|| {
         let name = name.or(id).unwrap_or_default();
         Error::new("InvalidPlacementGroup.Unknown", format!("The Placement Group '{name}' is unknown."))
     })?;
