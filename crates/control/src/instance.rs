@@ -191,7 +191,7 @@ impl Instance {
     }
 }
 
-/// The field with the machine that an instance is on. Ours, not EC2's: nothing that a user would filter by.
+/// The field with the machine that an instance or a volume is on. Ours, not EC2's: nothing that a user would filter by.
 pub(crate) const ON_HOST: &str = "cumulet:on-host";
 
 impl Record for Instance {

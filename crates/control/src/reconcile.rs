@@ -317,7 +317,7 @@ fn whole(region: &RegionState, host_id: &str) -> Desired {
     for group in tables.security_groups.iter() {
         desired.security_groups.insert(group.group_id.clone(), group_desired(&tables, region, group));
     }
-    for volume in tables.volumes.iter().filter(|volume| volume.host_id.as_deref() == Some(host_id)) {
+    for volume in tables.volumes.with(ON_HOST, host_id) {
         desired.volumes.insert(volume.volume_id.clone(), volume_desired(&tables, region, volume));
     }
     for instance in tables.instances.with(ON_HOST, host_id) {

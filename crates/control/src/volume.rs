@@ -5,6 +5,7 @@
 
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tags, filter};
+use crate::instance::ON_HOST;
 use model::{AccountId, Error, Id, Result, Text, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -118,7 +119,7 @@ impl Volume {
 
 impl Record for Volume {
     const TABLE: &'static str = "volume";
-    const INDEXED: &'static [&'static str] = &["attachment.instance-id", "snapshot-id"];
+    const INDEXED: &'static [&'static str] = &["attachment.instance-id", "snapshot-id", ON_HOST];
 
     fn id(&self) -> &str {
         &self.volume_id
@@ -131,6 +132,7 @@ impl Record for Volume {
     fn field<'a>(&'a self, name: &str, values: &mut Values<'a>) -> bool {
         let attachment = self.attachment.as_ref();
         match name {
+            ON_HOST => filter::some(values, self.host_id.as_deref()),
             "attachment.attach-time" => filter::some(values, attachment.map(|a| filter::time(a.attached_at))),
             "attachment.delete-on-termination" => {
                 filter::some(values, attachment.map(|a| filter::boolean(a.delete_on_termination)))
