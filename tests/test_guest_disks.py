@@ -52,6 +52,12 @@ def flushed_by(client, secret, instance_id):
     return numbers(client, secret, instance_id)[-1] - 1
 
 
+def open_layers(instance_id):
+    (pid,) = processes_of(instance_id)
+    files = {os.readlink(fd) for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir() if os.path.islink(fd)}
+    return [name for name in files if "/layers/" in name]
+
+
 def test_copies_of_a_running_instance_are_configured_like_it(cloud, ec2, guest, key):  # noqa: F811
     ssh(ec2, key, guest, "echo precious >/root/precious; sync")
     until(lambda: len(numbers(ec2, key, guest)) > 3, True)
@@ -129,6 +135,11 @@ def test_snapshots_outlive_whatever_is_killed(cloud, ec2, guest, key):  # noqa: 
     many = [ec2.create_snapshot(VolumeId=volume)["SnapshotId"] for _ in range(20)]
     ready(ec2, "snapshot_completed", SnapshotIds=many)
     flushed = flushed_by(ec2, key, guest)
+
+
+    until(lambda: len(open_layers(guest)) < 20, True)
+    assert not [name for name in open_layers(guest) if "deleted" in name]
+    flushed = numbers(ec2, key, guest)[-1]
     last = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
     (pid,) = processes_of(guest)
     os.kill(pid, 9)

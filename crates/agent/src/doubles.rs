@@ -206,6 +206,17 @@ impl Hypervisor for Doubles {
         .await
     }
 
+    async fn rebase_disk(
+        &self,
+        instance_id: &Id,
+        disk: DiskSpec,
+        before: Vec<DiskLayer>,
+    ) -> Result<(), MachineError> {
+        let (volume_id, count) = (disk.volume_id, disk.layers.len());
+        let what = format!("rebase {volume_id} of {instance_id} from {} to {count} layers", before.len());
+        self.call(what, || Ok(())).await
+    }
+
     async fn resize_disk(&self, instance_id: &Id, volume_id: &Id, bytes: u64) -> Result<(), MachineError> {
         self.call(format!("enlarge {volume_id} of {instance_id} to {} GiB", bytes >> 30), || Ok(())).await
     }
@@ -389,8 +400,13 @@ impl Disks for Doubles {
         .await
     }
 
-    async fn fold(&self, _volume_id: &Id) -> Result<(), DiskError> {
-        Ok(())
+    async fn fold(&self, volume_id: &Id) -> Result<Option<DiskFile>, DiskError> {
+        let before = self.layers(volume_id).await?;
+        if before.layers.len() <= 3 {
+            return Ok(None);
+        }
+        self.layers.lock().insert(volume_id.clone(), 2);
+        Ok(Some(before))
     }
 
     async fn undo_freeze(&self, key: &str) -> Result<(), DiskError> {

@@ -59,14 +59,32 @@ impl Volumes {
     async fn fold(self: Arc<Self>, volume_ids: Vec<Id>) {
         let Ok(_permit) = self.folding.acquire().await else { return };
         for volume_id in volume_ids {
-            match self.disks.fold(&volume_id).await {
+            match self.fold_one(&volume_id).await {
                 // The volume may be gone by now.
-                Ok(()) | Err(DiskError::Failed(_)) => {}
+                Ok(()) | Err(FreezeError::Disk(DiskError::Failed(_))) => {}
                 Err(error) => {
                     tracing::warn!(%volume_id, error = &error as &dyn std::error::Error, "layers not merged");
                 }
             }
         }
+    }
+
+    /// A machine that can't be told of the shorter chain goes on with the files that it has open.
+    async fn fold_one(&self, volume_id: &Id) -> Result<(), FreezeError> {
+        let Some(before) = self.disks.fold(volume_id).await? else { return Ok(()) };
+        let _lock = self.lock(std::slice::from_ref(volume_id)).await;
+        let layers = self.disks.layers(volume_id).await?.layers;
+        let user = self.user_of(std::slice::from_ref(volume_id)).ok().flatten();
+        let Some(instance_id) = user else { return Ok(()) };
+        let attached = match self.hypervisor.attached_disks(&instance_id).await {
+            Err(MachineError::NotFound(_)) => return Ok(()),
+            attached => attached?,
+        };
+        if attached.contains(volume_id) {
+            let disk = DiskSpec { layers, volume_id: volume_id.clone(), limits: None };
+            self.hypervisor.rebase_disk(&instance_id, disk, before.layers).await?;
+        }
+        Ok(())
     }
 
     /// After a restart: whatever was begun goes on.

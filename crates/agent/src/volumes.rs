@@ -50,8 +50,9 @@ pub trait Disks: Send + Sync {
     /// No machine writes to the new layers, and none will: all is as before.
     async fn undo_freeze(&self, key: &str) -> Result<(), DiskError>;
 
-    /// Merges layers of a volume that has many. May take long; a machine that has it goes on.
-    async fn fold(&self, volume_id: &Id) -> Result<(), DiskError>;
+    /// Merges layers of a volume that has many, and says which it had then. May take long; a machine that has it goes
+    /// on.
+    async fn fold(&self, volume_id: &Id) -> Result<Option<DiskFile>, DiskError>;
 
     /// Nothing of the volume is left afterwards. No error where nothing was.
     async fn delete(&self, volume_id: &Id) -> Result<(), DiskError>;

@@ -4,7 +4,9 @@
 use agent::{Agent, AgentOptions, DiskError, DiskFile, Disks, Freeze};
 use agent_api::*;
 use async_trait::async_trait;
-use host::machine::{DiskLimits, DiskSpec, Ended, Found, Hypervisor, MachineError, MachineSpec, Status};
+use host::machine::{
+    DiskLayer, DiskLimits, DiskSpec, Ended, Found, Hypervisor, MachineError, MachineSpec, Status,
+};
 use host::net::{LinuxNetwork, Namespace, NetOptions, Network};
 use model::{Environment, Id, Kind};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -131,6 +133,15 @@ impl Hypervisor for Namespaces {
         Ok(())
     }
 
+    async fn rebase_disk(
+        &self,
+        _instance_id: &Id,
+        _disk: DiskSpec,
+        _before: Vec<DiskLayer>,
+    ) -> Result<(), MachineError> {
+        Ok(())
+    }
+
     async fn resize_disk(&self, _instance_id: &Id, _volume_id: &Id, _bytes: u64) -> Result<(), MachineError> {
         Ok(())
     }
@@ -248,8 +259,8 @@ impl Disks for NoDisks {
         Ok(())
     }
 
-    async fn fold(&self, _volume_id: &Id) -> Result<(), DiskError> {
-        Ok(())
+    async fn fold(&self, _volume_id: &Id) -> Result<Option<DiskFile>, DiskError> {
+        Ok(None)
     }
 
     async fn undo_freeze(&self, _key: &str) -> Result<(), DiskError> {

@@ -4,12 +4,12 @@
 //!   [ 9 ][ 8 ][ 7 ][ 6 ][ 5 ][ 4 ][ … ]   ─▶   [ 9 ][ 8 to 4 in one ][ … ]
 //! ```
 //!
-//! Only layers that nobody writes to are read, so that a machine goes on meanwhile, on the files that it has open; it
-//! has the short chain from its next start on. Snapshots keep the layers that they have. What is merged is chosen so
+//! Only layers that nobody writes to are read, so that a machine goes on meanwhile, on the files that it has open, until
+//! it is told of the short chain or starts again. Snapshots keep the layers that they have. What is merged is chosen so
 //! that little is written many times: layers beside each other, of much the same size.
 
 use crate::catalogue::{Disks, Head};
-use crate::layer::{Format, check};
+use crate::layer::{Format, Layer, LayerName, check};
 use crate::qcow2::{self, Overlay};
 use crate::volumes::whole;
 use crate::{Result, failed};
@@ -24,8 +24,9 @@ const OVERLAYS_MAX: usize = 16;
 const MERGED_MIN: usize = 8;
 
 impl Disks {
-    /// Shortens the volume's chain, if it is long. May take long; others may use the volume meanwhile.
-    pub fn fold(&self, volume_id: &str) -> Result<()> {
+    /// Shortens the volume's chain, if it is long, and returns which layers it had then. May take long; others may use
+    /// the volume meanwhile.
+    pub fn fold(&self, volume_id: &str) -> Result<Option<Vec<Layer>>> {
         check(Kind::Volume, volume_id)?;
         let mut work = self.work_on(&[&format!("{volume_id}/fold")]);
         let head = work.pin(volume_id)?;
@@ -36,7 +37,7 @@ impl Disks {
             // stat(2) counts in units of 512 bytes, whatever the file system's blocks.
             path.metadata().map(|metadata| metadata.blocks() * 512).map_err(failed("can't see", &path))
         });
-        let Some(run) = merged(&sizes.collect::<Result<Vec<u64>>>()?) else { return Ok(()) };
+        let Some(run) = merged(&sizes.collect::<Result<Vec<u64>>>()?) else { return Ok(None) };
         // Behind the uppermost.
         let run = run.start + 1..run.end + 1;
         let name = self.next_layer(volume_id, Format::Qcow2);
@@ -54,23 +55,18 @@ impl Disks {
         })?;
         let replaced = {
             let _work = self.work_on(&[volume_id]);
-            self.replace(volume_id, &layers[run], &name)
+            self.replace(volume_id, &layers[run.clone()], &name)
         };
         match replaced {
-            Ok(true) => Ok(()),
+            Ok(true) => Ok(Some(self.layers(&layers))),
             // Something else came between; another time.
-            Ok(false) => crate::durable::remove(&path).map(drop),
+            Ok(false) => crate::durable::remove(&path).map(|_| None),
             Err(error) => Err(error),
         }
     }
 
     /// Puts one layer in the place of others that are still beside each other in the volume's chain.
-    fn replace(
-        &self,
-        volume_id: &str,
-        run: &[crate::layer::LayerName],
-        name: &crate::layer::LayerName,
-    ) -> Result<bool> {
+    fn replace(&self, volume_id: &str, run: &[LayerName], name: &LayerName) -> Result<bool> {
         // What is begun names layers as they are.
         let Ok(head) = self.head(volume_id) else { return Ok(false) };
         let mut layers = head.layers();

@@ -118,6 +118,17 @@ async fn snapshots_of_an_instance_are_of_one_moment() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_chain_that_is_made_short_is_so_under_the_guest_too() {
+    let (mut room, _, volume) = Room::with_data_disk().await;
+    for number in 1..=3 {
+        room.agent.create_snapshots(vec![new_snapshot(number, 2)]).await.unwrap();
+        room.observed().await;
+    }
+    let expected = format!("rebase {} of {} from 4 to 2 layers", volume.volume_id, id(1));
+    assert_eq!(room.doubles.log().last(), Some(&expected));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_machine_that_refuses_is_told_and_nothing_stays() {
     let (room, _, _) = Room::with_data_disk().await;
     let snapshot = vec![new_snapshot(1, 1)];

@@ -147,6 +147,10 @@ fn freeze(freeze: volume::Freeze) -> Freeze {
 }
 
 fn disk_file(disk: VolumeDisk) -> DiskFile {
+    disk_layers(disk.layers)
+}
+
+fn disk_layers(layers: Vec<volume::Layer>) -> DiskFile {
     let layer = |layer: volume::Layer| DiskLayer {
         path: layer.path,
         format: match layer.format {
@@ -154,7 +158,7 @@ fn disk_file(disk: VolumeDisk) -> DiskFile {
             volume::Format::Qcow2 => DiskFormat::Qcow2,
         },
     };
-    DiskFile { layers: disk.layers.into_iter().map(layer).collect() }
+    DiskFile { layers: layers.into_iter().map(layer).collect() }
 }
 
 fn disk_error(error: VolumeError) -> DiskError {
@@ -213,9 +217,9 @@ impl Disks for HostDisks {
         self.with(move |disks| disks.finish_freeze(&key)).await
     }
 
-    async fn fold(&self, volume_id: &Id) -> Result<(), DiskError> {
+    async fn fold(&self, volume_id: &Id) -> Result<Option<DiskFile>, DiskError> {
         let volume_id = volume_id.clone();
-        self.with(move |disks| disks.fold(&volume_id)).await
+        Ok(self.with(move |disks| disks.fold(&volume_id)).await?.map(disk_layers))
     }
 
     async fn undo_freeze(&self, key: &str) -> Result<(), DiskError> {

@@ -114,8 +114,9 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: 
     line.devices_of_every_machine();
     for (index, (disk, handed)) in spec.disks.iter().zip(&handed.disks).enumerate() {
         let name = disk.layers.first().map(disk::node_name).unwrap_or_default();
-        let formats = disk.layers.iter().map(|layer| layer.format);
-        line.disk(&name, formats.zip(handed), Some(&disk.volume_id));
+        let layers = disk.layers.iter().zip(handed);
+        let layers = layers.map(|(layer, file)| (layer.format, file, disk::mark(&disk.volume_id, layer)));
+        line.disk(&name, layers);
         let mut device = disk::device(disk, &name);
         match index.checked_sub(1) {
             None => {
@@ -130,7 +131,7 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: 
     }
     for (index, file) in handed.scratch.iter().enumerate() {
         let name = format!("scratch{index}");
-        line.disk(&name, std::iter::once((DiskFormat::Raw, file)), None);
+        line.disk(&name, std::iter::once((DiskFormat::Raw, file, name.clone())));
         line.device(json!({
             "driver": "virtio-blk-pci", "id": &name, "drive": &name, "serial": scratch_serial(spec, index),
             "iothread": "disks", "bus": "pcie.0", "addr": slot::scratch(index), "multifunction": true,
@@ -261,28 +262,22 @@ impl CommandLine {
         }
     }
 
-    fn disk<'a>(
-        &mut self,
-        name: &str,
-        layers: impl Iterator<Item = (DiskFormat, &'a HandedFile)>,
-        volume_id: Option<&Id>,
-    ) {
-        let named = layers.map(|(format, file)| NamedLayer {
+    fn disk<'a>(&mut self, name: &str, layers: impl Iterator<Item = (DiskFormat, &'a HandedFile, String)>) {
+        let named = layers.map(|(format, file, mark)| NamedLayer {
             format,
-            set: self.file(file, volume_id),
+            set: self.file(file, &mark),
             direct: file.direct,
         });
         let named: Vec<NamedLayer> = named.collect();
         self.add("-blockdev", disk::nodes(name, &named).to_string());
     }
 
-    /// The descriptor set that a file is opened from, marked with the volume that it goes with.
-    fn file(&mut self, file: &HandedFile, volume_id: Option<&Id>) -> String {
+    /// The descriptor set that a file is opened from.
+    fn file(&mut self, file: &HandedFile, mark: &str) -> String {
         self.sets += 1;
         let set = self.sets;
-        let mark = volume_id.map(|id| format!(",opaque={id}")).unwrap_or_default();
         for fd in std::iter::once(file.fd).chain(file.fd_to_read) {
-            self.add("-add-fd", format!("fd={fd},set={set}{mark}"));
+            self.add("-add-fd", format!("fd={fd},set={set},opaque={mark}"));
         }
         format!("/dev/fdset/{set}")
     }

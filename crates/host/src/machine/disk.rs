@@ -5,6 +5,7 @@
 //! write, as QEMU does then.
 
 use super::{DiskFormat, DiskLayer, DiskSpec};
+use model::Id;
 use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
 use std::io;
@@ -31,12 +32,18 @@ pub(super) struct NamedLayer {
 
 /// Opens the layers of a disk, the uppermost to write.
 pub(super) fn open(spec: &DiskSpec) -> io::Result<Vec<OpenFile>> {
-    let open = |(depth, layer): (usize, &DiskLayer)| match depth {
-        0 => open_to_write(&layer.path),
-        // Through the page cache on purpose: all instances of an image read the same file.
-        _ => Ok(OpenFile { fd: open_file(&layer.path, OFlags::RDONLY)?, fd_to_read: None, direct: false }),
+    let Some((top, below)) = spec.layers.split_first() else { return Ok(Vec::new()) };
+    let mut files = vec![open_to_write(&top.path)?];
+    files.extend(open_to_read(below)?);
+    Ok(files)
+}
+
+/// Through the page cache on purpose: all instances of an image read the same file.
+pub(super) fn open_to_read(layers: &[DiskLayer]) -> io::Result<Vec<OpenFile>> {
+    let open = |layer: &DiskLayer| {
+        Ok(OpenFile { fd: open_file(&layer.path, OFlags::RDONLY)?, fd_to_read: None, direct: false })
     };
-    spec.layers.iter().enumerate().map(open).collect()
+    layers.iter().map(open).collect()
 }
 
 pub(super) fn open_to_write(path: &Path) -> io::Result<OpenFile> {
@@ -69,11 +76,17 @@ pub(super) fn node_name(layer: &DiskLayer) -> String {
     layer.path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
+/// What the descriptor set of a layer's file is marked with, so that it can be let go of.
+pub(super) fn mark(volume_id: &Id, layer: &DiskLayer) -> String {
+    format!("{volume_id}/{}", node_name(layer))
+}
+
 /// The nodes of a disk, each over the next; null where there is no layer.
 pub(super) fn nodes(name: &str, layers: &[NamedLayer]) -> Value {
     let Some((top, below)) = layers.split_first() else { return Value::Null };
     let mut node = node(top, false);
     node["node-name"] = name.into();
+    node["file"]["node-name"] = file_name(name).into();
     node["detect-zeroes"] = "unmap".into();
     if top.format == DiskFormat::Qcow2 {
         // Said even where there is none: the file's own word is not taken.
@@ -82,7 +95,12 @@ pub(super) fn nodes(name: &str, layers: &[NamedLayer]) -> Value {
     node
 }
 
-fn nodes_below(layers: &[NamedLayer]) -> Value {
+/// The name of the node of the file that is below a layer's.
+pub(super) fn file_name(name: &str) -> String {
+    format!("f-{}", name.strip_prefix("vol-").unwrap_or(name))
+}
+
+pub(super) fn nodes_below(layers: &[NamedLayer]) -> Value {
     let Some((top, below)) = layers.split_first() else { return Value::Null };
     let mut node = node(top, true);
     if top.format == DiskFormat::Qcow2 {

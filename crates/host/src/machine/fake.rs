@@ -1,7 +1,8 @@
 //! Machines in memory, for tests of those who drive them: the promises of `Hypervisor` without processes.
 
 use super::{
-    DiskLimits, DiskSpec, EndCause, Ended, Found, FoundState, Hypervisor, MachineError, MachineSpec, Status,
+    DiskLayer, DiskLimits, DiskSpec, EndCause, Ended, Found, FoundState, Hypervisor, MachineError,
+    MachineSpec, Status,
 };
 use async_trait::async_trait;
 use model::Id;
@@ -233,6 +234,15 @@ impl Hypervisor for FakeHypervisor {
             }
         }
         Ok(())
+    }
+
+    async fn rebase_disk(
+        &self,
+        instance_id: &Id,
+        disk: DiskSpec,
+        _: Vec<DiskLayer>,
+    ) -> Result<(), MachineError> {
+        self.freeze_disks(instance_id, vec![disk]).await
     }
 
     async fn resize_disk(&self, instance_id: &Id, _: &Id, _: u64) -> Result<(), MachineError> {

@@ -9,9 +9,9 @@
 //! What there is is asked of QEMU each time, so that any of it may be repeated after a crash at any point.
 
 use super::command_line::{PORTS, port_name};
-use super::disk::{self, NamedLayer, node_name};
+use super::disk::{self, NamedLayer, OpenFile, node_name};
 use super::qmp::{Qmp, QmpError};
-use super::{DiskSpec, MachineError};
+use super::{DiskLayer, DiskSpec, MachineError};
 use model::{Id, Kind};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashSet};
@@ -97,7 +97,7 @@ pub(super) async fn detach(qmp: &Qmp, spec: &DiskSpec, force: bool) -> Result<bo
         }
     }
     remove_nodes(qmp, spec).await;
-    release_files(qmp, volume_id).await?;
+    release_files(qmp, |mark| mark.starts_with(&format!("{volume_id}/"))).await?;
     Ok(true)
 }
 
@@ -123,6 +123,40 @@ pub(super) async fn freeze(qmp: &Qmp, disks: &[DiskSpec]) -> Result<()> {
     Ok(())
 }
 
+/// Puts other layers below the one that was the uppermost `before`, which hold the same as those that are there.
+pub(super) async fn rebase(qmp: &Qmp, spec: &DiskSpec, before: &[DiskLayer]) -> Result<()> {
+    let top = top(qmp, &spec.volume_id).await?;
+    // Others may have been laid over it since.
+    let place = before.first().and_then(|upper| spec.layers.iter().position(|layer| layer == upper));
+    let is_known = spec.layers.first().is_some_and(|layer| node_name(layer) == top);
+    let Some(place) = place.filter(|_| is_known) else {
+        return Err(HotplugError::Refused(format!("{} has other layers than these over it", spec.volume_id)));
+    };
+    let (name, below) = (node_name(&spec.layers[place]), &spec.layers[place + 1..]);
+    let Some(base) = below.first().map(node_name) else { return Ok(()) };
+    let _ = qmp.execute("blockdev-del", json!({ "node-name": &base })).await;
+    let opened = below.to_vec();
+    let files = tokio::task::spawn_blocking(move || disk::open_to_read(&opened)).await;
+    let layers = hand_over(qmp, &spec.volume_id, below, files.map_err(std::io::Error::other)??).await?;
+    let mut nodes = disk::nodes_below(&layers);
+    nodes["node-name"] = base.as_str().into();
+    qmp.execute("blockdev-add", nodes).await?;
+    let reopened = json!({
+        "driver": "qcow2", "node-name": &name, "read-only": place > 0, "discard": "unmap",
+        "detect-zeroes": "unmap", "file": disk::file_name(&name), "backing": &base,
+    });
+    if let Err(error) = qmp.execute("blockdev-reopen", json!({ "options": [reopened] })).await {
+        let _ = qmp.execute("blockdev-del", json!({ "node-name": &base })).await;
+        return Err(error.into());
+    }
+    let gone: Vec<&DiskLayer> = before.iter().filter(|layer| !spec.layers.contains(layer)).collect();
+    for layer in &gone {
+        let _ = qmp.execute("blockdev-del", json!({ "node-name": node_name(layer) })).await;
+    }
+    let marks: HashSet<String> = gone.iter().map(|layer| disk::mark(&spec.volume_id, layer)).collect();
+    release_files(qmp, |mark| marks.contains(mark)).await
+}
+
 /// Makes the disk larger under the guest.
 pub(super) async fn resize(qmp: &Qmp, volume_id: &Id, bytes: u64) -> Result<()> {
     let node = top(qmp, volume_id).await?;
@@ -134,10 +168,18 @@ pub(super) async fn resize(qmp: &Qmp, volume_id: &Id, bytes: u64) -> Result<()> 
 async fn open(qmp: &Qmp, spec: &DiskSpec, count: usize) -> Result<Vec<NamedLayer>> {
     let some = DiskSpec { layers: spec.layers[..count].to_vec(), ..spec.clone() };
     let files = tokio::task::spawn_blocking(move || disk::open(&some)).await;
-    let files = files.map_err(std::io::Error::other)??;
+    hand_over(qmp, &spec.volume_id, &spec.layers, files.map_err(std::io::Error::other)??).await
+}
+
+async fn hand_over(
+    qmp: &Qmp,
+    volume_id: &Id,
+    layers: &[DiskLayer],
+    files: Vec<OpenFile>,
+) -> Result<Vec<NamedLayer>> {
     let mut named = Vec::new();
-    for (layer, file) in spec.layers.iter().zip(files) {
-        let mark = json!({ "opaque": spec.volume_id.as_str() });
+    for (layer, file) in layers.iter().zip(files) {
+        let mark = json!({ "opaque": disk::mark(volume_id, layer) });
         let added = qmp.execute_with_fd("add-fd", mark.clone(), file.fd.as_fd()).await?;
         let set = added["fdset-id"].as_u64().ok_or(QmpError::NotQmp)?;
         if let Some(fd) = &file.fd_to_read {
@@ -214,15 +256,29 @@ async fn withdraw(qmp: &Qmp, volume_id: &Id) -> Result<()> {
 async fn remove_nodes(qmp: &Qmp, spec: &DiskSpec) {
     let names = spec.layers.iter().map(node_name).chain([nothing(&spec.volume_id)]);
     for name in names {
-        let _ = qmp.execute("blockdev-del", json!({ "node-name": name })).await;
+        remove_node(qmp, &name).await;
     }
 }
 
-/// Lets go of the descriptors that were handed over with a volume.
-async fn release_files(qmp: &Qmp, volume_id: &Id) -> Result<()> {
+/// A device that is gone lets go of its node a little later.
+async fn remove_node(qmp: &Qmp, name: &str) {
+    let deadline = Instant::now() + RELEASE_TIME_MAX;
+    while let Err(QmpError::Refused { description, .. }) =
+        qmp.execute("blockdev-del", json!({ "node-name": name })).await
+    {
+        if !description.contains("in use") || Instant::now() > deadline {
+            return;
+        }
+        sleep(RELEASE_LOOK).await;
+    }
+}
+
+/// Lets go of the descriptors that were handed over with marks like this.
+async fn release_files(qmp: &Qmp, is_meant: impl Fn(&str) -> bool) -> Result<()> {
     let sets = qmp.execute("query-fdsets", json!({})).await?;
     let is_marked = |set: &&Value| {
-        set["fds"].as_array().into_iter().flatten().any(|fd| fd["opaque"] == volume_id.as_str())
+        let mut fds = set["fds"].as_array().into_iter().flatten();
+        fds.any(|fd| fd["opaque"].as_str().is_some_and(&is_meant))
     };
     let marked = sets.as_array().into_iter().flatten().filter(is_marked);
     for set in marked.filter_map(|set| set["fdset-id"].as_u64()) {

@@ -229,6 +229,15 @@ pub trait Hypervisor: Send + Sync {
     /// to. Those are new and empty, or on top already. `MachineError::Failed` says that none of it was done.
     async fn freeze_disks(&self, instance_id: &Id, disks: Vec<DiskSpec>) -> Result<(), MachineError>;
 
+    /// Lets a running machine have a disk by these layers from now on. Those below the one that was the uppermost
+    /// `before` hold the same as what was below it; others may lie over it since.
+    async fn rebase_disk(
+        &self,
+        instance_id: &Id,
+        disk: DiskSpec,
+        before: Vec<DiskLayer>,
+    ) -> Result<(), MachineError>;
+
     /// Makes a disk of a running machine so large.
     async fn resize_disk(&self, instance_id: &Id, volume_id: &Id, bytes: u64) -> Result<(), MachineError>;
 

@@ -12,8 +12,8 @@ use super::qmp::Qmp;
 use super::record::{MONITOR, MONITOR_SPARE, MachineDirectory, Record};
 use super::watch::{Ends, Machine, Running, end_process, status};
 use super::{
-    DiskLimits, DiskSpec, EndCause, Ended, Found, FoundState, Hypervisor, MachineError, MachineSpec, Status,
-    firmware, hotplug, io_failed, screenshot, throttle,
+    DiskLayer, DiskLimits, DiskSpec, EndCause, Ended, Found, FoundState, Hypervisor, MachineError,
+    MachineSpec, Status, firmware, hotplug, io_failed, screenshot, throttle,
 };
 use async_trait::async_trait;
 use futures::future::try_join_all;
@@ -461,6 +461,20 @@ impl Hypervisor for QemuHypervisor {
         to_the_end(async move {
             let _changing = machine.changing.lock().await;
             Ok(hotplug::freeze(&*machine.monitor()?, &disks).await?)
+        })
+        .await
+    }
+
+    async fn rebase_disk(
+        &self,
+        instance_id: &Id,
+        disk: DiskSpec,
+        before: Vec<DiskLayer>,
+    ) -> Result<(), MachineError> {
+        let machine = self.found(instance_id)?;
+        to_the_end(async move {
+            let _changing = machine.changing.lock().await;
+            Ok(hotplug::rebase(&*machine.monitor()?, &disk, &before).await?)
         })
         .await
     }

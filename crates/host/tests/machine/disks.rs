@@ -148,6 +148,66 @@ async fn what_was_frozen_stays_and_no_flushed_write_is_lost() {
     host.driver().end(&spec.instance_id).await.unwrap();
 }
 
+/// Layers are merged by hand; the machine goes on with the merged one, and the others are of no account.
+#[tokio::test]
+async fn a_running_machine_takes_a_shorter_chain() {
+    let Some(host) = Host::new() else { return };
+    let spec = host.started("hello", Then::Halt).await;
+    let numbered = |below: &DiskSpec, number: u32| {
+        let mut above = below.clone();
+        let name = format!("{}.{number}.qcow2", below.volume_id);
+        above.layers.insert(0, layer(host.dir.path(), &name, OVERLAY));
+        above
+    };
+    let mut disk = empty(&host);
+    host.driver().attach_disk(&spec.instance_id, disk.clone()).await.unwrap();
+    for round in 1..=4 {
+        Monitor::of(&host, &spec).io(&disk, &format!("write -P {round} {round}m 64k"));
+        disk = over(&host, &disk);
+        host.driver().freeze_disks(&spec.instance_id, vec![disk.clone()]).await.unwrap();
+    }
+    Monitor::of(&host, &spec).io(&disk, "write -P 9 9m 64k");
+    // Of all but the uppermost and the raw one, which holds the first.
+    let mut merged = disk.clone();
+    let name = format!("{}.9.qcow2", disk.volume_id);
+    merged.layers.splice(1..4, [layer(host.dir.path(), &name, OVERLAY)]);
+    let mut io = Command::new("qemu-io");
+    for round in 2..=4 {
+        io.args(["-c", &format!("write -P {round} {round}m 64k")]);
+    }
+    assert!(io.arg(&merged.layers[1].path).output().unwrap().status.success());
+    let before = disk.layers.clone();
+    // One more comes in between.
+    disk = numbered(&disk, 10);
+    host.driver().freeze_disks(&spec.instance_id, vec![disk.clone()]).await.unwrap();
+    merged.layers.insert(0, disk.layers[0].clone());
+    host.driver().rebase_disk(&spec.instance_id, merged.clone(), before.clone()).await.unwrap();
+    before[1..4].iter().for_each(|layer| std::fs::write(&layer.path, "gone").unwrap());
+    for fd in std::fs::read_dir(format!("/proc/{}/fd", host.processes()[0])).unwrap() {
+        // One may be gone since it was listed.
+        let Ok(open) = std::fs::read_link(fd.unwrap().path()) else { continue };
+        assert!(!before[1..4].iter().any(|layer| layer.path == open), "{} is still open", open.display());
+    }
+    let mut monitor = Monitor::of(&host, &spec);
+    for round in [1, 2, 3, 4, 9] {
+        monitor.io(&disk, &format!("read -P {round} {round}m 64k"));
+    }
+    monitor.io(&disk, "write -P 5 2m 4k");
+    drop(monitor);
+    let above = numbered(&merged, 11);
+    host.driver().freeze_disks(&spec.instance_id, vec![above.clone()]).await.unwrap();
+    Monitor::of(&host, &spec).io(&above, "write -P 6 3m 4k");
+    let other = numbered(&above, 12);
+    let refused = host.driver().rebase_disk(&spec.instance_id, other, vec![]).await;
+    assert!(matches!(refused, Err(MachineError::Failed(_))), "{refused:?}");
+    assert!(host.driver().detach_disk(&spec.instance_id, above.clone(), true).await.unwrap());
+    assert!(holds(
+        &above.layers,
+        &["read -P 6 3m 4k", "read -P 5 2m 4k", "read -P 4 4m 64k", "read -P 1 1m 64k"]
+    ));
+    host.driver().end(&spec.instance_id).await.unwrap();
+}
+
 #[tokio::test]
 async fn disks_grow_and_a_refused_freeze_changes_nothing() {
     let Some(host) = Host::new() else { return };
