@@ -52,6 +52,7 @@ fn host(context: &Context, tables: &Tables, link: &HostLink) -> cumulet::Host {
         rack: Some(described.rack.clone()),
         architecture: Some(architecture_name(described.architecture).to_owned()),
         acceleration: Some(described.acceleration.clone()),
+        state: Some(if link.is_heard() { "here" } else { "away" }.to_owned()),
         cores: Some(described.cores as i32),
         disk_gi_b: Some(described.disk_gib as i64),
         capacity: Some(room(link.capacity())),

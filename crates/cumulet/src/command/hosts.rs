@@ -24,8 +24,18 @@ pub fn run(args: Args) -> Result<ExitCode> {
         let rows: Vec<_> = hosts.iter().flat_map(instances).collect();
         print!("{}", table::render(headings, &rows));
     } else {
-        let headings =
-            ["HOST", "ZONE", "RACK", "ARCH", "ACCEL", "VCPUS", "MEMORY", "INSTANCES", "DEDICATED HOST"];
+        let headings = [
+            "HOST",
+            "STATE",
+            "ZONE",
+            "RACK",
+            "ARCH",
+            "ACCEL",
+            "VCPUS",
+            "MEMORY",
+            "INSTANCES",
+            "DEDICATED HOST",
+        ];
         let rows: Vec<_> = hosts.iter().map(summary).collect();
         print!("{}", table::render(headings, &rows));
     }
@@ -45,7 +55,7 @@ fn all(client: &Client) -> Result<Vec<Host>> {
     }
 }
 
-fn summary(host: &Host) -> [String; 9] {
+fn summary(host: &Host) -> [String; 10] {
     let room = |of: fn(&Room) -> Option<i64>| {
         let value = |room: &Option<Room>| room.as_ref().and_then(of).unwrap_or_default();
         (value(&host.taken), value(&host.capacity))
@@ -54,6 +64,7 @@ fn summary(host: &Host) -> [String; 9] {
     let (memory, memory_max) = room(|room| room.memory_mi_b);
     [
         host.host_id.clone().unwrap_or_default(),
+        host.state.clone().unwrap_or_default(),
         host.availability_zone.clone().unwrap_or_default(),
         host.rack.clone().unwrap_or_default(),
         host.architecture.clone().unwrap_or_default(),
