@@ -1,6 +1,7 @@
 """Instances through boto3, in a simulated cloud."""
 
 import base64
+import uuid
 
 import pytest
 from conftest import error_code, run, wait
@@ -248,6 +249,17 @@ def test_an_acknowledged_launch_survives_a_crash_and_happens_once(cloud_factory)
     assert sorted(again) == sorted(ids)
     wait(ec2, "instance_running", ids)
     assert len([i for r in ec2.describe_instances()["Reservations"] for i in r["Instances"]]) == 3
+
+
+def test_a_repeated_launch_is_answered_whatever_became_of_its_key(ec2, ami):
+    name, token = f"key-{uuid.uuid4().hex}", uuid.uuid4().hex
+    ec2.create_key_pair(KeyName=name)
+    launch = {"KeyName": name, "ClientToken": token}
+    (first,) = run(ec2, ami, **launch)
+    ec2.delete_key_pair(KeyName=name)
+    (again,) = run(ec2, ami, **launch)
+    assert again["InstanceId"] == first["InstanceId"]
+    assert error_code(run, client=ec2, ami=ami, KeyName=name) == "InvalidKeyPair.NotFound"
 
 
 def test_regions_are_apart(simulated, ami):

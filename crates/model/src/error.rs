@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An AWS error: the code and message are for the caller, the source is for our log alone.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error {
     /// AWS's error code, as `InvalidInstanceID.NotFound`.
     pub code: Cow<'static, str>,
@@ -15,7 +16,7 @@ pub struct Error {
     /// HTTP status: 400 unless the code implies another.
     pub status: u16,
     /// The cause, for the log.
-    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    pub source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
@@ -27,7 +28,10 @@ impl Error {
 
     /// A fault of ours: the caller learns only that it happened, the log learns why.
     pub fn internal(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Error { source: Some(source.into()), ..Error::new("InternalError", "An internal error has occurred") }
+        Error {
+            source: Some(Arc::from(source.into())),
+            ..Error::new("InternalError", "An internal error has occurred")
+        }
     }
 
     pub fn with_status(mut self, status: u16) -> Self {
@@ -36,7 +40,7 @@ impl Error {
     }
 
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(Arc::from(source.into()));
         self
     }
 

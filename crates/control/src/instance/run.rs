@@ -56,7 +56,8 @@ struct Launch {
 
 pub async fn run_instances(context: &Context, input: ec2::RunInstancesRequest) -> Result<ec2::Reservation> {
     refuse_what_is_not_there(&input)?;
-    let launch = check(context, &input)?;
+    // A repetition has its answer whatever became of the image and the key pair since.
+    let launch = check(context, &input);
     let idempotent = context.idempotent()?;
     let guard = PlacingGuard::new(context.region.clone(), context.environment.random.u64());
     let ids = context
@@ -64,6 +65,7 @@ pub async fn run_instances(context: &Context, input: ec2::RunInstancesRequest) -
             if let Some(made) = idempotent.made_before(tx)? {
                 return Ok(made);
             }
+            let launch = launch.as_ref().map_err(Clone::clone)?;
             let made = launch.make(context, &input, tx, &guard)?;
             let ids: Vec<String> = made.iter().map(|instance| instance.instance_id.to_string()).collect();
             idempotent.remember(tx, ids.clone());
