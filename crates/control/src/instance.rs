@@ -54,6 +54,9 @@ pub struct Instance {
     pub launched_at: Timestamp,
     pub created_at: Timestamp,
     pub terminated_at: Option<Timestamp>,
+    /// Terminated while it was stopped: its place on the host may be another's since.
+    #[serde(default)]
+    pub ended_stopped: bool,
 
     pub image_id: Id,
     pub instance_type: Text,
@@ -178,7 +181,7 @@ impl Instance {
     }
 
     pub fn occupies_host(&self) -> bool {
-        !matches!(self.state, InstanceState::Terminated | InstanceState::Stopped)
+        !self.ended_stopped && !matches!(self.state, InstanceState::Terminated | InstanceState::Stopped)
     }
 
     /// The interface with device index 0.

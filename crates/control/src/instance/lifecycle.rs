@@ -100,6 +100,7 @@ pub async fn terminate_instances(
         }
         let before = instance.state;
         move_on(instance, Transition::Terminate, "terminated")?;
+        instance.ended_stopped |= before == InstanceState::Stopped;
         if before != instance.state {
             user_initiated(instance, tx.now(), "Client.UserInitiatedShutdown", "User initiated shutdown");
         }
@@ -224,6 +225,9 @@ pub fn observed(tx: &mut Tx<'_>, observation: &ObservedInstance) -> Result<()> {
         // A stop that was asked for concerns whichever boot it found.
         InstanceObservation::Stopped(cause) if !stale || instance.state == InstanceState::Stopping => {
             stopped(tx, &mut instance, cause);
+        }
+        InstanceObservation::Failed { .. } if instance.state == InstanceState::Stopping => {
+            stopped(tx, &mut instance, &StopCause::Asked);
         }
         InstanceObservation::Failed { message } if !stale => failed(tx, &mut instance, message),
         InstanceObservation::Removed if instance.state == InstanceState::ShuttingDown => {

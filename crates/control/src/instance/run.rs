@@ -377,6 +377,7 @@ impl Launch {
             launched_at: now,
             created_at: now,
             terminated_at: None,
+            ended_stopped: false,
             image_id: self.image.image_id.clone(),
             instance_type: self.instance_type.as_str().into(),
             architecture: self.shape.architecture,
