@@ -1,0 +1,253 @@
+//! What a seed does to a cloud, and what it expects of it.
+
+use crate::invariants::{Group, Held, Owned, Rule, lost, violations};
+use crate::world::{World, all};
+use agent_api::HostAgent;
+use control::placement_group::Strategy;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+const TYPES: [&str; 4] = ["t3.nano", "t3.micro", "t3.small", "t3.medium"];
+const GROUPS: [(&str, &str); 3] = [("c", "cluster"), ("p", "partition"), ("s", "spread")];
+
+pub struct Run {
+    world: World,
+    seed: u64,
+    image: String,
+    acknowledged: BTreeSet<String>,
+    /// What each client token made.
+    tokens: BTreeMap<String, Vec<String>>,
+    away: BTreeSet<usize>,
+    /// The instances whose places are free: seen stopped, and not started since.
+    vacated: BTreeSet<String>,
+    pub trace: Vec<String>,
+}
+
+impl Run {
+    pub async fn new(seed: u64, hosts: usize) -> Run {
+        let world = World::new(seed, hosts).await;
+        let named = [("Filter.1.Name", "name"), ("Filter.1.Value.1", "al2023*x86_64")];
+        let images = world.call("DescribeImages", &named).await.unwrap();
+        let image = all(&images, "imageId")[0].to_owned();
+        for (name, strategy) in GROUPS {
+            world.call("CreatePlacementGroup", &[("GroupName", name), ("Strategy", strategy)]).await.unwrap();
+        }
+        let (acknowledged, tokens, away, vacated) = Default::default();
+        Run { world, seed, image, acknowledged, tokens, away, vacated, trace: Vec::new() }
+    }
+
+    fn draw(&self, below: usize) -> usize {
+        (self.world.random().u64() % below as u64) as usize
+    }
+
+    fn an_instance(&self) -> String {
+        let at = self.draw(self.acknowledged.len().max(1));
+        self.acknowledged.iter().nth(at).cloned().unwrap_or_else(|| "i-0123456789abcdef0".into())
+    }
+
+    pub async fn step(&mut self) {
+        let done = match self.draw(20) {
+            0..=6 => self.launch().await,
+            7..=13 => self.change().await,
+            14 => {
+                self.world.crash().await;
+                "the control plane crashes".into()
+            }
+            15..=18 => self.fault(),
+            _ => "nothing".into(),
+        };
+        self.trace.push(done);
+        let pause = [0, 1, 200, 1000, 3000][self.draw(5)];
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        self.look();
+    }
+
+    async fn launch(&mut self) -> String {
+        let count = (1 + self.draw(6)).to_string();
+        let mut parameters = vec![
+            ("ImageId", self.image.as_str()),
+            ("InstanceType", TYPES[self.draw(TYPES.len())]),
+            ("MinCount", "1"),
+            ("MaxCount", &count),
+        ];
+        match self.draw(8) {
+            group @ 0..=2 => parameters.push(("Placement.GroupName", GROUPS[group].0)),
+            3 => parameters.push(("Placement.Tenancy", "dedicated")),
+            _ => {}
+        }
+        let token = (self.draw(3) == 0).then(|| format!("token-{}", self.trace.len()));
+        parameters.extend(token.as_deref().map(|token| ("ClientToken", token)));
+        let mut answers = vec![self.world.call("RunInstances", &parameters).await];
+        if token.is_some() {
+            answers.push(self.world.call("RunInstances", &parameters).await);
+        }
+        let mut told = format!("RunInstances {parameters:?}:");
+        for answer in answers {
+            let ids: Vec<String> = match &answer {
+                Ok(text) => all(text, "instanceId").into_iter().map(str::to_owned).collect(),
+                Err(code) => vec![code.clone()],
+            };
+            told += &format!(" {ids:?}");
+            if answer.is_ok() {
+                self.acknowledged.extend(ids.iter().cloned());
+                if let Some(token) = &token {
+                    let made = self.tokens.entry(token.clone()).or_default();
+                    made.extend(ids);
+                    made.sort();
+                    made.dedup();
+                }
+            }
+        }
+        if let Some(made) = token.and_then(|token| self.tokens.get(&token))
+            && made.len() > count.parse().unwrap()
+        {
+            told += " TWICE";
+        }
+        told
+    }
+
+    async fn change(&mut self) -> String {
+        let id = self.an_instance();
+        let one = ("InstanceId.1", id.as_str());
+        let instance_type = TYPES[self.draw(TYPES.len())];
+        let (operation, parameters) = match self.draw(7) {
+            0 => ("StopInstances", vec![one]),
+            1 => ("StopInstances", vec![one, ("Force", "true")]),
+            2 | 3 => ("StartInstances", vec![one]),
+            4 => ("RebootInstances", vec![one]),
+            5 => ("TerminateInstances", vec![one]),
+            _ => (
+                "ModifyInstanceAttribute",
+                vec![("InstanceId", id.as_str()), ("InstanceType.Value", instance_type)],
+            ),
+        };
+        let answer = self.world.call(operation, &parameters).await.map(|_| "done");
+        format!("{operation} {parameters:?}: {answer:?}")
+    }
+
+    fn fault(&mut self) -> String {
+        let number = self.draw(self.world.hosts.len());
+        let id = self.an_instance();
+        let host = &self.world.hosts[number];
+        match self.draw(4) {
+            0 if self.away.insert(number) => {
+                host.lose();
+                format!("host {number} is lost")
+            }
+            0 | 1 => match self.away.pop_first() {
+                Some(back) => {
+                    self.world.hosts[back].restore();
+                    format!("host {back} is back")
+                }
+                None => "no host is away".into(),
+            },
+            2 => {
+                host.fail_next_launches(2, "The driver failed");
+                format!("host {number} fails two launches")
+            }
+            _ => {
+                let id = model::Id::parse(model::Kind::Instance, &id).unwrap();
+                let off = self.world.hosts.iter().any(|host| host.power_off_guest(&id));
+                format!("guest {id} powers off: {off}")
+            }
+        }
+    }
+
+    /// Takes down what is seen of the instances.
+    fn look(&mut self) {
+        let tables = self.world.region().view.read();
+        let mut seen = String::new();
+        for one in tables.instances.iter() {
+            let (id, state) = (one.instance_id.to_string(), one.state.name());
+            seen += &format!("{id} {state} {}; ", one.placement.host_id);
+            match state {
+                "stopped" | "terminated" => drop(self.vacated.insert(id)),
+                // What is terminated when stopped has no guest that would have to go.
+                "shutting-down" => {}
+                _ => drop(self.vacated.remove(&id)),
+            }
+        }
+        self.trace.push(seen);
+    }
+
+    /// What is wrong now, beside what is found to be.
+    pub fn check(&self, found: &[String]) -> Result<(), String> {
+        let hosts: Vec<_> = self.world.hosts.iter().map(|host| host.describe()).collect();
+        let (held, owned, recorded) = self.records();
+        let mut wrong = violations(&hosts, &held, &owned);
+        wrong.extend(lost(&self.acknowledged, &recorded));
+        wrong.extend(found.iter().cloned());
+        wrong.extend(self.trace.iter().filter(|line| line.ends_with("TWICE")).cloned());
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        Err(format!("seed {}:\n{}\n{}", self.seed, self.trace.join("\n"), wrong.join("\n")))
+    }
+
+    fn records(&self) -> (Vec<Held>, Vec<Owned>, BTreeSet<String>) {
+        let tables = self.world.region().view.read();
+        let (mut held, mut owned) = (Vec::new(), Vec::new());
+        for one in tables.instances.iter() {
+            let id = one.instance_id.to_string();
+            owned.extend(one.disks.iter().map(|disk| (disk.volume_id.to_string(), id.clone())));
+            if self.vacated.contains(&id) {
+                continue;
+            }
+            let group = one.placement.group_id.as_ref().and_then(|id| tables.placement_groups.find(id));
+            let group = group.map(|group| {
+                let rule = match group.strategy {
+                    Strategy::Cluster => Rule::Cluster,
+                    Strategy::Partition => Rule::Partition(one.placement.partition_number.unwrap_or(0)),
+                    Strategy::Spread => Rule::Spread,
+                };
+                Group { id: group.group_id.to_string(), rule }
+            });
+            held.push(Held {
+                instance: id,
+                host: one.placement.host_id.to_string(),
+                vcpus: one.vcpus.into(),
+                memory_mib: one.memory_mib,
+                group,
+            });
+        }
+        for interface in tables.network_interfaces.iter() {
+            let id = interface.interface_id.to_string();
+            owned.push((format!("{} in {}", interface.private_ip, interface.vpc_id), id.clone()));
+            owned.extend(interface.public_ip.map(|ip| (ip.to_string(), id)));
+        }
+        let recorded = tables.instances.iter().map(|one| one.instance_id.to_string()).collect();
+        (held, owned, recorded)
+    }
+
+    /// Faults end and time passes: everything has come to its end, and hosts have what the records say.
+    pub async fn settle(&mut self) -> Result<(), String> {
+        self.away.clear();
+        for host in &self.world.hosts {
+            host.restore();
+            host.fail_next_launches(0, "");
+        }
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        self.look();
+        let mut found = Vec::new();
+        {
+            let tables = self.world.region().view.read();
+            found.extend((!tables.workflows.is_empty()).then(|| "a workflow has not ended".to_owned()));
+            let mut running: BTreeMap<&str, usize> = BTreeMap::new();
+            for one in tables.instances.iter() {
+                match one.state.name() {
+                    "running" => *running.entry(&one.placement.host_id).or_default() += 1,
+                    "stopped" | "terminated" => {}
+                    other => found.push(format!("{} is {other} for ever", one.instance_id)),
+                }
+            }
+            for host in &self.world.hosts {
+                let id = host.describe().host_id;
+                let (wanted, there) = (running.get(id.as_str()).copied().unwrap_or(0), host.running());
+                if wanted != there {
+                    found.push(format!("{id} runs {there} guests; {wanted} are recorded to run"));
+                }
+            }
+        }
+        self.check(&found)
+    }
+}

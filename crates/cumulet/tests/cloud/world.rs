@@ -1,0 +1,141 @@
+//! A control plane on a store in memory, and simulated hosts that outlive it.
+
+use agent::{MemorySnapshots, SimulatedHost, SimulatedOptions};
+use agent_api::{Architecture, HostAgent, HostDescription, PROTOCOL_VERSION};
+use async_trait::async_trait;
+use aws_api::{Request, Service};
+use control::region::RegionState;
+use control::{Caller, Control, HostSource, Limits, Options};
+use model::{Clock, Environment, Random, Region, Result, Timestamp};
+use std::sync::Arc;
+use std::time::Duration;
+use store::MemoryStore;
+use tokio::time::Instant;
+
+const ACCOUNT: &str = "123456789012";
+const START: Timestamp = Timestamp::constant(1_700_000_000, 0);
+const RACKS: usize = 8;
+const ZONES: usize = 2;
+
+/// Goes with the runtime's paused time.
+struct RuntimeClock(Instant);
+
+impl Clock for RuntimeClock {
+    fn now(&self) -> Timestamp {
+        START.saturating_add(self.0.elapsed()).unwrap()
+    }
+}
+
+struct Hosts(Vec<SimulatedHost>);
+
+#[async_trait]
+impl HostSource for Hosts {
+    async fn hosts(&self, _: &Region) -> Result<Vec<Arc<dyn HostAgent>>> {
+        Ok(self.0.iter().map(|host| Arc::new(host.clone()) as Arc<dyn HostAgent>).collect())
+    }
+}
+
+pub struct World {
+    environment: Environment,
+    store: MemoryStore,
+    snapshots: Arc<MemorySnapshots>,
+    pub hosts: Vec<SimulatedHost>,
+    control: Option<Arc<Control>>,
+    region: Option<Arc<RegionState>>,
+}
+
+impl World {
+    pub async fn new(seed: u64, hosts: usize) -> World {
+        let (environment, _) = Environment::seeded(seed, START);
+        let environment = Environment { clock: Arc::new(RuntimeClock(Instant::now())), ..environment };
+        let snapshots = Arc::new(MemorySnapshots::default());
+        let options = SimulatedOptions {
+            start: Duration::from_millis(900),
+            shutdown: Duration::from_millis(700),
+            end: Duration::from_millis(300),
+        };
+        let host =
+            |number| SimulatedHost::with_snapshots(describe(number), options.clone(), snapshots.clone());
+        let hosts = (0..hosts).map(host).collect();
+        let store = MemoryStore::new();
+        let mut world =
+            World { environment, store, snapshots: snapshots.clone(), hosts, control: None, region: None };
+        world.open().await;
+        world
+    }
+
+    async fn open(&mut self) {
+        let options = Options {
+            account: ACCOUNT.parse().unwrap(),
+            region: "us-east-1".parse().unwrap(),
+            simulate: true,
+            zones: ZONES,
+            public_pool: "198.18.0.0/16".parse().unwrap(),
+            encryption_key: [7; 32],
+            limits: Limits::default(),
+        };
+        let (store, hosts) = (Arc::new(self.store.clone()), Arc::new(Hosts(self.hosts.clone())));
+        let control =
+            Control::start(options, self.environment.clone(), store, self.snapshots.clone(), hosts, None)
+                .await
+                .unwrap();
+        self.region = Some(control.region(&control.options.region).await.unwrap());
+        self.control = Some(control);
+    }
+
+    /// The control plane dies with whatever it was about, and another goes on with what is stored.
+    pub async fn crash(&mut self) {
+        self.region = None;
+        self.control = None;
+        self.open().await;
+    }
+
+    pub fn region(&self) -> &RegionState {
+        self.region.as_ref().unwrap()
+    }
+
+    pub fn random(&self) -> &dyn Random {
+        &*self.environment.random
+    }
+
+    /// An EC2 operation: the text of its answer, or its error's code.
+    pub async fn call(&self, operation: &str, parameters: &[(&str, &str)]) -> Result<String, String> {
+        let caller = Caller {
+            account: ACCOUNT.parse().unwrap(),
+            arn: format!("arn:aws:iam::{ACCOUNT}:root"),
+            user_id: ACCOUNT.into(),
+            region: "us-east-1".parse().unwrap(),
+            request_id: "request".into(),
+            source_ip: [127, 0, 0, 1].into(),
+        };
+        let params = parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let request = Request { method: "POST".into(), path: "/".into(), params, ..Default::default() };
+        let answer = self.control.as_ref().unwrap().call(caller, Service::Ec2, operation, request).await;
+        answer
+            .map(|answer| String::from_utf8(answer.body.to_vec()).unwrap())
+            .map_err(|error| error.code.into_owned())
+    }
+}
+
+/// Small, so that hosts and racks fill.
+fn describe(number: usize) -> HostDescription {
+    let rack = number % RACKS;
+    HostDescription {
+        host_id: format!("host-{number:05}"),
+        protocol_version: PROTOCOL_VERSION,
+        architecture: Architecture::X86_64,
+        cores: 2,
+        memory_mib: 8 * 1024,
+        disk_gib: 1024,
+        zone: (rack % ZONES) as u32,
+        rack: format!("rack-{rack:02}"),
+        acceleration: "simulated".into(),
+    }
+}
+
+/// What stands between all tags of a name, in order.
+pub fn all<'a>(text: &'a str, tag: &str) -> Vec<&'a str> {
+    let (open, close) = (format!("<{tag}>"), format!("</{tag}>"));
+    let parts = text.split(open.as_str()).skip(1);
+    parts.filter_map(|part| part.split_once(close.as_str()).map(|(value, _)| value)).collect()
+}
