@@ -320,6 +320,8 @@ pub fn overdue(tx: &mut Tx<'_>, id: &str, since: Timestamp) {
 /// Nothing is left on the host: what was the instance's alone goes with it.
 fn removed(tx: &mut Tx<'_>, instance: &mut Instance) {
     host_says(instance, Transition::HostRemoved);
+    // Whoever waits for the guest to be down need not wait any more.
+    instance.hold = None;
     instance.terminated_at = Some(tx.now());
     release_public_addresses(tx, instance);
     for mut interface in interfaces_of(tx, instance) {

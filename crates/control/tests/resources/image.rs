@@ -1,5 +1,7 @@
 use crate::cloud::Cloud;
 use crate::ebs_direct::snapshot;
+use agent_api::InstanceObservation;
+use std::time::Duration;
 
 #[tokio::test]
 async fn an_image_is_registered_described_and_deregistered() {
@@ -111,4 +113,21 @@ async fn a_disabled_or_deprecated_image_is_listed_when_asked_for() {
     assert_eq!(own(&[]).await, 1);
     let past = [("ImageId", id.as_str()), ("DeprecateAt", "2020-01-01T00:00:00Z")];
     assert_eq!(cloud.call("EnableImageDeprecation", &past).await.unwrap_err(), "InvalidParameterValue");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_is_whole_though_its_instance_is_terminated_before_the_guest_is_down() {
+    let cloud = Cloud::start().await;
+    let id = cloud.run(&[]).await;
+    cloud.observe(&id, 1, InstanceObservation::Running, None);
+    cloud.until(&id, |instance| instance.state.name() == "running").await;
+    let made = cloud.ok("CreateImage", &[("InstanceId", &id), ("Name", "an image")]).await;
+    cloud.until(&id, |instance| instance.hold.is_some()).await;
+    cloud.ok("TerminateInstances", &[("InstanceId.1", &id)]).await;
+    cloud.until(&id, |instance| instance.state.name() == "terminated").await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let shown = cloud.ok("DescribeImages", &[("ImageId.1", made.one("imageId"))]).await;
+    assert_eq!(shown.one("imageState"), "available");
+    let volumes = cloud.ok("DescribeVolumes", &[]).await;
+    assert!(volumes.all("volumeId").is_empty(), "{}", volumes.0);
 }
