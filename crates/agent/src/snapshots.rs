@@ -38,6 +38,11 @@ impl MemorySnapshots {
         Self::default()
     }
 
+    /// All there are, whole or not.
+    pub fn ids(&self) -> Vec<String> {
+        self.inner.lock().snapshots.keys().cloned().collect()
+    }
+
     /// What a volume holds that is made of this snapshot.
     pub(crate) fn blocks(&self, snapshot_id: &str) -> Blocks {
         let inner = self.inner.lock();

@@ -2,6 +2,7 @@
 //! snapshots, tags, placement groups, Dedicated Hosts, the default VPC.
 
 mod cloud;
+mod crashing;
 mod dedicated_host;
 mod ebs_direct;
 mod image;

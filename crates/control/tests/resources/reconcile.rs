@@ -2,7 +2,7 @@
 //! away catches up.
 
 use crate::cloud::{Blocks, Cloud};
-use crate::workflow::Crashing;
+use crate::crashing::Crashing;
 use agent_api::{InstanceObservation, Power, StopCause};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

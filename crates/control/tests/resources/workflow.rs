@@ -2,9 +2,9 @@
 //! it, so that nobody heard of it.
 
 use crate::cloud::{Blocks, Cloud};
+use crate::crashing::Crashing;
 use crate::ebs_direct;
 use agent_api::{InstanceObservation, StopCause};
-use async_trait::async_trait;
 use aws_api::Request;
 use control::instance::Hold;
 use control::workflow::Work;
@@ -14,7 +14,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
-use store::{Entry, LeaseId, MemoryStore, Outcome, Range, Revision, Store, StoreError, Transaction, Watch};
+use store::MemoryStore;
 
 /// One kind's scenario: what to have first, the call that begins it, and what holds once it has ended.
 struct Scenario {
@@ -107,56 +107,6 @@ async fn snapshot(cloud: &Cloud) -> String {
     let answer = cloud.ebs("StartSnapshot", request).await.unwrap();
     let answer: Value = serde_json::from_slice(&answer.body).unwrap();
     answer["SnapshotId"].as_str().unwrap().to_owned()
-}
-
-/// Once so many commits are done, nothing is written any more.
-pub struct Crashing {
-    pub inner: MemoryStore,
-    pub left: AtomicI64,
-    /// Whether the last commit stands although it is not acknowledged.
-    pub stands: bool,
-}
-
-#[async_trait]
-impl Store for Crashing {
-    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
-        self.inner.get(key).await
-    }
-
-    async fn range(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Range, StoreError> {
-        self.inner.range(prefix, after, limit).await
-    }
-
-    async fn transact(&self, transaction: Transaction) -> Result<Outcome, StoreError> {
-        match self.left.fetch_sub(1, Ordering::SeqCst) {
-            left if left > 0 => self.inner.transact(transaction).await,
-            0 if self.stands => {
-                self.inner.transact(transaction).await?;
-                Err(StoreError::Closed)
-            }
-            _ => Err(StoreError::Closed),
-        }
-    }
-
-    async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, StoreError> {
-        self.inner.watch(prefix, from).await
-    }
-
-    async fn revision(&self) -> Result<Revision, StoreError> {
-        self.inner.revision().await
-    }
-
-    async fn lease_grant(&self, ttl: Duration) -> Result<LeaseId, StoreError> {
-        self.inner.lease_grant(ttl).await
-    }
-
-    async fn lease_keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
-        self.inner.lease_keep_alive(lease).await
-    }
-
-    async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
-        self.inner.lease_revoke(lease).await
-    }
 }
 
 /// Has the host say that the guests are down which are to be.

@@ -1,6 +1,7 @@
 //! What a seed does to a cloud, and what it expects of it.
 
 use crate::invariants::{Group, Held, Owned, Rule, lost, violations};
+use crate::storage;
 use crate::world::{World, all};
 use agent_api::HostAgent;
 use control::placement_group::Strategy;
@@ -11,10 +12,14 @@ const TYPES: [&str; 4] = ["t3.nano", "t3.micro", "t3.small", "t3.medium"];
 const GROUPS: [(&str, &str); 3] = [("c", "cluster"), ("p", "partition"), ("s", "spread")];
 
 pub struct Run {
-    world: World,
+    pub world: World,
     seed: u64,
     image: String,
     acknowledged: BTreeSet<String>,
+    /// Volumes and snapshots that were made by a call and not asked to be deleted.
+    pub kept: BTreeSet<String>,
+    /// The latest launch with a token.
+    launch: Vec<(String, String)>,
     /// What each client token made.
     tokens: BTreeMap<String, Vec<String>>,
     away: BTreeSet<usize>,
@@ -32,34 +37,53 @@ impl Run {
         for (name, strategy) in GROUPS {
             world.call("CreatePlacementGroup", &[("GroupName", name), ("Strategy", strategy)]).await.unwrap();
         }
-        let (acknowledged, tokens, away, vacated) = Default::default();
-        Run { world, seed, image, acknowledged, tokens, away, vacated, trace: Vec::new() }
+        let (acknowledged, kept, launch, tokens) = Default::default();
+        let (away, vacated) = Default::default();
+        Run { world, seed, image, acknowledged, kept, launch, tokens, away, vacated, trace: Vec::new() }
     }
 
-    fn draw(&self, below: usize) -> usize {
+    pub fn draw(&self, below: usize) -> usize {
         (self.world.random().u64() % below as u64) as usize
     }
 
-    fn an_instance(&self) -> String {
+    pub fn an_instance(&self) -> String {
         let at = self.draw(self.acknowledged.len().max(1));
         self.acknowledged.iter().nth(at).cloned().unwrap_or_else(|| "i-0123456789abcdef0".into())
     }
 
     pub async fn step(&mut self) {
-        let done = match self.draw(20) {
-            0..=6 => self.launch().await,
-            7..=13 => self.change().await,
-            14 => {
-                self.world.crash().await;
-                "the control plane crashes".into()
-            }
-            15..=18 => self.fault(),
-            _ => "nothing".into(),
+        let done = match self.draw(24) {
+            14 | 15 => self.crash().await,
+            16..=19 => self.fault(),
+            _ => self.act().await,
         };
         self.trace.push(done);
         let pause = [0, 1, 200, 1000, 3000][self.draw(5)];
         tokio::time::sleep(Duration::from_millis(pause)).await;
         self.look();
+    }
+
+    async fn act(&mut self) -> String {
+        match self.draw(3) {
+            0 => self.launch().await,
+            1 => self.change().await,
+            _ => self.store().await,
+        }
+    }
+
+    /// The control plane dies at a commit of a call or of what follows from it, and the caller asks again.
+    async fn crash(&mut self) -> String {
+        let commits = self.draw(5);
+        self.world.die_after(commits);
+        let done = self.act().await;
+        tokio::time::sleep(Duration::from_millis([0, 1, 1000][self.draw(3)])).await;
+        self.world.crash().await;
+        let again = self.launch.clone();
+        let again = match again.is_empty() {
+            true => "nothing".into(),
+            false => self.launch_as(again).await,
+        };
+        format!("{done}; the control plane crashes after {commits} commits; again: {again}")
     }
 
     async fn launch(&mut self) -> String {
@@ -75,33 +99,35 @@ impl Run {
             3 => parameters.push(("Placement.Tenancy", "dedicated")),
             _ => {}
         }
-        let token = (self.draw(3) == 0).then(|| format!("token-{}", self.trace.len()));
-        parameters.extend(token.as_deref().map(|token| ("ClientToken", token)));
-        let mut answers = vec![self.world.call("RunInstances", &parameters).await];
-        if token.is_some() {
-            answers.push(self.world.call("RunInstances", &parameters).await);
+        let mut parameters: Vec<(String, String)> =
+            parameters.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        if self.draw(3) > 0 {
+            return self.launch_as(parameters).await;
         }
-        let mut told = format!("RunInstances {parameters:?}:");
-        for answer in answers {
-            let ids: Vec<String> = match &answer {
-                Ok(text) => all(text, "instanceId").into_iter().map(str::to_owned).collect(),
-                Err(code) => vec![code.clone()],
-            };
-            told += &format!(" {ids:?}");
-            if answer.is_ok() {
-                self.acknowledged.extend(ids.iter().cloned());
-                if let Some(token) = &token {
-                    let made = self.tokens.entry(token.clone()).or_default();
-                    made.extend(ids);
-                    made.sort();
-                    made.dedup();
+        parameters.push(("ClientToken".into(), format!("token-{}", self.trace.len())));
+        self.launch = parameters.clone();
+        let first = self.launch_as(parameters.clone()).await;
+        first + &self.launch_as(parameters).await
+    }
+
+    async fn launch_as(&mut self, parameters: Vec<(String, String)>) -> String {
+        let given: Vec<(&str, &str)> =
+            parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let value = |wanted: &str| given.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
+        let answer = self.world.call("RunInstances", &given).await;
+        let ids: Vec<String> = match &answer {
+            Ok(text) => all(text, "instanceId").into_iter().map(str::to_owned).collect(),
+            Err(code) => vec![code.clone()],
+        };
+        let told = format!("RunInstances {given:?}: {ids:?}");
+        if answer.is_ok() {
+            self.acknowledged.extend(ids.iter().cloned());
+            if let Some(token) = value("ClientToken") {
+                let made = self.tokens.entry(token.to_owned()).or_insert_with(|| ids.clone());
+                if *made != ids {
+                    return told + " TWICE";
                 }
             }
-        }
-        if let Some(made) = token.and_then(|token| self.tokens.get(&token))
-            && made.len() > count.parse().unwrap()
-        {
-            told += " TWICE";
         }
         told
     }
@@ -176,6 +202,7 @@ impl Run {
         let (held, owned, recorded) = self.records();
         let mut wrong = violations(&hosts, &held, &owned);
         wrong.extend(lost(&self.acknowledged, &recorded));
+        wrong.extend(storage::violations(&self.world.region().view.read(), &self.kept));
         wrong.extend(found.iter().cloned());
         wrong.extend(self.trace.iter().filter(|line| line.ends_with("TWICE")).cloned());
         if wrong.is_empty() {
@@ -226,9 +253,9 @@ impl Run {
             host.restore();
             host.fail_next_launches(0, "");
         }
-        tokio::time::sleep(Duration::from_secs(120)).await;
+        tokio::time::sleep(Duration::from_secs(20 * 60)).await;
         self.look();
-        let mut found = Vec::new();
+        let mut found = storage::left_over(&self.world);
         {
             let tables = self.world.region().view.read();
             found.extend((!tables.workflows.is_empty()).then(|| "a workflow has not ended".to_owned()));

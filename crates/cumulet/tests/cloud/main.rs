@@ -1,8 +1,11 @@
-//! A whole cloud in one process, from one seed: calls, faults of hosts and crashes of the control plane, with
-//! invariants after every step. `CUMULET_SEED=7` replays one seed, `CUMULET_SEEDS=5000` runs so many.
+//! A whole cloud in one process, from one seed: calls, faults of hosts and crashes of the control plane at any
+//! commit, with invariants after every step. `CUMULET_SEED=7` replays one seed, `CUMULET_SEEDS=5000` runs so many.
 
 mod actions;
+#[path = "../../../control/tests/resources/crashing.rs"]
+mod crashing;
 mod invariants;
+mod storage;
 mod world;
 
 use actions::Run;

@@ -1,5 +1,6 @@
 //! A control plane on a store in memory, and simulated hosts that outlive it.
 
+use crate::crashing::Crashing;
 use agent::{MemorySnapshots, SimulatedHost, SimulatedOptions};
 use agent_api::{Architecture, HostAgent, HostDescription, PROTOCOL_VERSION};
 use async_trait::async_trait;
@@ -8,6 +9,7 @@ use control::region::RegionState;
 use control::{Caller, Control, HostSource, Limits, Options};
 use model::{Clock, Environment, Random, Region, Result, Timestamp};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use store::MemoryStore;
 use tokio::time::Instant;
@@ -38,7 +40,9 @@ impl HostSource for Hosts {
 pub struct World {
     environment: Environment,
     store: MemoryStore,
-    snapshots: Arc<MemorySnapshots>,
+    /// The store as the control plane that lives now has it.
+    reached: Option<Arc<Crashing>>,
+    pub snapshots: Arc<MemorySnapshots>,
     pub hosts: Vec<SimulatedHost>,
     control: Option<Arc<Control>>,
     region: Option<Arc<RegionState>>,
@@ -58,8 +62,8 @@ impl World {
             |number| SimulatedHost::with_snapshots(describe(number), options.clone(), snapshots.clone());
         let hosts = (0..hosts).map(host).collect();
         let store = MemoryStore::new();
-        let mut world =
-            World { environment, store, snapshots: snapshots.clone(), hosts, control: None, region: None };
+        let (reached, control, region) = (None, None, None);
+        let mut world = World { environment, store, reached, snapshots, hosts, control, region };
         world.open().await;
         world
     }
@@ -74,7 +78,10 @@ impl World {
             encryption_key: [7; 32],
             limits: Limits::default(),
         };
-        let (store, hosts) = (Arc::new(self.store.clone()), Arc::new(Hosts(self.hosts.clone())));
+        let stands = self.random().u64().is_multiple_of(2);
+        let store = Arc::new(Crashing { inner: self.store.clone(), left: AtomicI64::new(i64::MAX), stands });
+        self.reached = Some(store.clone());
+        let hosts = Arc::new(Hosts(self.hosts.clone()));
         let control =
             Control::start(options, self.environment.clone(), store, self.snapshots.clone(), hosts, None)
                 .await
@@ -85,9 +92,15 @@ impl World {
 
     /// The control plane dies with whatever it was about, and another goes on with what is stored.
     pub async fn crash(&mut self) {
+        self.die_after(0);
         self.region = None;
         self.control = None;
         self.open().await;
+    }
+
+    /// The control plane writes nothing any more after so many commits; `crash` has another go on.
+    pub fn die_after(&self, commits: usize) {
+        self.reached.as_ref().unwrap().left.store(commits as i64, Ordering::SeqCst);
     }
 
     pub fn region(&self) -> &RegionState {

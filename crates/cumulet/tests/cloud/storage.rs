@@ -1,0 +1,128 @@
+//! Volumes, snapshots and images: what is done to them, and what holds of them.
+
+use crate::actions::Run;
+use crate::world::{World, all};
+use control::engine::Tables;
+use control::snapshot::SnapshotState;
+use control::volume::AttachmentState;
+use std::collections::BTreeSet;
+
+impl Run {
+    pub async fn store(&mut self) -> String {
+        let (volumes, snapshots, images) = {
+            let tables = self.world.region().view.read();
+            let volumes: Vec<_> = tables.volumes.iter().map(|one| one.volume_id.to_string()).collect();
+            let snapshots: Vec<_> = tables.snapshots.iter().map(|one| one.snapshot_id.to_string()).collect();
+            let images = tables.images.iter().filter(|image| image.name.starts_with("made-"));
+            (volumes, snapshots, images.map(|image| image.image_id.to_string()).collect::<Vec<_>>())
+        };
+        let volume = self.one_of(&volumes, "vol-0123456789abcdef0");
+        let snapshot = self.one_of(&snapshots, "snap-0123456789abcdef0");
+        let image = self.one_of(&images, "ami-0123456789abcdef0");
+        let (volume, snapshot) = (("VolumeId", volume.as_str()), ("SnapshotId", snapshot.as_str()));
+        let instance = self.an_instance();
+        let zone = ("AvailabilityZone", ["us-east-1a", "us-east-1b"][self.draw(2)]);
+        let device = ("Device", ["/dev/sdf", "/dev/sdg", "/dev/sdh"][self.draw(3)]);
+        let size = ("Size", ["1", "9", "20"][self.draw(3)]);
+        let name = format!("made-{}", self.trace.len());
+        let (operation, parameters) = match self.draw(18) {
+            0..=2 => ("CreateVolume", vec![zone, size]),
+            3 => ("CreateVolume", vec![zone, snapshot]),
+            4..=7 => ("AttachVolume", vec![volume, ("InstanceId", &instance), device]),
+            8 => ("DetachVolume", vec![volume]),
+            9 => ("DetachVolume", vec![volume, ("Force", "true")]),
+            10 => ("DeleteVolume", vec![volume]),
+            11 => ("ModifyVolume", vec![volume, size]),
+            12 => ("CreateSnapshot", vec![volume]),
+            13 => ("CreateSnapshots", vec![("InstanceSpecification.InstanceId", instance.as_str())]),
+            14 => ("DeleteSnapshot", vec![snapshot]),
+            15 => ("CreateImage", vec![("InstanceId", instance.as_str()), ("Name", &name)]),
+            16 => ("DeregisterImage", vec![("ImageId", image.as_str())]),
+            _ => ("CopySnapshot", vec![("SourceRegion", "us-east-1"), ("SourceSnapshotId", snapshot.1)]),
+        };
+        match operation {
+            "DeleteVolume" => drop(self.kept.remove(volume.1)),
+            "DeleteSnapshot" => drop(self.kept.remove(snapshot.1)),
+            _ => {}
+        }
+        let answer = self.world.call(operation, &parameters).await;
+        let made = match operation {
+            "CreateVolume" => "volumeId",
+            "CreateSnapshot" | "CreateSnapshots" | "CopySnapshot" => "snapshotId",
+            _ => "",
+        };
+        let text = answer.as_deref().unwrap_or_default();
+        self.kept.extend(all(text, made).into_iter().map(str::to_owned));
+        format!("{operation} {parameters:?}: {:?}", answer.as_ref().map(|_| all(text, made)))
+    }
+
+    fn one_of(&self, ids: &[String], none: &str) -> String {
+        let at = self.draw(ids.len().max(1));
+        ids.get(at).map_or(none, String::as_str).to_owned()
+    }
+}
+
+/// What is wrong at any moment: of a volume and its instance each knows of the other, and they are on one host.
+pub fn violations(tables: &Tables, kept: &BTreeSet<String>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for instance in tables.instances.iter() {
+        for disk in &instance.disks {
+            let attachment =
+                tables.volumes.find(&disk.volume_id).and_then(|volume| volume.attachment.clone());
+            let is_its = |attachment: &control::volume::VolumeAttachment| {
+                attachment.instance_id == instance.instance_id && attachment.device_name == disk.device_name
+            };
+            if !attachment.as_ref().is_some_and(is_its) {
+                wrong.push(format!("{} has {disk:?}, which has {attachment:?}", instance.instance_id));
+            }
+        }
+    }
+    for volume in tables.volumes.iter() {
+        let Some(attachment) = &volume.attachment else { continue };
+        let instance = tables.instances.find(&attachment.instance_id);
+        let has = instance.is_some_and(|instance| {
+            instance.disks.iter().any(|disk| disk.volume_id == volume.volume_id)
+                && volume.host_id.as_ref() == Some(&instance.placement.host_id)
+        });
+        if !has {
+            wrong.push(format!(
+                "{} is attached to {}, which has it not",
+                volume.volume_id, attachment.instance_id
+            ));
+        }
+    }
+    let is_there = |id: &String| tables.volumes.contains(id) || tables.snapshots.contains(id);
+    wrong.extend(kept.iter().filter(|id| !is_there(id)).map(|id| format!("{id} was made and is not there")));
+    wrong
+}
+
+/// What has not come to its end although time has passed.
+pub fn left_over(world: &World) -> Vec<String> {
+    let tables = world.region().view.read();
+    let mut found = Vec::new();
+    for volume in tables.volumes.iter() {
+        let is_over = volume.attachment.as_ref().is_none_or(|one| one.state == AttachmentState::Attached);
+        if matches!(volume.state(), "creating" | "deleting") || !is_over {
+            found.push(format!(
+                "{} is {} for ever: {:?}",
+                volume.volume_id,
+                volume.state(),
+                volume.attachment
+            ));
+        }
+    }
+    for snapshot in tables.snapshots.iter().filter(|one| one.state == SnapshotState::Pending) {
+        found.push(format!("{} is pending for ever", snapshot.snapshot_id));
+    }
+    for image in tables.images.iter().filter(|image| image.name.starts_with("made-")) {
+        if image.check_available().is_err() {
+            found.push(format!("{} is not available", image.image_id));
+        }
+    }
+    let whole = tables.snapshots.iter().filter(|one| one.state == SnapshotState::Completed);
+    let recorded: BTreeSet<String> = whole.map(|one| one.snapshot_id.to_string()).collect();
+    let stored: BTreeSet<String> = world.snapshots.ids().into_iter().collect();
+    found.extend(stored.difference(&recorded).map(|id| format!("the blocks of {id} are left over")));
+    found.extend(recorded.difference(&stored).map(|id| format!("{id} has no blocks")));
+    found
+}
