@@ -127,7 +127,7 @@ def main():
             api.client(at, region).describe_instances(MaxResults=5)
         print(f"    and the last region open {time.perf_counter() - began:.2f} s later")
         print(f"    hosts have caught up {quiet(process):.0f} s later")
-        told("memory, an instance", (resident_kib(process) - before) / count, "KiB", MEMORY_MAX_KIB)
+        told("memory, an instance, its simulated host's included", (resident_kib(process) - before) / count, "KiB", MEMORY_MAX_KIB)
         for what, parameters, expected in (
             ("by id", {"InstanceId.1": instance}, instance),
             ("by VPC, a page of 10", {"Filter.1.Name": "vpc-id", "Filter.1.Value.1": vpc, "MaxResults": "10"}, vpc),

@@ -374,7 +374,10 @@ impl Simulated {
             };
             Some(ObservedDisk { volume_id: volume_id.clone(), state })
         });
-        observed.collect()
+        let mut observed: Vec<_> = observed.collect();
+        // There may be very many instances, and most have one disk.
+        observed.shrink_to_fit();
+        observed
     }
 }
 
