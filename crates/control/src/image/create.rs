@@ -38,7 +38,7 @@ pub async fn create_image(
     refuse([(create::is_local(input.snapshot_location.as_deref()), create::LOCAL_SNAPSHOTS)])?;
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::Image, Kind::Snapshot])?;
     let reboots = !input.no_reboot.unwrap_or(false);
-    let image_id = context
+    let work = context
         .transact(|tx| {
             let before = tx
                 .get::<Instance>(&instance_id)
@@ -69,11 +69,14 @@ pub async fn create_image(
                 holds,
                 is_down: !holds,
             };
-            workflow::begin(tx, Work::CreateImage(work));
-            Ok(image.image_id)
+            workflow::begin(tx, Work::CreateImage(work.clone()));
+            Ok(work)
         })
         .await?;
-    Ok(ec2::CreateImageResult { image_id: Some(image_id.to_string()) })
+    if !work.holds {
+        create::taken(context, work.snapshots.iter().map(|new| &new.snapshot_id)).await;
+    }
+    Ok(ec2::CreateImageResult { image_id: Some(work.image_id.to_string()) })
 }
 
 fn check_instance(instance: &Instance) -> Result<()> {

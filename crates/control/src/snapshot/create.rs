@@ -15,8 +15,11 @@ use model::{Error, Id, Kind, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
 
 const DESCRIPTION_LEN_MAX: usize = 255;
+/// The longest that a call waits for snapshots to be taken.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How long a snapshot may take to be whole.
 const DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -34,6 +37,7 @@ pub async fn create_snapshot(context: &Context, input: ec2::CreateSnapshotReques
             Ok(snapshot)
         })
         .await?;
+    taken(context, [&snapshot.snapshot_id]).await;
     Ok(to_api(&snapshot))
 }
 
@@ -80,6 +84,7 @@ pub async fn create_snapshots(
             Ok(snapshots)
         })
         .await?;
+    taken(context, snapshots.iter().map(|snapshot| &snapshot.snapshot_id)).await;
     let info = |snapshot: &Snapshot| {
         let api = to_api(snapshot);
         ec2::SnapshotInfo {
@@ -177,6 +182,23 @@ pub fn begin(tx: &mut Tx<'_>, snapshots: &[Snapshot]) {
         Some(NewSnapshot { snapshot_id: snapshot.snapshot_id.clone(), volume_id })
     });
     workflow::begin(tx, Work::TakeSnapshots(TakeSnapshots { snapshots: pairs.collect() }));
+}
+
+/// Waits until snapshots are taken, so that nothing is in them that is written after the call; where that takes long
+/// the call is answered all the same.
+pub async fn taken(context: &Context, snapshots: impl IntoIterator<Item = &Id> + Clone) {
+    let mut changes = context.region.view.changes();
+    let is_pending = || {
+        let tables = context.tables();
+        let mut found = snapshots.clone().into_iter().filter_map(|id| tables.snapshots.find(id));
+        found.any(|snapshot| snapshot.state == SnapshotState::Pending)
+    };
+    let waiting = async {
+        // A lag only means that there were many changes.
+        while is_pending() && !matches!(changes.recv().await, Err(RecvError::Closed)) {}
+    };
+    // Not in time is no error.
+    let _ = tokio::time::timeout(ANSWER_WITHIN, waiting).await;
 }
 
 /// Whether a snapshot of the volume is not whole yet. The transaction depends on it.

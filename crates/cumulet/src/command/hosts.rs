@@ -26,11 +26,11 @@ pub fn run(args: Args) -> Result<ExitCode> {
     } else {
         let headings = [
             "HOST",
-            "STATE",
             "ZONE",
             "RACK",
             "ARCH",
             "ACCEL",
+            "STATE",
             "VCPUS",
             "MEMORY",
             "INSTANCES",
@@ -64,11 +64,11 @@ fn summary(host: &Host) -> [String; 10] {
     let (memory, memory_max) = room(|room| room.memory_mi_b);
     [
         host.host_id.clone().unwrap_or_default(),
-        host.state.clone().unwrap_or_default(),
         host.availability_zone.clone().unwrap_or_default(),
         host.rack.clone().unwrap_or_default(),
         host.architecture.clone().unwrap_or_default(),
         host.acceleration.clone().unwrap_or_default(),
+        host.state.clone().unwrap_or_default(),
         format!("{vcpus}/{vcpus_max}"),
         format!("{:.1}/{:.1} GiB", memory as f64 / 1024.0, memory_max as f64 / 1024.0),
         host.instances.len().to_string(),
