@@ -74,7 +74,12 @@ pub(crate) fn next_step(wanted: Option<Wanted>, actual: &Actual) -> Step {
 
 /// What is told of an instance that rests, and which boot it is about.
 pub(crate) fn observation(wanted: Option<Wanted>, actual: &Actual) -> (u64, InstanceObservation) {
+    let called_off = wanted.filter(|wanted| wanted.power != Power::On).map(|wanted| wanted.boot);
     match actual {
+        // A boot that was called off before it began is as good as stopped; of the one before all has been told.
+        Actual::Stopped { boot, .. } | Actual::Failed { boot, .. } if called_off > Some(*boot) => {
+            (called_off.unwrap_or(*boot), InstanceObservation::Stopped(StopCause::Asked))
+        }
         Actual::Running { boot } => (*boot, InstanceObservation::Running),
         Actual::Stopped { boot, cause } => (*boot, InstanceObservation::Stopped(cause.clone())),
         Actual::Failed { boot, message } => (*boot, InstanceObservation::Failed { message: message.clone() }),
@@ -113,6 +118,20 @@ mod tests {
             }
             (Step::Forget, _) => Actual::Absent,
             (step, actual) => panic!("{step:?} is no step from {actual:?}"),
+        }
+    }
+
+    /// A start and a stop that the host hears of together: without this control would wait for the stop for ever.
+    #[test]
+    fn a_boot_that_was_called_off_is_told_to_be_stopped() {
+        let ended = Actual::Stopped { boot: 1, cause: StopCause::Guest };
+        let failed = Actual::Failed { boot: 1, message: String::new() };
+        let stopped = |boot, cause| (boot, InstanceObservation::Stopped(cause));
+        for power in [Power::Off, Power::OffForced] {
+            let wanted = |boot| Some(Wanted { power, boot });
+            assert_eq!(observation(wanted(2), &ended), stopped(2, StopCause::Asked));
+            assert_eq!(observation(wanted(2), &failed), stopped(2, StopCause::Asked));
+            assert_eq!(observation(wanted(1), &ended), stopped(1, StopCause::Guest));
         }
     }
 
