@@ -19,7 +19,7 @@ use crate::region::{HostLink, RegionState};
 use crate::{Control, security_group, volume};
 use agent_api::{Desired, Observation, VolumeState};
 use model::{Id, InstanceState, Text};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
@@ -329,9 +329,10 @@ fn whole(region: &RegionState, host_id: &str) -> Desired {
     desired
 }
 
-fn changes_by_host(region: &RegionState, affected: &Affected) -> HashMap<String, Vec<agent_api::Change>> {
+/// In order, so that one seed does the same twice.
+fn changes_by_host(region: &RegionState, affected: &Affected) -> BTreeMap<String, Vec<agent_api::Change>> {
     let tables = region.view.read();
-    let mut by_host: HashMap<String, Vec<agent_api::Change>> = HashMap::new();
+    let mut by_host: BTreeMap<String, Vec<agent_api::Change>> = BTreeMap::new();
     let everywhere: Vec<agent_api::Change> = affected
         .vpcs
         .iter()

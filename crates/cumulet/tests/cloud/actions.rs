@@ -4,6 +4,7 @@ use crate::invariants::{Group, Held, Owned, Rule, lost, violations};
 use crate::storage;
 use crate::world::{World, all};
 use agent_api::HostAgent;
+use control::instance::placement::Tenancy;
 use control::placement_group::Strategy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -155,7 +156,7 @@ impl Run {
         let number = self.draw(self.world.hosts.len());
         let id = self.an_instance();
         let host = &self.world.hosts[number];
-        match self.draw(4) {
+        match self.draw(5) {
             0 if self.away.insert(number) => {
                 host.lose();
                 format!("host {number} is lost")
@@ -170,6 +171,10 @@ impl Run {
             2 => {
                 host.fail_next_launches(2, "The driver failed");
                 format!("host {number} fails two launches")
+            }
+            3 => {
+                self.world.links[number].cut();
+                format!("the link to host {number} breaks")
             }
             _ => {
                 let id = model::Id::parse(model::Kind::Instance, &id).unwrap();
@@ -234,6 +239,7 @@ impl Run {
                 host: one.placement.host_id.to_string(),
                 vcpus: one.vcpus.into(),
                 memory_mib: one.memory_mib,
+                is_dedicated: one.placement.tenancy == Tenancy::Dedicated,
                 group,
             });
         }
@@ -256,6 +262,7 @@ impl Run {
         tokio::time::sleep(Duration::from_secs(20 * 60)).await;
         self.look();
         let mut found = storage::left_over(&self.world);
+        found.extend(self.not_running().await);
         {
             let tables = self.world.region().view.read();
             found.extend((!tables.workflows.is_empty()).then(|| "a workflow has not ended".to_owned()));
@@ -276,5 +283,23 @@ impl Run {
             }
         }
         self.check(&found)
+    }
+
+    /// Instances that are recorded to run and that their host does not have running.
+    async fn not_running(&self) -> Vec<String> {
+        let recorded: Vec<(String, String)> = {
+            let tables = self.world.region().view.read();
+            let running = tables.instances.iter().filter(|one| one.state.name() == "running");
+            running.map(|one| (one.instance_id.to_string(), one.placement.host_id.to_string())).collect()
+        };
+        let mut wrong = Vec::new();
+        for (id, host_id) in recorded {
+            let host = self.world.hosts.iter().find(|host| host.describe().host_id == host_id).unwrap();
+            let console = host.console_output(&id).await.unwrap_or_default();
+            if !String::from_utf8_lossy(&console).contains("simulated: running") {
+                wrong.push(format!("{id} does not run on {host_id}"));
+            }
+        }
+        wrong
     }
 }

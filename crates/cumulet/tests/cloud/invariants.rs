@@ -10,6 +10,7 @@ pub struct Held {
     pub host: String,
     pub vcpus: u64,
     pub memory_mib: u64,
+    pub is_dedicated: bool,
     pub group: Option<Group>,
 }
 
@@ -42,12 +43,17 @@ pub fn violations(hosts: &[HostDescription], held: &[Held], owned: &[Owned]) -> 
         }
     }
     let mut taken: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    let mut tenants: BTreeMap<&str, &Held> = BTreeMap::new();
     let mut racks: BTreeMap<&str, Vec<(&Held, &str)>> = BTreeMap::new();
     for one in held {
         let Some(host) = by_id.get(one.host.as_str()) else {
             wrong.push(format!("{} is on {}, which is no host", one.instance, one.host));
             continue;
         };
+        let first = tenants.entry(&one.host).or_insert(one);
+        if first.is_dedicated != one.is_dedicated {
+            wrong.push(format!("{} and {} share {}", first.instance, one.instance, one.host));
+        }
         let sum = taken.entry(&one.host).or_default();
         *sum = (sum.0 + one.vcpus, sum.1 + one.memory_mib);
         if let Some(group) = &one.group {
@@ -112,6 +118,7 @@ fn what_is_wrong_is_told() {
         host: host.into(),
         vcpus: 2,
         memory_mib: 512,
+        is_dedicated: false,
         group: rule.map(|rule| Group { id: "g".into(), rule }),
     };
     let count = |held: &[Held]| violations(&hosts, held, &[]).len();
@@ -128,6 +135,8 @@ fn what_is_wrong_is_told() {
     assert_eq!(two("h1", "h3", [Rule::Spread, Rule::Spread]), 0);
     assert_eq!(two("h1", "h2", [Rule::Partition(1), Rule::Partition(2)]), 1);
     assert_eq!(two("h1", "h2", [Rule::Partition(1), Rule::Partition(1)]), 0);
+    let dedicated = Held { is_dedicated: true, ..held("i2", "h1", None) };
+    assert_eq!(count(&[held("i1", "h1", None), dedicated]), 1);
     let owned = |owner: &str| ("10.0.0.1".to_owned(), owner.to_owned());
     assert_eq!(violations(&hosts, &[], &[owned("a"), owned("b")]).len(), 1);
     assert_eq!(violations(&hosts, &[], &[owned("a"), owned("a")]).len(), 0);

@@ -1,10 +1,11 @@
-//! A whole cloud in one process, from one seed: calls, faults of hosts and crashes of the control plane at any
+//! A whole cloud in one process, from one seed: calls, faults of hosts and links, and crashes of the control plane at any
 //! commit, with invariants after every step. `CUMULET_SEED=7` replays one seed, `CUMULET_SEEDS=5000` runs so many.
 
 mod actions;
 #[path = "../../../control/tests/resources/crashing.rs"]
 mod crashing;
 mod invariants;
+mod link;
 mod storage;
 mod world;
 

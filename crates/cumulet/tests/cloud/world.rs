@@ -1,6 +1,7 @@
 //! A control plane on a store in memory, and simulated hosts that outlive it.
 
 use crate::crashing::Crashing;
+use crate::link::Link;
 use agent::{MemorySnapshots, SimulatedHost, SimulatedOptions};
 use agent_api::{Architecture, HostAgent, HostDescription, PROTOCOL_VERSION};
 use async_trait::async_trait;
@@ -28,12 +29,12 @@ impl Clock for RuntimeClock {
     }
 }
 
-struct Hosts(Vec<SimulatedHost>);
+struct Hosts(Vec<Arc<Link>>);
 
 #[async_trait]
 impl HostSource for Hosts {
     async fn hosts(&self, _: &Region) -> Result<Vec<Arc<dyn HostAgent>>> {
-        Ok(self.0.iter().map(|host| Arc::new(host.clone()) as Arc<dyn HostAgent>).collect())
+        Ok(self.0.iter().map(|host| host.clone() as Arc<dyn HostAgent>).collect())
     }
 }
 
@@ -44,6 +45,8 @@ pub struct World {
     reached: Option<Arc<Crashing>>,
     pub snapshots: Arc<MemorySnapshots>,
     pub hosts: Vec<SimulatedHost>,
+    /// To each of the hosts.
+    pub links: Vec<Arc<Link>>,
     control: Option<Arc<Control>>,
     region: Option<Arc<RegionState>>,
 }
@@ -60,10 +63,12 @@ impl World {
         };
         let host =
             |number| SimulatedHost::with_snapshots(describe(number), options.clone(), snapshots.clone());
-        let hosts = (0..hosts).map(host).collect();
+        let hosts: Vec<_> = (0..hosts).map(host).collect();
+        let link = |host: &SimulatedHost| Arc::new(Link::new(host.clone(), environment.random.clone()));
+        let links = hosts.iter().map(link).collect();
         let store = MemoryStore::new();
         let (reached, control, region) = (None, None, None);
-        let mut world = World { environment, store, reached, snapshots, hosts, control, region };
+        let mut world = World { environment, store, reached, snapshots, hosts, links, control, region };
         world.open().await;
         world
     }
@@ -81,7 +86,7 @@ impl World {
         let stands = self.random().u64().is_multiple_of(2);
         let store = Arc::new(Crashing { inner: self.store.clone(), left: AtomicI64::new(i64::MAX), stands });
         self.reached = Some(store.clone());
-        let hosts = Arc::new(Hosts(self.hosts.clone()));
+        let hosts = Arc::new(Hosts(self.links.clone()));
         let control =
             Control::start(options, self.environment.clone(), store, self.snapshots.clone(), hosts, None)
                 .await
