@@ -355,6 +355,8 @@ impl SimulatedHost {
             };
             let Some(next) = next else { return };
             tokio::select! {
+                // In order, not by chance: a seed replays.
+                biased;
                 () = tokio::time::sleep_until(next) => {}
                 () = self.shared.sooner.notified() => {}
             }

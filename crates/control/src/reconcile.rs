@@ -251,16 +251,18 @@ async fn desire(
         let mut affected = Affected::default();
         let mut lagged = false;
         tokio::select! {
-            notice = changes.recv() => match notice {
-                Ok(notice) => notice.iter().for_each(|change| affected.note(change)),
-                Err(RecvError::Lagged(_)) => lagged = true,
-                Err(RecvError::Closed) => return,
-            },
+            // In order, not by chance: a seed replays.
+            biased;
             Some(host) = found.recv() => {
                 let Some(region) = region.upgrade() else { return };
                 replace(&region, &host).await;
                 continue;
             }
+            notice = changes.recv() => match notice {
+                Ok(notice) => notice.iter().for_each(|change| affected.note(change)),
+                Err(RecvError::Lagged(_)) => lagged = true,
+                Err(RecvError::Closed) => return,
+            },
         }
         // Whatever else came meanwhile goes out together: many changes of one thing are one.
         for _ in 0..NOTICES_MAX {

@@ -24,6 +24,8 @@ pub(crate) fn start(control: &Arc<Control>, region: &Arc<RegionState>) {
     tokio::spawn(async move {
         while let Some(pause) = runner.start_due() {
             tokio::select! {
+                // In order, not by chance: a seed replays.
+                biased;
                 notice = changes.recv() => match notice {
                     Ok(batch) => batch.iter().for_each(|change| runner.note(change)),
                     Err(RecvError::Lagged(_)) => match runner.region.upgrade() {
