@@ -1,7 +1,7 @@
 //! What shall be on a host.
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use model::{Id, Timestamp};
+use model::{DiskLimits, Id, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -262,29 +262,6 @@ pub enum Detach {
     Asked,
     /// It goes whether or not the guest lets go of it: what the guest then reads and writes there fails.
     Forced,
-}
-
-/// How fast a disk may be read and written, both together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DiskLimits {
-    pub operations: Rate,
-    pub bytes: Rate,
-    /// A longer operation counts as several.
-    pub operation_bytes: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rate {
-    /// In the long run.
-    pub per_second: u64,
-    pub burst: Option<Burst>,
-}
-
-/// A higher rate that what was saved lasts for. What lasts so long at this rate can be saved, and is at the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Burst {
-    pub per_second: u64,
-    pub seconds: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

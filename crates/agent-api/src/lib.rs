@@ -12,6 +12,7 @@ mod desired;
 mod observed;
 
 pub use desired::*;
+pub use model::{Burst, DiskLimits, Rate};
 pub use observed::*;
 
 use async_trait::async_trait;

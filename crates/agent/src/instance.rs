@@ -16,9 +16,7 @@ use crate::tasks::Backoff;
 use crate::volumes::Volumes;
 use agent_api::{BootMode, DiskLimits, Instance, InstanceObservation, Power, StopCause};
 use futures::future::{join, try_join_all};
-use host::machine::{
-    self, DiskSpec, EndCause, Ended, Firmware, Hypervisor, MachineError, MachineSpec, NicSpec,
-};
+use host::machine::{DiskSpec, EndCause, Ended, Firmware, Hypervisor, MachineError, MachineSpec, NicSpec};
 use host::net::NetError;
 use model::Id;
 use parking_lot::Mutex;
@@ -220,7 +218,6 @@ impl InstanceTask {
             if is_so || !self.plugged.has(&volume_id) {
                 continue;
             }
-            let limits = limits.map(disk_limits);
             if let Err(error) = self.host.hypervisor.limit_disk(&self.instance_id, &volume_id, limits).await {
                 self.log(&error, "disk not limited");
             }
@@ -392,7 +389,7 @@ impl InstanceTask {
         let disk = |disk: &&agent_api::Disk| DiskSpec {
             layers: Vec::new(),
             volume_id: disk.volume_id.clone(),
-            limits: disk.limits.map(disk_limits),
+            limits: disk.limits,
         };
         let spec = MachineSpec {
             instance_id: instance.instance_id.clone(),
@@ -419,20 +416,6 @@ impl InstanceTask {
 
 fn limits_of(instance: &Instance) -> BTreeMap<Id, Option<DiskLimits>> {
     instance.disks.iter().map(|disk| (disk.volume_id.clone(), disk.limits)).collect()
-}
-
-pub(crate) fn disk_limits(limits: DiskLimits) -> machine::DiskLimits {
-    let rate = |rate: agent_api::Rate| machine::Rate {
-        per_second: rate.per_second,
-        burst: rate
-            .burst
-            .map(|burst| machine::Burst { per_second: burst.per_second, seconds: burst.seconds }),
-    };
-    machine::DiskLimits {
-        operations: rate(limits.operations),
-        bytes: rate(limits.bytes),
-        operation_bytes: limits.operation_bytes,
-    }
 }
 
 /// Returns when another step than starting this boot has become due.

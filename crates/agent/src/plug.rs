@@ -2,7 +2,7 @@
 //!
 //! Invariant: a volume is held for as long as the guest may have it, whatever is desired by then.
 
-use crate::instance::{InstanceTask, disk_limits};
+use crate::instance::InstanceTask;
 use crate::lifecycle::Actual;
 use agent_api::{Detach, Disk, DiskState, Instance, ObservedDisk};
 use host::machine::{DiskSpec, MachineError};
@@ -103,8 +103,7 @@ impl InstanceTask {
         let attach = async {
             host.volumes.ready(&disk.volume_id).await?;
             let (_lock, layers) = host.volumes.open(&disk.volume_id).await?;
-            let spec =
-                DiskSpec { layers, volume_id: disk.volume_id.clone(), limits: disk.limits.map(disk_limits) };
+            let spec = DiskSpec { layers, volume_id: disk.volume_id.clone(), limits: disk.limits };
             let attached = host.hypervisor.attach_disk(&self.instance_id, spec).await;
             attached.map_err(|error| {
                 self.log(&error, "disk not attached");

@@ -9,6 +9,7 @@ mod authorization;
 mod context;
 pub mod dedicated_host;
 mod default_vpc;
+mod description;
 pub mod dhcp_options;
 pub mod ebs_direct;
 pub mod engine;

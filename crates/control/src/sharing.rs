@@ -11,14 +11,30 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Adds what one item of a request says; `code` is the error's where it is nobody.
-    pub fn note(
-        &mut self,
-        add: bool,
-        user: Option<&str>,
-        group: Option<&str>,
+    /// What a request says, in either of the two ways to say it: by listed items, each whether it is added, its user
+    /// and its group, or by one operation on users and groups. `code` is the error's where an item is nobody.
+    pub fn of<'a>(
+        listed: impl IntoIterator<Item = (bool, Option<&'a str>, Option<&'a str>)>,
+        operation: Option<&str>,
+        users: &[String],
+        groups: &[String],
         code: &'static str,
-    ) -> Result<()> {
+    ) -> Result<Changes> {
+        let mut changes = Changes::default();
+        for (add, user, group) in listed {
+            changes.note(add, user, group, code)?;
+        }
+        let add = operation != Some("remove");
+        for user in users {
+            changes.note(add, Some(user), None, code)?;
+        }
+        for group in groups {
+            changes.note(add, None, Some(group), code)?;
+        }
+        Ok(changes)
+    }
+
+    fn note(&mut self, add: bool, user: Option<&str>, group: Option<&str>, code: &'static str) -> Result<()> {
         let invalid = |value: &str, kind: &str| {
             Error::new(code, format!("Invalid attribute item value \"{value}\" for {kind} item type."))
         };

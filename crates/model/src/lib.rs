@@ -7,6 +7,7 @@ mod arn;
 mod environment;
 mod error;
 mod id;
+mod rate;
 mod region;
 mod state;
 
@@ -14,6 +15,7 @@ pub use arn::{AccountId, Arn};
 pub use environment::{Clock, Environment, ManualClock, Random, SeededRandom, SystemClock, SystemRandom};
 pub use error::{Error, Result};
 pub use id::{Id, Kind};
+pub use rate::{Burst, DiskLimits, Rate};
 pub use region::Region;
 pub use state::{InstanceState, Transition};
 

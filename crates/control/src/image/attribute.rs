@@ -84,7 +84,7 @@ pub async fn modify_image_attribute(
         .as_ref()
         .and_then(|description| description.value.clone())
         .or(input.value.clone().filter(|_| input.attribute.as_deref() == Some("description")));
-    description.as_deref().map(super::register::check_description).transpose()?;
+    description.as_deref().map(crate::description::check).transpose()?;
     let permissions = permissions(&input)?;
     if description.is_none() && permissions.is_empty() {
         return Err(Error::invalid_parameter_combination("No attributes specified."));
@@ -99,25 +99,18 @@ pub async fn modify_image_attribute(
     .await
 }
 
-/// Changes of launch permissions, in either of the two ways to say them.
 fn permissions(input: &ec2::ModifyImageAttributeRequest) -> Result<Changes> {
-    const INVALID: &str = "InvalidAMIAttributeItemValue";
-    let mut changes = Changes::default();
-    if let Some(change) = &input.launch_permission {
-        for (add, items) in [(true, &change.add), (false, &change.remove)] {
-            for item in items {
-                changes.note(add, item.user_id.as_deref(), item.group.as_deref(), INVALID)?;
-            }
-        }
-    }
-    let add = input.operation_type.as_deref() != Some("remove");
-    for user in &input.user_ids {
-        changes.note(add, Some(user), None, INVALID)?;
-    }
-    for group in &input.user_groups {
-        changes.note(add, None, Some(group), INVALID)?;
-    }
-    Ok(changes)
+    let listed = input.launch_permission.iter().flat_map(|change| {
+        let added = change.add.iter().map(|item| (true, item));
+        added.chain(change.remove.iter().map(|item| (false, item)))
+    });
+    Changes::of(
+        listed.map(|(add, item)| (add, item.user_id.as_deref(), item.group.as_deref())),
+        input.operation_type.as_deref(),
+        &input.user_ids,
+        &input.user_groups,
+        "InvalidAMIAttributeItemValue",
+    )
 }
 
 pub async fn reset_image_attribute(context: &Context, input: ec2::ResetImageAttributeRequest) -> Result<()> {

@@ -1,8 +1,9 @@
 //! CopyImage: an image like another, of copies of its snapshots.
 
-use super::register::{NAME_SCOPE, check_description, check_name};
+use super::register::{check_name, record};
 use super::{Condition, Image};
 use crate::Context;
+use crate::description;
 use crate::engine::Tags;
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::{given, refuse};
@@ -19,7 +20,7 @@ pub async fn copy_image(context: &Context, input: ec2::CopyImageRequest) -> Resu
     let source = region.view.record::<Image>(&id).ok_or_else(|| Id::not_found(Kind::Image, &id))?;
     source.check_available()?;
     let description = input.description.as_deref().unwrap_or(&source.description);
-    check_description(description)?;
+    description::check(description)?;
     let mut tags = Tags::default();
     if input.copy_image_tags.unwrap_or(false) {
         tags.set(&source.tags)?;
@@ -56,17 +57,11 @@ pub async fn copy_image(context: &Context, input: ec2::CopyImageRequest) -> Resu
                 device.snapshot_id = Some(made.to().clone());
                 copies.push(made);
             }
-            if !tx.claim(NAME_SCOPE, name, &image.image_id) {
-                return Err(Error::new(
-                    "InvalidAMIName.Duplicate",
-                    format!("AMI name {name} is already in use by an AMI of this account"),
-                ));
-            }
             if !copies.is_empty() {
                 image.condition = Condition::Pending;
                 copy::begin(tx, copies, Some(image.image_id.clone()));
             }
-            tx.create(&image);
+            record(tx, &image)?;
             idempotent.remember(tx, vec![image.image_id.to_string()]);
             Ok(image.image_id.to_string())
         })

@@ -5,9 +5,10 @@
 //!   stopped, or NoReboot ─────────────────────▶ snapshots
 //! ```
 
-use super::register::{NAME_SCOPE, check_description, check_devices, check_name, device};
+use super::register::{check_devices, check_name, device, record};
 use super::{Condition, Image, ImageBlockDevice};
 use crate::Context;
+use crate::description;
 use crate::engine::Tx;
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::refuse;
@@ -34,7 +35,7 @@ pub async fn create_image(
     let name = input.name.as_deref().ok_or_else(|| Error::missing_parameter("Name"))?;
     check_name(name)?;
     let description = input.description.as_deref().unwrap_or_default();
-    check_description(description)?;
+    description::check(description)?;
     refuse([(create::is_local(input.snapshot_location.as_deref()), create::LOCAL_SNAPSHOTS)])?;
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::Image, Kind::Snapshot])?;
     let reboots = !input.no_reboot.unwrap_or(false);
@@ -47,13 +48,7 @@ pub async fn create_image(
             let mut image = image_of(tx, &before, name, description, &tags);
             let snapshots = add_devices(tx, &mut image, &before, &input.block_device_mappings, &tags)?;
             check_devices(&image, false)?;
-            if !tx.claim(NAME_SCOPE, name, &image.image_id) {
-                return Err(Error::new(
-                    "InvalidAMIName.Duplicate",
-                    format!("AMI name {name} is already in use by an AMI of this account"),
-                ));
-            }
-            tx.create(&image);
+            record(tx, &image)?;
             let holds = reboots && before.state == InstanceState::Running;
             if holds {
                 tx.put(&Instance {

@@ -2,6 +2,7 @@
 
 use super::{Condition, Image, ImageBlockDevice};
 use crate::Context;
+use crate::description;
 use crate::engine::Tx;
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::{given, refuse};
@@ -11,8 +12,7 @@ use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
 use std::collections::BTreeSet;
 
-pub(super) const NAME_SCOPE: &str = "image-name";
-const DESCRIPTION_LEN_MAX: usize = 255;
+const NAME_SCOPE: &str = "image-name";
 const DEVICES_MAX: usize = 27;
 /// GiB of the empty root disk that a simulated image may have.
 const SIMULATED_ROOT_GIB: u32 = 8;
@@ -26,7 +26,7 @@ pub async fn register_image(
     let name = input.name.as_deref().ok_or_else(|| Error::missing_parameter("Name"))?;
     check_name(name)?;
     let description = input.description.clone().unwrap_or_default();
-    check_description(&description)?;
+    description::check(&description)?;
     let architecture = match input.architecture.as_deref() {
         None | Some("x86_64") => Architecture::X86_64,
         Some("arm64") => Architecture::Arm64,
@@ -66,17 +66,23 @@ pub async fn register_image(
                 tags: tags.of(Kind::Image),
             };
             check_devices(&image, context.options.simulate)?;
-            if !tx.claim(NAME_SCOPE, name, &image.image_id) {
-                return Err(Error::new(
-                    "InvalidAMIName.Duplicate",
-                    format!("AMI name {name} is already in use by an AMI of this account"),
-                ));
-            }
-            tx.create(&image);
+            record(tx, &image)?;
             Ok(image.image_id)
         })
         .await?;
     Ok(ec2::RegisterImageResult { image_id: Some(image_id.to_string()) })
+}
+
+/// Writes a new image's record, whose name is the account's only one.
+pub(super) fn record(tx: &mut Tx<'_>, image: &Image) -> Result<()> {
+    if !tx.claim(NAME_SCOPE, &image.name, &image.image_id) {
+        return Err(Error::new(
+            "InvalidAMIName.Duplicate",
+            format!("AMI name {} is already in use by an AMI of this account", image.name),
+        ));
+    }
+    tx.create(image);
+    Ok(())
 }
 
 /// What the API knows and this cloud has not: refused rather than ignored.
@@ -126,15 +132,6 @@ fn devices(
         });
     }
     Ok(devices)
-}
-
-pub(super) fn check_description(description: &str) -> Result<()> {
-    if description.chars().count() > DESCRIPTION_LEN_MAX {
-        return Err(Error::invalid_parameter_value(format!(
-            "The description is longer than {DESCRIPTION_LEN_MAX} characters"
-        )));
-    }
-    Ok(())
 }
 
 /// 3 to 128 of the characters that the API reference lists.

@@ -6,8 +6,6 @@ use crate::sharing::Changes;
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
 
-const INVALID: &str = "InvalidParameterValue";
-
 pub async fn describe_snapshot_attribute(
     context: &Context,
     input: ec2::DescribeSnapshotAttributeRequest,
@@ -35,21 +33,17 @@ pub async fn modify_snapshot_attribute(
     input: ec2::ModifySnapshotAttributeRequest,
 ) -> Result<()> {
     check_attribute(input.attribute.as_deref())?;
-    let mut changes = Changes::default();
-    if let Some(change) = &input.create_volume_permission {
-        for (add, items) in [(true, &change.add), (false, &change.remove)] {
-            for item in items {
-                changes.note(add, item.user_id.as_deref(), item.group.as_deref(), INVALID)?;
-            }
-        }
-    }
-    let add = input.operation_type.as_deref() != Some("remove");
-    for user in &input.user_ids {
-        changes.note(add, Some(user), None, INVALID)?;
-    }
-    for group in &input.group_names {
-        changes.note(add, None, Some(group), INVALID)?;
-    }
+    let listed = input.create_volume_permission.iter().flat_map(|change| {
+        let added = change.add.iter().map(|item| (true, item));
+        added.chain(change.remove.iter().map(|item| (false, item)))
+    });
+    let changes = Changes::of(
+        listed.map(|(add, item)| (add, item.user_id.as_deref(), item.group.as_deref())),
+        input.operation_type.as_deref(),
+        &input.user_ids,
+        &input.group_names,
+        "InvalidParameterValue",
+    )?;
     if changes.is_empty() {
         return Err(Error::invalid_parameter_combination("No attributes specified."));
     }

@@ -2,6 +2,7 @@
 
 use super::{Snapshot, SnapshotState, create};
 use crate::Context;
+use crate::description;
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::{given, refuse};
 use crate::engine::{Tags, Tx};
@@ -25,7 +26,8 @@ pub async fn copy_snapshot(
     input: ec2::CopySnapshotRequest,
 ) -> Result<ec2::CopySnapshotResult> {
     refuse_what_is_not_there(&input)?;
-    let description = create::description(input.description.as_deref())?;
+    let description = input.description.as_deref().unwrap_or_default();
+    description::check(description)?;
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::Snapshot])?.of(Kind::Snapshot);
     let id = Id::parse(Kind::Snapshot, input.source_snapshot_id.as_deref().unwrap_or_default())?;
     let source_region = source_region(context, input.source_region.as_deref()).await?;

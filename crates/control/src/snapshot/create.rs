@@ -2,6 +2,7 @@
 
 use super::{DeleteBlocks, Snapshot, SnapshotState, to_api};
 use crate::Context;
+use crate::description;
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::{given, refuse};
 use crate::engine::{Tags, Tx};
@@ -17,7 +18,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 
-const DESCRIPTION_LEN_MAX: usize = 255;
 /// The longest that a call waits for snapshots to be taken.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How long a snapshot may take to be whole.
@@ -26,7 +26,8 @@ const DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 pub async fn create_snapshot(context: &Context, input: ec2::CreateSnapshotRequest) -> Result<ec2::Snapshot> {
     refuse_places(&input.outpost_arn, input.location.as_deref())?;
     let volume_id = Id::parse(Kind::Volume, input.volume_id.as_deref().unwrap_or_default())?;
-    let description = description(input.description.as_deref())?;
+    let description = input.description.as_deref().unwrap_or_default();
+    description::check(description)?;
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::Snapshot])?.of(Kind::Snapshot);
     let snapshot = context
         .transact(|tx| {
@@ -55,7 +56,8 @@ pub async fn create_snapshots(
         .map(|id| Id::parse(Kind::Volume, id))
         .collect::<Result<_>>()?;
     let without_root = instance.exclude_boot_volume.unwrap_or(false);
-    let description = description(input.description.as_deref())?;
+    let description = input.description.as_deref().unwrap_or_default();
+    description::check(description)?;
     let copies_tags = match input.copy_tags_from_source.as_deref() {
         None => false,
         Some("volume") => true,
@@ -140,16 +142,6 @@ pub const LOCAL_SNAPSHOTS: &str = "Local snapshots are";
 
 pub fn is_local(location: Option<&str>) -> bool {
     location.is_some_and(|location| location != "regional")
-}
-
-pub fn description(given: Option<&str>) -> Result<&str> {
-    let description = given.unwrap_or_default();
-    if description.chars().count() > DESCRIPTION_LEN_MAX {
-        return Err(Error::invalid_parameter_value(format!(
-            "The description is longer than {DESCRIPTION_LEN_MAX} characters"
-        )));
-    }
-    Ok(description)
 }
 
 /// The record of a snapshot that is about to be taken; `begin` has it taken.

@@ -38,7 +38,7 @@ pub async fn describe_volumes(
 }
 
 fn zone_id<'c>(context: &'c Context, volume: &Volume) -> Option<&'c str> {
-    context.region.zones.iter().find(|zone| zone.name == volume.zone).map(|zone| zone.id.as_str())
+    context.region.zone_named(&volume.zone).map(|zone| zone.id.as_str())
 }
 
 pub fn to_api(context: &Context, volume: &Volume) -> ec2::Volume {

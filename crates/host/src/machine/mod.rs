@@ -29,6 +29,7 @@ mod watch;
 pub use acceleration::{Proof, prove};
 pub use command_line::Acceleration;
 pub use fake::FakeHypervisor;
+pub use model::{Burst, DiskLimits, Rate};
 pub use qemu::{QemuHypervisor, QemuOptions};
 
 pub(crate) use acceleration::{kernel_release, qemu_version};
@@ -101,29 +102,6 @@ pub struct DiskSpec {
     /// Not held to any where None.
     #[serde(default)]
     pub limits: Option<DiskLimits>,
-}
-
-/// How fast a disk may be read and written, both together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DiskLimits {
-    pub operations: Rate,
-    pub bytes: Rate,
-    /// A longer operation counts as several.
-    pub operation_bytes: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rate {
-    /// In the long run.
-    pub per_second: u64,
-    pub burst: Option<Burst>,
-}
-
-/// A higher rate that what was saved lasts for. What lasts so long at this rate can be saved, and is at the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Burst {
-    pub per_second: u64,
-    pub seconds: u64,
 }
 
 /// A file of a disk. What it lies over is told by the disk and never read from the file: a guest that broke out of its
