@@ -1,10 +1,9 @@
 //! What shall be on a host.
 
-use ipnet::{Ipv4Net, Ipv6Net};
 use model::{DiskLimits, Id, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Everything that shall be on one host, by id.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -18,7 +17,7 @@ pub struct Desired {
 /// One difference between two desires.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Change {
-    PutVpc(Vpc),
+    PutVpc(Box<Vpc>),
     RemoveVpc(Id),
     PutSecurityGroup(SecurityGroup),
     RemoveSecurityGroup(Id),
@@ -48,9 +47,9 @@ impl Desired {
     /// Makes this desire what it is after the change. Puts of an older generation are ignored.
     pub fn apply(&mut self, change: Change) {
         match change {
-            Change::PutVpc(vpc) => put(&mut self.vpcs, vpc.vpc_id.clone(), vpc, |v| v.generation),
+            Change::PutVpc(vpc) => put(&mut self.vpcs, vpc.network.vpc_id.clone(), *vpc, |v| v.generation),
             Change::PutSecurityGroup(group) => {
-                put(&mut self.security_groups, group.group_id.clone(), group, |g| g.generation)
+                put(&mut self.security_groups, group.network.group_id.clone(), group, |g| g.generation)
             }
             Change::PutVolume(volume) => {
                 put(&mut self.volumes, volume.volume_id.clone(), volume, |v| v.generation)
@@ -72,77 +71,35 @@ fn put<T>(map: &mut BTreeMap<Id, T>, id: Id, value: T, generation: impl Fn(&T) -
     }
 }
 
-/// A VPC that has at least one interface on the host.
+/// A VPC: its network, and what its services tell guests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Vpc {
-    pub vpc_id: Id,
     pub generation: u64,
-    pub cidrs: Vec<Ipv4Net>,
-    pub ipv6_cidrs: Vec<Ipv6Net>,
-    pub subnets: Vec<Subnet>,
-    /// Whether the VPC has an internet gateway attached.
-    pub internet_gateway: bool,
+    pub network: datapath::Vpc,
     /// Names under it are the VPC's own, as `ec2.internal`.
     pub dns_domain: String,
+    /// `enableDnsSupport`: its resolver answers.
     pub dns_support: bool,
+    /// `enableDnsHostnames`: its instances have public names.
+    pub dns_hostnames: bool,
+    pub dhcp_options: DhcpOptions,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Subnet {
-    pub subnet_id: Id,
-    pub cidr: Ipv4Net,
-    pub ipv6_cidr: Option<Ipv6Net>,
+/// What guests are told by DHCP beside their address (VPC User Guide, "DHCP option sets in Amazon VPC").
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DhcpOptions {
+    pub domain_name: Option<String>,
+    /// Empty is the VPC's own resolver, as is its address among them.
+    pub domain_name_servers: Vec<IpAddr>,
+    pub ntp_servers: Vec<IpAddr>,
+    pub netbios_name_servers: Vec<Ipv4Addr>,
+    pub netbios_node_type: Option<u8>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SecurityGroup {
-    pub group_id: Id,
     pub generation: u64,
-    pub vpc_id: Id,
-    pub ingress: Vec<Rule>,
-    pub egress: Vec<Rule>,
-    /// Private addresses of all the VPC's interfaces in the group, on this host or another: what a rule that
-    /// names the group as its peer stands for.
-    pub members: BTreeSet<Ipv4Addr>,
-}
-
-/// Lets matching traffic through (EC2 User Guide, "Security group rules"). Rules only ever allow.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Rule {
-    pub protocol: Protocol,
-    pub peer: Peer,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Protocol {
-    All,
-    /// Both ends included.
-    Tcp {
-        from: u16,
-        to: u16,
-    },
-    Udp {
-        from: u16,
-        to: u16,
-    },
-    /// None is any type, any code.
-    Icmp {
-        kind: Option<u8>,
-        code: Option<u8>,
-    },
-    Icmpv6 {
-        kind: Option<u8>,
-        code: Option<u8>,
-    },
-    /// Another protocol by its IANA number, all of it.
-    Number(u8),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Peer {
-    Cidr(Ipv4Net),
-    Cidr6(Ipv6Net),
-    Group(Id),
+    pub network: datapath::SecurityGroup,
 }
 
 /// A disk that keeps its data until it is no longer desired.
@@ -194,9 +151,6 @@ pub struct Machine {
     #[serde(default)]
     pub threads_per_core: u32,
     pub memory_mib: u64,
-    /// Of each network interface. Not held to any where None.
-    #[serde(default)]
-    pub bandwidth: Option<Bandwidth>,
     /// None where it may use its processors all the time.
     #[serde(default)]
     pub credits: Option<CpuCredits>,
@@ -217,15 +171,6 @@ pub struct CpuCredits {
     pub unlimited: bool,
     /// What is saved outlives a stop of some days.
     pub kept_when_stopped: bool,
-}
-
-/// What a network interface may carry each way, in bits a second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bandwidth {
-    /// In the long run.
-    pub baseline: u64,
-    /// For a while, by one that has carried less before.
-    pub peak: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -255,7 +200,7 @@ pub struct Disk {
     pub detach: Option<Detach>,
 }
 
-/// How a disk shall leave a guest. Told as `DiskState::Detached` once it has, or where none runs.
+/// How a disk shall leave a guest. Told as `PlugState::Detached` once it has, or where none runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Detach {
     /// The guest is asked to let go of it.
@@ -264,19 +209,11 @@ pub enum Detach {
     Forced,
 }
 
+/// A network interface of an instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interface {
-    pub interface_id: Id,
+    pub network: datapath::Interface,
     pub device_index: u32,
-    pub mac: [u8; 6],
-    pub vpc_id: Id,
-    pub subnet_id: Id,
-    pub private_ip: Ipv4Addr,
-    pub ipv6_addresses: Vec<Ipv6Addr>,
-    /// The address that the internet gateway translates to the private one.
-    pub public_ip: Option<Ipv4Addr>,
-    pub security_groups: Vec<Id>,
-    pub source_dest_check: bool,
     pub delete_on_termination: bool,
 }
 

@@ -80,11 +80,12 @@ pub enum Check {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ObservedDisk {
     pub volume_id: Id,
-    pub state: DiskState,
+    pub state: PlugState,
 }
 
+/// Of what a running guest may be given and shall let go of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum DiskState {
+pub enum PlugState {
     /// The guest has it.
     Attached,
     /// It could not be given to the guest.

@@ -186,11 +186,11 @@ impl Agent {
         let host = &self.host;
         match change {
             Change::PutVpc(vpc) => {
-                desired.vpcs.get(&vpc.vpc_id).into_iter().for_each(|vpc| host.network.put_vpc(vpc));
+                desired.vpcs.get(&vpc.network.vpc_id).into_iter().for_each(|vpc| host.network.put_vpc(vpc));
             }
             Change::RemoveVpc(id) => host.network.remove_vpc(id),
             Change::PutSecurityGroup(group) => {
-                let current = desired.security_groups.get(&group.group_id);
+                let current = desired.security_groups.get(&group.network.group_id);
                 current.into_iter().for_each(|group| host.network.put_group(group));
             }
             Change::RemoveSecurityGroup(id) => host.network.remove_group(id),

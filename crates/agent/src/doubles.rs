@@ -5,6 +5,7 @@ use crate::freeze::Freeze;
 use crate::volumes::{DiskError, DiskFile, Disks};
 use agent_api::{NewSnapshot, Volume};
 use async_trait::async_trait;
+use datapath::Plan;
 use host::machine::*;
 use host::net::*;
 use model::Id;
@@ -30,7 +31,7 @@ pub(crate) struct Doubles {
     pub freeze_failures: Mutex<VecDeque<MachineError>>,
     /// Disks that guests hold on to.
     pub clung_to: Mutex<BTreeSet<Id>>,
-    pub plan: Mutex<Option<NetPlan>>,
+    pub plan: Mutex<Option<Plan>>,
     /// What guests have spent, and what they are held to.
     pub cpu_time: Mutex<BTreeMap<Id, Duration>>,
     pub cpu_limits: Mutex<BTreeMap<Id, Option<u32>>>,
@@ -266,7 +267,7 @@ impl Hypervisor for Doubles {
 
 #[async_trait]
 impl Network for Doubles {
-    async fn apply(&self, plan: NetPlan) -> Result<(), NetError> {
+    async fn apply(&self, plan: Plan) -> Result<(), NetError> {
         let what = format!("apply {} vpcs {} interfaces", plan.vpcs.len(), plan.interfaces.len());
         self.call(what, || {
             if let Some(error) = self.apply_failures.lock().pop_front() {
@@ -281,7 +282,7 @@ impl Network for Doubles {
     async fn open_tap(&self, interface_id: &Id) -> Result<OwnedFd, NetError> {
         let plan = self.plan.lock();
         let has =
-            |plan: &NetPlan| plan.interfaces.iter().any(|interface| interface.interface_id == *interface_id);
+            |plan: &Plan| plan.interfaces.iter().any(|interface| interface.interface_id == *interface_id);
         if !plan.as_ref().is_some_and(has) {
             return Err(NetError::NotFound(interface_id.clone()));
         }

@@ -1,6 +1,7 @@
 //! Plain desires for tests to start from.
 
 use agent_api::*;
+use datapath::{Address, Bandwidth, Peer, Protocol, Rule};
 use model::{Id, Timestamp};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -26,29 +27,29 @@ pub(crate) fn host_description() -> HostDescription {
 
 pub(crate) fn vpc() -> Vpc {
     Vpc {
-        vpc_id: id(model::Kind::Vpc, 1),
         generation: 1,
-        cidrs: vec!["172.31.0.0/16".parse().unwrap()],
-        ipv6_cidrs: Vec::new(),
-        subnets: vec![Subnet {
-            subnet_id: id(model::Kind::Subnet, 1),
-            cidr: "172.31.16.0/20".parse().unwrap(),
-            ipv6_cidr: None,
-        }],
-        internet_gateway: true,
+        network: datapath::Vpc {
+            cidrs: vec!["172.31.0.0/16".parse().unwrap()],
+            subnets: vec![datapath::examples::subnet(1, "172.31.16.0/20")],
+            ..datapath::examples::vpc(1)
+        },
         dns_domain: "ec2.internal".into(),
         dns_support: true,
+        dns_hostnames: true,
+        dhcp_options: DhcpOptions { domain_name: Some("ec2.internal".into()), ..DhcpOptions::default() },
     }
 }
 
 pub(crate) fn security_group() -> SecurityGroup {
     SecurityGroup {
-        group_id: id(model::Kind::SecurityGroup, 1),
         generation: 1,
-        vpc_id: vpc().vpc_id,
-        ingress: Vec::new(),
-        egress: vec![Rule { protocol: Protocol::All, peer: Peer::Cidr("0.0.0.0/0".parse().unwrap()) }],
-        members: [Ipv4Addr::new(172, 31, 16, 11)].into(),
+        network: datapath::SecurityGroup {
+            group_id: id(model::Kind::SecurityGroup, 1),
+            vpc_id: vpc().network.vpc_id,
+            ingress: Vec::new(),
+            egress: vec![Rule { protocol: Protocol::All, peer: Peer::Cidr("0.0.0.0/0".parse().unwrap()) }],
+            members: [Ipv4Addr::new(172, 31, 16, 11).into()].into(),
+        },
     }
 }
 
@@ -86,21 +87,18 @@ pub(crate) fn instance(number: u32) -> Instance {
             vcpus: 2,
             threads_per_core: 2,
             memory_mib: 1024,
-            bandwidth: Some(Bandwidth { baseline: 64_000_000, peak: 5_000_000_000 }),
             credits: None,
             instance_store: vec![],
         },
         interfaces: vec![Interface {
-            interface_id: id(model::Kind::NetworkInterface, number),
+            network: datapath::Interface {
+                mac: [0x02, 0x00, a, b, c, d],
+                addresses: vec![Address { private_ip, public_ip: Some(Ipv4Addr::new(203, 0, 113, d)) }],
+                groups: vec![security_group().network.group_id],
+                bandwidth: Some(Bandwidth { baseline: 64_000_000, peak: 5_000_000_000 }),
+                ..datapath::examples::interface(number.into())
+            },
             device_index: 0,
-            mac: [0x02, 0x00, a, b, c, d],
-            vpc_id: vpc().vpc_id,
-            subnet_id: vpc().subnets[0].subnet_id.clone(),
-            private_ip,
-            ipv6_addresses: Vec::new(),
-            public_ip: Some(Ipv4Addr::new(203, 0, 113, d)),
-            security_groups: vec![security_group().group_id],
-            source_dest_check: true,
             delete_on_termination: true,
         }],
         disks: vec![Disk {

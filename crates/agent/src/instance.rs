@@ -382,8 +382,8 @@ impl InstanceTask {
         })?;
         let mtu = self.host.network.driver().mtu();
         let nic = |interface: &agent_api::Interface| NicSpec {
-            interface_id: interface.interface_id.clone(),
-            mac: interface.mac,
+            interface_id: interface.network.interface_id.clone(),
+            mac: interface.network.mac,
             mtu,
         };
         let disk = |disk: &&agent_api::Disk| DiskSpec {

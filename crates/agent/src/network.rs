@@ -8,11 +8,9 @@
 
 use crate::services::Services;
 use crate::tasks::Backoff;
-use agent_api::{Desired, Instance, Interface, Peer, Protocol, SecurityGroup, Subnet, Vpc};
-use host::net::{
-    Bandwidth, GroupPlan, InterfacePlan, NetError, NetPlan, Network, PeerPlan, ProtocolPlan, RulePlan,
-    VpcPlan,
-};
+use agent_api::{Desired, Instance, SecurityGroup, Vpc};
+use datapath::{Interface, Plan, Subnet};
+use host::net::{NetError, Network};
 use model::Id;
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -35,7 +33,7 @@ pub(crate) struct HostNetwork {
 #[derive(Default)]
 struct State {
     vpcs: BTreeMap<Id, Kept<Arc<Vpc>>>,
-    groups: BTreeMap<Id, Kept<SecurityGroup>>,
+    groups: BTreeMap<Id, Kept<datapath::SecurityGroup>>,
     /// By instance.
     attached: BTreeMap<Id, Arc<Instance>>,
     /// By interface, where in `attached` it is.
@@ -71,12 +69,13 @@ impl Guest {
         Guest { instance, vpc, interface }
     }
 
-    pub(crate) fn interface(&self) -> &Interface {
+    pub(crate) fn interface(&self) -> &agent_api::Interface {
         &self.instance.interfaces[self.interface]
     }
 
     pub(crate) fn subnet(&self) -> Option<&Subnet> {
-        self.vpc.subnets.iter().find(|subnet| subnet.subnet_id == self.interface().subnet_id)
+        let subnet_id = &self.interface().network.subnet_id;
+        self.vpc.network.subnets.iter().find(|subnet| subnet.subnet_id == *subnet_id)
     }
 }
 
@@ -176,7 +175,7 @@ impl HostNetwork {
     ) -> Result<Vec<OwnedFd>, Arc<NetError>> {
         let mut applied = self.applied.subscribe();
         let is_there = |applied: &Applied| {
-            let on_it = |interface: &Interface| applied.interfaces.contains(&interface.interface_id);
+            let on_it = |i: &agent_api::Interface| applied.interfaces.contains(&i.network.interface_id);
             applied.revision >= revision
                 && (applied.failed.is_some() || instance.interfaces.iter().all(on_it))
         };
@@ -193,7 +192,7 @@ impl HostNetwork {
         }
         let mut taps = Vec::with_capacity(instance.interfaces.len());
         for interface in &instance.interfaces {
-            taps.push(self.driver.open_tap(&interface.interface_id).await?);
+            taps.push(self.driver.open_tap(&interface.network.interface_id).await?);
         }
         Ok(taps)
     }
@@ -202,27 +201,25 @@ impl HostNetwork {
     pub(crate) fn guest(&self, interface_id: &Id) -> Option<Guest> {
         let state = self.state.read();
         let instance = state.attached.get(state.interfaces.get(interface_id)?)?;
-        let interface = instance.interfaces.iter().position(|i| i.interface_id == *interface_id)?;
-        let vpc = &state.vpcs.get(&instance.interfaces[interface].vpc_id)?.value;
+        let interface = instance.interfaces.iter().position(|i| i.network.interface_id == *interface_id)?;
+        let vpc = &state.vpcs.get(&instance.interfaces[interface].network.vpc_id)?.value;
         Some(Guest { instance: instance.clone(), vpc: vpc.clone(), interface })
     }
 
     /// The private address, in the VPC, of the interface that has this public one.
     pub(crate) fn private_address(&self, vpc_id: &Id, public_ip: Ipv4Addr) -> Option<Ipv4Addr> {
         let state = self.state.read();
-        let interfaces = state.attached.values().flat_map(|instance| &instance.interfaces);
-        let mut interfaces = interfaces.filter(|interface| interface.vpc_id == *vpc_id);
-        interfaces
-            .find(|interface| interface.public_ip == Some(public_ip))
-            .map(|interface| interface.private_ip)
+        let interfaces = state.used_interfaces().filter(|interface| interface.vpc_id == *vpc_id);
+        let mut addresses = interfaces.flat_map(|interface| &interface.addresses);
+        addresses.find(|address| address.public_ip == Some(public_ip)).map(|address| address.private_ip)
     }
 
     /// Whether the address, as seen from the host, is a guest's. (Private ones may well be somebody else's there.)
     pub(crate) fn is_guest(&self, address: IpAddr) -> bool {
         let IpAddr::V4(address) = address else { return false };
         let state = self.state.read();
-        let mut interfaces = state.attached.values().flat_map(|instance| &instance.interfaces);
-        interfaces.any(|interface| interface.public_ip == Some(address))
+        let mut addresses = state.used_interfaces().flat_map(|interface| &interface.addresses);
+        addresses.any(|own| own.public_ip == Some(address))
     }
 
     /// Keeps the host's network as the plan says. Never ends by itself.
@@ -265,7 +262,7 @@ impl HostNetwork {
         }
     }
 
-    pub(crate) fn plan(&self) -> Option<(u64, NetPlan)> {
+    pub(crate) fn plan(&self) -> Option<(u64, Plan)> {
         let mut state = self.state.write();
         if !state.replaced {
             return None;
@@ -278,17 +275,19 @@ impl HostNetwork {
 impl State {
     fn put_vpc(&mut self, vpc: &Vpc) {
         let kept = Kept { value: Arc::new(vpc.clone()), desired: true };
-        self.vpcs.insert(vpc.vpc_id.clone(), kept);
+        self.vpcs.insert(vpc.network.vpc_id.clone(), kept);
     }
 
     fn put_group(&mut self, group: &SecurityGroup) {
-        self.groups.insert(group.group_id.clone(), Kept { value: group.clone(), desired: true });
+        let kept = Kept { value: group.network.clone(), desired: true };
+        self.groups.insert(group.network.group_id.clone(), kept);
     }
 
     fn attach(&mut self, instance: Arc<Instance>) {
         self.detach(&instance.instance_id);
         for interface in &instance.interfaces {
-            self.interfaces.insert(interface.interface_id.clone(), instance.instance_id.clone());
+            let id = interface.network.interface_id.clone();
+            self.interfaces.insert(id, instance.instance_id.clone());
         }
         self.attached.insert(instance.instance_id.clone(), instance);
     }
@@ -297,122 +296,50 @@ impl State {
         let Some(instance) = self.attached.remove(instance_id) else { return false };
         for interface in &instance.interfaces {
             // It may have moved to another instance since.
-            if self.interfaces.get(&interface.interface_id) == Some(instance_id) {
-                self.interfaces.remove(&interface.interface_id);
+            if self.interfaces.get(&interface.network.interface_id) == Some(instance_id) {
+                self.interfaces.remove(&interface.network.interface_id);
             }
         }
         true
     }
 
     fn used_interfaces(&self) -> impl Iterator<Item = &Interface> {
-        self.users().map(|(interface, _)| interface)
-    }
-
-    /// Interfaces and the instances that have them.
-    fn users(&self) -> impl Iterator<Item = (&Interface, &Instance)> {
         self.attached.iter().flat_map(move |(instance_id, instance)| {
-            let is_its = move |i: &&Interface| {
-                self.interfaces.get(&i.interface_id).is_some_and(|id| id == instance_id)
-            };
-            instance.interfaces.iter().filter(is_its).map(|interface| (interface, &**instance))
+            let is_its = move |i: &&Interface| self.interfaces.get(&i.interface_id) == Some(instance_id);
+            instance.interfaces.iter().map(|interface| &interface.network).filter(is_its)
         })
     }
 
     fn drop_what_is_unused(&mut self) {
         let vpcs: BTreeSet<Id> = self.used_interfaces().map(|interface| interface.vpc_id.clone()).collect();
         let groups: BTreeSet<Id> =
-            self.used_interfaces().flat_map(|interface| interface.security_groups.clone()).collect();
+            self.used_interfaces().flat_map(|interface| interface.groups.clone()).collect();
         self.vpcs.retain(|id, kept| kept.desired || vpcs.contains(id));
         self.groups.retain(|id, kept| kept.desired || groups.contains(id));
     }
 
     /// Only what attached instances need: a VPC whose instances all are stopped costs the host nothing.
-    fn plan(&self) -> NetPlan {
-        let users: Vec<(&Interface, &Instance)> =
-            self.users().filter(|(interface, _)| self.vpcs.contains_key(&interface.vpc_id)).collect();
-        let vpcs: BTreeSet<&Id> = users.iter().map(|(interface, _)| &interface.vpc_id).collect();
-        let groups: BTreeSet<&Id> =
-            users.iter().flat_map(|(interface, _)| &interface.security_groups).collect();
-        NetPlan {
-            vpcs: vpcs
-                .into_iter()
-                .filter_map(|id| self.vpcs.get(id))
-                .map(|kept| vpc_plan(&kept.value))
-                .collect(),
-            groups: groups
-                .into_iter()
-                .filter_map(|id| self.groups.get(id))
-                .map(|kept| group_plan(&kept.value))
-                .collect(),
-            interfaces: users
-                .into_iter()
-                .map(|(interface, instance)| self.interface_plan(interface, instance))
-                .collect(),
+    fn plan(&self) -> Plan {
+        let used: Vec<&Interface> =
+            self.used_interfaces().filter(|interface| self.vpcs.contains_key(&interface.vpc_id)).collect();
+        let vpcs: BTreeSet<&Id> = used.iter().map(|interface| &interface.vpc_id).collect();
+        let mut groups: BTreeSet<&Id> = used.iter().flat_map(|interface| &interface.groups).collect();
+        let named: Vec<&Id> =
+            groups.iter().filter_map(|id| self.groups.get(*id)).flat_map(|kept| kept.value.peers()).collect();
+        groups.extend(named);
+        let vpcs = vpcs.into_iter().filter_map(|id| self.vpcs.get(id));
+        let groups = groups.into_iter().filter_map(|id| self.groups.get(id));
+        Plan {
+            vpcs: vpcs.map(|kept| kept.value.network.clone()).collect(),
+            groups: groups.map(|kept| kept.value.clone()).collect(),
+            interfaces: used.into_iter().map(|interface| self.planned(interface)).collect(),
         }
     }
 
     /// A group that is not known lets nothing through, so leaving it out is safe.
-    fn interface_plan(&self, interface: &Interface, instance: &Instance) -> InterfacePlan {
-        let known = interface.security_groups.iter().filter(|id| self.groups.contains_key(*id));
-        InterfacePlan {
-            interface_id: interface.interface_id.clone(),
-            vpc_id: interface.vpc_id.clone(),
-            mac: interface.mac,
-            private_ip: interface.private_ip,
-            public_ip: interface.public_ip,
-            groups: known.cloned().collect(),
-            source_dest_check: interface.source_dest_check,
-            bandwidth: instance
-                .machine
-                .bandwidth
-                .map(|bandwidth| Bandwidth { baseline: bandwidth.baseline, peak: bandwidth.peak }),
-        }
-    }
-}
-
-fn vpc_plan(vpc: &Vpc) -> VpcPlan {
-    VpcPlan {
-        vpc_id: vpc.vpc_id.clone(),
-        cidrs: vpc.cidrs.clone(),
-        subnets: vpc.subnets.iter().map(|subnet| subnet.cidr).collect(),
-        internet_gateway: vpc.internet_gateway,
-    }
-}
-
-fn group_plan(group: &SecurityGroup) -> GroupPlan {
-    let rules = |rules: &[agent_api::Rule]| {
-        rules
-            .iter()
-            .map(|rule| RulePlan {
-                protocol: protocol_plan(rule.protocol.clone()),
-                peer: peer_plan(&rule.peer),
-            })
-            .collect()
-    };
-    GroupPlan {
-        group_id: group.group_id.clone(),
-        vpc_id: group.vpc_id.clone(),
-        ingress: rules(&group.ingress),
-        egress: rules(&group.egress),
-        members: group.members.clone(),
-    }
-}
-
-fn protocol_plan(protocol: Protocol) -> ProtocolPlan {
-    match protocol {
-        Protocol::All => ProtocolPlan::All,
-        Protocol::Tcp { from, to } => ProtocolPlan::Tcp { from, to },
-        Protocol::Udp { from, to } => ProtocolPlan::Udp { from, to },
-        Protocol::Icmp { kind, code } => ProtocolPlan::Icmp { kind, code },
-        Protocol::Icmpv6 { kind, code } => ProtocolPlan::Icmpv6 { kind, code },
-        Protocol::Number(number) => ProtocolPlan::Number(number),
-    }
-}
-
-fn peer_plan(peer: &Peer) -> PeerPlan {
-    match peer {
-        Peer::Cidr(cidr) => PeerPlan::Cidr(*cidr),
-        Peer::Cidr6(cidr) => PeerPlan::Cidr6(*cidr),
-        Peer::Group(id) => PeerPlan::Group(id.clone()),
+    fn planned(&self, interface: &Interface) -> Interface {
+        let mut planned = interface.clone();
+        planned.groups.retain(|id| self.groups.contains_key(id));
+        planned
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::instance::InstanceTask;
 use crate::lifecycle::Actual;
-use agent_api::{Detach, Disk, DiskState, Instance, ObservedDisk};
+use agent_api::{Detach, Disk, Instance, ObservedDisk, PlugState};
 use host::machine::{DiskSpec, MachineError};
 use model::Id;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,7 @@ pub(crate) struct Plugged {
     /// None where it is to be asked.
     pub(crate) attached: Option<BTreeSet<Id>>,
     /// What did not go as desired.
-    troubles: BTreeMap<Id, DiskState>,
+    troubles: BTreeMap<Id, PlugState>,
 }
 
 impl Plugged {
@@ -34,7 +34,7 @@ impl Plugged {
 
     /// Whether the guest has been asked for a disk and has not let go.
     pub(crate) fn waits(&self) -> bool {
-        self.troubles.values().any(|state| *state == DiskState::Busy)
+        self.troubles.values().any(|state| *state == PlugState::Busy)
     }
 
     /// What is told of the disks that are desired.
@@ -43,11 +43,11 @@ impl Plugged {
             let has = is_running && self.attached.as_ref().is_some_and(|had| had.contains(&disk.volume_id));
             let trouble = self.troubles.get(&disk.volume_id).cloned().filter(|_| is_running);
             let state = match (disk.detach, has) {
-                (None, true) => Some(DiskState::Attached),
+                (None, true) => Some(PlugState::Attached),
                 (None, false) => trouble,
-                (Some(_), true) => trouble.filter(|state| *state == DiskState::Busy),
+                (Some(_), true) => trouble.filter(|state| *state == PlugState::Busy),
                 (Some(_), false) if is_running && self.attached.is_none() => None,
-                (Some(_), false) => Some(DiskState::Detached),
+                (Some(_), false) => Some(PlugState::Detached),
             };
             Some(ObservedDisk { volume_id: disk.volume_id.clone(), state: state? })
         };
@@ -125,7 +125,7 @@ impl InstanceTask {
                 self.plugged.attached.get_or_insert_default().insert(disk.volume_id.clone());
                 true
             }
-            Err(message) => self.note(&disk.volume_id, DiskState::Failed { message }),
+            Err(message) => self.note(&disk.volume_id, PlugState::Failed { message }),
         }
     }
 
@@ -140,15 +140,15 @@ impl InstanceTask {
                 self.plugged.attached.get_or_insert_default().remove(volume_id);
                 true
             }
-            Ok(false) => self.note(volume_id, DiskState::Busy),
+            Ok(false) => self.note(volume_id, PlugState::Busy),
             Err(error) => {
                 self.log(&error, "disk not detached");
-                self.note(volume_id, DiskState::Busy)
+                self.note(volume_id, PlugState::Busy)
             }
         }
     }
 
-    fn note(&mut self, volume_id: &Id, trouble: DiskState) -> bool {
+    fn note(&mut self, volume_id: &Id, trouble: PlugState) -> bool {
         let had = self.plugged.troubles.insert(volume_id.clone(), trouble.clone());
         had != Some(trouble)
     }

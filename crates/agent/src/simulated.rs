@@ -12,8 +12,8 @@ use crate::lifecycle::{Actual, Step, Wanted, Why, next_step, observation};
 use crate::observations::Observations;
 use crate::snapshots::{Blocks, MemorySnapshots};
 use agent_api::{
-    Change, Check, Desired, DiskState, HostAgent, HostDescription, HostError, Instance, InstanceObservation,
-    NewSnapshot, Observation, ObservedDisk, Removal, StatusChecks, StopCause, Volume, VolumeState,
+    Change, Check, Desired, HostAgent, HostDescription, HostError, Instance, InstanceObservation,
+    NewSnapshot, Observation, ObservedDisk, PlugState, Removal, StatusChecks, StopCause, Volume, VolumeState,
 };
 use async_trait::async_trait;
 use model::Id;
@@ -370,8 +370,8 @@ impl Simulated {
         let is_running = matches!(self.actual, Actual::Running { .. });
         let observed = self.disks.iter().filter_map(|(volume_id, leaves)| {
             let state = match leaves {
-                true => DiskState::Detached,
-                false if is_running => DiskState::Attached,
+                true => PlugState::Detached,
+                false if is_running => PlugState::Attached,
                 false => return None,
             };
             Some(ObservedDisk { volume_id: volume_id.clone(), state })

@@ -213,7 +213,7 @@ impl Checks {
 
 fn primary_interface(instance: &Instance) -> Option<Id> {
     let primary = instance.interfaces.iter().min_by_key(|interface| interface.device_index);
-    primary.map(|interface| interface.interface_id.clone())
+    primary.map(|interface| interface.network.interface_id.clone())
 }
 
 impl State {

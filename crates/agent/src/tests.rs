@@ -84,8 +84,8 @@ fn id(number: u32) -> Id {
 fn desired(instances: u32) -> Desired {
     let mut desired = Desired::default();
     let (vpc, group) = (examples::vpc(), examples::security_group());
-    desired.vpcs.insert(vpc.vpc_id.clone(), vpc);
-    desired.security_groups.insert(group.group_id.clone(), group);
+    desired.vpcs.insert(vpc.network.vpc_id.clone(), vpc);
+    desired.security_groups.insert(group.network.group_id.clone(), group);
     for number in 1..=instances {
         let (instance, volume) = (examples::instance(number), examples::volume(number));
         desired.instances.insert(instance.instance_id.clone(), instance);
@@ -124,7 +124,7 @@ async fn messages_in_any_order_lead_to_the_same() {
     assert_eq!(room.doubles.running(), []);
     room.agent.apply(vec![Change::PutVolume(examples::volume(1))]).await;
     room.agent.apply(vec![Change::PutSecurityGroup(examples::security_group())]).await;
-    room.agent.apply(vec![Change::PutVpc(examples::vpc())]).await;
+    room.agent.apply(vec![Change::PutVpc(Box::new(examples::vpc()))]).await;
     assert!(room.settle().await.contains(&"i-00000000000000001 1 Running".to_owned()));
 }
 
@@ -274,8 +274,8 @@ async fn a_removed_instance_is_ended_before_its_volume_and_vpc_go() {
     let (mut room, _) = Room::with_instance().await;
     room.agent
         .apply(vec![
-            Change::RemoveVpc(examples::vpc().vpc_id),
-            Change::RemoveSecurityGroup(examples::security_group().group_id),
+            Change::RemoveVpc(examples::vpc().network.vpc_id),
+            Change::RemoveSecurityGroup(examples::security_group().network.group_id),
         ])
         .await;
     room.settle().await;

@@ -4,6 +4,7 @@
 use agent::{Agent, AgentOptions, DiskError, DiskFile, Disks, Freeze};
 use agent_api::*;
 use async_trait::async_trait;
+use datapath::{Address, examples};
 use host::machine::{
     DiskLayer, DiskLimits, DiskSpec, Ended, Found, Hypervisor, MachineError, MachineSpec, Status,
 };
@@ -278,18 +279,18 @@ fn id(kind: Kind, number: u32) -> Id {
 
 fn vpc() -> Vpc {
     Vpc {
-        vpc_id: id(Kind::Vpc, std::process::id()),
         generation: 1,
-        cidrs: vec!["172.31.0.0/16".parse().unwrap()],
-        ipv6_cidrs: Vec::new(),
-        subnets: vec![Subnet {
-            subnet_id: id(Kind::Subnet, 1),
-            cidr: "172.31.16.0/20".parse().unwrap(),
-            ipv6_cidr: None,
-        }],
-        internet_gateway: false,
+        network: datapath::Vpc {
+            vpc_id: id(Kind::Vpc, std::process::id()),
+            cidrs: vec!["172.31.0.0/16".parse().unwrap()],
+            subnets: vec![examples::subnet(1, "172.31.16.0/20")],
+            internet_gateway: false,
+            ..examples::vpc(1)
+        },
         dns_domain: "ec2.internal".into(),
         dns_support: true,
+        dns_hostnames: true,
+        dhcp_options: DhcpOptions { domain_name: Some("ec2.internal".into()), ..DhcpOptions::default() },
     }
 }
 
@@ -307,21 +308,20 @@ fn instance(number: u8) -> Instance {
             vcpus: 1,
             threads_per_core: 1,
             memory_mib: 64,
-            bandwidth: None,
             credits: None,
             instance_store: vec![],
         },
         interfaces: vec![Interface {
-            interface_id: id(Kind::NetworkInterface, std::process::id() << 8 | u32::from(number)),
+            network: datapath::Interface {
+                interface_id: id(Kind::NetworkInterface, std::process::id() << 8 | u32::from(number)),
+                vpc_id: vpc().network.vpc_id,
+                addresses: vec![Address {
+                    private_ip: Ipv4Addr::new(172, 31, 16, 10 + number),
+                    public_ip: None,
+                }],
+                ..examples::interface(number.into())
+            },
             device_index: 0,
-            mac: [2, 0, 0, 0, 0, number],
-            vpc_id: vpc().vpc_id,
-            subnet_id: id(Kind::Subnet, 1),
-            private_ip: Ipv4Addr::new(172, 31, 16, 10 + number),
-            ipv6_addresses: Vec::new(),
-            public_ip: None,
-            security_groups: Vec::new(),
-            source_dest_check: true,
             delete_on_termination: true,
         }],
         disks: Vec::new(),
@@ -404,7 +404,7 @@ async fn a_guest_gets_its_address_its_metadata_and_names_and_no_other_guests() {
 
 async fn story(agent: Arc<Agent>, machines: Arc<Namespaces>, dir: PathBuf) {
     let mut desired = Desired::default();
-    desired.vpcs.insert(vpc().vpc_id, vpc());
+    desired.vpcs.insert(vpc().network.vpc_id, vpc());
     for number in 1..=2 {
         desired.instances.insert(instance(number).instance_id, instance(number));
     }

@@ -16,7 +16,7 @@
 use crate::engine::{Change, Tables, Tx, transaction};
 use crate::instance::{Instance, ON_HOST, desired, lifecycle};
 use crate::region::{HostLink, RegionState};
-use crate::{Control, security_group, volume};
+use crate::{Control, security_group, volume, vpc};
 use agent_api::{Desired, Observation, VolumeState};
 use model::{Id, InstanceState, Text};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -234,6 +234,12 @@ impl Affected {
             Change::Subnet { old, new } => {
                 self.vpcs.extend(old.iter().chain(new).map(|subnet| subnet.vpc_id.clone()))
             }
+            Change::RouteTable { old, new } => {
+                self.vpcs.extend(old.iter().chain(new).map(|table| table.vpc_id.clone()));
+            }
+            Change::NetworkAcl { old, new } => {
+                self.vpcs.extend(old.iter().chain(new).map(|acl| acl.vpc_id.clone()));
+            }
             Change::InternetGateway { old, new } => {
                 self.vpcs.extend(old.iter().chain(new).filter_map(|gateway| gateway.vpc_id.clone()));
             }
@@ -314,7 +320,7 @@ fn whole(region: &RegionState, host_id: &str) -> Desired {
     let tables = region.view.read();
     let mut desired = Desired::default();
     for vpc in tables.vpcs.iter().filter_map(|vpc| vpc_desired(&tables, region, &vpc.vpc_id)) {
-        desired.vpcs.insert(vpc.vpc_id.clone(), vpc);
+        desired.vpcs.insert(vpc.network.vpc_id.clone(), vpc);
     }
     for group in tables.security_groups.iter() {
         desired.security_groups.insert(group.group_id.clone(), group_desired(&tables, region, group));
@@ -339,7 +345,7 @@ fn changes_by_host(region: &RegionState, affected: &Affected) -> BTreeMap<String
         .vpcs
         .iter()
         .map(|id| match vpc_desired(&tables, region, id) {
-            Some(vpc) => agent_api::Change::PutVpc(vpc),
+            Some(vpc) => agent_api::Change::PutVpc(Box::new(vpc)),
             None => agent_api::Change::RemoveVpc(id.clone()),
         })
         .chain(affected.groups.iter().map(|id| match tables.security_groups.find(id) {
@@ -391,24 +397,7 @@ fn changes_by_host(region: &RegionState, affected: &Affected) -> BTreeMap<String
 
 fn vpc_desired(tables: &Tables, region: &RegionState, id: &str) -> Option<agent_api::Vpc> {
     let vpc = tables.vpcs.find(id)?;
-    Some(agent_api::Vpc {
-        vpc_id: vpc.vpc_id.clone(),
-        generation: region.view.applied(),
-        cidrs: vec![vpc.cidr],
-        ipv6_cidrs: Vec::new(),
-        subnets: tables
-            .subnets
-            .with("vpc-id", id)
-            .map(|subnet| agent_api::Subnet {
-                subnet_id: subnet.subnet_id.clone(),
-                cidr: subnet.cidr,
-                ipv6_cidr: None,
-            })
-            .collect(),
-        internet_gateway: tables.internet_gateways.with("attachment.vpc-id", id).next().is_some(),
-        dns_domain: region.view.region.private_dns_domain(),
-        dns_support: vpc.dns_support,
-    })
+    Some(vpc::desired(vpc, tables, &region.view.region, region.view.applied()))
 }
 
 fn group_desired(
@@ -416,7 +405,10 @@ fn group_desired(
     region: &RegionState,
     group: &security_group::SecurityGroup,
 ) -> agent_api::SecurityGroup {
-    security_group::to_desired(group, tables, region.view.applied())
+    agent_api::SecurityGroup {
+        generation: region.view.applied(),
+        network: security_group::to_desired(group, tables),
+    }
 }
 
 fn volume_desired(

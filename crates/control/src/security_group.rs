@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use store::Revision;
 
 pub mod permission;
 pub mod rules;
@@ -182,32 +181,31 @@ impl fmt::Display for Peer {
 }
 
 /// What a host is told: rules it can apply, and who the members are.
-pub fn to_desired(group: &SecurityGroup, tables: &Tables, generation: Revision) -> agent_api::SecurityGroup {
+pub fn to_desired(group: &SecurityGroup, tables: &Tables) -> datapath::SecurityGroup {
     let rules = |egress| {
         group
             .rules(egress)
             .filter_map(|rule| {
-                Some(agent_api::Rule {
+                Some(datapath::Rule {
                     protocol: permission::protocol(&rule.permission)?,
                     peer: match &rule.permission.peer {
-                        Peer::Ipv4(cidr) => agent_api::Peer::Cidr(*cidr),
-                        Peer::Ipv6(cidr) => agent_api::Peer::Cidr6(*cidr),
-                        Peer::Group(id) => agent_api::Peer::Group(id.clone()),
+                        Peer::Ipv4(cidr) => datapath::Peer::Cidr((*cidr).into()),
+                        Peer::Ipv6(cidr) => datapath::Peer::Cidr((*cidr).into()),
+                        Peer::Group(id) => datapath::Peer::Group(id.clone()),
                     },
                 })
             })
             .collect()
     };
-    agent_api::SecurityGroup {
+    datapath::SecurityGroup {
         group_id: group.group_id.clone(),
-        generation,
         vpc_id: group.vpc_id.clone(),
         ingress: rules(false),
         egress: rules(true),
         members: tables
             .network_interfaces
             .with("group-id", &group.group_id)
-            .map(|interface| interface.private_ip)
+            .map(|interface| interface.private_ip.into())
             .collect(),
     }
 }

@@ -1,5 +1,9 @@
 //! VPCs.
 
+mod desired;
+
+pub use desired::desired;
+
 use crate::Context;
 use crate::engine::describe::{self, Query};
 use crate::engine::table::{Record, Values};

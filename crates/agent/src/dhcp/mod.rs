@@ -11,11 +11,12 @@ pub(crate) use socket::DhcpSocket;
 
 use crate::limits::Rate;
 use crate::network::{Guest, HostNetwork};
+use agent_api::DhcpOptions;
 use dhcproto::Encodable as _;
 use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, Opcode};
 use model::Id;
 use request::Request;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,7 +67,8 @@ pub(crate) async fn serve(
         };
         let driver = network.driver();
         let guest = driver.interface_of_index(&vpc_id, index).and_then(|interface| network.guest(&interface));
-        let Some(guest) = guest.filter(|guest| service.requests.allow(&guest.interface().interface_id))
+        let Some(guest) =
+            guest.filter(|guest| service.requests.allow(&guest.interface().network.interface_id))
         else {
             continue;
         };
@@ -80,8 +82,8 @@ pub(crate) async fn serve(
 
 fn answer(guest: &Guest, mtu: u16, request: &[u8]) -> Option<Reply> {
     let request = Request::parse(request)?;
-    let interface = guest.interface();
-    let address = interface.private_ip;
+    let interface = &guest.interface().network;
+    let address = interface.primary().private_ip;
     let subnet = guest.subnet()?.cidr;
     let gateway = Ipv4Addr::from(u32::from(subnet.network()).checked_add(1)?);
     if request.mac != interface.mac || request.server.is_some_and(|server| server != gateway) {
@@ -110,8 +112,9 @@ fn answer(guest: &Guest, mtu: u16, request: &[u8]) -> Option<Reply> {
         set.insert(DhcpOption::SubnetMask(subnet.netmask()));
         set.insert(DhcpOption::Router(vec![gateway]));
         set.insert(DhcpOption::InterfaceMtu(mtu));
-        set.insert(DhcpOption::DomainName(guest.vpc.dns_domain.clone()));
-        set.insert(DhcpOption::DomainNameServer(vec![resolver(guest)?]));
+        for option in told(&guest.vpc.dhcp_options, resolver(guest)?) {
+            set.insert(option);
+        }
         let hostname = guest.instance.metadata.local_hostname.split('.').next().unwrap_or_default();
         if !hostname.is_empty() {
             set.insert(DhcpOption::Hostname(hostname.to_owned()));
@@ -132,9 +135,32 @@ fn answer(guest: &Guest, mtu: u16, request: &[u8]) -> Option<Reply> {
     Some(Reply { bytes, to: SocketAddrV4::new(to, CLIENT_PORT), from: gateway })
 }
 
+/// What the VPC's DHCP options say. They may name servers of IPv6, which this protocol can't.
+fn told(options: &DhcpOptions, resolver: Ipv4Addr) -> Vec<DhcpOption> {
+    let v4 = |servers: &[IpAddr]| {
+        let servers = servers.iter().filter_map(|server| match server {
+            IpAddr::V4(server) => Some(*server),
+            IpAddr::V6(_) => None,
+        });
+        servers.collect::<Vec<Ipv4Addr>>()
+    };
+    let mut told: Vec<DhcpOption> = options.domain_name.iter().cloned().map(DhcpOption::DomainName).collect();
+    let named = v4(&options.domain_name_servers);
+    told.push(DhcpOption::DomainNameServer(if named.is_empty() { vec![resolver] } else { named }));
+    let times = v4(&options.ntp_servers);
+    if !times.is_empty() {
+        told.push(DhcpOption::NtpServers(times));
+    }
+    if !options.netbios_name_servers.is_empty() {
+        told.push(DhcpOption::NetBiosNameServers(options.netbios_name_servers.clone()));
+    }
+    told.extend(options.netbios_node_type.map(|kind| DhcpOption::NetBiosNodeType(kind.into())));
+    told
+}
+
 /// The VPC's base plus two (Amazon VPC User Guide, "Amazon DNS server").
 fn resolver(guest: &Guest) -> Option<Ipv4Addr> {
-    let base = u32::from(guest.vpc.cidrs.first()?.network());
+    let base = u32::from(guest.vpc.network.cidrs.first()?.network());
     base.checked_add(2).map(Ipv4Addr::from)
 }
 
@@ -152,7 +178,7 @@ mod tests {
 
     fn request(kind: MessageType, change: impl FnOnce(&mut Message)) -> Vec<u8> {
         let mut message = Message::default();
-        message.set_xid(7).set_chaddr(&guest().interface().mac);
+        message.set_xid(7).set_chaddr(&guest().interface().network.mac);
         message.opts_mut().insert(DhcpOption::MessageType(kind));
         change(&mut message);
         message.to_vec().unwrap()
@@ -170,7 +196,7 @@ mod tests {
         let (offer, to) = answered(&request(MessageType::Discover, |_| {})).unwrap();
         assert_eq!(to, "255.255.255.255:68".parse().unwrap());
         assert_eq!(offer.xid(), 7);
-        assert_eq!(offer.yiaddr(), guest().interface().private_ip);
+        assert_eq!(offer.yiaddr(), guest().interface().network.primary().private_ip);
         let options: Vec<String> = offer.opts().iter().map(|(_, option)| format!("{option:?}")).collect();
         insta::assert_snapshot!(options.join("\n"), @r#"
         SubnetMask(255.255.240.0)
@@ -186,8 +212,23 @@ mod tests {
     }
 
     #[test]
+    fn the_vpcs_options_are_told() {
+        let servers = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let options = DhcpOptions {
+            domain_name: Some("example.com".into()),
+            domain_name_servers: servers(&["10.2.5.1", "fd00::53", "10.2.5.2"]),
+            ntp_servers: servers(&["169.254.169.123"]),
+            netbios_name_servers: vec![Ipv4Addr::new(10, 2, 5, 1)],
+            netbios_node_type: Some(2),
+        };
+        insta::assert_snapshot!(format!("{:#?}", told(&options, Ipv4Addr::new(172, 31, 0, 2))));
+        let none = told(&DhcpOptions::default(), Ipv4Addr::new(172, 31, 0, 2));
+        assert_eq!(none, [DhcpOption::DomainNameServer(vec![Ipv4Addr::new(172, 31, 0, 2)])]);
+    }
+
+    #[test]
     fn a_request_is_granted_for_that_address_only() {
-        let own = guest().interface().private_ip;
+        let own = guest().interface().network.primary().private_ip;
         let asking = |address| {
             request(MessageType::Request, |message| {
                 message.opts_mut().insert(DhcpOption::RequestedIpAddress(address));

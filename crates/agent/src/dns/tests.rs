@@ -13,14 +13,14 @@ fn network() -> (Arc<HostNetwork>, Arc<Doubles>) {
     let doubles = Doubles::new();
     let network = HostNetwork::new(doubles.clone());
     let mut desired = Desired::default();
-    desired.vpcs.insert(examples::vpc().vpc_id, examples::vpc());
+    desired.vpcs.insert(examples::vpc().network.vpc_id, examples::vpc());
     let running = (1..=2).map(|number| Arc::new(examples::instance(number)));
     network.replace(&desired, running.collect());
     (network, doubles)
 }
 
 fn guest(network: &HostNetwork) -> Guest {
-    network.guest(&examples::instance(1).interfaces[0].interface_id).unwrap()
+    network.guest(&examples::instance(1).interfaces[0].network.interface_id).unwrap()
 }
 
 fn query(name: &str, kind: RecordType) -> Vec<u8> {
@@ -85,7 +85,7 @@ fn what_is_no_query_gets_no_or_a_short_answer() {
     let mut vpc = examples::vpc();
     vpc.dns_support = false;
     network.put_vpc(&vpc);
-    let guest = network.guest(&examples::instance(1).interfaces[0].interface_id).unwrap();
+    let guest = network.guest(&examples::instance(1).interfaces[0].network.interface_id).unwrap();
     let Some(Here::Answer(answer)) = here(&guest, &network, &query("example.com.", RecordType::A)) else {
         panic!()
     };
@@ -180,7 +180,7 @@ async fn both_wires_carry_answers() {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (udp_address, tcp_address) = (socket.local_addr().unwrap(), listener.local_addr().unwrap());
-    let vpc_id = examples::vpc().vpc_id;
+    let vpc_id = examples::vpc().network.vpc_id;
     let udp = tokio::spawn(serve_udp(socket, vpc_id.clone(), network.clone(), service.clone()));
     let tcp = tokio::spawn(serve_tcp(listener, vpc_id, network, service));
 

@@ -75,7 +75,7 @@ fn records(question: &Query, kind: RecordType, data: RData) -> Vec<Record> {
 }
 
 fn is_in_vpc(guest: &Guest, address: Ipv4Addr) -> bool {
-    guest.vpc.cidrs.iter().any(|cidr| cidr.contains(&address))
+    guest.vpc.network.cidrs.iter().any(|cidr| cidr.contains(&address))
 }
 
 /// What stands before the domain, all of it.

@@ -227,7 +227,8 @@ fn document(guest: &Guest) -> String {
         ("pendingTime", quoted(&metadata.launched_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())),
         (
             "privateIp",
-            primary(guest).map_or_else(null, |interface| quoted(&interface.private_ip.to_string())),
+            primary(guest)
+                .map_or_else(null, |interface| quoted(&interface.network.primary().private_ip.to_string())),
         ),
         ("ramdiskId", null()),
         ("region", quoted(&metadata.region)),

@@ -148,13 +148,13 @@ async fn serve_one() -> Served {
     let network = HostNetwork::new(doubles.clone());
     let instance = Arc::new(examples::instance(1));
     let mut desired = Desired::default();
-    desired.vpcs.insert(examples::vpc().vpc_id, examples::vpc());
+    desired.vpcs.insert(examples::vpc().network.vpc_id, examples::vpc());
     network.replace(&desired, vec![instance.clone()]);
     host::net::Network::apply(&*doubles, network.plan().unwrap().1).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let service = Arc::new(service(&dir).0);
-    let serving = tokio::spawn(serve(listener, examples::vpc().vpc_id, network.clone(), service));
+    let serving = tokio::spawn(serve(listener, examples::vpc().network.vpc_id, network.clone(), service));
     Served { _dir: dir, network, instance, address, serving }
 }
 
@@ -263,7 +263,7 @@ async fn the_answer_to_a_put_travels_as_far_as_the_hop_limit() {
     socket.set_nonblocking(true).unwrap();
     let watched = socket.try_clone().unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let interface_id = served.instance.interfaces[0].interface_id.clone();
+    let interface_id = served.instance.interfaces[0].network.interface_id.clone();
     let connection =
         http::serve_connection(socket, interface_id, served.network.clone(), Arc::new(service(&dir).0));
     let connection = tokio::spawn(connection);

@@ -8,6 +8,7 @@ use crate::network::Guest;
 use agent_api::Interface;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 
 /// The versions that EC2 names, each of which answers alike.
 pub(crate) const VERSIONS: &[&str] = &[
@@ -156,10 +157,10 @@ fn instance(tree: &mut Tree, guest: &Guest) {
     tree.put("instance-type", &instance.machine.instance_type);
     tree.put("local-hostname", &metadata.local_hostname);
     if let Some(primary) = primary(guest) {
-        tree.put("local-ipv4", primary.private_ip);
+        tree.put("local-ipv4", primary.network.primary().private_ip);
         tree.put("mac", mac(primary));
-        tree.put_some("public-ipv4", primary.public_ip);
-        tree.put_some("ipv6", primary.ipv6_addresses.first());
+        tree.put_some("public-ipv4", primary.network.primary().public_ip);
+        tree.put_some("ipv6", primary.network.ipv6_addresses.first());
     }
     tree.put("metrics/vhostmd", "<?xml version=\"1.0\" encoding=\"UTF-8\"?>");
     tree.put("profile", "default-hvm");
@@ -196,46 +197,53 @@ fn placement(tree: &mut Tree, guest: &Guest) {
 
 fn network_interface(tree: &mut Tree, guest: &Guest, interface: &Interface) {
     let metadata = &guest.instance.metadata;
-    let vpc = Some(&guest.vpc).filter(|vpc| vpc.vpc_id == interface.vpc_id);
+    let vpc = Some(&guest.vpc).filter(|vpc| vpc.network.vpc_id == interface.network.vpc_id);
     let subnet =
-        vpc.and_then(|vpc| vpc.subnets.iter().find(|subnet| subnet.subnet_id == interface.subnet_id));
+        vpc.and_then(|vpc| vpc.network.subnets.iter().find(|s| s.subnet_id == interface.network.subnet_id));
     let base = format!("network/interfaces/macs/{}", mac(interface));
     let mut put = |name: &str, value: String| tree.put(&format!("{base}/{name}"), value);
     put("device-number", interface.device_index.to_string());
-    put("interface-id", interface.interface_id.to_string());
+    put("interface-id", interface.network.interface_id.to_string());
     put("local-hostname", local_hostname(guest, interface));
-    put("local-ipv4s", interface.private_ip.to_string());
+    let addresses = &interface.network.addresses;
+    let private: Vec<Ipv4Addr> = addresses.iter().map(|address| address.private_ip).collect();
+    put("local-ipv4s", lines(&private));
     put("mac", mac(interface));
     put("owner-id", metadata.account_id.clone());
-    if let Some(public_ip) = interface.public_ip {
-        put(&format!("ipv4-associations/{public_ip}"), interface.private_ip.to_string());
-        put("public-ipv4s", public_ip.to_string());
+    let public: Vec<Ipv4Addr> = addresses.iter().filter_map(|address| address.public_ip).collect();
+    for address in addresses {
+        if let Some(public_ip) = address.public_ip {
+            put(&format!("ipv4-associations/{public_ip}"), address.private_ip.to_string());
+        }
+    }
+    if !public.is_empty() {
+        put("public-ipv4s", lines(&public));
         if let Some(name) = metadata.public_hostname.as_ref().filter(|_| interface.device_index == 0) {
             put("public-hostname", name.clone());
         }
     }
-    if !interface.ipv6_addresses.is_empty() {
-        put("ipv6s", lines(&interface.ipv6_addresses));
+    if !interface.network.ipv6_addresses.is_empty() {
+        put("ipv6s", lines(&interface.network.ipv6_addresses));
     }
-    put("security-group-ids", lines(&interface.security_groups));
+    put("security-group-ids", lines(&interface.network.groups));
     if interface.device_index == 0 {
         put("security-groups", metadata.security_group_names.join("\n"));
     }
-    put("subnet-id", interface.subnet_id.to_string());
+    put("subnet-id", interface.network.subnet_id.to_string());
     if let Some(subnet) = subnet {
         put("subnet-ipv4-cidr-block", subnet.cidr.to_string());
         if let Some(cidr) = subnet.ipv6_cidr {
             put("subnet-ipv6-cidr-blocks", cidr.to_string());
         }
     }
-    put("vpc-id", interface.vpc_id.to_string());
+    put("vpc-id", interface.network.vpc_id.to_string());
     if let Some(vpc) = vpc {
-        if let Some(cidr) = vpc.cidrs.first() {
+        if let Some(cidr) = vpc.network.cidrs.first() {
             put("vpc-ipv4-cidr-block", cidr.to_string());
         }
-        put("vpc-ipv4-cidr-blocks", lines(&vpc.cidrs));
-        if !vpc.ipv6_cidrs.is_empty() {
-            put("vpc-ipv6-cidr-blocks", lines(&vpc.ipv6_cidrs));
+        put("vpc-ipv4-cidr-blocks", lines(&vpc.network.cidrs));
+        if !vpc.network.ipv6_cidrs.is_empty() {
+            put("vpc-ipv6-cidr-blocks", lines(&vpc.network.ipv6_cidrs));
         }
     }
 }
@@ -267,13 +275,13 @@ fn local_hostname(guest: &Guest, interface: &Interface) -> String {
     if interface.device_index == 0 {
         return guest.instance.metadata.local_hostname.clone();
     }
-    let [a, b, c, d] = interface.private_ip.octets();
+    let [a, b, c, d] = interface.network.primary().private_ip.octets();
     format!("ip-{a}-{b}-{c}-{d}.{}", guest.vpc.dns_domain)
 }
 
 fn mac(interface: &Interface) -> String {
     let mut text = String::with_capacity(17);
-    for (index, byte) in interface.mac.iter().enumerate() {
+    for (index, byte) in interface.network.mac.iter().enumerate() {
         let _ = write!(text, "{}{byte:02x}", if index == 0 { "" } else { ":" });
     }
     text
@@ -357,7 +365,7 @@ mod tests {
         let guest = guest(|instance| {
             instance.metadata.public_key = None;
             instance.metadata.user_data = None;
-            instance.interfaces[0].public_ip = None;
+            instance.interfaces[0].network.addresses[0].public_ip = None;
             instance.metadata.public_hostname = None;
         });
         for path in [

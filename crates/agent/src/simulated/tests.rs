@@ -175,14 +175,14 @@ async fn disks_come_and_go_under_a_guest_and_grow() {
         last
     };
     host.apply(put(instance.clone())).await;
-    let of_root = (root.volume_id.clone(), DiskState::Attached);
+    let of_root = (root.volume_id.clone(), PlugState::Attached);
     assert_eq!(disks(&mut observations), std::slice::from_ref(&of_root));
     instance.disks.push(data.clone());
     host.apply(put(instance.clone())).await;
-    assert_eq!(disks(&mut observations), [of_root.clone(), (data.volume_id.clone(), DiskState::Attached)]);
+    assert_eq!(disks(&mut observations), [of_root.clone(), (data.volume_id.clone(), PlugState::Attached)]);
     instance.disks[1].detach = Some(agent_api::Detach::Asked);
     host.apply(put(instance.clone())).await;
-    assert_eq!(disks(&mut observations), [of_root, (data.volume_id.clone(), DiskState::Detached)]);
+    assert_eq!(disks(&mut observations), [of_root, (data.volume_id.clone(), PlugState::Detached)]);
 
     let mut volume = examples::volume(2);
     host.apply(vec![Change::PutVolume(volume.clone())]).await;

@@ -6,8 +6,8 @@ use crate::examples;
 use crate::network::HostNetwork;
 use crate::observations::Observations;
 use agent_api::{Check, InstanceObservation, Observation, StatusChecks};
+use datapath::Plan;
 use host::machine::{EndCause, Found, FoundState, Status};
-use host::net::{InterfacePlan, NetPlan};
 use model::{Clock, Environment, Id, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,21 +42,12 @@ impl Room {
         let environment = Environment { clock: Arc::new(RuntimeClock(Instant::now())), ..environment };
         let network = HostNetwork::new(doubles.clone());
         let checks = Checks::new(doubles.clone(), network, observations.clone(), environment, PERIOD);
-        let mut plan = NetPlan::default();
+        let mut plan = Plan::default();
         for instance in (1..=instances).map(examples::instance) {
             let (instance_id, interface) = (instance.instance_id.clone(), &instance.interfaces[0]);
             let found = Found { instance_id: instance_id.clone(), boot: 1, state: FoundState::Running };
             doubles.machines.lock().insert(instance_id.clone(), found);
-            plan.interfaces.push(InterfacePlan {
-                interface_id: interface.interface_id.clone(),
-                vpc_id: interface.vpc_id.clone(),
-                mac: interface.mac,
-                private_ip: interface.private_ip,
-                public_ip: None,
-                groups: Vec::new(),
-                source_dest_check: true,
-                bandwidth: None,
-            });
+            plan.interfaces.push(interface.network.clone());
             observations.tell_instance(&instance_id, 1, InstanceObservation::Running);
         }
         *doubles.plan.lock() = Some(plan);
@@ -79,7 +70,7 @@ impl Room {
     }
 
     fn interface(&self) -> Id {
-        examples::instance(1).interfaces[0].interface_id.clone()
+        examples::instance(1).interfaces[0].network.interface_id.clone()
     }
 
     fn instance(&self) -> Id {
@@ -143,7 +134,7 @@ async fn what_its_machine_says_decides_the_other_checks() {
         assert_eq!(room.found(61).await, [PASSED]);
     }
     // The host's own network does not reach it.
-    *room.doubles.plan.lock() = Some(NetPlan::default());
+    *room.doubles.plan.lock() = Some(Plan::default());
     let found = room.found(181).await;
     assert!(is_failed(found[0].system) && is_failed(found[0].instance), "{found:?}");
 }

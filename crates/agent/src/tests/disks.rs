@@ -19,7 +19,7 @@ fn new_snapshot(number: u64, volume: u32) -> NewSnapshot {
 }
 
 /// What was last told of the instance's disks.
-fn disks(told: &[ObservedInstance]) -> Vec<(Id, DiskState)> {
+fn disks(told: &[ObservedInstance]) -> Vec<(Id, PlugState)> {
     let last = told.last().map(|observed| observed.disks.clone()).unwrap_or_default();
     last.into_iter().map(|disk| (disk.volume_id, disk.state)).collect()
 }
@@ -45,7 +45,7 @@ impl Room {
         room.put(&instance).await;
         let told = room.observed().await;
         let root = instance.disks[0].volume_id.clone();
-        assert_eq!(disks(&told), [(root, DiskState::Attached), (disk.volume_id, DiskState::Attached)]);
+        assert_eq!(disks(&told), [(root, PlugState::Attached), (disk.volume_id, PlugState::Attached)]);
         room.doubles.log();
         (room, instance, volume)
     }
@@ -58,12 +58,12 @@ async fn a_disk_comes_to_a_running_instance_and_leaves_it() {
     room.doubles.clung_to.lock().insert(volume.volume_id.clone());
     instance.disks[1].detach = Some(Detach::Asked);
     room.put(&instance).await;
-    assert_eq!(disks(&room.observed().await)[1].1, DiskState::Busy);
+    assert_eq!(disks(&room.observed().await)[1].1, PlugState::Busy);
     room.agent.apply(vec![Change::RemoveVolume(volume.volume_id.clone())]).await;
     room.observed().await;
     assert!(!room.doubles.log().iter().any(|line| line.starts_with("delete")));
     room.doubles.clung_to.lock().clear();
-    assert_eq!(disks(&room.observed().await)[1].1, DiskState::Detached);
+    assert_eq!(disks(&room.observed().await)[1].1, PlugState::Detached);
     assert!(room.doubles.log().contains(&format!("delete {}", volume.volume_id)));
 }
 
@@ -73,7 +73,7 @@ async fn force_takes_a_disk_that_a_guest_clings_to() {
     room.doubles.clung_to.lock().insert(volume.volume_id.clone());
     instance.disks[1].detach = Some(Detach::Forced);
     room.put(&instance).await;
-    assert_eq!(disks(&room.observed().await)[1].1, DiskState::Detached);
+    assert_eq!(disks(&room.observed().await)[1].1, PlugState::Detached);
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,7 +86,7 @@ async fn after_a_restart_it_is_asked_which_disks_there_are() {
     desired.instances.insert(id(1), instance);
     room.restart().await;
     room.agent.replace(desired).await;
-    assert_eq!(disks(&room.observed().await)[1].1, DiskState::Detached);
+    assert_eq!(disks(&room.observed().await)[1].1, PlugState::Detached);
     let log = room.doubles.log();
     assert!(log.contains(&format!("detach {} from {}", volume.volume_id, id(1))), "{log:?}");
 }

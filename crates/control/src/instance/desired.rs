@@ -7,6 +7,7 @@ use crate::network_interface::NetworkInterface;
 use crate::volume::{AttachmentState, Volume, performance};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use datapath::{Address, Bandwidth};
 use model::{InstanceState, Region};
 use store::Revision;
 
@@ -43,7 +44,6 @@ pub fn desired(
             vcpus: instance.vcpus,
             threads_per_core: instance.threads_per_core,
             memory_mib: instance.memory_mib,
-            bandwidth: type_performance.bandwidth,
             credits,
             instance_store: type_performance.instance_store,
         },
@@ -62,7 +62,10 @@ pub fn desired(
             })
             .collect(),
         metadata: metadata(instance, interfaces.first().map(|interface| &***interface), tables, region),
-        interfaces: interfaces.iter().map(|interface| interface_desired(interface)).collect(),
+        interfaces: interfaces
+            .iter()
+            .map(|interface| interface_desired(interface, type_performance.bandwidth))
+            .collect(),
         metadata_options: agent_api::MetadataOptions {
             enabled: options.http_endpoint,
             tokens_required: options.http_tokens_required,
@@ -81,18 +84,21 @@ fn detach(volume: &Volume) -> Option<agent_api::Detach> {
     }
 }
 
-fn interface_desired(interface: &NetworkInterface) -> agent_api::Interface {
+fn interface_desired(interface: &NetworkInterface, bandwidth: Option<Bandwidth>) -> agent_api::Interface {
     agent_api::Interface {
-        interface_id: interface.interface_id.clone(),
+        network: datapath::Interface {
+            interface_id: interface.interface_id.clone(),
+            vpc_id: interface.vpc_id.clone(),
+            subnet_id: interface.subnet_id.clone(),
+            mac: interface.mac,
+            addresses: vec![Address { private_ip: interface.private_ip, public_ip: interface.public_ip }],
+            ipv6_addresses: Vec::new(),
+            prefixes: Vec::new(),
+            groups: interface.security_groups.to_vec(),
+            source_dest_check: interface.source_dest_check,
+            bandwidth,
+        },
         device_index: interface.attachment.as_ref().map_or(0, |attachment| attachment.device_index),
-        mac: interface.mac,
-        vpc_id: interface.vpc_id.clone(),
-        subnet_id: interface.subnet_id.clone(),
-        private_ip: interface.private_ip,
-        ipv6_addresses: Vec::new(),
-        public_ip: interface.public_ip,
-        security_groups: interface.security_groups.to_vec(),
-        source_dest_check: interface.source_dest_check,
         delete_on_termination: interface.attachment.as_ref().is_some_and(|a| a.delete_on_termination),
     }
 }

@@ -5,8 +5,9 @@ use super::own::{EbsRates, InstanceStore, OwnType};
 use crate::Context;
 use crate::engine::{Tables, retire};
 use crate::instance::architecture_name;
-use agent_api::{Architecture, Bandwidth};
+use agent_api::Architecture;
 use aws_api::cumulet;
+use datapath::Bandwidth;
 use model::{Error, Result};
 use std::ops::RangeInclusive;
 

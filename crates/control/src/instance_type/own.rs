@@ -3,8 +3,9 @@
 use super::MachineShape;
 use crate::engine::retire::Retire;
 use crate::engine::table::{Record, Values};
-use agent_api::{Architecture, Bandwidth};
+use agent_api::Architecture;
 use aws_api::ec2;
+use datapath::Bandwidth;
 use serde::{Deserialize, Serialize};
 
 const DEVICES_MAX: i32 = 27;

@@ -2,8 +2,9 @@
 
 use super::catalogue::Catalogue;
 use crate::engine::Tables;
-use agent_api::{Bandwidth, Burst, Rate};
+use agent_api::{Burst, Rate};
 use aws_api::ec2::InstanceTypeInfo;
+use datapath::Bandwidth;
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -239,8 +239,8 @@ pub fn description(text: Option<&str>) -> Result<Option<String>> {
 }
 
 /// As a host is told; None for what a host cannot match.
-pub fn protocol(permission: &Permission) -> Option<agent_api::Protocol> {
-    use agent_api::Protocol;
+pub fn protocol(permission: &Permission) -> Option<datapath::Protocol> {
+    use datapath::Protocol;
     let port = |port: Option<i32>| port.and_then(|port| u16::try_from(port).ok());
     // -1 is any.
     let icmp = |value: Option<i32>| value.and_then(|value| u8::try_from(value).ok());
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_host_is_told_what_a_rule_means() {
-        use agent_api::Protocol;
+        use datapath::Protocol;
         for (name, from, to, expected) in [
             ("-1", 22, 22, Protocol::All),
             ("tcp", 22, 80, Protocol::Tcp { from: 22, to: 80 }),

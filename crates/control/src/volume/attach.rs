@@ -4,7 +4,7 @@ use super::{AttachmentState, Volume, VolumeAttachment, describe, specification};
 use crate::Context;
 use crate::engine::Tx;
 use crate::instance::{Instance, InstanceDisk};
-use agent_api::{DiskState, ObservedDisk};
+use agent_api::{ObservedDisk, PlugState};
 use aws_api::ec2;
 use model::{Error, Id, InstanceState, Kind, Result};
 
@@ -172,14 +172,14 @@ pub fn observed(tx: &mut Tx<'_>, instance: &mut Instance, disks: &[ObservedDisk]
         let Some(volume) = attached_to(tx, instance, &disk.volume_id) else { continue };
         let Some(attachment) = &volume.attachment else { continue };
         match (&disk.state, attachment.state) {
-            (DiskState::Attached, AttachmentState::Attaching) => {
+            (PlugState::Attached, AttachmentState::Attaching) => {
                 put(tx, &volume, AttachmentState::Attached);
             }
-            (DiskState::Busy, AttachmentState::Detaching { forced, busy: false }) => {
+            (PlugState::Busy, AttachmentState::Detaching { forced, busy: false }) => {
                 put(tx, &volume, AttachmentState::Detaching { forced, busy: true });
             }
-            (DiskState::Detached, AttachmentState::Detaching { .. }) => let_go(tx, instance, &volume),
-            (DiskState::Failed { message }, AttachmentState::Attaching) => {
+            (PlugState::Detached, AttachmentState::Detaching { .. }) => let_go(tx, instance, &volume),
+            (PlugState::Failed { message }, AttachmentState::Attaching) => {
                 tracing::error!(instance = %instance.instance_id, volume = %volume.volume_id, message, "a volume was not attached");
                 let_go(tx, instance, &volume);
             }

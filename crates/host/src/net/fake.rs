@@ -2,6 +2,7 @@
 //! on the loopback interface.
 
 use async_trait::async_trait;
+use datapath::{Interface, Plan};
 use model::Id;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
@@ -10,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use super::linux::JUMBO;
-use super::{InterfacePlan, NetError, NetPlan, Network, ServiceSockets, io_failed, services, vpc};
+use super::{NetError, Network, ServiceSockets, io_failed, services, vpc};
 
 /// Keeps what `LinuxNetwork` promises as far as it can be seen without packets: an impossible plan is refused, what
 /// is not in the plan is not found.
@@ -25,7 +26,7 @@ pub struct FakeNetwork {
 
 #[derive(Default)]
 struct State {
-    plan: NetPlan,
+    plan: Plan,
     claims: HashMap<(Id, IpAddr), Id>,
     services: HashMap<Id, FakeServices>,
     silent: HashSet<Id>,
@@ -47,7 +48,7 @@ impl FakeNetwork {
     }
 
     /// The plan that was applied last.
-    pub fn plan(&self) -> NetPlan {
+    pub fn plan(&self) -> Plan {
         self.state.lock().plan.clone()
     }
 
@@ -78,14 +79,14 @@ impl FakeNetwork {
 }
 
 impl State {
-    fn interfaces(&self, vpc_id: &Id) -> impl Iterator<Item = &InterfacePlan> {
+    fn interfaces(&self, vpc_id: &Id) -> impl Iterator<Item = &Interface> {
         self.plan.interfaces.iter().filter(move |nic| nic.vpc_id == *vpc_id)
     }
 }
 
 #[async_trait]
 impl Network for FakeNetwork {
-    async fn apply(&self, plan: NetPlan) -> Result<(), NetError> {
+    async fn apply(&self, plan: Plan) -> Result<(), NetError> {
         vpc::check(&plan)?;
         let mut state = self.state.lock();
         if let Some(message) = state.failure.take() {
@@ -138,7 +139,10 @@ impl Network for FakeNetwork {
         let state = self.state.lock();
         let claimed = state.claims.get(&(vpc_id.clone(), address)).cloned();
         let interface_id = claimed.or_else(|| {
-            state.interfaces(vpc_id).find(|nic| nic.private_ip == address).map(|nic| nic.interface_id.clone())
+            state
+                .interfaces(vpc_id)
+                .find(|nic| nic.addresses.iter().any(|own| own.private_ip == address))
+                .map(|nic| nic.interface_id.clone())
         })?;
         state.interfaces(vpc_id).any(|nic| nic.interface_id == interface_id).then_some(interface_id)
     }

@@ -1,6 +1,7 @@
 //! The real network: drives the host's side (`gateway`) and one router a VPC.
 
 use async_trait::async_trait;
+use datapath::{Interface, Plan, SecurityGroup};
 use futures::future::join_all;
 use ipnet::Ipv4Net;
 use model::Id;
@@ -19,9 +20,7 @@ use super::gateway::{Gateway, Host};
 use super::namespace::Namespace;
 use super::router::{Inside, Router};
 use super::vpc::{self, NUMBER_MASK, digits, tap_name};
-use super::{
-    GroupPlan, InterfacePlan, NetError, NetPlan, Network, ServiceSockets, VpcPlan, io_failed, services, tap,
-};
+use super::{NetError, Network, ServiceSockets, io_failed, services, tap};
 
 /// Names of network namespaces of every cloud begin so.
 const NAMESPACE_PREFIX: &str = "cml-";
@@ -165,12 +164,7 @@ impl State {
     }
 
     /// Opens the routers that are not open; those whose name somebody took away are made anew.
-    async fn open_routers(
-        &mut self,
-        options: &NetOptions,
-        plan: &NetPlan,
-        names: &[String],
-    ) -> Vec<NetError> {
+    async fn open_routers(&mut self, options: &NetOptions, plan: &Plan, names: &[String]) -> Vec<NetError> {
         let wanted = |id: &Id| plan.vpcs.iter().any(|vpc| vpc.vpc_id == *id);
         self.routers.retain(|id, _| wanted(id) && names.contains(&options.namespace_name(id)));
         let missing = plan.vpcs.iter().filter(|vpc| !self.routers.contains_key(&vpc.vpc_id));
@@ -192,7 +186,7 @@ impl State {
 #[async_trait]
 impl Network for LinuxNetwork {
     /// What fails in one VPC hinders no other; the first failure is returned once all has been tried.
-    async fn apply(&self, plan: NetPlan) -> Result<(), NetError> {
+    async fn apply(&self, plan: Plan) -> Result<(), NetError> {
         vpc::check(&plan)?;
         let options = &self.options;
         let mut state = self.state.lock().await;
@@ -214,10 +208,10 @@ impl Network for LinuxNetwork {
         let pairs: BTreeMap<String, Namespace> = pairs.collect();
         state.host(&self.host_namespace).await?.pairs(options, &pairs).await?;
 
-        let groups: BTreeMap<&Id, &GroupPlan> =
+        let groups: BTreeMap<&Id, &SecurityGroup> =
             plan.groups.iter().map(|group| (&group.group_id, group)).collect();
-        let plans: BTreeMap<&Id, &VpcPlan> = plan.vpcs.iter().map(|vpc| (&vpc.vpc_id, vpc)).collect();
-        let mut interfaces: BTreeMap<&Id, Vec<&InterfacePlan>> = BTreeMap::new();
+        let plans: BTreeMap<&Id, &datapath::Vpc> = plan.vpcs.iter().map(|vpc| (&vpc.vpc_id, vpc)).collect();
+        let mut interfaces: BTreeMap<&Id, Vec<&Interface>> = BTreeMap::new();
         for interface in &plan.interfaces {
             interfaces.entry(&interface.vpc_id).or_default().push(interface);
         }
@@ -244,7 +238,8 @@ impl Network for LinuxNetwork {
                     .get(&vpc.vpc_id)
                     .into_iter()
                     .flatten()
-                    .filter_map(|nic| nic.public_ip)
+                    .flat_map(|nic| &nic.addresses)
+                    .filter_map(|address| address.public_ip)
                     .collect(),
                 cidrs: vpc.cidrs.clone(),
             })

@@ -69,10 +69,9 @@ pub use linux::{LinuxNetwork, NetOptions};
 pub use namespace::Namespace;
 
 use async_trait::async_trait;
-use ipnet::{Ipv4Net, Ipv6Net};
+use datapath::Plan;
 use model::Id;
-use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 
 #[derive(Debug, thiserror::Error)]
@@ -96,79 +95,6 @@ fn io_failed(what: impl Into<String>) -> impl Fn(std::io::Error) -> NetError {
     move |source| NetError::Io { what: what.clone(), source }
 }
 
-/// The whole network of the host. The data path is a pure function of it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct NetPlan {
-    pub vpcs: Vec<VpcPlan>,
-    pub interfaces: Vec<InterfacePlan>,
-    pub groups: Vec<GroupPlan>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct VpcPlan {
-    pub vpc_id: Id,
-    pub cidrs: Vec<Ipv4Net>,
-    /// The gateway answers on each subnet's first address, the resolver on the VPC's second.
-    pub subnets: Vec<Ipv4Net>,
-    /// Without one nothing leaves the VPC.
-    pub internet_gateway: bool,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct InterfacePlan {
-    pub interface_id: Id,
-    pub vpc_id: Id,
-    pub mac: [u8; 6],
-    pub private_ip: Ipv4Addr,
-    /// Translated one to one at the internet gateway.
-    pub public_ip: Option<Ipv4Addr>,
-    pub groups: Vec<Id>,
-    pub source_dest_check: bool,
-    /// Not held to any where None.
-    pub bandwidth: Option<Bandwidth>,
-}
-
-/// What an interface may carry each way, in bits a second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bandwidth {
-    /// In the long run.
-    pub baseline: u64,
-    /// For a while, by one that has carried less before.
-    pub peak: u64,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct GroupPlan {
-    pub group_id: Id,
-    pub vpc_id: Id,
-    pub ingress: Vec<RulePlan>,
-    pub egress: Vec<RulePlan>,
-    pub members: BTreeSet<Ipv4Addr>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RulePlan {
-    pub protocol: ProtocolPlan,
-    pub peer: PeerPlan,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ProtocolPlan {
-    All,
-    Tcp { from: u16, to: u16 },
-    Udp { from: u16, to: u16 },
-    Icmp { kind: Option<u8>, code: Option<u8> },
-    Icmpv6 { kind: Option<u8>, code: Option<u8> },
-    Number(u8),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum PeerPlan {
-    Cidr(Ipv4Net),
-    Cidr6(Ipv6Net),
-    Group(Id),
-}
-
 /// Sockets that were opened inside a VPC, for the services that its guests see.
 pub struct ServiceSockets {
     /// On 169.254.169.254:80.
@@ -184,7 +110,7 @@ pub struct ServiceSockets {
 pub trait Network: Send + Sync {
     /// Makes the host's network what the plan says, at once and without a gap for what stays; nothing else on the
     /// host is touched. Idempotent: also the way to be whole again after a restart or somebody's flush.
-    async fn apply(&self, plan: NetPlan) -> Result<(), NetError>;
+    async fn apply(&self, plan: Plan) -> Result<(), NetError>;
 
     /// A queue of the interface's tap, for QEMU to be handed. The tap is made by `apply`.
     async fn open_tap(&self, interface_id: &Id) -> Result<OwnedFd, NetError>;

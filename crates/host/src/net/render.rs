@@ -3,13 +3,13 @@
 //! A text replaces its whole table in one transaction: packets see the old rules or the new, never neither.
 //! Flows that are tracked stay as they are, since the tracking is not part of the table.
 
+use datapath::SecurityGroup;
 use ipnet::Ipv4Net;
 use model::Id;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
-use super::GroupPlan;
 use super::security_group::{self, Direction, render_set};
 use super::vpc::{GATEWAY, METADATA, NUMBER_MASK, Nic, Vpc};
 
@@ -21,7 +21,7 @@ const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 
 /// The rules of one VPC. Interfaces are matched by name, so the links need not be there yet: what has no rule
 /// is dropped.
-pub(super) fn vpc(vpc: &Vpc, groups: &BTreeMap<&Id, &GroupPlan>) -> String {
+pub(super) fn vpc(vpc: &Vpc, groups: &BTreeMap<&Id, &SecurityGroup>) -> String {
     let mut out = opening(TABLE);
     let inside: Vec<String> = Ipv4Net::aggregate(&vpc.plan.cidrs).iter().map(Ipv4Net::to_string).collect();
     render_set("inside", "ipv4_addr", "flags interval; ", &inside, &mut out);
@@ -105,7 +105,7 @@ fn interfaces(vpc: &Vpc, out: &mut String) {
     let key = |nic: &Nic| format!("\"{}\" . {}", nic.tap, mac(nic.plan.mac));
     let checked = vpc.nics.iter().filter(|nic| nic.plan.source_dest_check);
     let sources: Vec<String> = checked
-        .map(|nic| format!("{} . {} : {:#010x}", key(nic), nic.plan.private_ip, vpc.mark(nic)))
+        .map(|nic| format!("{} . {} : {:#010x}", key(nic), nic.plan.primary().private_ip, vpc.mark(nic)))
         .collect();
     render_map("sources", "ifname . ether_addr . ipv4_addr : mark", &sources, out);
     let taps: Vec<String> =
@@ -118,8 +118,11 @@ fn interfaces(vpc: &Vpc, out: &mut String) {
 
 /// The internet gateway's translation, both ways.
 fn addresses(vpc: &Vpc, out: &mut String) {
-    let pairs: Vec<(Ipv4Addr, Ipv4Addr)> =
-        vpc.nics.iter().filter_map(|nic| Some((nic.plan.private_ip, vpc.public_ip(nic)?))).collect();
+    let pairs: Vec<(Ipv4Addr, Ipv4Addr)> = vpc
+        .nics
+        .iter()
+        .filter_map(|nic| Some((nic.plan.primary().private_ip, vpc.public_ip(nic)?)))
+        .collect();
     let public: Vec<String> = pairs.iter().map(|(private, public)| format!("{private} : {public}")).collect();
     render_map("public", "ipv4_addr : ipv4_addr", &public, out);
     let private: Vec<String> =
@@ -133,12 +136,12 @@ fn addresses(vpc: &Vpc, out: &mut String) {
 /// interface with it jumps to, less the direction.
 fn group_sets<'a>(
     vpc: &Vpc<'a>,
-    groups: &BTreeMap<&Id, &GroupPlan>,
+    groups: &BTreeMap<&Id, &SecurityGroup>,
     out: &mut String,
 ) -> BTreeMap<&'a [Id], String> {
     let used: BTreeSet<&Id> = vpc.nics.iter().flat_map(|nic| &nic.plan.groups).collect();
-    let rendered: Vec<&GroupPlan> = used.iter().filter_map(|id| groups.get(id).copied()).collect();
-    let peers: BTreeSet<&Id> = rendered.iter().flat_map(|group| security_group::peers(group)).collect();
+    let rendered: Vec<&SecurityGroup> = used.iter().filter_map(|id| groups.get(id).copied()).collect();
+    let peers: BTreeSet<&Id> = rendered.iter().flat_map(|group| group.peers()).collect();
     for peer in peers {
         security_group::render_members(peer, groups.get(peer).copied(), out);
     }
@@ -245,56 +248,43 @@ fn mac(octets: [u8; 6]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::{InterfacePlan, PeerPlan, ProtocolPlan, RulePlan, VpcPlan};
+    use datapath::examples::{self, id, subnet};
+    use datapath::{Interface, Peer, Protocol, Rule};
     use model::Kind;
+    use std::net::IpAddr;
 
-    fn id(kind: Kind, number: u64) -> Id {
-        Id::parse(kind, &format!("{}-{number:017x}", kind.prefix())).unwrap()
+    fn rule(protocol: Protocol, cidr: &str) -> Rule {
+        Rule { protocol, peer: Peer::Cidr(cidr.parse().unwrap()) }
     }
 
-    fn rule(protocol: ProtocolPlan, cidr: &str) -> RulePlan {
-        RulePlan { protocol, peer: PeerPlan::Cidr(cidr.parse().unwrap()) }
+    fn from_group(protocol: Protocol, group: u64) -> Rule {
+        Rule { protocol, peer: Peer::Group(id(Kind::SecurityGroup, group)) }
     }
 
-    fn from_group(protocol: ProtocolPlan, group: u64) -> RulePlan {
-        RulePlan { protocol, peer: PeerPlan::Group(id(Kind::SecurityGroup, group)) }
-    }
-
-    fn group(number: u64, ingress: Vec<RulePlan>, egress: Vec<RulePlan>) -> GroupPlan {
-        GroupPlan {
+    fn group(number: u64, ingress: Vec<Rule>, egress: Vec<Rule>) -> SecurityGroup {
+        SecurityGroup {
             group_id: id(Kind::SecurityGroup, number),
             vpc_id: id(Kind::Vpc, 1),
             ingress,
             egress,
-            members: [Ipv4Addr::new(10, 0, 0, 5), Ipv4Addr::new(10, 0, 3, 9)].into(),
+            members: [[10, 0, 0, 5], [10, 0, 3, 9]].map(IpAddr::from).into(),
         }
     }
 
-    fn interface(number: u64, groups: &[u64]) -> InterfacePlan {
-        InterfacePlan {
-            interface_id: id(Kind::NetworkInterface, number),
-            vpc_id: id(Kind::Vpc, 1),
-            mac: [2, 0, 0, 0, 0, number as u8],
-            private_ip: Ipv4Addr::new(10, 0, 0, number as u8),
-            public_ip: None,
+    fn interface(number: u64, groups: &[u64]) -> Interface {
+        Interface {
             groups: groups.iter().map(|group| id(Kind::SecurityGroup, *group)).collect(),
-            source_dest_check: true,
-            bandwidth: None,
+            ..examples::interface(number)
         }
     }
 
-    fn render(plan: &VpcPlan, interfaces: &[InterfacePlan], groups: &[GroupPlan]) -> String {
+    fn render(plan: &datapath::Vpc, interfaces: &[Interface], groups: &[SecurityGroup]) -> String {
         let vpc = Vpc::new(plan, &interfaces.iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
         super::vpc(&vpc, &groups.iter().map(|group| (&group.group_id, group)).collect())
     }
 
-    fn plan() -> VpcPlan {
-        VpcPlan {
-            vpc_id: id(Kind::Vpc, 1),
-            cidrs: vec!["10.0.0.0/16".parse().unwrap()],
-            subnets: vec!["10.0.0.0/24".parse().unwrap()],
-            internet_gateway: true,
-        }
+    fn plan() -> datapath::Vpc {
+        datapath::Vpc { subnets: vec![subnet(1, "10.0.0.0/24")], ..examples::vpc(1) }
     }
 
     #[test]
@@ -304,7 +294,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_rule() {
-        use ProtocolPlan::{All, Icmp, Number, Tcp, Udp};
+        use Protocol::{All, Icmp, Number, Tcp, Udp};
         let everything_out = || vec![rule(All, "0.0.0.0/0")];
         let web = group(
             1,
@@ -331,7 +321,7 @@ mod tests {
         let database = group(3, vec![], everything_out());
         let unused = group(4, vec![rule(All, "0.0.0.0/0")], everything_out());
         let mut public = interface(5, &[1]);
-        public.public_ip = Some(Ipv4Addr::new(198, 18, 0, 5));
+        public.addresses[0].public_ip = Some(Ipv4Addr::new(198, 18, 0, 5));
         let mut router = interface(6, &[1, 2]);
         router.source_dest_check = false;
         let interfaces = [public, router, interface(7, &[1]), interface(8, &[])];

@@ -1,5 +1,6 @@
 //! The router of one VPC on this host: a namespace, and what `vpc` and `render` say shall be in it.
 
+use datapath::{Bandwidth, Interface, SecurityGroup};
 use model::Id;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -11,7 +12,7 @@ use super::namespace::Namespace;
 use super::nfnetlink::{self, Flow};
 use super::nft::Filter;
 use super::vpc::{self, GATEWAY, ROUTER_MAC, Vpc};
-use super::{Bandwidth, GroupPlan, InterfacePlan, NetError, VpcPlan, io_failed, render, shape, sysctl, tap};
+use super::{NetError, io_failed, render, shape, sysctl, tap};
 
 /// Public addresses by the private ones that they stand for.
 type Translation = BTreeMap<Ipv4Addr, Ipv4Addr>;
@@ -82,9 +83,9 @@ impl Router {
     /// go before the routes by which we see whose they were, so that a failure between the two is made good later.
     pub(super) async fn apply(
         &mut self,
-        plan: &VpcPlan,
-        interfaces: &[&InterfacePlan],
-        groups: &BTreeMap<&Id, &GroupPlan>,
+        plan: &datapath::Vpc,
+        interfaces: &[&Interface],
+        groups: &BTreeMap<&Id, &SecurityGroup>,
         mtu: u16,
     ) -> Result<Inside, NetError> {
         let failed = io_failed(format!("can't set up the network of {}", plan.vpc_id));
@@ -112,7 +113,7 @@ impl Router {
             by_address: vpc
                 .nics
                 .iter()
-                .map(|nic| (nic.plan.private_ip, nic.plan.interface_id.clone()))
+                .map(|nic| (nic.plan.primary().private_ip, nic.plan.interface_id.clone()))
                 .collect(),
             guests: vpc.nics.iter().map(|nic| (nic.plan.interface_id.clone(), vpc.neighbour(nic))).collect(),
         })
@@ -197,7 +198,7 @@ impl Router {
     /// Ends the flows of addresses that are an interface's no more, before another gets them.
     async fn forget_flows(&mut self, vpc: &Vpc<'_>, have: &Layer3) -> io::Result<()> {
         let owners: BTreeMap<Ipv4Addr, u32> =
-            vpc.nics.iter().map(|nic| (nic.plan.private_ip, nic.number)).collect();
+            vpc.nics.iter().map(|nic| (nic.plan.primary().private_ip, nic.number)).collect();
         let departed: BTreeSet<Ipv4Addr> = have
             .routes
             .iter()
@@ -206,8 +207,11 @@ impl Router {
                 _ => None,
             })
             .collect();
-        let translation: Translation =
-            vpc.nics.iter().filter_map(|nic| Some((nic.plan.private_ip, vpc.public_ip(nic)?))).collect();
+        let translation: Translation = vpc
+            .nics
+            .iter()
+            .filter_map(|nic| Some((nic.plan.primary().private_ip, vpc.public_ip(nic)?)))
+            .collect();
         if departed.is_empty() && self.translation.as_ref() == Some(&translation) {
             return Ok(());
         }

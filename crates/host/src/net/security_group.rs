@@ -8,14 +8,14 @@
 //! takes any rules: boxes inside others are dropped (they allow nothing more), and what still overlaps, which is
 //! rare, goes to further sets (`layers`), each one more lookup.
 
-use ipnet::Ipv4Net;
+use datapath::{Peer, Protocol, Rule, SecurityGroup};
+use ipnet::{IpNet, Ipv4Net};
 use model::Id;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::vpc::digits;
-use super::{GroupPlan, PeerPlan, ProtocolPlan, RulePlan};
 
 const EVERYWHERE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
 const TCP: u16 = 6;
@@ -49,7 +49,7 @@ impl Direction {
         }
     }
 
-    fn rules(self, group: &GroupPlan) -> &[RulePlan] {
+    fn rules(self, group: &SecurityGroup) -> &[Rule] {
         match self {
             Direction::Ingress => &group.ingress,
             Direction::Egress => &group.egress,
@@ -140,30 +140,26 @@ fn members_name(group_id: &Id) -> String {
 }
 
 /// The sets and chains of one group.
-pub(super) fn render(group: &GroupPlan, out: &mut String) {
+pub(super) fn render(group: &SecurityGroup, out: &mut String) {
     for direction in Direction::BOTH {
         render_direction(group, direction, out);
     }
 }
 
 /// The addresses that a group stands for where a rule names it as its peer.
-pub(super) fn render_members(group_id: &Id, group: Option<&GroupPlan>, out: &mut String) {
-    let elements: Vec<String> =
-        group.into_iter().flat_map(|group| &group.members).map(Ipv4Addr::to_string).collect();
+pub(super) fn render_members(group_id: &Id, group: Option<&SecurityGroup>, out: &mut String) {
+    let elements: Vec<String> = group
+        .into_iter()
+        .flat_map(|group| &group.members)
+        .filter(|address| address.is_ipv4())
+        .map(IpAddr::to_string)
+        .collect();
     render_set(&members_name(group_id), "ipv4_addr", "", &elements, out);
 }
 
-/// The groups that a group's rules name.
-pub(super) fn peers(group: &GroupPlan) -> impl Iterator<Item = &Id> {
-    group.ingress.iter().chain(&group.egress).filter_map(|rule| match &rule.peer {
-        PeerPlan::Group(group_id) => Some(group_id),
-        PeerPlan::Cidr(_) | PeerPlan::Cidr6(_) => None,
-    })
-}
-
-fn render_direction(group: &GroupPlan, direction: Direction, out: &mut String) {
+fn render_direction(group: &SecurityGroup, direction: Direction, out: &mut String) {
     let name = chain_name(&group.group_id, direction);
-    let everything = RulePlan { protocol: ProtocolPlan::All, peer: PeerPlan::Cidr(EVERYWHERE) };
+    let everything = Rule { protocol: Protocol::All, peer: Peer::Cidr(IpNet::V4(EVERYWHERE)) };
     let rules = match direction.rules(group) {
         // The default egress of every group: worth no lookup, and nothing can be added to it.
         rules if rules.contains(&everything) => {
@@ -175,7 +171,7 @@ fn render_direction(group: &GroupPlan, direction: Direction, out: &mut String) {
     let mut chain = Vec::new();
 
     let by_net = allowed(rules, |peer| match peer {
-        PeerPlan::Cidr(net) => Some(net.trunc()),
+        Peer::Cidr(IpNet::V4(net)) => Some(net.trunc()),
         _ => None,
     });
     for (shape, boxes) in by_net {
@@ -192,7 +188,7 @@ fn render_direction(group: &GroupPlan, direction: Direction, out: &mut String) {
     let mut peers: Vec<&Id> = rules
         .iter()
         .filter_map(|rule| match &rule.peer {
-            PeerPlan::Group(group_id) => Some(group_id),
+            Peer::Group(group_id) => Some(group_id),
             _ => None,
         })
         .collect();
@@ -201,7 +197,7 @@ fn render_direction(group: &GroupPlan, direction: Direction, out: &mut String) {
     for peer in peers {
         let from_peer = format!("{} @{}", direction.peer(), members_name(peer));
         let by_peer = allowed(rules, |candidate| match candidate {
-            PeerPlan::Group(group_id) if group_id == peer => Some(EVERYWHERE),
+            Peer::Group(group_id) if group_id == peer => Some(EVERYWHERE),
             _ => None,
         });
         for (shape, boxes) in by_peer {
@@ -226,22 +222,19 @@ fn render_direction(group: &GroupPlan, direction: Direction, out: &mut String) {
 }
 
 /// The rules that `net_of` picks by their peer, as boxes by shape; none inside another.
-fn allowed(
-    rules: &[RulePlan],
-    net_of: impl Fn(&PeerPlan) -> Option<Ipv4Net>,
-) -> BTreeMap<Shape, Vec<Allowed>> {
+fn allowed(rules: &[Rule], net_of: impl Fn(&Peer) -> Option<Ipv4Net>) -> BTreeMap<Shape, Vec<Allowed>> {
     let mut shapes: BTreeMap<Shape, Vec<Allowed>> = BTreeMap::new();
     for rule in rules {
         let Some(net) = net_of(&rule.peer) else { continue };
         let octet = |value: Option<u8>| value.map_or(EVERY_OCTET, |value| (value.into(), value.into()));
         let (shape, first, second) = match rule.protocol {
-            ProtocolPlan::All => (Shape::Any, (0, 0), (0, 0)),
-            ProtocolPlan::Number(number) => (Shape::Protocol, (number.into(), number.into()), (0, 0)),
-            ProtocolPlan::Tcp { from, to } => (Shape::Ports, (TCP, TCP), (from, to)),
-            ProtocolPlan::Udp { from, to } => (Shape::Ports, (UDP, UDP), (from, to)),
-            ProtocolPlan::Icmp { kind, code } => (Shape::Icmp, octet(kind), octet(code)),
+            Protocol::All => (Shape::Any, (0, 0), (0, 0)),
+            Protocol::Number(number) => (Shape::Protocol, (number.into(), number.into()), (0, 0)),
+            Protocol::Tcp { from, to } => (Shape::Ports, (TCP, TCP), (from, to)),
+            Protocol::Udp { from, to } => (Shape::Ports, (UDP, UDP), (from, to)),
+            Protocol::Icmp { kind, code } => (Shape::Icmp, octet(kind), octet(code)),
             // IPv6 has no way here yet.
-            ProtocolPlan::Icmpv6 { .. } => continue,
+            Protocol::Icmpv6 { .. } => continue,
         };
         if second.0 <= second.1 {
             shapes.entry(shape).or_default().push(Allowed { net, first, second });
@@ -293,23 +286,23 @@ mod tests {
     }
 
     /// EC2's reading of a rule, as plain as can be.
-    fn allows(rule: &RulePlan, packet: Packet) -> bool {
+    fn allows(rule: &Rule, packet: Packet) -> bool {
         let peer = match &rule.peer {
-            PeerPlan::Cidr(net) => net.contains(&packet.peer),
+            Peer::Cidr(IpNet::V4(net)) => net.contains(&packet.peer),
             _ => false,
         };
         let within = |from, to| from <= packet.port && packet.port <= to;
         peer && match rule.protocol {
-            ProtocolPlan::All => true,
-            ProtocolPlan::Number(number) => packet.protocol == number,
-            ProtocolPlan::Tcp { from, to } => packet.protocol == 6 && within(from, to),
-            ProtocolPlan::Udp { from, to } => packet.protocol == 17 && within(from, to),
-            ProtocolPlan::Icmp { kind, code } => {
+            Protocol::All => true,
+            Protocol::Number(number) => packet.protocol == number,
+            Protocol::Tcp { from, to } => packet.protocol == 6 && within(from, to),
+            Protocol::Udp { from, to } => packet.protocol == 17 && within(from, to),
+            Protocol::Icmp { kind, code } => {
                 packet.protocol == 1
                     && kind.is_none_or(|kind| kind == packet.icmp.0)
                     && code.is_none_or(|code| code == packet.icmp.1)
             }
-            ProtocolPlan::Icmpv6 { .. } => false,
+            Protocol::Icmpv6 { .. } => false,
         }
     }
 
@@ -331,19 +324,19 @@ mod tests {
     }
 
     /// Few networks and small numbers, so that rules meet.
-    fn rule() -> impl Strategy<Value = RulePlan> {
+    fn rule() -> impl Strategy<Value = Rule> {
         let port = 0..8u16;
         let octet = proptest::option::of(0..3u8);
         let protocol = prop_oneof![
-            Just(ProtocolPlan::All),
-            (0..20u8).prop_map(ProtocolPlan::Number),
-            (port.clone(), port.clone()).prop_map(|(from, to)| ProtocolPlan::Tcp { from, to }),
-            (port.clone(), port).prop_map(|(from, to)| ProtocolPlan::Udp { from, to }),
-            (octet.clone(), octet).prop_map(|(kind, code)| ProtocolPlan::Icmp { kind, code }),
+            Just(Protocol::All),
+            (0..20u8).prop_map(Protocol::Number),
+            (port.clone(), port.clone()).prop_map(|(from, to)| Protocol::Tcp { from, to }),
+            (port.clone(), port).prop_map(|(from, to)| Protocol::Udp { from, to }),
+            (octet.clone(), octet).prop_map(|(kind, code)| Protocol::Icmp { kind, code }),
         ];
         (protocol, 0..8u8, 24..=32u8).prop_map(|(protocol, host, length)| {
             let net = Ipv4Net::new(Ipv4Addr::new(10, 0, 0, host), length).unwrap();
-            RulePlan { protocol, peer: PeerPlan::Cidr(net) }
+            Rule { protocol, peer: Peer::Cidr(net.into()) }
         })
     }
 
@@ -364,7 +357,7 @@ mod tests {
             packets in proptest::collection::vec(packet(), 50),
         ) {
             let shapes = allowed(&rules, |peer| match peer {
-                PeerPlan::Cidr(net) => Some(net.trunc()),
+                Peer::Cidr(IpNet::V4(net)) => Some(net.trunc()),
                 _ => None,
             });
             let mut sets = Vec::new();
@@ -385,9 +378,9 @@ mod tests {
 
     #[test]
     fn rules_within_others_cost_nothing() {
-        let tcp = |from, to, net: &str| RulePlan {
-            protocol: ProtocolPlan::Tcp { from, to },
-            peer: PeerPlan::Cidr(net.parse().unwrap()),
+        let tcp = |from, to, net: &str| Rule {
+            protocol: Protocol::Tcp { from, to },
+            peer: Peer::Cidr(net.parse().unwrap()),
         };
         let rules = [
             tcp(22, 22, "0.0.0.0/0"),
@@ -396,7 +389,7 @@ mod tests {
             tcp(80, 80, "10.1.2.0/24"),
         ];
         let shapes = allowed(&rules, |peer| match peer {
-            PeerPlan::Cidr(net) => Some(*net),
+            Peer::Cidr(IpNet::V4(net)) => Some(*net),
             _ => None,
         });
         // The two that are left overlap: port 22 from 10.1.0.0/16.

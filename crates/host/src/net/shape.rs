@@ -15,9 +15,9 @@
 //!
 //! Where the kernel or the host lacks a part of it, the interface works without and the doctor says so.
 
+use datapath::Bandwidth;
 use std::io;
 
-use super::Bandwidth;
 use super::nft::feed;
 use super::vpc::{NUMBERS, is_tap_name};
 

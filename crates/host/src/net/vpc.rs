@@ -5,14 +5,15 @@
 //! route table that its subnet uses. Marks are set once, where the packet enters, by a map that the guest can't talk
 //! itself into.
 
+use datapath::{Address, Interface, Plan};
 use ipnet::Ipv4Net;
 use model::Id;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use super::NetError;
 use super::arp::Neighbour;
 use super::kernel::{LOOPBACK, Layer3, MAIN_TABLE, Route, Rule};
-use super::{InterfacePlan, NetError, NetPlan, VpcPlan};
 
 /// Where every VPC's guests find the metadata service and the resolver (VPC User Guide, "DNS attributes").
 pub(super) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
@@ -47,7 +48,7 @@ const TABLES_PRIORITY: u32 = 20_000;
 /// A network interface on its tap.
 #[derive(Clone, Debug)]
 pub(super) struct Nic<'a> {
-    pub plan: &'a InterfacePlan,
+    pub plan: &'a Interface,
     pub tap: String,
     /// The tap's index in the namespace.
     pub number: u32,
@@ -56,7 +57,7 @@ pub(super) struct Nic<'a> {
 /// A VPC with its interfaces on this host, in the order of their ids.
 #[derive(Clone, Debug)]
 pub(super) struct Vpc<'a> {
-    pub plan: &'a VpcPlan,
+    pub plan: &'a datapath::Vpc,
     pub nics: Vec<Nic<'a>>,
 }
 
@@ -64,8 +65,8 @@ impl<'a> Vpc<'a> {
     /// Numbers the interfaces: those that have a tap keep its index, the others get the next free ones after the
     /// highest in use, so that a number comes back as late as possible.
     pub(super) fn new(
-        plan: &'a VpcPlan,
-        interfaces: &[&'a InterfacePlan],
+        plan: &'a datapath::Vpc,
+        interfaces: &[&'a Interface],
         taps: &BTreeMap<String, u32>,
     ) -> Result<Self, NetError> {
         let mut used: BTreeSet<u32> = taps.values().copied().collect();
@@ -105,14 +106,14 @@ impl<'a> Vpc<'a> {
 
     /// The address that the internet gateway translates for this interface: none where there is no gateway.
     pub(super) fn public_ip(&self, nic: &Nic) -> Option<Ipv4Addr> {
-        nic.plan.public_ip.filter(|_| self.plan.internet_gateway)
+        nic.plan.primary().public_ip.filter(|_| self.plan.internet_gateway)
     }
 
     /// The guest as it is asked for its address: by the gateway of its subnet or, where it is in none, by the resolver.
     pub(super) fn neighbour(&self, nic: &Nic) -> Neighbour {
-        let address = nic.plan.private_ip;
-        let subnet = self.plan.subnets.iter().find(|subnet| subnet.contains(&address));
-        let gateway = subnet.map_or(RESOLVER, |subnet| nth(*subnet, 1));
+        let address = nic.plan.primary().private_ip;
+        let subnet = self.plan.subnets.iter().find(|subnet| subnet.cidr.contains(&address));
+        let gateway = subnet.map_or(RESOLVER, |subnet| nth(subnet.cidr, 1));
         Neighbour { index: nic.number, mac: nic.plan.mac, address, gateway }
     }
 
@@ -124,7 +125,7 @@ impl<'a> Vpc<'a> {
     /// The whole of layer 3 inside the namespace. `gateway` is the index of the gateway's link.
     pub(super) fn layer3(&self, gateway: Option<u32>) -> Layer3 {
         let mut layer3 = Layer3::default();
-        layer3.addresses.extend(self.plan.subnets.iter().map(|subnet| (LOOPBACK, nth(*subnet, 1))));
+        layer3.addresses.extend(self.plan.subnets.iter().map(|subnet| (LOOPBACK, nth(subnet.cidr, 1))));
         layer3.addresses.extend(self.resolvers().into_iter().map(|address| (LOOPBACK, address)));
         layer3.addresses.insert((LOOPBACK, METADATA));
 
@@ -134,7 +135,7 @@ impl<'a> Vpc<'a> {
         layer3.routes.extend(blackholes.map(|net| ((MAIN_TABLE, net.trunc()), Route::Blackhole)));
         layer3.routes.insert((DEFAULT_TABLE, EVERYWHERE), Route::Blackhole);
         for nic in &self.nics {
-            let address = nic.plan.private_ip;
+            let address = nic.plan.primary().private_ip;
             layer3.routes.insert((MAIN_TABLE, Ipv4Net::from(address)), Route::Link(nic.number));
             layer3.neighbours.insert((nic.number, address), nic.plan.mac);
         }
@@ -155,12 +156,12 @@ impl<'a> Vpc<'a> {
 }
 
 /// The resolver's addresses: one that is the same everywhere, and the VPC's base plus two.
-pub(super) fn resolvers(plan: &VpcPlan) -> Vec<Ipv4Addr> {
+pub(super) fn resolvers(plan: &datapath::Vpc) -> Vec<Ipv4Addr> {
     std::iter::once(RESOLVER).chain(plan.cidrs.first().map(|cidr| nth(*cidr, 2))).collect()
 }
 
 /// Refuses a plan that can't be, before anything is touched.
-pub(super) fn check(plan: &NetPlan) -> Result<(), NetError> {
+pub(super) fn check(plan: &Plan) -> Result<(), NetError> {
     let failed = |message: String| Err(NetError::Failed(message));
     let mut vpcs = BTreeMap::new();
     for vpc in &plan.vpcs {
@@ -169,18 +170,23 @@ pub(super) fn check(plan: &NetPlan) -> Result<(), NetError> {
         }
     }
     let (mut taps, mut privates, mut publics) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    for InterfacePlan { interface_id, vpc_id, private_ip, public_ip, .. } in &plan.interfaces {
+    for Interface { interface_id, vpc_id, addresses, .. } in &plan.interfaces {
         let Some(vpc) = vpcs.get(vpc_id) else {
             return failed(format!("{interface_id} is in {vpc_id}, which is not planned"));
         };
-        if !vpc.cidrs.iter().any(|cidr| cidr.contains(private_ip)) {
-            return failed(format!("{private_ip} of {interface_id} is outside of {vpc_id}"));
+        if addresses.is_empty() {
+            return failed(format!("{interface_id} has no address"));
         }
-        if !privates.insert((vpc_id, private_ip)) {
-            return failed(format!("{private_ip} of {interface_id} is taken in {vpc_id}"));
-        }
-        if public_ip.is_some_and(|address| !publics.insert(address)) {
-            return failed(format!("the public address of {interface_id} is taken"));
+        for Address { private_ip, public_ip } in addresses {
+            if !vpc.cidrs.iter().any(|cidr| cidr.contains(private_ip)) {
+                return failed(format!("{private_ip} of {interface_id} is outside of {vpc_id}"));
+            }
+            if !privates.insert((vpc_id, private_ip)) {
+                return failed(format!("{private_ip} of {interface_id} is taken in {vpc_id}"));
+            }
+            if public_ip.is_some_and(|address| !publics.insert(address)) {
+                return failed(format!("the public address of {interface_id} is taken"));
+            }
         }
         if !taps.insert((vpc_id, tap_name(interface_id))) {
             return failed(format!("{interface_id} is planned twice, or is too like another's id"));
@@ -213,39 +219,29 @@ fn nth(net: Ipv4Net, offset: u32) -> Ipv4Addr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use datapath::examples::{self, id, subnet};
     use model::Kind;
 
-    fn id(kind: Kind, number: u64) -> Id {
-        Id::parse(kind, &format!("{}-{number:017x}", kind.prefix())).unwrap()
-    }
-
-    fn plan() -> VpcPlan {
-        VpcPlan {
+    fn plan() -> datapath::Vpc {
+        datapath::Vpc {
             vpc_id: id(Kind::Vpc, 1),
             cidrs: vec!["10.0.0.0/16".parse().unwrap(), "10.9.0.0/16".parse().unwrap()],
-            subnets: vec!["10.0.1.0/24".parse().unwrap(), "10.9.2.0/24".parse().unwrap()],
-            internet_gateway: true,
+            subnets: vec![subnet(1, "10.0.1.0/24"), subnet(2, "10.9.2.0/24")],
+            ..examples::vpc(1)
         }
     }
 
-    fn interface(number: u64, public_ip: Option<Ipv4Addr>) -> InterfacePlan {
-        InterfacePlan {
-            interface_id: id(Kind::NetworkInterface, number),
-            vpc_id: id(Kind::Vpc, 1),
-            mac: [2, 0, 0, 0, 0, number as u8],
-            private_ip: Ipv4Addr::new(10, 0, 1, number as u8),
-            public_ip,
-            groups: Vec::new(),
-            source_dest_check: true,
-            bandwidth: None,
+    fn interface(number: u64, public_ip: Option<Ipv4Addr>) -> Interface {
+        Interface {
+            addresses: vec![Address { private_ip: Ipv4Addr::new(10, 0, 1, number as u8), public_ip }],
+            ..examples::interface(number)
         }
     }
 
     fn numbers(taps: &[(u64, u32)], interfaces: &[u64]) -> Result<Vec<u32>, NetError> {
         let name = |number: u64| tap_name(&id(Kind::NetworkInterface, number));
         let taps = taps.iter().map(|(number, index)| (name(*number), *index)).collect();
-        let interfaces: Vec<InterfacePlan> =
-            interfaces.iter().map(|number| interface(*number, None)).collect();
+        let interfaces: Vec<Interface> = interfaces.iter().map(|number| interface(*number, None)).collect();
         let plan = plan();
         let vpc = Vpc::new(&plan, &interfaces.iter().collect::<Vec<_>>(), &taps)?;
         Ok(vpc.nics.iter().map(|nic| nic.number).collect())
@@ -305,19 +301,23 @@ mod tests {
     #[test]
     fn plans_that_cannot_be_are_told_apart() {
         let public = Some(Ipv4Addr::new(198, 18, 0, 5));
-        let good = NetPlan {
+        let good = Plan {
             vpcs: vec![plan()],
             interfaces: vec![interface(5, public), interface(6, None)],
             groups: Vec::new(),
         };
         assert!(check(&good).is_ok());
-        type Spoil = fn(&mut NetPlan);
+        type Spoil = fn(&mut Plan);
         let spoilt: [(&str, Spoil); 5] = [
             ("not planned", |plan| plan.vpcs.clear()),
             ("planned twice", |plan| plan.vpcs.push(plan.vpcs[0].clone())),
-            ("outside", |plan| plan.interfaces[0].private_ip = Ipv4Addr::new(10, 1, 0, 5)),
-            ("is taken in", |plan| plan.interfaces[0].private_ip = plan.interfaces[1].private_ip),
-            ("public address", |plan| plan.interfaces[1].public_ip = plan.interfaces[0].public_ip),
+            ("outside", |plan| plan.interfaces[0].addresses[0].private_ip = Ipv4Addr::new(10, 1, 0, 5)),
+            ("is taken in", |plan| {
+                plan.interfaces[0].addresses[0].private_ip = plan.interfaces[1].primary().private_ip
+            }),
+            ("public address", |plan| {
+                plan.interfaces[1].addresses[0].public_ip = plan.interfaces[0].primary().public_ip
+            }),
         ];
         for (reason, spoil) in spoilt {
             let mut plan = good.clone();

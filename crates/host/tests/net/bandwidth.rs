@@ -1,7 +1,8 @@
 //! Interfaces are held to their bandwidth both ways, by real TCP between namespaces.
 
 use crate::cloud::{Cloud, Guest, Machine, PATIENCE, any_from, possible};
-use host::net::{Bandwidth, LinuxNetwork};
+use datapath::Bandwidth;
+use host::net::LinuxNetwork;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};

@@ -6,10 +6,9 @@
 //!  203.0.113.2    203.0.113.1
 //! ```
 
-use host::net::{
-    GroupPlan, InterfacePlan, LinuxNetwork, Namespace, NetOptions, NetPlan, Network, PeerPlan, ProtocolPlan,
-    RulePlan, VpcPlan,
-};
+pub use datapath::examples::id;
+use datapath::{Address, Interface, Peer, Plan, Protocol, Rule, SecurityGroup, Subnet, examples};
+use host::net::{LinuxNetwork, Namespace, NetOptions, Network};
 use ipnet::Ipv4Net;
 use model::{Id, Kind};
 use std::collections::BTreeSet;
@@ -29,7 +28,7 @@ pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 
 pub struct Cloud {
     pub network: LinuxNetwork,
-    pub plan: NetPlan,
+    pub plan: Plan,
     pub options: NetOptions,
     pub host: Machine,
     pub outside: Machine,
@@ -53,11 +52,6 @@ pub fn possible() -> bool {
     false
 }
 
-/// An id whose last digits are the number.
-pub fn id(kind: Kind, number: u64) -> Id {
-    Id::parse(kind, &format!("{}-{number:017x}", kind.prefix())).unwrap()
-}
-
 impl Cloud {
     pub async fn start() -> Cloud {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -74,26 +68,26 @@ impl Cloud {
         let mut options = NetOptions::new(tag, "198.18.7.0/24".parse().unwrap(), state.path());
         options.host_namespace = Some(format!("/run/netns/{}", host.name).into());
         let network = LinuxNetwork::new(options.clone()).unwrap();
-        Cloud { network, plan: NetPlan::default(), options, host, outside, _state: state }
+        Cloud { network, plan: Plan::default(), options, host, outside, _state: state }
     }
 
     /// A VPC with an internet gateway, one subnet that is all of it, and a group that allows what it sends.
     pub fn add_vpc(&mut self, number: u64, cidr: &str) -> Id {
         let vpc_id = id(Kind::Vpc, number);
         let cidr: Ipv4Net = cidr.parse().unwrap();
-        self.plan.vpcs.push(VpcPlan {
+        self.plan.vpcs.push(datapath::Vpc {
             vpc_id: vpc_id.clone(),
             cidrs: vec![cidr],
-            subnets: vec![cidr],
-            internet_gateway: true,
+            subnets: vec![Subnet { cidr, ..examples::subnet(number, "0.0.0.0/0") }],
+            ..examples::vpc(number)
         });
         vpc_id
     }
 
     /// A group that lets everything out and, in, what the rules say.
-    pub fn add_group(&mut self, number: u64, vpc_id: &Id, ingress: Vec<RulePlan>) -> Id {
+    pub fn add_group(&mut self, number: u64, vpc_id: &Id, ingress: Vec<Rule>) -> Id {
         let group_id = id(Kind::SecurityGroup, number);
-        self.plan.groups.push(GroupPlan {
+        self.plan.groups.push(SecurityGroup {
             group_id: group_id.clone(),
             vpc_id: vpc_id.clone(),
             ingress,
@@ -106,29 +100,35 @@ impl Cloud {
     pub fn add_interface(&mut self, number: u64, vpc_id: &Id, address: &str, groups: &[&Id]) -> Id {
         let interface_id = id(Kind::NetworkInterface, number);
         let private_ip: Ipv4Addr = address.parse().unwrap();
+        let vpc = self.plan.vpcs.iter().find(|vpc| vpc.vpc_id == *vpc_id).unwrap();
+        let subnet = vpc.subnets.iter().find(|subnet| subnet.cidr.contains(&private_ip)).unwrap();
         let mut mac = [0x02, 0, 0, 0, 0, 0];
         mac[4..].copy_from_slice(&(number as u16).to_be_bytes());
-        self.plan.interfaces.push(InterfacePlan {
+        self.plan.interfaces.push(Interface {
             interface_id: interface_id.clone(),
             vpc_id: vpc_id.clone(),
+            subnet_id: subnet.subnet_id.clone(),
             mac,
-            private_ip,
-            public_ip: None,
+            addresses: vec![Address { private_ip, public_ip: None }],
             groups: groups.iter().map(|id| (*id).clone()).collect(),
-            source_dest_check: true,
-            bandwidth: None,
+            ..examples::interface(number)
         });
         for group in self.plan.groups.iter_mut().filter(|group| groups.contains(&&group.group_id)) {
-            group.members.insert(private_ip);
+            group.members.insert(private_ip.into());
         }
         interface_id
     }
 
-    pub fn interface(&mut self, interface_id: &Id) -> &mut InterfacePlan {
+    /// Gives the interface's primary address a public one, or takes it.
+    pub fn translate(&mut self, interface_id: &Id, public_ip: Option<Ipv4Addr>) {
+        self.interface(interface_id).addresses[0].public_ip = public_ip;
+    }
+
+    pub fn interface(&mut self, interface_id: &Id) -> &mut Interface {
         self.plan.interfaces.iter_mut().find(|nic| nic.interface_id == *interface_id).unwrap()
     }
 
-    pub fn group(&mut self, group_id: &Id) -> &mut GroupPlan {
+    pub fn group(&mut self, group_id: &Id) -> &mut SecurityGroup {
         self.plan.groups.iter_mut().find(|group| group.group_id == *group_id).unwrap()
     }
 
@@ -289,19 +289,20 @@ impl std::ops::Deref for Guest {
 }
 
 impl Guest {
-    async fn start(name: &str, tap: OwnedFd, nic: &InterfacePlan, vpc: &VpcPlan) -> Guest {
+    async fn start(name: &str, tap: OwnedFd, nic: &Interface, vpc: &datapath::Vpc) -> Guest {
         let machine = Machine::new(name).await;
         let card = machine.run(open_card).await.unwrap();
-        let subnet = vpc.subnets.iter().find(|subnet| subnet.contains(&nic.private_ip)).unwrap();
+        let private_ip = nic.primary().private_ip;
+        let subnet = vpc.subnets.iter().find(|subnet| subnet.subnet_id == nic.subnet_id).unwrap().cidr;
         let gateway = subnet.hosts().next().unwrap();
         let mac = nic.mac.map(|octet| format!("{octet:02x}")).join(":");
         machine.ip(&["link", "set", "eth0", "address", &mac, "mtu", "9001", "up"]).await;
-        let address = format!("{}/{}", nic.private_ip, subnet.prefix_len());
+        let address = format!("{private_ip}/{}", subnet.prefix_len());
         machine.ip(&["address", "add", &address, "dev", "eth0"]).await;
         machine.ip(&["route", "add", "default", "via", &gateway.to_string()]).await;
         let (plug, socket) = rustix::pipe::pipe().unwrap();
         std::thread::spawn(move || relay(tap, card, plug));
-        Guest { machine, address: nic.private_ip, _plug: socket }
+        Guest { machine, address: private_ip, _plug: socket }
     }
 }
 
@@ -350,23 +351,23 @@ fn relay(tap: OwnedFd, card: OwnedFd, plug: OwnedFd) {
     }
 }
 
-pub fn any_from(cidr: &str) -> RulePlan {
-    RulePlan { protocol: ProtocolPlan::All, peer: PeerPlan::Cidr(cidr.parse().unwrap()) }
+pub fn any_from(cidr: &str) -> Rule {
+    Rule { protocol: Protocol::All, peer: Peer::Cidr(cidr.parse().unwrap()) }
 }
 
-pub fn tcp_from(cidr: &str, port: u16) -> RulePlan {
-    let protocol = ProtocolPlan::Tcp { from: port, to: port };
-    RulePlan { protocol, peer: PeerPlan::Cidr(cidr.parse().unwrap()) }
+pub fn tcp_from(cidr: &str, port: u16) -> Rule {
+    let protocol = Protocol::Tcp { from: port, to: port };
+    Rule { protocol, peer: Peer::Cidr(cidr.parse().unwrap()) }
 }
 
-pub fn udp_from(cidr: &str, port: u16) -> RulePlan {
-    let protocol = ProtocolPlan::Udp { from: port, to: port };
-    RulePlan { protocol, peer: PeerPlan::Cidr(cidr.parse().unwrap()) }
+pub fn udp_from(cidr: &str, port: u16) -> Rule {
+    let protocol = Protocol::Udp { from: port, to: port };
+    Rule { protocol, peer: Peer::Cidr(cidr.parse().unwrap()) }
 }
 
-pub fn ping_from(cidr: &str) -> RulePlan {
-    let protocol = ProtocolPlan::Icmp { kind: Some(8), code: None };
-    RulePlan { protocol, peer: PeerPlan::Cidr(cidr.parse().unwrap()) }
+pub fn ping_from(cidr: &str) -> Rule {
+    let protocol = Protocol::Icmp { kind: Some(8), code: None };
+    Rule { protocol, peer: Peer::Cidr(cidr.parse().unwrap()) }
 }
 
 /// What a command prints in a named namespace. Not by `ip -n` or `ip netns exec`: they do more than they need, which

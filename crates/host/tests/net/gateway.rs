@@ -16,7 +16,7 @@ async fn a_public_address_is_reached_from_the_host_and_from_outside() {
     let vpc = cloud.add_vpc(1, "10.0.0.0/16");
     let ssh = cloud.add_group(1, &vpc, vec![tcp_from("203.0.113.0/24", 22)]);
     let nic = cloud.add_interface(1, &vpc, "10.0.0.5", &[&ssh]);
-    cloud.interface(&nic).public_ip = Some(PUBLIC);
+    cloud.translate(&nic, Some(PUBLIC));
     cloud.apply().await;
     let guest = cloud.guest(&nic).await;
     let (ssh, _other) = (guest.listen(22).await, guest.listen(23).await);
@@ -31,7 +31,7 @@ async fn a_public_address_is_reached_from_the_host_and_from_outside() {
         "an address in the pool that nobody has"
     );
 
-    cloud.interface(&nic).public_ip = None;
+    cloud.translate(&nic, None);
     cloud.apply().await;
     assert!(cloud.host.connect(PUBLIC, 22, PATIENCE).await.is_err());
 }
@@ -46,7 +46,7 @@ async fn the_way_out_needs_a_public_address_and_a_gateway() {
     let group = cloud.add_group(1, &vpc, vec![]);
     let with = cloud.add_interface(1, &vpc, "10.0.0.5", &[&group]);
     let without = cloud.add_interface(2, &vpc, "10.0.0.6", &[&group]);
-    cloud.interface(&with).public_ip = Some(PUBLIC);
+    cloud.translate(&with, Some(PUBLIC));
     cloud.apply().await;
     let (with, without) = (cloud.guest(&with).await, cloud.guest(&without).await);
     let (outside, _on_host) = (cloud.outside.listen(80).await, cloud.host.listen(80).await);
@@ -82,7 +82,7 @@ async fn a_guest_reaches_anothers_public_address_as_a_public_address() {
     let c = cloud.add_interface(3, &far, "10.0.0.6", &[&far_server]);
     let far_public = Ipv4Addr::new(198, 18, 7, 7);
     for (nic, public) in [(&a, PUBLIC), (&b, PUBLIC_TOO), (&c, far_public)] {
-        cloud.interface(nic).public_ip = Some(public);
+        cloud.translate(nic, Some(public));
     }
     cloud.apply().await;
     let (a, b, c) = (cloud.guest(&a).await, cloud.guest(&b).await, cloud.guest(&c).await);
@@ -104,7 +104,7 @@ async fn a_host_whose_own_network_is_the_vpcs_still_gets_in() {
     let vpc = cloud.add_vpc(1, "203.0.113.0/24");
     let group = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
     let nic = cloud.add_interface(1, &vpc, "203.0.113.5", &[&group]);
-    cloud.interface(&nic).public_ip = Some(PUBLIC);
+    cloud.translate(&nic, Some(PUBLIC));
     cloud.apply().await;
     let guest = cloud.guest(&nic).await;
     let _listener = guest.listen(22).await;

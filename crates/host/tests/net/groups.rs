@@ -1,7 +1,7 @@
 //! Security groups: what they let through, what they drop, and when a change of theirs holds.
 
 use crate::cloud::{Cloud, PATIENCE, SILENCE, any_from, ping_from, possible, tcp_from, udp_from};
-use host::net::{PeerPlan, ProtocolPlan, RulePlan};
+use datapath::{Peer, Protocol, Rule};
 use ipnet::Ipv4Net;
 use model::{Random, SeededRandom};
 use std::io::{Read, Write};
@@ -70,8 +70,8 @@ async fn a_group_as_peer_is_its_members() {
     let vpc = cloud.add_vpc(1, "10.0.0.0/16");
     let clients = cloud.add_group(1, &vpc, vec![]);
     let strangers = cloud.add_group(2, &vpc, vec![]);
-    let peer = PeerPlan::Group(clients.clone());
-    let rule = RulePlan { protocol: ProtocolPlan::Tcp { from: 5430, to: 5439 }, peer };
+    let peer = Peer::Group(clients.clone());
+    let rule = Rule { protocol: Protocol::Tcp { from: 5430, to: 5439 }, peer };
     let database = cloud.add_group(3, &vpc, vec![rule]);
     let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&clients]);
     let b = cloud.add_interface(2, &vpc, "10.0.0.6", &[&strangers]);
@@ -131,15 +131,15 @@ async fn rules_may_overlap_as_they_like() {
             let (from, to) = (from.min(to) * 8191, from.max(to) * 8191);
             let octet = |value: u8| (value < 3).then_some(value);
             let protocol = match below(5) {
-                0 => ProtocolPlan::Tcp { from, to },
-                1 => ProtocolPlan::Udp { from, to },
-                2 => ProtocolPlan::Icmp { kind: octet(below(5)), code: octet(below(5)) },
-                3 => ProtocolPlan::Number(below(4)),
-                _ => ProtocolPlan::All,
+                0 => Protocol::Tcp { from, to },
+                1 => Protocol::Udp { from, to },
+                2 => Protocol::Icmp { kind: octet(below(5)), code: octet(below(5)) },
+                3 => Protocol::Number(below(4)),
+                _ => Protocol::All,
             };
-            let length = if protocol == ProtocolPlan::All { 31 } else { below(33) };
+            let length = if protocol == Protocol::All { 31 } else { below(33) };
             let net = Ipv4Net::new([10, 0, 0, below(8)].into(), length).unwrap();
-            RulePlan { protocol, peer: PeerPlan::Cidr(net) }
+            Rule { protocol, peer: Peer::Cidr(net.into()) }
         });
         groups.push(cloud.add_group(number, &vpc, rules.collect()));
     }

@@ -44,10 +44,10 @@ async fn a_packet_from_an_address_or_mac_not_its_own_is_dropped() {
     let (a, b) = (Card::plug(&cloud, &a).await, Card::plug(&cloud, &b).await);
     let third = cloud.plan.interfaces.iter().find(|nic| nic.interface_id == c).unwrap();
     let ends = |from| Ends { mac: ROUTER, from: (from, 1000), to: (b.address, 2000) };
-    a.send(&a.udp_frame(ends(third.private_ip), b"another's address"));
+    a.send(&a.udp_frame(ends(third.primary().private_ip), b"another's address"));
     a.send(&a.udp_frame(ends(Ipv4Addr::new(8, 8, 8, 8)), b"an outsider's address"));
     a.send(&a.udp_frame_from(third.mac, ends(a.address), b"another's MAC"));
-    a.send(&a.udp_frame_from(third.mac, ends(third.private_ip), b"all of another's"));
+    a.send(&a.udp_frame_from(third.mac, ends(third.primary().private_ip), b"all of another's"));
     a.send(&a.udp_frame(ends(a.address), b"its own"));
     let first = b.receive(|frame| frame[12..14] == [0x08, 0x00]);
     assert!(first.ends_with(b"its own"), "{}", String::from_utf8_lossy(&first));
@@ -107,7 +107,7 @@ async fn private_addresses_are_not_reached_by_the_gateway() {
     let vpc = cloud.add_vpc(1, "10.0.0.0/16");
     let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
     let nic = cloud.add_interface(1, &vpc, "10.0.0.5", &[&open]);
-    cloud.interface(&nic).public_ip = Some(Ipv4Addr::new(198, 18, 7, 5));
+    cloud.translate(&nic, Some(Ipv4Addr::new(198, 18, 7, 5)));
     cloud.apply().await;
     let guest = cloud.guest(&nic).await;
     let _listener = guest.listen(53).await;

@@ -1,7 +1,8 @@
 //! Restart, repair, removal.
 
 use crate::cloud::{Cloud, SILENCE, any_from, possible, within};
-use host::net::{Diagnosis, LinuxNetwork, NetError, NetPlan, Network};
+use datapath::Plan;
+use host::net::{Diagnosis, LinuxNetwork, NetError, Network};
 use std::net::Ipv4Addr;
 
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 5);
@@ -45,7 +46,7 @@ async fn applying_again_repairs_what_somebody_broke() {
     let vpc = cloud.add_vpc(1, "10.0.0.0/16");
     let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
     let nic = cloud.add_interface(1, &vpc, "10.0.0.5", &[&open]);
-    cloud.interface(&nic).public_ip = Some(PUBLIC);
+    cloud.translate(&nic, Some(PUBLIC));
     cloud.apply().await;
     let guest = cloud.guest(&nic).await;
     let _listener = guest.listen(22).await;
@@ -73,7 +74,7 @@ async fn removal_leaves_nothing_whoever_still_holds_a_part() {
     for number in [1, 2] {
         let vpc = cloud.add_vpc(number, "10.0.0.0/16");
         let nic = cloud.add_interface(number, &vpc, "10.0.0.5", &[]);
-        cloud.interface(&nic).public_ip = Some(Ipv4Addr::new(198, 18, 7, number as u8));
+        cloud.translate(&nic, Some(Ipv4Addr::new(198, 18, 7, number as u8)));
     }
     cloud.apply().await;
     assert_eq!(cloud.namespaces().len(), 2);
@@ -105,12 +106,12 @@ async fn a_plan_that_cannot_be_is_refused_and_changes_nothing() {
     let vpc = cloud.add_vpc(1, "10.0.0.0/16");
     cloud.add_interface(1, &vpc, "10.0.0.5", &[]);
     let good = cloud.plan.clone();
-    let mut refused: Vec<NetPlan> = Vec::new();
+    let mut refused: Vec<Plan> = Vec::new();
     for spoil in [
-        |plan: &mut NetPlan| plan.vpcs.clear(),
-        |plan: &mut NetPlan| plan.vpcs.push(plan.vpcs[0].clone()),
-        |plan: &mut NetPlan| plan.interfaces.push(plan.interfaces[0].clone()),
-        |plan: &mut NetPlan| plan.interfaces[0].private_ip = Ipv4Addr::new(10, 1, 0, 5),
+        |plan: &mut Plan| plan.vpcs.clear(),
+        |plan: &mut Plan| plan.vpcs.push(plan.vpcs[0].clone()),
+        |plan: &mut Plan| plan.interfaces.push(plan.interfaces[0].clone()),
+        |plan: &mut Plan| plan.interfaces[0].addresses[0].private_ip = Ipv4Addr::new(10, 1, 0, 5),
     ] {
         refused.push(good.clone());
         spoil(refused.last_mut().unwrap());
@@ -132,7 +133,7 @@ async fn the_next_owner_of_an_address_inherits_no_flow() {
     let shut = cloud.add_group(2, &vpc, vec![]);
     let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&open]);
     let b = cloud.add_interface(2, &vpc, "10.0.0.6", &[&open]);
-    cloud.interface(&b).public_ip = Some(PUBLIC);
+    cloud.translate(&b, Some(PUBLIC));
     cloud.apply().await;
     let a = cloud.guest(&a).await;
     let (inside, outside) = (a.udp(4000).await, cloud.host.udp(4001).await);
@@ -149,7 +150,7 @@ async fn the_next_owner_of_an_address_inherits_no_flow() {
     cloud.plan.interfaces.retain(|nic| nic.interface_id != b);
     let c = cloud.add_interface(3, &vpc, "10.0.0.6", &[&shut]);
     let d = cloud.add_interface(4, &vpc, "10.0.0.7", &[&open]);
-    cloud.interface(&d).public_ip = Some(PUBLIC);
+    cloud.translate(&d, Some(PUBLIC));
     cloud.apply().await;
 
     let (c, d) = (cloud.guest(&c).await, cloud.guest(&d).await);

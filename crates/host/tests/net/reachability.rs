@@ -1,7 +1,8 @@
 //! Whether a guest answers for its address.
 
 use crate::cloud::{Cloud, id, possible, within};
-use host::net::{Bandwidth, NetError, Network};
+use datapath::Bandwidth;
+use host::net::{NetError, Network};
 use model::Kind;
 use std::time::Duration;
 

@@ -37,7 +37,7 @@ impl Card {
     pub async fn plug(cloud: &Cloud, interface_id: &Id) -> Card {
         let nic = cloud.plan.interfaces.iter().find(|nic| nic.interface_id == *interface_id).unwrap();
         let tap = cloud.network.open_tap(interface_id).await.unwrap();
-        let card = Card { tap: tap.into(), mac: nic.mac, address: nic.private_ip };
+        let card = Card { tap: tap.into(), mac: nic.mac, address: nic.primary().private_ip };
         card.ask(&card.arp_request(card.address, METADATA), |frame| is_arp_reply(frame, METADATA));
         card
     }

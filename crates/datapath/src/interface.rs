@@ -1,0 +1,52 @@
+//! Network interfaces.
+
+use ipnet::IpNet;
+use model::Id;
+use serde::{Deserialize, Serialize};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    pub interface_id: Id,
+    pub vpc_id: Id,
+    pub subnet_id: Id,
+    pub mac: [u8; 6],
+    /// The primary one, then the secondary ones.
+    pub addresses: Vec<Address>,
+    pub ipv6_addresses: Vec<Ipv6Addr>,
+    /// Delegated to it: their addresses are all its own.
+    pub prefixes: Vec<IpNet>,
+    /// Nothing passes one that is in none.
+    pub groups: Vec<Id>,
+    /// It may only send as itself, and is only sent what is for it.
+    pub source_dest_check: bool,
+    /// Not held to any where None.
+    pub bandwidth: Option<Bandwidth>,
+}
+
+impl Interface {
+    /// The primary private address: every interface has one, its first.
+    pub fn primary(&self) -> Address {
+        self.addresses
+            .first()
+            .copied()
+            .unwrap_or(Address { private_ip: Ipv4Addr::UNSPECIFIED, public_ip: None })
+    }
+}
+
+/// A private address of an interface, and what it is outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    pub private_ip: Ipv4Addr,
+    /// The internet gateway translates one to the other, one to one.
+    pub public_ip: Option<Ipv4Addr>,
+}
+
+/// What a network interface may carry each way, in bits a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bandwidth {
+    /// In the long run.
+    pub baseline: u64,
+    /// For a while, by one that has carried less before.
+    pub peak: u64,
+}

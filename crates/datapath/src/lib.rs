@@ -1,0 +1,80 @@
+//! What a VPC is made of where packets are concerned: one vocabulary for those who say it (`control`), those who pass
+//! it on (`agent-api`) and those who carry it out (`host`).
+//!
+//! Invariants: plain data and pure functions. What users name once and use often (prefix lists, groups' members) is
+//! written out here; what is gone is a blackhole here.
+
+#[cfg(feature = "examples")]
+pub mod examples;
+mod interface;
+mod network_acl;
+mod protocol;
+mod route;
+mod security_group;
+
+pub use interface::{Address, Bandwidth, Interface};
+pub use network_acl::{AclEntry, NetworkAcl};
+pub use protocol::Protocol;
+pub use route::{Route, RouteTable, Target};
+pub use security_group::{Peer, Rule, SecurityGroup};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use model::Id;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The whole network of a host. What its packets meet is a pure function of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    pub vpcs: Vec<Vpc>,
+    pub interfaces: Vec<Interface>,
+    pub groups: Vec<SecurityGroup>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Vpc {
+    pub vpc_id: Id,
+    /// The primary one first: the resolver has its third address.
+    pub cidrs: Vec<Ipv4Net>,
+    pub ipv6_cidrs: Vec<Ipv6Net>,
+    pub subnets: Vec<Subnet>,
+    /// Whether one is attached: without one nothing enters the VPC, whatever its routes say.
+    pub internet_gateway: bool,
+    /// Those that subnets use.
+    pub route_tables: BTreeMap<Id, RouteTable>,
+    /// Those that subnets use.
+    pub network_acls: BTreeMap<Id, NetworkAcl>,
+    pub nat_gateways: Vec<NatGateway>,
+    pub peerings: Vec<Peering>,
+}
+
+/// The router has its first address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Subnet {
+    pub subnet_id: Id,
+    pub cidr: Ipv4Net,
+    pub ipv6_cidr: Option<Ipv6Net>,
+    pub route_table_id: Id,
+    pub network_acl_id: Id,
+}
+
+/// Speaks to others with an address of its own for those whose routes lead to it, and lets only answers back (VPC User
+/// Guide, "NAT gateways"). It is in no security group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NatGateway {
+    pub nat_gateway_id: Id,
+    /// The interface that EC2 keeps for it.
+    pub interface_id: Id,
+    pub mac: [u8; 6],
+    pub subnet_id: Id,
+    /// Those of the interface, the primary one first; each carries its own share of connections. A private gateway has
+    /// no public ones.
+    pub addresses: Vec<Address>,
+}
+
+/// An accepted peering connection, as seen from one of its two VPCs. Never a way to a third one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peering {
+    pub peering_id: Id,
+    pub peer_vpc_id: Id,
+}
