@@ -3,31 +3,34 @@
 //! group and DHCP options.
 
 use crate::Control;
-use crate::dhcp_options::DhcpOptions;
-use crate::engine::{Tags, Tx, transaction};
+use crate::engine::{Tx, transaction};
 use crate::image;
 use crate::internet_gateway::InternetGateway;
-use crate::network_acl::NetworkAcl;
 use crate::region::{RegionState, Zone};
-use crate::route_table::RouteTable;
-use crate::security_group::SecurityGroup;
+use crate::route_table::Route;
 use crate::subnet::Subnet;
 use crate::vpc::Vpc;
+use crate::vpc::create::NewVpc;
 use ipnet::Ipv4Net;
-use model::{AccountId, Kind, Result};
+use model::{AccountId, Result};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 const CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(172, 31, 0, 0), 16);
 const SUBNET_PREFIX_LEN: u8 = 20;
 
-/// Makes the default VPC of a region that has nothing yet. One transaction: a region has all of it or none.
+/// Says of a region that it has been made: its user may have deleted its default VPC since.
+const MADE_SCOPE: &str = "region";
+const MADE: &str = "made";
+
+/// Makes what a region begins with. One transaction: a region has all of it or none.
 pub(crate) async fn ensure(control: &Control, region: &Arc<RegionState>) -> Result<()> {
-    if !region.view.read().vpcs.is_empty() {
-        return Ok(());
-    }
     let account = &control.options.account;
     transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
+        // Of two control nodes that make the same region, one wins.
+        if !tx.claim(MADE_SCOPE, MADE, account.as_str()) || !tx.tables().vpcs.is_empty() {
+            return Ok(());
+        }
         make(tx, account, &region.zones);
         if control.options.simulate {
             for image in image::default_images(tx.region(), tx.now()) {
@@ -39,48 +42,30 @@ pub(crate) async fn ensure(control: &Control, region: &Arc<RegionState>) -> Resu
     .await
 }
 
-fn make(tx: &mut Tx<'_>, account: &AccountId, zones: &[Zone]) {
-    let dhcp_options = DhcpOptions::amazon(tx, account);
-    let vpc = Vpc {
-        vpc_id: tx.new_id(Kind::Vpc),
-        owner: account.clone(),
-        cidr: CIDR,
-        cidr_association_id: tx.new_id(Kind::VpcCidrAssociation),
-        dhcp_options_id: dhcp_options.dhcp_options_id.clone(),
-        is_default: true,
-        dns_support: true,
-        dns_hostnames: true,
-        tags: Tags::default(),
-    };
-    let gateway = InternetGateway::attached_to(tx, account, &vpc.vpc_id);
-    let subnets: Vec<Subnet> = CIDR
-        .subnets(SUBNET_PREFIX_LEN)
-        .into_iter()
-        .flatten()
-        .zip(zones)
-        .map(|(cidr, zone)| Subnet {
-            subnet_id: tx.new_id(Kind::Subnet),
-            owner: account.clone(),
-            vpc_id: vpc.vpc_id.clone(),
-            cidr,
-            zone: zone.name.clone(),
-            zone_id: zone.id.clone(),
-            default_for_zone: true,
-            map_public_ip_on_launch: true,
-            tags: Tags::default(),
-        })
-        .collect();
-    let route_table = RouteTable::main_with_gateway(tx, account, &vpc, &gateway.internet_gateway_id);
-    let acl =
-        NetworkAcl::default_for(tx, account, &vpc, subnets.iter().map(|subnet| subnet.subnet_id.clone()));
-    let group = SecurityGroup::default_for(tx, account, &vpc.vpc_id);
-    // Claimed together with the rest: of two control nodes that make the same region, one wins.
-    tx.claim("default-vpc", "the", &vpc.vpc_id);
-    tx.create(&dhcp_options);
-    tx.create(&vpc);
+/// None where the region has one.
+pub(crate) fn make(tx: &mut Tx<'_>, account: &AccountId, zones: &[Zone]) -> Option<Vpc> {
+    let mut new = NewVpc::new(tx, account, CIDR);
+    if !new.be_default(tx) {
+        return None;
+    }
+    let mut gateway = InternetGateway::new(tx, account);
+    gateway.attach(tx, &new.vpc);
+    new.route_table.routes.push(Route::everything_to(&gateway));
+    for (cidr, zone) in subnet_cidrs(&new.vpc).zip(zones) {
+        let subnet = new_subnet(tx, &new.vpc, cidr, zone);
+        new.network_acl.associate(tx, &subnet.subnet_id);
+        tx.create(&subnet);
+    }
     tx.create(&gateway);
-    subnets.iter().for_each(|subnet| tx.create(subnet));
-    tx.create(&route_table);
-    tx.create(&acl);
-    tx.create(&group);
+    new.create(tx);
+    Some(new.vpc)
+}
+
+/// Where default subnets can be.
+pub(crate) fn subnet_cidrs(vpc: &Vpc) -> impl Iterator<Item = Ipv4Net> + use<> {
+    vpc.cidr.subnets(SUBNET_PREFIX_LEN).into_iter().flatten()
+}
+
+pub(crate) fn new_subnet(tx: &Tx<'_>, vpc: &Vpc, cidr: Ipv4Net, zone: &Zone) -> Subnet {
+    Subnet { default_for_zone: true, map_public_ip_on_launch: true, ..Subnet::new(tx, vpc, cidr, zone) }
 }

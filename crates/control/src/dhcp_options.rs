@@ -3,10 +3,13 @@
 use crate::Context;
 use crate::engine::describe::{self, Query};
 use crate::engine::table::{Record, Values};
-use crate::engine::{Tags, Tx, filter};
+use crate::engine::{Claim, Tags, Tx, filter};
 use aws_api::ec2;
 use model::{AccountId, Id, Kind, Result};
 use serde::{Deserialize, Serialize};
+
+const DEFAULT_SCOPE: &str = "dhcp-options";
+const DEFAULT: &str = "default";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DhcpOptions {
@@ -18,8 +21,21 @@ pub struct DhcpOptions {
 }
 
 impl DhcpOptions {
-    /// What a default VPC has: the region's domain, and the VPC's own resolver.
-    pub fn amazon(tx: &mut Tx<'_>, owner: &AccountId) -> DhcpOptions {
+    /// What a VPC has where nobody chose others: the region's domain, and the VPC's own resolver. One set for all of
+    /// a region's VPCs, made for the first.
+    pub fn of_region(tx: &mut Tx<'_>, owner: &AccountId) -> Id {
+        let key = Claim::key(DEFAULT_SCOPE, DEFAULT);
+        let claimed = tx.get::<Claim>(&key).and_then(|claim| Id::parse(Kind::DhcpOptions, &claim.owner).ok());
+        if let Some(id) = claimed {
+            return id;
+        }
+        let options = DhcpOptions::amazon(tx, owner);
+        tx.claim(DEFAULT_SCOPE, DEFAULT, &options.dhcp_options_id);
+        tx.create(&options);
+        options.dhcp_options_id
+    }
+
+    fn amazon(tx: &Tx<'_>, owner: &AccountId) -> DhcpOptions {
         DhcpOptions {
             dhcp_options_id: tx.new_id(Kind::DhcpOptions),
             owner: owner.clone(),

@@ -3,10 +3,15 @@
 use crate::Context;
 use crate::engine::describe::{self, Query};
 use crate::engine::table::{Record, Values};
-use crate::engine::{Tags, Tx, filter};
+use crate::engine::tags::Specified;
+use crate::engine::{Tables, Tags, Tx, filter};
+use crate::vpc::{self, Vpc};
 use aws_api::ec2;
-use model::{AccountId, Id, Kind, Result};
+use model::{AccountId, Error, Id, Kind, Result};
 use serde::{Deserialize, Serialize};
+
+/// A VPC has at most one.
+const ATTACHED_SCOPE: &str = "internet-gateway-of";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InternetGateway {
@@ -18,14 +23,25 @@ pub struct InternetGateway {
 }
 
 impl InternetGateway {
-    pub fn attached_to(tx: &mut Tx<'_>, owner: &AccountId, vpc_id: &Id) -> InternetGateway {
+    pub fn new(tx: &Tx<'_>, owner: &AccountId) -> InternetGateway {
         InternetGateway {
             internet_gateway_id: tx.new_id(Kind::InternetGateway),
             owner: owner.clone(),
-            vpc_id: Some(vpc_id.clone()),
+            vpc_id: None,
             tags: Tags::default(),
         }
     }
+
+    /// False where the VPC has another.
+    pub fn attach(&mut self, tx: &mut Tx<'_>, vpc: &Vpc) -> bool {
+        self.vpc_id = Some(vpc.vpc_id.clone());
+        tx.claim(ATTACHED_SCOPE, &vpc.vpc_id, &self.internet_gateway_id)
+    }
+}
+
+/// The gateway of a VPC.
+pub fn of_vpc<'t>(tables: &'t Tables, vpc_id: &str) -> Option<&'t InternetGateway> {
+    tables.internet_gateways.with("attachment.vpc-id", vpc_id).next().map(|gateway| &**gateway)
 }
 
 impl Record for InternetGateway {
@@ -90,4 +106,103 @@ fn to_api(gateway: &InternetGateway) -> ec2::InternetGateway {
             .collect(),
         tags: gateway.tags.to_api(),
     }
+}
+
+pub async fn create_internet_gateway(
+    context: &Context,
+    input: ec2::CreateInternetGatewayRequest,
+) -> Result<ec2::CreateInternetGatewayResult> {
+    let tags = Specified::from_api(&input.tag_specifications, &[Kind::InternetGateway])?;
+    let gateway = context
+        .transact(|tx| {
+            let mut gateway = InternetGateway::new(tx, context.account());
+            gateway.tags = tags.of(Kind::InternetGateway);
+            tx.create(&gateway);
+            Ok(gateway)
+        })
+        .await?;
+    Ok(ec2::CreateInternetGatewayResult { internet_gateway: Some(to_api(&gateway)) })
+}
+
+fn find(tx: &mut Tx<'_>, id: &str) -> Result<InternetGateway> {
+    Id::parse(Kind::InternetGateway, id)?;
+    let gateway = tx.get::<InternetGateway>(id);
+    gateway.map(|gateway| (*gateway).clone()).ok_or_else(|| Id::not_found(Kind::InternetGateway, id))
+}
+
+pub async fn attach_internet_gateway(
+    context: &Context,
+    input: ec2::AttachInternetGatewayRequest,
+) -> Result<()> {
+    let (id, vpc_id) = (input.internet_gateway_id.unwrap_or_default(), input.vpc_id.unwrap_or_default());
+    context
+        .transact(|tx| {
+            let mut gateway = find(tx, &id)?;
+            let vpc = vpc::depend(tx, &vpc_id)?;
+            if let Some(other) = &gateway.vpc_id {
+                return Err(Error::new(
+                    "Resource.AlreadyAssociated",
+                    format!("resource {id} is already attached to network {other}"),
+                ));
+            }
+            let before = of_vpc(tx.tables(), &vpc_id).is_some();
+            if before || !gateway.attach(tx, &vpc) {
+                return Err(Error::invalid_parameter_value(format!(
+                    "Network {vpc_id} already has an internet gateway attached"
+                )));
+            }
+            tx.put(&gateway);
+            Ok(())
+        })
+        .await
+}
+
+pub async fn detach_internet_gateway(
+    context: &Context,
+    input: ec2::DetachInternetGatewayRequest,
+) -> Result<()> {
+    let (id, vpc_id) = (input.internet_gateway_id.unwrap_or_default(), input.vpc_id.unwrap_or_default());
+    Id::parse(Kind::Vpc, &vpc_id)?;
+    context
+        .transact(|tx| {
+            let mut gateway = find(tx, &id)?;
+            tx.get::<Vpc>(&vpc_id).ok_or_else(|| Id::not_found(Kind::Vpc, &vpc_id))?;
+            if gateway.vpc_id.as_deref() != Some(&*vpc_id) {
+                return Err(Error::new(
+                    "Gateway.NotAttached",
+                    format!("resource {id} is not attached to network {vpc_id}"),
+                ));
+            }
+            let mut interfaces = tx.tables().network_interfaces.with("vpc-id", &vpc_id);
+            if interfaces.any(|interface| interface.public_ip.is_some()) {
+                return Err(Error::new(
+                    "DependencyViolation",
+                    format!("Network {vpc_id} has some mapped public address(es). Please unmap those public address(es) before detaching the gateway."),
+                ));
+            }
+            gateway.vpc_id = None;
+            tx.put(&gateway);
+            tx.release(ATTACHED_SCOPE, &vpc_id);
+            Ok(())
+        })
+        .await
+}
+
+pub async fn delete_internet_gateway(
+    context: &Context,
+    input: ec2::DeleteInternetGatewayRequest,
+) -> Result<()> {
+    let id = input.internet_gateway_id.unwrap_or_default();
+    context
+        .transact(|tx| {
+            if find(tx, &id)?.vpc_id.is_some() {
+                return Err(Error::new(
+                    "DependencyViolation",
+                    format!("The internetGateway '{id}' has dependencies and cannot be deleted."),
+                ));
+            }
+            tx.delete::<InternetGateway>(&id);
+            Ok(())
+        })
+        .await
 }

@@ -6,6 +6,7 @@
 
 mod access_key;
 mod authorization;
+pub mod cidr;
 mod context;
 pub mod dedicated_host;
 mod default_vpc;

@@ -3,18 +3,24 @@
 use crate::Context;
 use crate::engine::describe::{self, Query};
 use crate::engine::table::{Record, Values};
-use crate::engine::{Tags, Tx, filter};
+use crate::engine::{Tables, Tags, Tx, filter};
 use crate::vpc::Vpc;
 use aws_api::ec2;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::{AccountId, Id, Kind, Result};
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
-/// The rule behind all others: denies what nothing allowed, and can't be removed.
+/// The rules behind all others: they deny what nothing allowed, and can't be removed.
 const LAST_RULE: i32 = 32_767;
-/// Where a default ACL's one rule stands.
+const LAST_IPV6_RULE: i32 = 32_768;
+/// Where a default ACL's rules stand.
 const FIRST_RULE: i32 = 100;
+const FIRST_IPV6_RULE: i32 = 101;
+
+const ANYWHERE: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
+const ANYWHERE6: IpNet = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0));
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NetworkAcl {
@@ -35,50 +41,96 @@ pub struct Entry {
     pub allow: bool,
     /// IANA number; `-1` is all.
     pub protocol: String,
-    pub cidr: Ipv4Net,
+    pub cidr: IpNet,
 }
 
 impl Entry {
+    /// Outbound rules first, each in the order in which they are looked at.
+    fn place(&self) -> (bool, i32) {
+        (!self.egress, self.rule_number)
+    }
+
+    fn ipv4(&self) -> Option<String> {
+        matches!(self.cidr, IpNet::V4(_)).then(|| self.cidr.to_string())
+    }
+
+    fn ipv6(&self) -> Option<String> {
+        matches!(self.cidr, IpNet::V6(_)).then(|| self.cidr.to_string())
+    }
+
     fn action(&self) -> &'static str {
         if self.allow { "allow" } else { "deny" }
     }
 }
 
+/// Rules of the same number for both directions.
+fn both_ways(rule_number: i32, allow: bool, cidr: IpNet) -> [Entry; 2] {
+    [true, false].map(|egress| Entry { rule_number, egress, allow, protocol: "-1".into(), cidr })
+}
+
 impl NetworkAcl {
-    /// A VPC's default ACL: allows everything, both ways.
-    pub fn default_for(
-        tx: &mut Tx<'_>,
-        owner: &AccountId,
-        vpc: &Vpc,
-        subnets: impl Iterator<Item = Id>,
-    ) -> NetworkAcl {
-        let entry = |rule_number, egress, allow| Entry {
-            rule_number,
-            egress,
-            allow,
-            protocol: "-1".into(),
-            cidr: Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0),
-        };
-        NetworkAcl {
+    /// Denies everything.
+    pub fn new(tx: &Tx<'_>, owner: &AccountId, vpc: &Vpc) -> NetworkAcl {
+        let mut acl = NetworkAcl {
             network_acl_id: tx.new_id(Kind::NetworkAcl),
             owner: owner.clone(),
             vpc_id: vpc.vpc_id.clone(),
-            is_default: true,
-            associations: subnets.map(|subnet| (tx.new_id(Kind::NetworkAclAssociation), subnet)).collect(),
-            entries: vec![
-                entry(FIRST_RULE, true, true),
-                entry(LAST_RULE, true, false),
-                entry(FIRST_RULE, false, true),
-                entry(LAST_RULE, false, false),
-            ],
+            is_default: false,
+            associations: Vec::new(),
+            entries: both_ways(LAST_RULE, false, ANYWHERE).into(),
             tags: Tags::default(),
+        };
+        if !vpc.ipv6_cidrs.is_empty() {
+            acl.know_ipv6();
         }
+        acl
+    }
+
+    /// A VPC's default ACL: allows everything, both ways.
+    pub fn default_for(tx: &Tx<'_>, owner: &AccountId, vpc: &Vpc) -> NetworkAcl {
+        let mut acl = NetworkAcl { is_default: true, ..NetworkAcl::new(tx, owner, vpc) };
+        acl.entries.extend(both_ways(FIRST_RULE, true, ANYWHERE));
+        acl.entries.sort_by_key(Entry::place);
+        acl
+    }
+
+    /// Once the VPC has IPv6, what nothing allowed of it is denied too; a default list that still allows all of IPv4
+    /// allows all of IPv6.
+    pub fn know_ipv6(&mut self) {
+        let has = |entries: &[Entry], wanted: &Entry| entries.contains(wanted);
+        let taken = self
+            .entries
+            .iter()
+            .any(|entry| entry.rule_number == FIRST_IPV6_RULE || entry.rule_number == LAST_IPV6_RULE);
+        if taken {
+            return;
+        }
+        let open = both_ways(FIRST_RULE, true, ANYWHERE).iter().all(|entry| has(&self.entries, entry));
+        if self.is_default && open {
+            self.entries.extend(both_ways(FIRST_IPV6_RULE, true, ANYWHERE6));
+        }
+        self.entries.extend(both_ways(LAST_IPV6_RULE, false, ANYWHERE6));
+        self.entries.sort_by_key(Entry::place);
+    }
+
+    /// From now on the list of the subnet.
+    pub fn associate(&mut self, tx: &Tx<'_>, subnet_id: &Id) -> Id {
+        let id = tx.new_id(Kind::NetworkAclAssociation);
+        self.associations.push((id.clone(), subnet_id.clone()));
+        id
     }
 }
 
+/// The list of a subnet.
+pub fn of_subnet<'t>(tables: &'t Tables, subnet_id: &str) -> Option<&'t Arc<NetworkAcl>> {
+    tables.network_acls.with(BY_SUBNET, subnet_id).next()
+}
+
+const BY_SUBNET: &str = "association.subnet-id";
+
 impl Record for NetworkAcl {
     const TABLE: &'static str = "network-acl";
-    const INDEXED: &'static [&'static str] = &["vpc-id"];
+    const INDEXED: &'static [&'static str] = &["vpc-id", BY_SUBNET];
 
     fn id(&self) -> &str {
         &self.network_acl_id
@@ -96,16 +148,11 @@ impl Record for NetworkAcl {
             "association.network-acl-id" | "network-acl-id" => {
                 filter::one(values, self.network_acl_id.as_str())
             }
-            "association.subnet-id" => {
-                filter::many(values, self.associations.iter().map(|(_, id)| id.as_str()))
-            }
+            BY_SUBNET => filter::many(values, self.associations.iter().map(|(_, id)| id.as_str())),
             "default" => filter::one(values, filter::boolean(self.is_default)),
-            "entry.cidr" => filter::many(values, self.entries.iter().map(|entry| entry.cidr.to_string())),
-            "entry.icmp.code"
-            | "entry.icmp.type"
-            | "entry.ipv6-cidr"
-            | "entry.port-range.from"
-            | "entry.port-range.to" => true,
+            "entry.cidr" => filter::many(values, self.entries.iter().filter_map(Entry::ipv4)),
+            "entry.ipv6-cidr" => filter::many(values, self.entries.iter().filter_map(Entry::ipv6)),
+            "entry.icmp.code" | "entry.icmp.type" | "entry.port-range.from" | "entry.port-range.to" => true,
             "entry.egress" => {
                 filter::many(values, self.entries.iter().map(|entry| filter::boolean(entry.egress)))
             }
@@ -161,7 +208,8 @@ fn to_api(acl: &NetworkAcl) -> ec2::NetworkAcl {
             .entries
             .iter()
             .map(|entry| ec2::NetworkAclEntry {
-                cidr_block: Some(entry.cidr.to_string()),
+                cidr_block: entry.ipv4(),
+                ipv6_cidr_block: entry.ipv6(),
                 egress: Some(entry.egress),
                 protocol: Some(entry.protocol.clone()),
                 rule_action: Some(entry.action().into()),

@@ -4,6 +4,7 @@ use crate::Context;
 use crate::engine::describe::{self, Query};
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tags, Tx, filter};
+use crate::internet_gateway::InternetGateway;
 use crate::vpc::Vpc;
 use aws_api::ec2;
 use ipnet::Ipv4Net;
@@ -47,21 +48,24 @@ impl Route {
     }
 }
 
+impl Route {
+    /// All IPv4 traffic that nothing else says more of.
+    pub fn everything_to(gateway: &InternetGateway) -> Route {
+        Route {
+            destination: Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0),
+            target: Target::InternetGateway(gateway.internet_gateway_id.clone()),
+        }
+    }
+}
+
 impl RouteTable {
-    /// A default VPC's: its own range stays inside, everything else goes to the gateway.
-    pub fn main_with_gateway(tx: &mut Tx<'_>, owner: &AccountId, vpc: &Vpc, gateway: &Id) -> RouteTable {
+    pub fn new(tx: &Tx<'_>, owner: &AccountId, vpc: &Vpc) -> RouteTable {
         RouteTable {
             route_table_id: tx.new_id(Kind::RouteTable),
             owner: owner.clone(),
             vpc_id: vpc.vpc_id.clone(),
-            routes: vec![
-                Route { destination: vpc.cidr, target: Target::Local },
-                Route {
-                    destination: Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0),
-                    target: Target::InternetGateway(gateway.clone()),
-                },
-            ],
-            main_association_id: Some(tx.new_id(Kind::RouteTableAssociation)),
+            routes: vec![Route { destination: vpc.cidr, target: Target::Local }],
+            main_association_id: None,
             tags: Tags::default(),
         }
     }

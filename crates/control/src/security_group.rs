@@ -7,21 +7,24 @@ use crate::engine::describe::{self, Query};
 use crate::engine::table::{Record, Values};
 use crate::engine::tags::Specified;
 use crate::engine::{Tables, Tags, Tx, filter};
-use crate::vpc::Vpc;
+use crate::vpc::{self, Vpc};
 use aws_api::ec2;
 use ipnet::{Ipv4Net, Ipv6Net};
 use model::{AccountId, Error, Id, Kind, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 pub mod permission;
 pub mod rules;
 
 const NAME_LEN_MAX: usize = 255;
-const DEFAULT: &str = "default";
+/// The name of the one that every VPC has.
+pub(crate) const DEFAULT: &str = "default";
 const ANYWHERE: Peer = Peer::Ipv4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
+
+const ANYWHERE6: Peer = Peer::Ipv6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0));
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SecurityGroup {
@@ -79,6 +82,19 @@ impl SecurityGroup {
             description: "default VPC security group".into(),
             tags: Tags::default(),
         }
+    }
+
+    /// As it lets all IPv4 out from the start, once its VPC has IPv6.
+    pub fn let_ipv6_out(&mut self, tx: &Tx<'_>) {
+        if !self.rules(true).any(|rule| rule.permission.peer == ANYWHERE6) {
+            self.rules.push(everything(tx, true, ANYWHERE6));
+        }
+    }
+
+    /// Deletes the record and lets go of its name.
+    pub fn delete(&self, tx: &mut Tx<'_>) {
+        tx.delete::<SecurityGroup>(&self.group_id);
+        tx.release(&claim_scope(&self.vpc_id), &self.name);
     }
 
     pub fn rules(&self, egress: bool) -> impl Iterator<Item = &SecurityGroupRule> {
@@ -316,7 +332,7 @@ pub async fn create_security_group(
                 Some(id) => Id::parse(Kind::Vpc, id)?,
                 None => default_vpc(tx.tables())?.vpc_id.clone(),
             };
-            tx.get::<Vpc>(&vpc_id).ok_or_else(|| Id::not_found(Kind::Vpc, &vpc_id))?;
+            let vpc = vpc::depend(tx, &vpc_id)?;
             let group_id = tx.new_id(Kind::SecurityGroup);
             if !tx.claim(&claim_scope(&vpc_id), &name, &group_id) {
                 return Err(Error::new(
@@ -324,7 +340,7 @@ pub async fn create_security_group(
                     format!("The security group '{name}' already exists for VPC '{vpc_id}'"),
                 ));
             }
-            let group = SecurityGroup {
+            let mut group = SecurityGroup {
                 rules: vec![everything(tx, true, ANYWHERE)],
                 group_id,
                 owner: context.account().clone(),
@@ -333,6 +349,9 @@ pub async fn create_security_group(
                 description: description.clone(),
                 tags: tags.of(Kind::SecurityGroup),
             };
+            if !vpc.ipv6_cidrs.is_empty() {
+                group.let_ipv6_out(tx);
+            }
             tx.create(&group);
             Ok(group)
         })
@@ -390,8 +409,7 @@ pub async fn delete_security_group(
                 .get::<SecurityGroup>(group_id)
                 .ok_or_else(|| Id::not_found(Kind::SecurityGroup, group_id))?;
             check_unused(tx.tables(), &group)?;
-            tx.delete::<SecurityGroup>(group_id);
-            tx.release(&claim_scope(&group.vpc_id), &group.name);
+            group.delete(tx);
             Ok(group_id.to_string())
         })
         .await?;

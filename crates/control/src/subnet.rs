@@ -1,14 +1,23 @@
 //! Subnets, and the choice of addresses in them.
 
 use crate::Context;
+use crate::cidr::CidrAssociation;
 use crate::engine::describe::{self, Query};
+use crate::engine::retire::Retire;
 use crate::engine::table::{Record, Values};
 use crate::engine::{Claim, Tables, Tags, Tx, filter};
+use crate::region::Zone;
+use crate::vpc::Vpc;
 use aws_api::ec2;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use model::{AccountId, Error, Id, Kind, Result};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+pub mod attribute;
+pub mod create;
+pub mod ipv6;
 
 /// The first four addresses and the last are the network's, the router's, the resolver's, a reserved one and the
 /// broadcast address (VPC User Guide, "Subnet CIDR blocks").
@@ -21,14 +30,59 @@ pub struct Subnet {
     pub owner: AccountId,
     pub vpc_id: Id,
     pub cidr: Ipv4Net,
+    #[serde(default)]
+    pub ipv6: Option<CidrAssociation<Ipv6Net>>,
     pub zone: String,
     pub zone_id: String,
     pub default_for_zone: bool,
     pub map_public_ip_on_launch: bool,
+    #[serde(default)]
+    pub assign_ipv6_on_creation: bool,
+    /// Whether names that have no IPv6 address are given one that a NAT gateway translates.
+    #[serde(default)]
+    pub dns64: bool,
+    #[serde(default)]
+    pub names: HostNames,
+    #[serde(default)]
+    pub retired: bool,
     pub tags: Tags,
 }
 
+/// How instances are named at launch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostNames {
+    /// After the instance's id; else after its address.
+    pub by_resource: bool,
+    pub resource_a_record: bool,
+    pub resource_aaaa_record: bool,
+}
+
+impl HostNames {
+    fn kind(self) -> &'static str {
+        if self.by_resource { "resource-name" } else { "ip-name" }
+    }
+}
+
 impl Subnet {
+    pub fn new(tx: &Tx<'_>, vpc: &Vpc, cidr: Ipv4Net, zone: &Zone) -> Subnet {
+        Subnet {
+            subnet_id: tx.new_id(Kind::Subnet),
+            owner: vpc.owner.clone(),
+            vpc_id: vpc.vpc_id.clone(),
+            cidr,
+            ipv6: None,
+            zone: zone.name.clone(),
+            zone_id: zone.id.clone(),
+            default_for_zone: false,
+            map_public_ip_on_launch: false,
+            assign_ipv6_on_creation: false,
+            dns64: false,
+            names: HostNames::default(),
+            retired: false,
+            tags: Tags::default(),
+        }
+    }
+
     /// Under which an address of the subnet is claimed.
     pub fn claim_scope(subnet_id: &str) -> String {
         format!("address/{subnet_id}")
@@ -38,6 +92,18 @@ impl Subnet {
         let size = 1u64 << (32 - self.cidr.prefix_len());
         let used = tables.network_interfaces.count("subnet-id", &self.subnet_id) as u64;
         size.saturating_sub(u64::from(RESERVED) + used) as u32
+    }
+}
+
+/// Reads a subnet for something that comes to be in it: one that is about to be deleted takes nothing more.
+pub fn depend(tx: &mut Tx<'_>, id: &str) -> Result<Arc<Subnet>> {
+    Id::parse(Kind::Subnet, id)?;
+    tx.get::<Subnet>(id).filter(|subnet| !subnet.retired).ok_or_else(|| Id::not_found(Kind::Subnet, id))
+}
+
+impl Retire for Subnet {
+    fn retired(&mut self) -> &mut bool {
+        &mut self.retired
     }
 }
 
@@ -93,7 +159,8 @@ fn is_assignable(cidr: Ipv4Net, address: Ipv4Addr) -> bool {
 
 impl Record for Subnet {
     const TABLE: &'static str = "subnet";
-    const INDEXED: &'static [&'static str] = &["vpc-id", "availability-zone", "default-for-az"];
+    const INDEXED: &'static [&'static str] =
+        &["vpc-id", "availability-zone", "default-for-az", IPV6_ASSOCIATION];
 
     fn id(&self) -> &str {
         &self.subnet_id
@@ -109,13 +176,22 @@ impl Record for Subnet {
             "availability-zone-id" | "availabilityZoneId" => filter::one(values, self.zone_id.as_str()),
             "cidr-block" | "cidr" | "cidrBlock" => filter::one(values, self.cidr.to_string()),
             "default-for-az" | "defaultForAz" => filter::one(values, filter::boolean(self.default_for_zone)),
-            "ipv6-cidr-block-association.ipv6-cidr-block"
-            | "ipv6-cidr-block-association.association-id"
-            | "ipv6-cidr-block-association.state"
-            | "outpost-arn"
-            | "customer-owned-ipv4-pool" => true,
-            "ipv6-native" | "enable-dns64" | "map-customer-owned-ip-on-launch" => {
-                filter::one(values, "false")
+            IPV6_ASSOCIATION => filter::some(values, self.ipv6.as_ref().map(|of| of.association_id.as_str())),
+            "ipv6-cidr-block-association.ipv6-cidr-block" => {
+                filter::some(values, self.ipv6.as_ref().map(|of| of.cidr.to_string()))
+            }
+            "ipv6-cidr-block-association.state" => {
+                filter::some(values, self.ipv6.as_ref().map(|_| "associated"))
+            }
+            "outpost-arn" | "customer-owned-ipv4-pool" | "enable-lni-at-device-index" => true,
+            "enable-dns64" => filter::one(values, filter::boolean(self.dns64)),
+            "ipv6-native" | "map-customer-owned-ip-on-launch" => filter::one(values, "false"),
+            "private-dns-name-options-on-launch.hostname-type" => filter::one(values, self.names.kind()),
+            "private-dns-name-options-on-launch.enable-resource-name-dns-a-record" => {
+                filter::one(values, filter::boolean(self.names.resource_a_record))
+            }
+            "private-dns-name-options-on-launch.enable-resource-name-dns-aaaa-record" => {
+                filter::one(values, filter::boolean(self.names.resource_aaaa_record))
             }
             "map-public-ip-on-launch" => filter::one(values, filter::boolean(self.map_public_ip_on_launch)),
             "owner-id" => filter::one(values, self.owner.as_str()),
@@ -126,6 +202,8 @@ impl Record for Subnet {
         }
     }
 }
+
+const IPV6_ASSOCIATION: &str = "ipv6-cidr-block-association.association-id";
 
 pub async fn describe_subnets(
     context: &Context,
@@ -167,14 +245,19 @@ fn to_api(context: &Context, tables: &Tables, subnet: &Subnet) -> ec2::Subnet {
         default_for_az: Some(subnet.default_for_zone),
         map_public_ip_on_launch: Some(subnet.map_public_ip_on_launch),
         map_customer_owned_ip_on_launch: Some(false),
-        assign_ipv6_address_on_creation: Some(false),
-        enable_dns64: Some(false),
+        assign_ipv6_address_on_creation: Some(subnet.assign_ipv6_on_creation),
+        ipv6_cidr_block_association_set: subnet
+            .ipv6
+            .iter()
+            .map(|of| ipv6::to_api(of, "associated"))
+            .collect(),
+        enable_dns64: Some(subnet.dns64),
         ipv6_native: Some(false),
         state: Some("available".into()),
         private_dns_name_options_on_launch: Some(ec2::PrivateDnsNameOptionsOnLaunch {
-            hostname_type: Some("ip-name".into()),
-            enable_resource_name_dns_a_record: Some(false),
-            enable_resource_name_dns_aaaa_record: Some(false),
+            hostname_type: Some(subnet.names.kind().into()),
+            enable_resource_name_dns_a_record: Some(subnet.names.resource_a_record),
+            enable_resource_name_dns_aaaa_record: Some(subnet.names.resource_aaaa_record),
         }),
         tags: subnet.tags.to_api(),
         ..Default::default()

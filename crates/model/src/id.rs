@@ -45,11 +45,14 @@ kinds! {
     Vpc "vpc" "InvalidVpcID" "vpc",
     VpcCidrAssociation "vpc-cidr-assoc" "InvalidVpcCidrBlockAssociationID" "vpc-cidr-block-association",
     Subnet "subnet" "InvalidSubnetID" "subnet",
+    SubnetCidrAssociation "subnet-cidr-assoc" "InvalidSubnetCidrBlockAssociationID" "subnet-cidr-block-association",
+    SubnetCidrReservation "scr" "InvalidSubnetCidrReservationID" "subnet-cidr-reservation",
     SecurityGroup "sg" "InvalidGroup" "security-group",
     SecurityGroupRule "sgr" "InvalidSecurityGroupRuleId" "security-group-rule",
     RouteTable "rtb" "InvalidRouteTableID" "route-table",
     RouteTableAssociation "rtbassoc" "InvalidAssociationID" "route-table-association",
     InternetGateway "igw" "InvalidInternetGatewayID" "internet-gateway",
+    EgressOnlyInternetGateway "eigw" "InvalidEgressOnlyInternetGatewayId" "egress-only-internet-gateway",
     NetworkAcl "acl" "InvalidNetworkAclID" "network-acl",
     NetworkAclAssociation "aclassoc" "InvalidAssociationID" "network-acl-association",
     DhcpOptions "dopt" "InvalidDhcpOptionsID" "dhcp-options",
@@ -124,10 +127,21 @@ impl Id {
             "security-group" => "security group",
             "network-interface" => "networkInterface ID",
             "dedicated-host" => "Dedicated Host",
+            "route-table" => "routeTable ID",
+            "network-acl" => "networkAcl ID",
+            "internet-gateway" => "internetGateway ID",
+            "egress-only-internet-gateway" => "egress only internet gateway ID",
+            "dhcp-options" => "dhcpOption ID",
+            "vpc-cidr-block-association" => "vpc CIDR block association ID",
+            "subnet-cidr-block-association" => "subnet CIDR block association ID",
+            "subnet-cidr-reservation" => "subnet CIDR reservation ID",
+            "route-table-association" | "network-acl-association" => "association ID",
             other => other,
         };
+        // EC2's error codes page has them so, unlike those for malformed ones.
+        let code_noun = if kind == Kind::DhcpOptions { "InvalidDhcpOptionID" } else { kind.error_noun() };
         Error::new(
-            format!("{}.NotFound", kind.error_noun()),
+            format!("{code_noun}.NotFound"),
             if kind == Kind::Image {
                 format!("The image id '[{text}]' does not exist")
             } else {

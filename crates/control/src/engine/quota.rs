@@ -5,11 +5,12 @@ use crate::engine::table::Record;
 use model::{Error, Result};
 use std::collections::BTreeMap;
 
-/// A bound on the records of one kind.
+/// A bound on the records of one kind, in a region or in something of it.
 struct Quota {
     /// As the operator names it.
     name: &'static str,
-    table: &'static str,
+    /// Whose records are counted; None where an operation counts what is in one thing.
+    table: Option<&'static str>,
     default: u64,
     /// EC2's code for too many (EC2 API Reference, "Error codes").
     code: &'static str,
@@ -30,10 +31,27 @@ const QUOTAS: &[Quota] = &[
         1_000_000,
         "NetworkInterfaceLimitExceeded",
     ),
+    quota::<crate::vpc::Vpc>("vpcs", 10_000, "VpcLimitExceeded"),
+    quota::<crate::internet_gateway::InternetGateway>(
+        "internet-gateways",
+        10_000,
+        "InternetGatewayLimitExceeded",
+    ),
+    quota::<crate::dhcp_options::DhcpOptions>("dhcp-options", 10_000, "DhcpOptionsLimitExceeded"),
+    // Of one VPC, table or list: as EC2 has them (VPC User Guide, "Amazon VPC quotas").
+    within(CIDRS_PER_VPC, 5, "CidrLimitExceeded"),
+    within(SUBNETS_PER_VPC, 200, "SubnetLimitExceeded"),
 ];
 
+pub const CIDRS_PER_VPC: &str = "cidrs-per-vpc";
+pub const SUBNETS_PER_VPC: &str = "subnets-per-vpc";
+
 const fn quota<T: Record>(name: &'static str, default: u64, code: &'static str) -> Quota {
-    Quota { name, table: T::TABLE, default, code }
+    Quota { name, table: Some(T::TABLE), default, code }
+}
+
+const fn within(name: &'static str, default: u64, code: &'static str) -> Quota {
+    Quota { name, table: None, default, code }
 }
 
 const VCPUS: &str = "vcpus";
@@ -65,13 +83,28 @@ impl Quotas {
 
     /// Whether the region may have so many records in a table.
     pub(crate) fn check(&self, table: &str, count: usize) -> Result<()> {
-        let Some(quota) = QUOTAS.iter().find(|quota| quota.table == table) else { return Ok(()) };
+        let Some(quota) = QUOTAS.iter().find(|quota| quota.table == Some(table)) else { return Ok(()) };
+        let reached = |max, what| format!("You have reached the limit of {max} {what} in this Region.");
+        self.check_quota(quota, count, reached)
+    }
+
+    /// Whether one thing may have so many of what the quota counts.
+    pub(crate) fn check_within(&self, name: &str, count: usize) -> Result<()> {
+        let Some(quota) = QUOTAS.iter().find(|quota| quota.name == name) else { return Ok(()) };
+        self.check_quota(quota, count, |max, what| format!("The limit of {max} {what} has been reached."))
+    }
+
+    fn check_quota(
+        &self,
+        quota: &Quota,
+        count: usize,
+        message: impl Fn(u64, String) -> String,
+    ) -> Result<()> {
         let max = self.set.get(quota.name).copied().unwrap_or(quota.default);
         if count as u64 <= max {
             return Ok(());
         }
-        let what = quota.name.replace('-', " ");
-        Err(Error::new(quota.code, format!("You have reached the limit of {max} {what} in this Region.")))
+        Err(Error::new(quota.code, message(max, quota.name.replace('-', " "))))
     }
 
     /// Whether instances may have so many vCPUs.
@@ -101,6 +134,8 @@ mod tests {
         assert!(quotas.set("key-pairs", 2));
         assert!(quotas.check(KeyPair::TABLE, 3).is_err());
         assert!(quotas.check("claim", usize::MAX).is_ok());
+        assert_eq!(quotas.check_within(SUBNETS_PER_VPC, 201).unwrap_err().code, "SubnetLimitExceeded");
+        assert!(quotas.set(SUBNETS_PER_VPC, 201) && quotas.check_within(SUBNETS_PER_VPC, 201).is_ok());
         assert!(!quotas.set("kittens", 1));
         assert!(quotas.check_vcpus(u64::MAX).is_ok());
         assert!(quotas.set("vcpus", 4));

@@ -25,13 +25,18 @@ pub struct Tx<'a> {
     created: BTreeMap<&'static str, usize>,
 }
 
-impl Tx<'_> {
-    pub fn tables(&self) -> &Tables {
+impl<'a> Tx<'a> {
+    /// The records as they are before this transaction.
+    pub fn tables(&self) -> &'a Tables {
         self.tables
     }
 
     pub fn region(&self) -> &model::Region {
         &self.view.region
+    }
+
+    pub fn quotas(&self) -> &crate::engine::Quotas {
+        &self.view.quotas
     }
 
     pub fn now(&self) -> Timestamp {

@@ -257,7 +257,8 @@ impl Launch {
         tx: &mut Tx<'_>,
         guard: &PlacingGuard,
     ) -> Result<Vec<Instance>> {
-        let (tenancy, affinity) = super::placement::asked(input.placement.as_ref())?;
+        let (asked, affinity) = super::placement::asked(input.placement.as_ref())?;
+        let tenancy = self.network.tenancy(tx, asked)?;
         let request = self.place_request(tx.tables(), input, tenancy)?;
         let places = guard.place(tx.tables(), &request, self.min, self.max)?;
         // Depended upon: an own type, group or Dedicated Host that changes meanwhile is noticed.
@@ -421,6 +422,7 @@ impl Launch {
         instance_id: &Id,
         subnet: &Subnet,
     ) -> Result<NetworkInterface> {
+        subnet::depend(tx, &subnet.subnet_id)?;
         let interface_id = tx.new_id(Kind::NetworkInterface);
         let private_ip = subnet::claim_address(tx, subnet, self.network.private_ip, &interface_id)?;
         let wants_public_ip = self.network.public_ip.unwrap_or(subnet.map_public_ip_on_launch);

@@ -21,20 +21,20 @@ pub fn desired(vpc: &Vpc, tables: &Tables, region: &Region, generation: Revision
         Some(datapath::Subnet {
             subnet_id: subnet.subnet_id.clone(),
             cidr: subnet.cidr,
-            ipv6_cidr: None,
+            ipv6_cidr: subnet.ipv6.as_ref().map(|of| of.cidr),
             route_table_id: main.route_table_id.clone(),
             network_acl_id: network_acls.iter().find(is_its)?.network_acl_id.clone(),
         })
     };
     let internet_gateway = tables.internet_gateways.with("attachment.vpc-id", id).next();
     let internet_gateway = internet_gateway.map(|gateway| &gateway.internet_gateway_id);
-    let dhcp_options = tables.dhcp_options.find(&vpc.dhcp_options_id);
+    let dhcp_options = vpc.dhcp_options_id.as_ref().and_then(|id| tables.dhcp_options.find(id));
     agent_api::Vpc {
         generation,
         network: datapath::Vpc {
             vpc_id: vpc.vpc_id.clone(),
-            cidrs: vec![vpc.cidr],
-            ipv6_cidrs: Vec::new(),
+            cidrs: vpc.cidrs().map(|(_, cidr)| cidr).collect(),
+            ipv6_cidrs: vpc.ipv6_cidrs().collect(),
             subnets: tables.subnets.with("vpc-id", id).filter_map(subnet).collect(),
             internet_gateway: internet_gateway.is_some(),
             route_tables: route_tables
@@ -81,7 +81,7 @@ fn entries(acl: &NetworkAcl) -> datapath::NetworkAcl {
 fn entry(entry: &Entry) -> Option<datapath::AclEntry> {
     Some(datapath::AclEntry {
         rule_number: u16::try_from(entry.rule_number).ok()?,
-        cidr: entry.cidr.into(),
+        cidr: entry.cidr,
         protocol: match entry.protocol.as_str() {
             "-1" => datapath::Protocol::All,
             number => datapath::Protocol::Number(number.parse().ok()?),

@@ -2,10 +2,11 @@
 //! interface specification.
 
 use crate::Context;
-use crate::engine::Tables;
+use crate::engine::{Tables, Tx};
+use crate::instance::Tenancy;
 use crate::security_group::SecurityGroup;
 use crate::subnet::Subnet;
-use crate::vpc::Vpc;
+use crate::vpc::{self, Vpc};
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
 use std::net::Ipv4Addr;
@@ -72,6 +73,12 @@ impl NetworkRequest {
             description: specification.description.clone().unwrap_or_default(),
             delete_on_termination: specification.delete_on_termination.unwrap_or(true),
         })
+    }
+
+    /// In a VPC of dedicated tenancy no instance shares a host with others.
+    pub fn tenancy(&self, tx: &mut Tx<'_>, asked: Tenancy) -> Result<Tenancy> {
+        let vpc = vpc::depend(tx, &self.subnets[0].vpc_id)?;
+        Ok(if vpc.dedicated && asked == Tenancy::Default { Tenancy::Dedicated } else { asked })
     }
 
     pub fn zones(&self) -> Vec<String> {

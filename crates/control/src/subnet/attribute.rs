@@ -1,0 +1,74 @@
+//! ModifySubnetAttribute: one attribute a request.
+
+use super::{Subnet, depend};
+use crate::Context;
+use crate::engine::unsupported::{given, refuse};
+use aws_api::ec2;
+use model::{Error, Result};
+
+pub async fn modify_subnet_attribute(
+    context: &Context,
+    input: ec2::ModifySubnetAttributeRequest,
+) -> Result<()> {
+    let value = |given: &Option<ec2::AttributeBooleanValue>| given.as_ref().and_then(|given| given.value);
+    refuse([
+        (
+            given(&input.customer_owned_ipv4_pool)
+                || value(&input.map_customer_owned_ip_on_launch) == Some(true),
+            "Customer-owned address pools are",
+        ),
+        (
+            input.enable_lni_at_device_index.is_some() || value(&input.disable_lni_at_device_index).is_some(),
+            "Local network interfaces are",
+        ),
+    ])?;
+    let by_resource = match input.private_dns_hostname_type_on_launch.as_deref() {
+        None => None,
+        Some("ip-name") => Some(false),
+        Some("resource-name") => Some(true),
+        Some(other) => {
+            return Err(Error::invalid_parameter_value(format!(
+                "Value ({other}) for parameter privateDnsHostnameTypeOnLaunch is invalid. Expected 'ip-name' or 'resource-name'."
+            )));
+        }
+    };
+    let public = value(&input.map_public_ip_on_launch);
+    let ipv6 = value(&input.assign_ipv6_address_on_creation);
+    let dns64 = value(&input.enable_dns64);
+    let a_record = value(&input.enable_resource_name_dns_a_record_on_launch);
+    let aaaa_record = value(&input.enable_resource_name_dns_aaaa_record_on_launch);
+    // There are no such addresses: that none are given says nothing new.
+    let customer_owned = value(&input.map_customer_owned_ip_on_launch);
+    let given = [by_resource, public, ipv6, dns64, a_record, aaaa_record, customer_owned];
+    match given.into_iter().flatten().count() {
+        0 => return Err(Error::invalid_parameter_combination("No attributes specified.")),
+        1 => {}
+        _ => {
+            return Err(Error::invalid_parameter_combination(
+                "Only one attribute can be modified in a request.",
+            ));
+        }
+    }
+    let subnet_id = input.subnet_id.unwrap_or_default();
+    context
+        .transact(|tx| {
+            let before = depend(tx, &subnet_id)?;
+            if ipv6 == Some(true) && before.ipv6.is_none() {
+                return Err(Error::invalid_parameter_value(format!(
+                    "Invalid value 'true' for assignIpv6AddressOnCreation. The subnet '{subnet_id}' has no IPv6 CIDR block."
+                )));
+            }
+            let mut after: Subnet = (*before).clone();
+            after.map_public_ip_on_launch = public.unwrap_or(after.map_public_ip_on_launch);
+            after.assign_ipv6_on_creation = ipv6.unwrap_or(after.assign_ipv6_on_creation);
+            after.dns64 = dns64.unwrap_or(after.dns64);
+            after.names.by_resource = by_resource.unwrap_or(after.names.by_resource);
+            after.names.resource_a_record = a_record.unwrap_or(after.names.resource_a_record);
+            after.names.resource_aaaa_record = aaaa_record.unwrap_or(after.names.resource_aaaa_record);
+            if after != *before {
+                tx.put(&after);
+            }
+            Ok(())
+        })
+        .await
+}
