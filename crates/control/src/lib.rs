@@ -13,6 +13,7 @@ mod default_vpc;
 mod description;
 pub mod dhcp_options;
 pub mod ebs_direct;
+pub mod egress_only_internet_gateway;
 pub mod engine;
 pub mod event;
 pub mod image;

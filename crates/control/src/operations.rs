@@ -179,6 +179,20 @@ fn offered() -> Operations {
         AssociateSubnetCidrBlock => subnet::ipv6::associate_subnet_cidr_block,
         DisassociateSubnetCidrBlock => subnet::ipv6::disassociate_subnet_cidr_block,
         DescribeRouteTables => route_table::describe_route_tables,
+        CreateRouteTable => route_table::create::create_route_table,
+        DeleteRouteTable => route_table::create::delete_route_table,
+        AssociateRouteTable => route_table::association::associate_route_table,
+        DisassociateRouteTable => route_table::association::disassociate_route_table,
+        ReplaceRouteTableAssociation => route_table::association::replace_route_table_association,
+        CreateRoute => route_table::route::create_route,
+        ReplaceRoute => route_table::route::replace_route,
+        DeleteRoute => route_table::route::delete_route,
+        CreateEgressOnlyInternetGateway =>
+            egress_only_internet_gateway::create_egress_only_internet_gateway,
+        DescribeEgressOnlyInternetGateways =>
+            egress_only_internet_gateway::describe_egress_only_internet_gateways,
+        DeleteEgressOnlyInternetGateway =>
+            egress_only_internet_gateway::delete_egress_only_internet_gateway,
         DescribeInternetGateways => internet_gateway::describe_internet_gateways,
         CreateInternetGateway => internet_gateway::create_internet_gateway,
         AttachInternetGateway => internet_gateway::attach_internet_gateway,

@@ -16,7 +16,7 @@
 use crate::engine::{Change, Tables, Tx, transaction};
 use crate::instance::{Instance, ON_HOST, desired, lifecycle};
 use crate::region::{HostLink, RegionState};
-use crate::{Control, security_group, volume, vpc};
+use crate::{Control, route_table, security_group, volume, vpc};
 use agent_api::{Desired, Observation, VolumeState};
 use model::{Id, InstanceState, Text};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -180,6 +180,8 @@ struct Affected {
     volumes: BTreeSet<Id>,
     groups: BTreeSet<Id>,
     vpcs: BTreeSet<Id>,
+    /// Where routes may lead.
+    targets: BTreeSet<Id>,
     /// Of what is deleted: the host that had it.
     volume_hosts: HashMap<Id, Text>,
     instance_hosts: HashMap<Id, Text>,
@@ -222,6 +224,7 @@ impl Affected {
             }
             Change::NetworkInterface { old, new } => {
                 for interface in old.iter().chain(new) {
+                    self.targets.insert(interface.interface_id.clone());
                     self.groups.extend(interface.security_groups.iter().cloned());
                     self.instances
                         .extend(interface.attachment.iter().map(|attachment| attachment.instance_id.clone()));
@@ -243,8 +246,17 @@ impl Affected {
             Change::InternetGateway { old, new } => {
                 self.vpcs.extend(old.iter().chain(new).filter_map(|gateway| gateway.vpc_id.clone()));
             }
+            Change::EgressOnlyInternetGateway { old, new } => {
+                self.vpcs.extend(old.iter().chain(new).map(|gateway| gateway.vpc_id.clone()));
+            }
             _ => {}
         }
+    }
+
+    /// The VPCs that are different, also by what their routes lead to.
+    fn vpcs(&self, tables: &Tables) -> BTreeSet<Id> {
+        let leading = self.targets.iter().flat_map(|id| route_table::leading_to(tables, id));
+        leading.map(|table| &table.vpc_id).chain(&self.vpcs).cloned().collect()
     }
 }
 
@@ -342,7 +354,7 @@ fn changes_by_host(region: &RegionState, affected: &Affected) -> BTreeMap<String
     let tables = region.view.read();
     let mut by_host: BTreeMap<String, Vec<agent_api::Change>> = BTreeMap::new();
     let everywhere: Vec<agent_api::Change> = affected
-        .vpcs
+        .vpcs(&tables)
         .iter()
         .map(|id| match vpc_desired(&tables, region, id) {
             Some(vpc) => agent_api::Change::PutVpc(Box::new(vpc)),

@@ -1,16 +1,29 @@
-//! Route tables.
+//! Route tables: the record, which table a subnet uses, and how one is described.
+//!
+//! The local routes are the VPC's CIDR blocks, which every table has: they are not kept in it. One that was given another
+//! target is kept as a route like any other, and stands in their place.
 
 use crate::Context;
+use crate::cidr;
 use crate::engine::describe::{self, Query};
 use crate::engine::table::{Record, Values};
-use crate::engine::{Tags, Tx, filter};
+use crate::engine::{Tables, Tags, Tx, filter};
 use crate::internet_gateway::InternetGateway;
 use crate::vpc::Vpc;
 use aws_api::ec2;
-use ipnet::Ipv4Net;
-use model::{AccountId, Id, Kind, Result};
+use ipnet::{IpNet, Ipv4Net};
+use model::{AccountId, Error, Id, Kind, Result};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+pub mod association;
+pub mod create;
+pub mod route;
+mod target;
+
+pub use target::Target;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RouteTable {
@@ -20,31 +33,64 @@ pub struct RouteTable {
     pub routes: Vec<Route>,
     /// The one that subnets without another use.
     pub main_association_id: Option<Id>,
+    #[serde(default)]
+    pub associations: Vec<Association>,
     pub tags: Tags,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Route {
-    pub destination: Ipv4Net,
+    pub destination: Destination,
     pub target: Target,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Target {
-    Local,
-    InternetGateway(Id),
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Destination {
+    Cidr(IpNet),
 }
 
-impl Route {
-    fn gateway_id(&self) -> &str {
-        match &self.target {
-            Target::Local => "local",
-            Target::InternetGateway(id) => id,
+/// Of a subnet that uses the table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Association {
+    pub association_id: Id,
+    pub subnet_id: Id,
+}
+
+impl Destination {
+    pub fn parse(ipv4: Option<&str>, ipv6: Option<&str>, prefix_list: Option<&str>) -> Result<Destination> {
+        let given = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+        match (given(ipv4), given(ipv6), given(prefix_list)) {
+            (Some(text), None, None) => {
+                Ok(Destination::Cidr(cidr::ipv4("destinationCidrBlock", &text)?.into()))
+            }
+            (None, Some(text), None) => {
+                Ok(Destination::Cidr(cidr::ipv6("destinationIpv6CidrBlock", &text)?.into()))
+            }
+            (None, None, Some(id)) => {
+                Err(Id::not_found(Kind::PrefixList, &Id::parse(Kind::PrefixList, &id)?))
+            }
+            (None, None, None) => Err(Error::missing_parameter("destinationCidrBlock")),
+            _ => Err(Error::invalid_parameter_combination(
+                "Exactly one of destinationCidrBlock, destinationIpv6CidrBlock and destinationPrefixListId must be given",
+            )),
         }
     }
 
-    fn origin(&self) -> &'static str {
-        if self.target == Target::Local { "CreateRouteTable" } else { "CreateRoute" }
+    fn ipv4(&self) -> Option<String> {
+        matches!(self, Destination::Cidr(IpNet::V4(_))).then(|| self.to_string())
+    }
+
+    fn ipv6(&self) -> Option<String> {
+        matches!(self, Destination::Cidr(IpNet::V6(_))).then(|| self.to_string())
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Destination::Cidr(cidr) => cidr.fmt(f),
+        }
     }
 }
 
@@ -52,7 +98,7 @@ impl Route {
     /// All IPv4 traffic that nothing else says more of.
     pub fn everything_to(gateway: &InternetGateway) -> Route {
         Route {
-            destination: Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0),
+            destination: Destination::Cidr(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0).into()),
             target: Target::InternetGateway(gateway.internet_gateway_id.clone()),
         }
     }
@@ -64,16 +110,55 @@ impl RouteTable {
             route_table_id: tx.new_id(Kind::RouteTable),
             owner: owner.clone(),
             vpc_id: vpc.vpc_id.clone(),
-            routes: vec![Route { destination: vpc.cidr, target: Target::Local }],
+            routes: Vec::new(),
             main_association_id: None,
+            associations: Vec::new(),
             tags: Tags::default(),
         }
     }
+
+    /// All its routes, the local ones first.
+    pub fn all_routes(&self, vpc: &Vpc) -> impl Iterator<Item = Route> + use<'_> {
+        let local: Vec<Route> = local_destinations(vpc)
+            .filter(|destination| self.route_to(destination).is_none())
+            .map(|destination| Route { destination, target: Target::Local })
+            .collect();
+        local.into_iter().chain(self.routes.iter().cloned())
+    }
+
+    fn route_to(&self, destination: &Destination) -> Option<&Route> {
+        self.routes.iter().find(|route| route.destination == *destination)
+    }
 }
+
+fn local_destinations(vpc: &Vpc) -> impl Iterator<Item = Destination> {
+    let ipv4 = vpc.cidrs().map(|(_, cidr)| IpNet::V4(cidr));
+    ipv4.chain(vpc.ipv6_cidrs().map(IpNet::V6)).map(Destination::Cidr)
+}
+
+/// The table that a subnet of the VPC uses: its own, else the main one.
+pub fn of_subnet<'t>(tables: &'t Tables, subnet_id: &str, vpc_id: &str) -> Option<&'t Arc<RouteTable>> {
+    let own = tables.route_tables.with(BY_SUBNET, subnet_id).next();
+    own.or_else(|| main(tables, vpc_id))
+}
+
+pub fn main<'t>(tables: &'t Tables, vpc_id: &str) -> Option<&'t Arc<RouteTable>> {
+    tables.route_tables.with("vpc-id", vpc_id).find(|table| table.main_association_id.is_some())
+}
+
+/// The tables with a route to a network interface.
+pub fn leading_to<'t>(tables: &'t Tables, id: &str) -> impl Iterator<Item = &'t Arc<RouteTable>> {
+    tables.route_tables.with(BY_TARGET, id)
+}
+
+/// The field with the targets of routes that come and go without the VPC. Ours: EC2 has one for each kind of target.
+const BY_TARGET: &str = "cumulet:route-target";
+const BY_SUBNET: &str = "association.subnet-id";
+const BY_ASSOCIATION: &str = "association.route-table-association-id";
 
 impl Record for RouteTable {
     const TABLE: &'static str = "route-table";
-    const INDEXED: &'static [&'static str] = &["vpc-id"];
+    const INDEXED: &'static [&'static str] = &["vpc-id", BY_SUBNET, BY_ASSOCIATION, BY_TARGET];
 
     fn id(&self) -> &str {
         &self.route_table_id
@@ -84,28 +169,21 @@ impl Record for RouteTable {
     }
 
     fn field<'a>(&'a self, name: &str, values: &mut Values<'a>) -> bool {
-        let main = self.main_association_id.as_ref();
+        let associations = || {
+            let subnets = self.associations.iter().map(|of| (&of.association_id, "false"));
+            self.main_association_id.iter().map(|id| (id, "true")).chain(subnets)
+        };
         match name {
-            "association.gateway-id"
-            | "association.subnet-id"
-            | "route.destination-ipv6-cidr-block"
-            | "route.destination-prefix-list-id"
-            | "route.egress-only-internet-gateway-id"
-            | "route.instance-id"
-            | "route.nat-gateway-id"
-            | "route.transit-gateway-id"
-            | "route.vpc-peering-connection-id" => true,
-            "association.main" => filter::some(values, main.map(|_| "true")),
-            "association.route-table-association-id" => filter::some(values, main.map(|id| id.as_str())),
-            "association.route-table-id" => filter::some(values, main.map(|_| self.route_table_id.as_str())),
+            BY_TARGET => filter::many(values, self.routes.iter().map(|route| route.target.id())),
+            "association.gateway-id" => true,
+            BY_SUBNET => filter::many(values, self.associations.iter().map(|of| of.subnet_id.as_str())),
+            "association.main" => filter::many(values, associations().map(|(_, main)| main)),
+            BY_ASSOCIATION => filter::many(values, associations().map(|(id, _)| id.as_str())),
+            "association.route-table-id" => {
+                filter::some(values, associations().next().map(|_| self.route_table_id.as_str()))
+            }
             "owner-id" => filter::one(values, self.owner.as_str()),
             "route-table-id" => filter::one(values, self.route_table_id.as_str()),
-            "route.destination-cidr-block" => {
-                filter::many(values, self.routes.iter().map(|route| route.destination.to_string()))
-            }
-            "route.gateway-id" => filter::many(values, self.routes.iter().map(|route| route.gateway_id())),
-            "route.origin" => filter::many(values, self.routes.iter().map(|route| route.origin())),
-            "route.state" => filter::one(values, "active"),
             "vpc-id" => filter::one(values, self.vpc_id.as_str()),
             _ => false,
         }
@@ -124,43 +202,70 @@ pub async fn describe_route_tables(
         next_token: input.next_token.as_deref(),
         ids_name: "routeTableIds",
     };
-    let page = describe::select(&tables.route_tables, Kind::RouteTable, &query, |_| true, |_, _, _| false)?;
+    let of_routes = |table: &RouteTable, name: &str, values: &mut Values<'_>| {
+        let Some(name) = name.strip_prefix("route.") else { return false };
+        route_field(&routes_to_api(table, &tables), name, values)
+    };
+    let page = describe::select(&tables.route_tables, Kind::RouteTable, &query, |_| true, of_routes)?;
     Ok(ec2::DescribeRouteTablesResult {
-        route_tables: page.records.iter().map(|table| to_api(table)).collect(),
+        route_tables: page.records.iter().map(|table| to_api(table, &tables)).collect(),
         next_token: page.next_token,
     })
 }
 
-fn to_api(table: &RouteTable) -> ec2::RouteTable {
+fn route_field(routes: &[ec2::Route], name: &str, values: &mut Values<'_>) -> bool {
+    let field: fn(&ec2::Route) -> &Option<String> = match name {
+        "destination-cidr-block" => |route| &route.destination_cidr_block,
+        "destination-ipv6-cidr-block" => |route| &route.destination_ipv6_cidr_block,
+        "destination-prefix-list-id" => |route| &route.destination_prefix_list_id,
+        "egress-only-internet-gateway-id" => |route| &route.egress_only_internet_gateway_id,
+        "gateway-id" => |route| &route.gateway_id,
+        "instance-id" => |route| &route.instance_id,
+        "nat-gateway-id" => |route| &route.nat_gateway_id,
+        "transit-gateway-id" => |route| &route.transit_gateway_id,
+        "vpc-peering-connection-id" => |route| &route.vpc_peering_connection_id,
+        "origin" => |route| &route.origin,
+        "state" => |route| &route.state,
+        _ => return false,
+    };
+    filter::many(values, routes.iter().filter_map(|route| field(route).clone()))
+}
+
+fn routes_to_api(table: &RouteTable, tables: &Tables) -> Vec<ec2::Route> {
+    // A table does not outlive its VPC.
+    let Some(vpc) = tables.vpcs.find(&table.vpc_id) else { return Vec::new() };
+    let to_api = |route: Route| {
+        let local = local_destinations(vpc).any(|destination| destination == route.destination);
+        let mut shown = ec2::Route {
+            destination_cidr_block: route.destination.ipv4(),
+            destination_ipv6_cidr_block: route.destination.ipv6(),
+            origin: Some(if local { "CreateRouteTable" } else { "CreateRoute" }.to_owned()),
+            ..Default::default()
+        };
+        let alive = route.target.show(tables, &table.vpc_id, &mut shown);
+        shown.state = Some(if alive { "active" } else { "blackhole" }.to_owned());
+        shown
+    };
+    table.all_routes(vpc).map(to_api).collect()
+}
+
+fn to_api(table: &RouteTable, tables: &Tables) -> ec2::RouteTable {
+    let association = |id: &Id, subnet_id: Option<&Id>| ec2::RouteTableAssociation {
+        main: Some(subnet_id.is_none()),
+        route_table_association_id: Some(id.to_string()),
+        route_table_id: Some(table.route_table_id.to_string()),
+        subnet_id: subnet_id.map(Id::to_string),
+        association_state: Some(association::in_state("associated")),
+        ..Default::default()
+    };
+    let main = table.main_association_id.iter().map(|id| association(id, None));
+    let subnets = table.associations.iter().map(|of| association(&of.association_id, Some(&of.subnet_id)));
     ec2::RouteTable {
         route_table_id: Some(table.route_table_id.to_string()),
         owner_id: Some(table.owner.to_string()),
         vpc_id: Some(table.vpc_id.to_string()),
-        associations: table
-            .main_association_id
-            .iter()
-            .map(|id| ec2::RouteTableAssociation {
-                main: Some(true),
-                route_table_association_id: Some(id.to_string()),
-                route_table_id: Some(table.route_table_id.to_string()),
-                association_state: Some(ec2::RouteTableAssociationState {
-                    state: Some("associated".into()),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            })
-            .collect(),
-        routes: table
-            .routes
-            .iter()
-            .map(|route| ec2::Route {
-                destination_cidr_block: Some(route.destination.to_string()),
-                gateway_id: Some(route.gateway_id().to_owned()),
-                origin: Some(route.origin().to_owned()),
-                state: Some("active".into()),
-                ..Default::default()
-            })
-            .collect(),
+        associations: main.chain(subnets).collect(),
+        routes: routes_to_api(table, tables),
         tags: table.tags.to_api(),
         ..Default::default()
     }

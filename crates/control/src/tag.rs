@@ -61,6 +61,8 @@ taggable! {
     SecurityGroup: crate::security_group::SecurityGroup as security_groups,
     NetworkInterface: crate::network_interface::NetworkInterface as network_interfaces,
     RouteTable: crate::route_table::RouteTable as route_tables,
+    EgressOnlyInternetGateway: crate::egress_only_internet_gateway::EgressOnlyInternetGateway
+        as egress_only_internet_gateways,
     InternetGateway: crate::internet_gateway::InternetGateway as internet_gateways,
     NetworkAcl: crate::network_acl::NetworkAcl as network_acls,
     DhcpOptions: crate::dhcp_options::DhcpOptions as dhcp_options,

@@ -37,14 +37,23 @@ const QUOTAS: &[Quota] = &[
         10_000,
         "InternetGatewayLimitExceeded",
     ),
+    quota::<crate::egress_only_internet_gateway::EgressOnlyInternetGateway>(
+        "egress-only-internet-gateways",
+        10_000,
+        "EgressOnlyInternetGatewayLimitExceeded",
+    ),
     quota::<crate::dhcp_options::DhcpOptions>("dhcp-options", 10_000, "DhcpOptionsLimitExceeded"),
     // Of one VPC, table or list: as EC2 has them (VPC User Guide, "Amazon VPC quotas").
     within(CIDRS_PER_VPC, 5, "CidrLimitExceeded"),
     within(SUBNETS_PER_VPC, 200, "SubnetLimitExceeded"),
+    within(ROUTE_TABLES_PER_VPC, 200, "RouteTableLimitExceeded"),
+    within(ROUTES_PER_TABLE, 500, "RouteLimitExceeded"),
 ];
 
 pub const CIDRS_PER_VPC: &str = "cidrs-per-vpc";
 pub const SUBNETS_PER_VPC: &str = "subnets-per-vpc";
+pub const ROUTE_TABLES_PER_VPC: &str = "route-tables-per-vpc";
+pub const ROUTES_PER_TABLE: &str = "routes-per-table";
 
 const fn quota<T: Record>(name: &'static str, default: u64, code: &'static str) -> Quota {
     Quota { name, table: Some(T::TABLE), default, code }

@@ -110,6 +110,7 @@ tables! {
     security_groups: crate::security_group::SecurityGroup as SecurityGroup,
     network_interfaces: crate::network_interface::NetworkInterface as NetworkInterface,
     route_tables: crate::route_table::RouteTable as RouteTable,
+    egress_only_internet_gateways: crate::egress_only_internet_gateway::EgressOnlyInternetGateway as EgressOnlyInternetGateway,
     internet_gateways: crate::internet_gateway::InternetGateway as InternetGateway,
     network_acls: crate::network_acl::NetworkAcl as NetworkAcl,
     dhcp_options: crate::dhcp_options::DhcpOptions as DhcpOptions,

@@ -9,6 +9,7 @@ use crate::engine::unsupported::{given, refuse};
 use crate::engine::{Tables, Tx, quota, retire};
 use crate::network_acl::{self, NetworkAcl};
 use crate::region::Zone;
+use crate::route_table;
 use crate::vpc::cidr::PREFIX_LENGTHS;
 use crate::vpc::{self, Vpc};
 use aws_api::ec2;
@@ -164,6 +165,7 @@ pub async fn delete_subnet(context: &Context, input: ec2::DeleteSubnetRequest) -
 
 /// Its associations go with it.
 fn gone(tx: &mut Tx<'_>, subnet: &Subnet) {
+    route_table::association::forget(tx, &subnet.subnet_id);
     let acl = network_acl::of_subnet(tx.tables(), &subnet.subnet_id).map(|acl| acl.network_acl_id.clone());
     if let Some(acl) = acl.and_then(|id| tx.get::<NetworkAcl>(&id)) {
         let mut acl = (*acl).clone();

@@ -7,9 +7,10 @@ use crate::cidr::{self as block, CidrAssociation, overlap};
 use crate::engine::unsupported::{given, refuse};
 use crate::engine::{Tables, Tx, quota};
 use crate::network_acl::NetworkAcl;
+use crate::route_table::{Destination, Route};
 use crate::security_group::{self, SecurityGroup};
 use aws_api::ec2;
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::{Error, Id, Kind, Region, Result};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
@@ -164,10 +165,22 @@ pub async fn associate_vpc_cidr_block(
 fn add_ipv4(tx: &mut Tx<'_>, vpc: &mut Vpc, cidr: Ipv4Net) -> Result<Id> {
     let has: Vec<Ipv4Net> = vpc.cidrs().map(|(_, cidr)| cidr).collect();
     check_beside(&has, cidr)?;
+    let tables = tx.tables().route_tables.with("vpc-id", &vpc.vpc_id);
+    if let Some(route) = tables.flat_map(|table| &table.routes).find(|route| within(route, cidr)) {
+        let why = format!("in conflict with the route to {} of the VPC.", route.destination);
+        return Err(out_of_range(cidr, &why));
+    }
     tx.quotas().check_within(quota::CIDRS_PER_VPC, has.len() + 1)?;
     let association_id = tx.new_id(Kind::VpcCidrAssociation);
     vpc.secondary_cidrs.push(CidrAssociation { association_id: association_id.clone(), cidr });
     Ok(association_id)
+}
+
+/// A block must not take over what a route of the VPC leads elsewhere.
+fn within(route: &Route, cidr: Ipv4Net) -> bool {
+    match route.destination {
+        Destination::Cidr(destination) => IpNet::V4(cidr).contains(&destination),
+    }
 }
 
 /// A VPC's default list and group let IPv6 through from then on, as they do IPv4.

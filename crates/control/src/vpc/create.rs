@@ -6,6 +6,7 @@ use crate::Context;
 use crate::cidr::{self as block, CidrAssociation};
 use crate::default_vpc;
 use crate::dhcp_options::DhcpOptions;
+use crate::egress_only_internet_gateway;
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::{given, refuse};
 use crate::engine::{Claim, Tables, Tags, Tx, retire};
@@ -150,6 +151,7 @@ fn has_dependents(tables: &Tables, id: &str) -> bool {
     tables.subnets.count("vpc-id", id) > 0
         || tables.network_interfaces.count("vpc-id", id) > 0
         || tables.internet_gateways.count("attachment.vpc-id", id) > 0
+        || egress_only_internet_gateway::of_vpc(tables, id).is_some()
         || tables.route_tables.with("vpc-id", id).any(|table| table.main_association_id.is_none())
         || tables.network_acls.with("vpc-id", id).any(|acl| !acl.is_default)
         || tables.security_groups.with("vpc-id", id).any(|group| !own(group))

@@ -3,31 +3,29 @@
 use super::Vpc;
 use crate::dhcp_options::DhcpOptions;
 use crate::engine::Tables;
-use crate::network_acl::{Entry, NetworkAcl};
-use crate::route_table::{Route, RouteTable, Target};
+use crate::internet_gateway;
+use crate::network_acl::{self, Entry, NetworkAcl};
+use crate::route_table::{self, Destination, Route, RouteTable};
 use crate::subnet::Subnet;
-use model::{Id, Region};
+use model::Region;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::Revision;
 
 pub fn desired(vpc: &Vpc, tables: &Tables, region: &Region, generation: Revision) -> agent_api::Vpc {
     let id = vpc.vpc_id.as_str();
-    let route_tables: Vec<&Arc<RouteTable>> = tables.route_tables.with("vpc-id", id).collect();
-    let network_acls: Vec<&Arc<NetworkAcl>> = tables.network_acls.with("vpc-id", id).collect();
     let subnet = |subnet: &Arc<Subnet>| {
-        let main = route_tables.iter().find(|table| table.main_association_id.is_some())?;
-        let is_its = |acl: &&&Arc<NetworkAcl>| acl.associations.iter().any(|(_, id)| *id == subnet.subnet_id);
         Some(datapath::Subnet {
             subnet_id: subnet.subnet_id.clone(),
             cidr: subnet.cidr,
             ipv6_cidr: subnet.ipv6.as_ref().map(|of| of.cidr),
-            route_table_id: main.route_table_id.clone(),
-            network_acl_id: network_acls.iter().find(is_its)?.network_acl_id.clone(),
+            route_table_id: route_table::of_subnet(tables, &subnet.subnet_id, id)?.route_table_id.clone(),
+            network_acl_id: network_acl::of_subnet(tables, &subnet.subnet_id)?.network_acl_id.clone(),
         })
     };
-    let internet_gateway = tables.internet_gateways.with("attachment.vpc-id", id).next();
-    let internet_gateway = internet_gateway.map(|gateway| &gateway.internet_gateway_id);
+    let subnets: Vec<_> = tables.subnets.with("vpc-id", id).filter_map(subnet).collect();
+    let used_tables = subnets.iter().filter_map(|subnet| tables.route_tables.find(&subnet.route_table_id));
+    let used_acls = subnets.iter().filter_map(|subnet| tables.network_acls.find(&subnet.network_acl_id));
     let dhcp_options = vpc.dhcp_options_id.as_ref().and_then(|id| tables.dhcp_options.find(id));
     agent_api::Vpc {
         generation,
@@ -35,16 +33,14 @@ pub fn desired(vpc: &Vpc, tables: &Tables, region: &Region, generation: Revision
             vpc_id: vpc.vpc_id.clone(),
             cidrs: vpc.cidrs().map(|(_, cidr)| cidr).collect(),
             ipv6_cidrs: vpc.ipv6_cidrs().collect(),
-            subnets: tables.subnets.with("vpc-id", id).filter_map(subnet).collect(),
-            internet_gateway: internet_gateway.is_some(),
-            route_tables: route_tables
-                .iter()
-                .map(|table| (table.route_table_id.clone(), routes(table, internet_gateway)))
+            internet_gateway: internet_gateway::of_vpc(tables, id).is_some(),
+            route_tables: used_tables
+                .map(|table| (table.route_table_id.clone(), routes(table, tables)))
                 .collect::<BTreeMap<_, _>>(),
-            network_acls: network_acls
-                .iter()
+            network_acls: used_acls
                 .map(|acl| (acl.network_acl_id.clone(), entries(acl)))
                 .collect::<BTreeMap<_, _>>(),
+            subnets,
             nat_gateways: Vec::new(),
             peerings: Vec::new(),
         },
@@ -56,14 +52,10 @@ pub fn desired(vpc: &Vpc, tables: &Tables, region: &Region, generation: Revision
 }
 
 /// What is gone or detached is a blackhole.
-fn routes(table: &RouteTable, internet_gateway: Option<&Id>) -> datapath::RouteTable {
+fn routes(table: &RouteTable, tables: &Tables) -> datapath::RouteTable {
     let route = |route: &Route| {
-        let target = match &route.target {
-            Target::Local => return None,
-            Target::InternetGateway(id) if internet_gateway == Some(id) => datapath::Target::InternetGateway,
-            Target::InternetGateway(_) => datapath::Target::Blackhole,
-        };
-        Some(datapath::Route { destination: route.destination.into(), target })
+        let Destination::Cidr(destination) = route.destination;
+        Some(datapath::Route { destination, target: route.target.desired(tables, &table.vpc_id)? })
     };
     datapath::RouteTable { routes: table.routes.iter().filter_map(route).collect() }
 }
