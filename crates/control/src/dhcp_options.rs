@@ -1,12 +1,18 @@
 //! DHCP options.
 
+pub mod create;
+
 use crate::Context;
 use crate::engine::describe::{self, Query};
+use crate::engine::retire::Retire;
 use crate::engine::table::{Record, Values};
 use crate::engine::{Claim, Tags, Tx, filter};
 use aws_api::ec2;
 use model::{AccountId, Id, Kind, Result};
 use serde::{Deserialize, Serialize};
+
+/// Stands among the servers for the VPC's own.
+pub const VPC_RESOLVER: &str = "AmazonProvidedDNS";
 
 const DEFAULT_SCOPE: &str = "dhcp-options";
 const DEFAULT: &str = "default";
@@ -17,6 +23,8 @@ pub struct DhcpOptions {
     pub owner: AccountId,
     /// In the order in which they are shown.
     pub configurations: Vec<(String, Vec<String>)>,
+    #[serde(default)]
+    pub retired: bool,
     pub tags: Tags,
 }
 
@@ -25,9 +33,12 @@ impl DhcpOptions {
     /// a region's VPCs, made for the first.
     pub fn of_region(tx: &mut Tx<'_>, owner: &AccountId) -> Id {
         let key = Claim::key(DEFAULT_SCOPE, DEFAULT);
-        let claimed = tx.get::<Claim>(&key).and_then(|claim| Id::parse(Kind::DhcpOptions, &claim.owner).ok());
-        if let Some(id) = claimed {
-            return id;
+        if let Some(options) = tx.get::<Claim>(&key).and_then(|claim| tx.get::<DhcpOptions>(&claim.owner)) {
+            if options.retired {
+                // Taken into use again: whoever is about to delete it looks once more.
+                tx.put(&DhcpOptions { retired: false, ..(*options).clone() });
+            }
+            return options.dhcp_options_id.clone();
         }
         let options = DhcpOptions::amazon(tx, owner);
         tx.claim(DEFAULT_SCOPE, DEFAULT, &options.dhcp_options_id);
@@ -41,10 +52,17 @@ impl DhcpOptions {
             owner: owner.clone(),
             configurations: vec![
                 ("domain-name".into(), vec![tx.region().private_dns_domain()]),
-                ("domain-name-servers".into(), vec!["AmazonProvidedDNS".into()]),
+                ("domain-name-servers".into(), vec![VPC_RESOLVER.into()]),
             ],
+            retired: false,
             tags: Tags::default(),
         }
+    }
+}
+
+impl Retire for DhcpOptions {
+    fn retired(&mut self) -> &mut bool {
+        &mut self.retired
     }
 }
 

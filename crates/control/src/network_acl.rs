@@ -1,4 +1,11 @@
-//! Network ACLs.
+//! Network ACLs: the record with its rules, and how it is described. What they do to packets is in `datapath`.
+
+pub mod association;
+pub mod create;
+pub mod entries;
+mod entry;
+
+pub use entry::Entry;
 
 use crate::Context;
 use crate::engine::describe::{self, Query};
@@ -34,38 +41,17 @@ pub struct NetworkAcl {
     pub tags: Tags,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
-    pub rule_number: i32,
-    pub egress: bool,
-    pub allow: bool,
-    /// IANA number; `-1` is all.
-    pub protocol: String,
-    pub cidr: IpNet,
-}
-
-impl Entry {
-    /// Outbound rules first, each in the order in which they are looked at.
-    fn place(&self) -> (bool, i32) {
-        (!self.egress, self.rule_number)
-    }
-
-    fn ipv4(&self) -> Option<String> {
-        matches!(self.cidr, IpNet::V4(_)).then(|| self.cidr.to_string())
-    }
-
-    fn ipv6(&self) -> Option<String> {
-        matches!(self.cidr, IpNet::V6(_)).then(|| self.cidr.to_string())
-    }
-
-    fn action(&self) -> &'static str {
-        if self.allow { "allow" } else { "deny" }
-    }
-}
-
 /// Rules of the same number for both directions.
 fn both_ways(rule_number: i32, allow: bool, cidr: IpNet) -> [Entry; 2] {
-    [true, false].map(|egress| Entry { rule_number, egress, allow, protocol: "-1".into(), cidr })
+    [true, false].map(|egress| Entry {
+        rule_number,
+        egress,
+        allow,
+        protocol: entry::ALL.into(),
+        ports: None,
+        icmp: None,
+        cidr,
+    })
 }
 
 impl NetworkAcl {
@@ -127,10 +113,11 @@ pub fn of_subnet<'t>(tables: &'t Tables, subnet_id: &str) -> Option<&'t Arc<Netw
 }
 
 const BY_SUBNET: &str = "association.subnet-id";
+const BY_ASSOCIATION: &str = "association.association-id";
 
 impl Record for NetworkAcl {
     const TABLE: &'static str = "network-acl";
-    const INDEXED: &'static [&'static str] = &["vpc-id", BY_SUBNET];
+    const INDEXED: &'static [&'static str] = &["vpc-id", BY_SUBNET, BY_ASSOCIATION];
 
     fn id(&self) -> &str {
         &self.network_acl_id
@@ -142,30 +129,19 @@ impl Record for NetworkAcl {
 
     fn field<'a>(&'a self, name: &str, values: &mut Values<'a>) -> bool {
         match name {
-            "association.association-id" => {
-                filter::many(values, self.associations.iter().map(|(id, _)| id.as_str()))
-            }
-            "association.network-acl-id" | "network-acl-id" => {
-                filter::one(values, self.network_acl_id.as_str())
+            BY_ASSOCIATION => filter::many(values, self.associations.iter().map(|(id, _)| id.as_str())),
+            "network-acl-id" => filter::one(values, self.network_acl_id.as_str()),
+            "association.network-acl-id" => {
+                filter::some(values, self.associations.first().map(|_| self.network_acl_id.as_str()))
             }
             BY_SUBNET => filter::many(values, self.associations.iter().map(|(_, id)| id.as_str())),
             "default" => filter::one(values, filter::boolean(self.is_default)),
-            "entry.cidr" => filter::many(values, self.entries.iter().filter_map(Entry::ipv4)),
-            "entry.ipv6-cidr" => filter::many(values, self.entries.iter().filter_map(Entry::ipv6)),
-            "entry.icmp.code" | "entry.icmp.type" | "entry.port-range.from" | "entry.port-range.to" => true,
-            "entry.egress" => {
-                filter::many(values, self.entries.iter().map(|entry| filter::boolean(entry.egress)))
-            }
-            "entry.protocol" => {
-                filter::many(values, self.entries.iter().map(|entry| entry.protocol.as_str()))
-            }
-            "entry.rule-action" => filter::many(values, self.entries.iter().map(|entry| entry.action())),
-            "entry.rule-number" => {
-                filter::many(values, self.entries.iter().map(|entry| entry.rule_number.to_string()))
-            }
             "owner-id" => filter::one(values, self.owner.as_str()),
             "vpc-id" => filter::one(values, self.vpc_id.as_str()),
-            _ => false,
+            _ => match name.strip_prefix("entry.") {
+                Some(name) => self.entries.iter().all(|entry| entry.field(name, values)),
+                None => false,
+            },
         }
     }
 }
@@ -204,19 +180,7 @@ fn to_api(acl: &NetworkAcl) -> ec2::NetworkAcl {
                 subnet_id: Some(subnet_id.to_string()),
             })
             .collect(),
-        entries: acl
-            .entries
-            .iter()
-            .map(|entry| ec2::NetworkAclEntry {
-                cidr_block: entry.ipv4(),
-                ipv6_cidr_block: entry.ipv6(),
-                egress: Some(entry.egress),
-                protocol: Some(entry.protocol.clone()),
-                rule_action: Some(entry.action().into()),
-                rule_number: Some(entry.rule_number),
-                ..Default::default()
-            })
-            .collect(),
+        entries: acl.entries.iter().map(Entry::to_api).collect(),
         tags: acl.tags.to_api(),
     }
 }

@@ -48,12 +48,17 @@ const QUOTAS: &[Quota] = &[
     within(SUBNETS_PER_VPC, 200, "SubnetLimitExceeded"),
     within(ROUTE_TABLES_PER_VPC, 200, "RouteTableLimitExceeded"),
     within(ROUTES_PER_TABLE, 500, "RouteLimitExceeded"),
+    within(NETWORK_ACLS_PER_VPC, 200, "NetworkAclLimitExceeded"),
+    within(RULES_PER_NETWORK_ACL, 20, "NetworkAclEntryLimitExceeded"),
 ];
 
 pub const CIDRS_PER_VPC: &str = "cidrs-per-vpc";
 pub const SUBNETS_PER_VPC: &str = "subnets-per-vpc";
 pub const ROUTE_TABLES_PER_VPC: &str = "route-tables-per-vpc";
 pub const ROUTES_PER_TABLE: &str = "routes-per-table";
+pub const NETWORK_ACLS_PER_VPC: &str = "network-acls-per-vpc";
+/// One way, with those that can't be removed.
+pub const RULES_PER_NETWORK_ACL: &str = "rules-per-network-acl";
 
 const fn quota<T: Record>(name: &'static str, default: u64, code: &'static str) -> Quota {
     Quota { name, table: Some(T::TABLE), default, code }

@@ -203,7 +203,7 @@ fn ports(protocol: &str, from: Option<i32>, to: Option<i32>) -> Result<(Option<i
     Ok((from.or(any), to.or(any)))
 }
 
-fn port_range(from: i32, to: i32) -> Result<()> {
+pub fn port_range(from: i32, to: i32) -> Result<()> {
     if let Some(port) = [from, to].into_iter().find(|port| !(0..=0xffff).contains(port)) {
         return Err(invalid(format!("TCP/UDP port ({port}) out of range")));
     }
@@ -214,7 +214,7 @@ fn port_range(from: i32, to: i32) -> Result<()> {
 }
 
 /// -1 is any type, or any code.
-fn icmp(kind: i32, code: i32) -> Result<()> {
+pub fn icmp(kind: i32, code: i32) -> Result<()> {
     if !(-1..=255).contains(&kind) {
         return Err(invalid(format!("ICMP type ({kind}) out of range")));
     }

@@ -19,6 +19,11 @@ use std::sync::Arc;
 /// Of a VPC's and of a subnet's IPv4 block.
 pub const PREFIX_LENGTHS: RangeInclusive<u8> = 16..=28;
 
+/// Where the resolver of a VPC answers: at the base of its primary block plus two.
+pub fn resolver(cidr: Ipv4Net) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(cidr.network()) + 2)
+}
+
 const fn net(a: u8, b: u8, prefix_len: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), prefix_len)
 }

@@ -1,7 +1,8 @@
 //! What hosts are told of a VPC: a pure function of the records.
 
 use super::Vpc;
-use crate::dhcp_options::DhcpOptions;
+use super::cidr::resolver;
+use crate::dhcp_options::{self, DhcpOptions};
 use crate::engine::Tables;
 use crate::internet_gateway;
 use crate::network_acl::{self, Entry, NetworkAcl};
@@ -9,6 +10,7 @@ use crate::route_table::{self, Destination, Route, RouteTable};
 use crate::subnet::Subnet;
 use model::Region;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use store::Revision;
 
@@ -47,7 +49,7 @@ pub fn desired(vpc: &Vpc, tables: &Tables, region: &Region, generation: Revision
         dns_domain: region.private_dns_domain(),
         dns_support: vpc.dns_support,
         dns_hostnames: vpc.dns_hostnames,
-        dhcp_options: dhcp_options.map(|options| told(options)).unwrap_or_default(),
+        dhcp_options: dhcp_options.map(|options| told(options, resolver(vpc.cidr))).unwrap_or_default(),
     }
 }
 
@@ -74,23 +76,24 @@ fn entry(entry: &Entry) -> Option<datapath::AclEntry> {
     Some(datapath::AclEntry {
         rule_number: u16::try_from(entry.rule_number).ok()?,
         cidr: entry.cidr,
-        protocol: match entry.protocol.as_str() {
-            "-1" => datapath::Protocol::All,
-            number => datapath::Protocol::Number(number.parse().ok()?),
-        },
+        protocol: entry.to_desired()?,
         allow: entry.allow,
     })
 }
 
-fn told(options: &DhcpOptions) -> agent_api::DhcpOptions {
+fn told(options: &DhcpOptions, resolver: Ipv4Addr) -> agent_api::DhcpOptions {
     let values = |wanted: &'static str| {
         let of = options.configurations.iter().filter(move |(key, _)| key == wanted);
         of.flat_map(|(_, values)| values)
     };
+    let servers = values("domain-name-servers");
+    let address = |value: &String| match value.as_str() {
+        dhcp_options::VPC_RESOLVER => Some(resolver.into()),
+        other => other.parse().ok(),
+    };
     agent_api::DhcpOptions {
         domain_name: values("domain-name").next().cloned(),
-        // `AmazonProvidedDNS` is no address: where it stands alone, there is none.
-        domain_name_servers: values("domain-name-servers").filter_map(|value| value.parse().ok()).collect(),
+        domain_name_servers: servers.filter_map(address).collect(),
         ntp_servers: values("ntp-servers").filter_map(|value| value.parse().ok()).collect(),
         netbios_name_servers: values("netbios-name-servers").filter_map(|value| value.parse().ok()).collect(),
         netbios_node_type: values("netbios-node-type").find_map(|value| value.parse().ok()),
