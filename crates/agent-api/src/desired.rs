@@ -111,6 +111,9 @@ pub struct Volume {
     pub size_gib: u32,
     /// What it holds when made; zeros where None.
     pub snapshot_id: Option<Id>,
+    /// It was whole here before: where it is not, it is `VolumeState::Lost`, never made anew.
+    #[serde(default)]
+    pub made: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

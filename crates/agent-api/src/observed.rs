@@ -36,6 +36,8 @@ pub enum VolumeState {
     Ready { size_gib: u32 },
     /// It could not be made, or not be made larger.
     Failed { message: String },
+    /// It was whole, and is not here any more.
+    Lost,
     /// Nothing of it is left.
     Removed,
 }

@@ -345,6 +345,9 @@ impl Disks for Doubles {
             if let Some(error) = self.disk_failures.lock().pop_front() {
                 return Err(error);
             }
+            if volume.made && !self.volumes.lock().contains(&volume.volume_id) {
+                return Err(DiskError::Lost(volume.volume_id.clone()));
+            }
             self.volumes.lock().insert(volume.volume_id.clone());
             Ok(())
         })

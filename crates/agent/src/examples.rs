@@ -59,6 +59,7 @@ pub(crate) fn volume(number: u32) -> Volume {
         generation: 1,
         size_gib: 8,
         snapshot_id: Some(id(model::Kind::Snapshot, 1)),
+        made: false,
     }
 }
 

@@ -84,6 +84,9 @@ struct State {
     lost: bool,
     launch_faults: HashMap<Id, String>,
     next_launches_fault: (usize, String),
+    next_volumes_fault: (usize, String),
+    /// Volumes that are not there although they shall be, and why.
+    failed_volumes: BTreeMap<Id, VolumeState>,
 }
 
 struct SimulatedVolume {
@@ -140,6 +143,27 @@ impl SimulatedHost {
     /// The next `count` starts, whichever instances they are of, fail with the message.
     pub fn fail_next_launches(&self, count: usize, message: &str) {
         self.shared.state.lock().next_launches_fault = (count, message.to_owned());
+    }
+
+    /// The next `count` volumes that are to be made or to grow are not, and the message says why.
+    pub fn fail_next_volumes(&self, count: usize, message: &str) {
+        self.shared.state.lock().next_volumes_fault = (count, message.to_owned());
+    }
+
+    /// The data of a volume is gone. False where it was not here.
+    pub fn lose_volume(&self, volume_id: &Id) -> bool {
+        let mut state = self.shared.state.lock();
+        let was_here = state.volumes.remove(volume_id).is_some();
+        if was_here {
+            state.failed_volumes.insert(volume_id.clone(), VolumeState::Lost);
+            self.shared.observations.tell_volume(volume_id, VolumeState::Lost);
+        }
+        was_here
+    }
+
+    /// The volumes whose data is here.
+    pub fn volumes(&self) -> Vec<Id> {
+        self.shared.state.lock().volumes.keys().cloned().collect()
     }
 
     /// The guest powers itself off. False where it does not run.
@@ -213,6 +237,7 @@ impl SimulatedHost {
             Change::PutVolume(volume) => self.put_volume(state, &volume),
             Change::RemoveVolume(id) => {
                 state.volumes.remove(&id);
+                state.failed_volumes.remove(&id);
                 self.shared.observations.tell_volume(&id, VolumeState::Removed);
             }
             Change::PutVpc(_)
@@ -223,6 +248,24 @@ impl SimulatedHost {
     }
 
     fn put_volume(&self, state: &mut State, desired: &Volume) {
+        let had = state.volumes.get(&desired.volume_id);
+        let fault = match had {
+            // What a restart has taken is made anew, what a fault has taken is not.
+            None if desired.made
+                && state.failed_volumes.get(&desired.volume_id) == Some(&VolumeState::Lost) =>
+            {
+                Some(VolumeState::Lost)
+            }
+            Some(had) if had.size_gib >= desired.size_gib => None,
+            _ => take(&mut state.next_volumes_fault).map(|message| VolumeState::Failed { message }),
+        };
+        if let Some(told) = fault {
+            if had.is_none() {
+                state.failed_volumes.insert(desired.volume_id.clone(), told.clone());
+            }
+            return self.shared.observations.tell_volume(&desired.volume_id, told);
+        }
+        state.failed_volumes.remove(&desired.volume_id);
         let volume = state.volumes.entry(desired.volume_id.clone()).or_insert_with(|| {
             let made_of = |id: &Id| self.shared.snapshots.blocks(id);
             SimulatedVolume {
@@ -410,10 +453,19 @@ impl State {
         if let Some(message) = self.launch_faults.get(id) {
             return Some(message.clone());
         }
-        let (left, message) = &mut self.next_launches_fault;
-        *left = left.checked_sub(1)?;
-        Some(message.clone())
+        let disks = self.instances.get(id).into_iter().flat_map(|instance| &instance.disks);
+        match disks.into_iter().find_map(|(volume_id, _)| self.failed_volumes.get_key_value(volume_id)) {
+            Some((_, VolumeState::Failed { message })) => Some(message.clone()),
+            Some((volume_id, _)) => Some(format!("The data of the volume {volume_id} is gone")),
+            None => take(&mut self.next_launches_fault),
+        }
     }
+}
+
+/// The message of a fault that is left for so many times.
+fn take((left, message): &mut (usize, String)) -> Option<String> {
+    *left = left.checked_sub(1)?;
+    Some(message.clone())
 }
 
 #[async_trait]

@@ -270,6 +270,19 @@ async fn a_network_or_disk_that_recovers_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_volume_whose_data_is_gone_is_lost_and_never_made_anew() {
+    let mut room = Room::new().await;
+    let mut desired = desired(1);
+    desired.volumes.values_mut().for_each(|volume| volume.made = true);
+    room.agent.replace(desired).await;
+    let told = room.settle().await;
+    let reason = "The data of the volume vol-00000000000000001 is not on its host any more";
+    let failed = format!("i-00000000000000001 1 Failed {{ message: {reason:?} }}");
+    assert!(told.contains(&"vol-00000000000000001 Lost".to_owned()) && told.contains(&failed), "{told:?}");
+    assert!(room.doubles.volumes.lock().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_removed_instance_is_ended_before_its_volume_and_vpc_go() {
     let (mut room, _) = Room::with_instance().await;
     room.agent

@@ -24,7 +24,8 @@ pub trait Disks: Send + Sync {
     async fn list(&self) -> Result<Vec<Id>, DiskError>;
 
     /// Makes the volume from its snapshot, or of zeros, where it is not whole yet. Of one that is there only the size
-    /// changes, to a larger one: its file grows by `open`, or by the machine that has it. Idempotent.
+    /// changes, to a larger one: its file grows by `open`, or by the machine that has it. One that was made before and
+    /// is not there is lost. Idempotent.
     async fn ensure(&self, volume: &Volume) -> Result<(), DiskError>;
 
     /// What a machine shall open for the volume, as large as the volume. Nobody writes to it meanwhile.
@@ -70,6 +71,8 @@ pub enum DiskError {
     /// Trying again will not help. The message is for the user.
     #[error("{0}")]
     Failed(String),
+    #[error("The data of the volume {0} is not on its host any more")]
+    Lost(Id),
     #[error("{what}")]
     Io {
         what: String,
@@ -248,6 +251,7 @@ impl Volumes {
         match self.disks.open(volume_id).await {
             Ok(file) => Ok(file.layers),
             Err(DiskError::Failed(message)) => Err(message),
+            Err(error @ DiskError::Lost(_)) => Err(error.to_string()),
             Err(error) => {
                 tracing::warn!(%volume_id, error = &error as &dyn std::error::Error, "volume not opened");
                 Err(format!("The volume {volume_id} could not be opened"))
@@ -349,11 +353,15 @@ impl Volumes {
         let made = loop {
             match self.make_or_grow(&volume).await {
                 Ok(()) => break Ok(()),
-                Err(DiskError::Failed(message)) => break Err(message),
+                Err(DiskError::Failed(message)) => {
+                    break Err((VolumeState::Failed { message: message.clone() }, message));
+                }
+                Err(error @ DiskError::Lost(_)) => break Err((VolumeState::Lost, error.to_string())),
                 Err(error) => {
                     tracing::warn!(%volume_id, attempt, error = &error as &dyn std::error::Error, "volume not made");
                     if attempt == ATTEMPTS_MAX {
-                        break Err(format!("The volume {volume_id} could not be made"));
+                        let message = format!("The volume {volume_id} could not be made");
+                        break Err((VolumeState::Failed { message: message.clone() }, message));
                     }
                     attempt += 1;
                     backoff.wait().await;
@@ -362,7 +370,7 @@ impl Volumes {
         };
         let told = match &made {
             Ok(()) => VolumeState::Ready { size_gib: volume.size_gib },
-            Err(message) => VolumeState::Failed { message: message.clone() },
+            Err((told, _)) => told.clone(),
         };
         if let Some(entry) = self.state.lock().volumes.get_mut(volume_id) {
             entry.state = match (made, &entry.state) {
@@ -370,7 +378,7 @@ impl Volumes {
                 (Err(_), Made::Ready { size_gib, .. }) => {
                     Made::Ready { size_gib: *size_gib, failed: Some(volume.generation) }
                 }
-                (Err(message), _) => Made::Failed { generation: volume.generation, message },
+                (Err((_, message)), _) => Made::Failed { generation: volume.generation, message },
             };
         }
         self.observations.tell_volume(volume_id, told);

@@ -96,7 +96,7 @@ impl Image {
         ))
     }
 
-    fn state(&self) -> &'static str {
+    pub fn state(&self) -> &'static str {
         match self.condition {
             Condition::Pending => "pending",
             Condition::Failed { .. } => "failed",

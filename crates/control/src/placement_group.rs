@@ -75,6 +75,10 @@ impl Retire for PlacementGroup {
     fn retired(&mut self) -> &mut bool {
         &mut self.retired
     }
+
+    fn is_retired(&self) -> bool {
+        self.retired
+    }
 }
 
 impl Record for PlacementGroup {

@@ -16,6 +16,7 @@
 use crate::engine::{Change, Tables, Tx, transaction};
 use crate::instance::{Instance, ON_HOST, desired, lifecycle};
 use crate::region::{HostLink, RegionState};
+use crate::volume::Condition;
 use crate::{Control, route_table, security_group, volume, vpc};
 use agent_api::{Desired, Observation, VolumeState};
 use model::{Id, InstanceState, Text};
@@ -113,8 +114,14 @@ async fn take_in_all(
         }
     }
     for observation in observations.drain(..) {
-        if let Observation::Volume { volume_id, state: VolumeState::Failed { message } } = observation {
-            tracing::error!(%volume_id, message, host = host_id, "a volume failed");
+        match observation {
+            Observation::Volume { volume_id, state: VolumeState::Failed { message } } => {
+                tracing::error!(%volume_id, message, host = host_id, "a volume failed");
+            }
+            Observation::Volume { volume_id, state: VolumeState::Lost } => {
+                tracing::error!(%volume_id, host = host_id, "the data of a volume is not on its host any more");
+            }
+            Observation::Volume { .. } | Observation::Instance(_) => {}
         }
     }
     is_whole
@@ -436,5 +443,6 @@ fn volume_desired(
         generation: region.view.applied(),
         size_gib: volume.size_gib,
         snapshot_id,
+        made: !matches!(volume.condition, Condition::Creating | Condition::Failed),
     }
 }

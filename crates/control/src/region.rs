@@ -1,7 +1,7 @@
 //! A region that is open: its view, its zones, its hosts, and what is being placed at the moment.
 
 use crate::engine::throttle::Throttle;
-use crate::engine::{View, transaction};
+use crate::engine::{View, retire, transaction};
 use crate::event::Events;
 use crate::instance::Tenancy;
 use crate::placement::{Load, Member, VCPU_OVERCOMMIT};
@@ -138,6 +138,7 @@ pub(crate) async fn open(
         }
     });
     default_vpc::ensure(control, &region).await?;
+    retire::undo_all(control, &region).await?;
     Ok(region)
 }
 

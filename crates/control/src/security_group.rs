@@ -4,6 +4,7 @@
 
 use crate::Context;
 use crate::engine::describe::{self, Query};
+use crate::engine::retire::{self, Retire};
 use crate::engine::table::{Record, Values};
 use crate::engine::tags::Specified;
 use crate::engine::{Tables, Tags, Tx, filter};
@@ -34,6 +35,9 @@ pub struct SecurityGroup {
     pub name: String,
     pub description: String,
     pub rules: Vec<SecurityGroupRule>,
+    /// It is about to be deleted.
+    #[serde(default)]
+    pub retired: bool,
     pub tags: Tags,
 }
 
@@ -80,6 +84,7 @@ impl SecurityGroup {
             vpc_id: vpc_id.clone(),
             name: DEFAULT.into(),
             description: "default VPC security group".into(),
+            retired: false,
             tags: Tags::default(),
         }
     }
@@ -115,6 +120,21 @@ fn everything(tx: &Tx<'_>, egress: bool, peer: Peer) -> SecurityGroupRule {
 
 /// The filters that name the groups which a group's rules refer to.
 const REFERENCES: [&str; 2] = ["ip-permission.group-id", "egress.ip-permission.group-id"];
+
+impl Retire for SecurityGroup {
+    fn retired(&mut self) -> &mut bool {
+        &mut self.retired
+    }
+
+    fn is_retired(&self) -> bool {
+        self.retired
+    }
+}
+
+/// A group that an interface or a rule comes to name.
+pub fn depend(tx: &mut Tx<'_>, id: &Id) -> Result<Arc<SecurityGroup>> {
+    retire::depend(tx, id).ok_or_else(|| Id::not_found(Kind::SecurityGroup, id))
+}
 
 impl Record for SecurityGroup {
     const TABLE: &'static str = "security-group";
@@ -347,6 +367,7 @@ pub async fn create_security_group(
                 vpc_id,
                 name: name.clone(),
                 description: description.clone(),
+                retired: false,
                 tags: tags.of(Kind::SecurityGroup),
             };
             if !vpc.ipv6_cidrs.is_empty() {
@@ -401,19 +422,13 @@ pub async fn delete_security_group(
     context: &Context,
     input: ec2::DeleteSecurityGroupRequest,
 ) -> Result<ec2::DeleteSecurityGroupResult> {
-    let deleted = context
-        .transact(|tx| {
-            let found = named(tx.tables(), input.group_id.as_deref(), input.group_name.as_deref())?;
-            let group_id = &found.group_id;
-            let group = tx
-                .get::<SecurityGroup>(group_id)
-                .ok_or_else(|| Id::not_found(Kind::SecurityGroup, group_id))?;
-            check_unused(tx.tables(), &group)?;
-            group.delete(tx);
-            Ok(group_id.to_string())
-        })
-        .await?;
-    Ok(ec2::DeleteSecurityGroupResult { r#return: Some(true), group_id: Some(deleted) })
+    let found = named(&context.tables(), input.group_id.as_deref(), input.group_name.as_deref())?;
+    let group_id = &found.group_id;
+    let not_found = || Id::not_found(Kind::SecurityGroup, group_id);
+    let in_use = |tables: &Tables| check_unused(tables, &found).err();
+    let gone = |tx: &mut Tx<'_>, group: &SecurityGroup| tx.release(&claim_scope(&group.vpc_id), &group.name);
+    retire::delete(context, group_id, not_found, in_use, gone).await?;
+    Ok(ec2::DeleteSecurityGroupResult { r#return: Some(true), group_id: Some(group_id.to_string()) })
 }
 
 fn check_unused(tables: &Tables, group: &SecurityGroup) -> Result<()> {
@@ -469,6 +484,7 @@ mod tests {
                 rule(false, "-1", None, Peer::Group(group_id.clone())),
                 rule(true, "udp", Some(53), Peer::Ipv6("::/0".parse().unwrap())),
             ],
+            retired: false,
             tags: Tags::default(),
             group_id,
         };

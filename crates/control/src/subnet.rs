@@ -105,6 +105,10 @@ impl Retire for Subnet {
     fn retired(&mut self) -> &mut bool {
         &mut self.retired
     }
+
+    fn is_retired(&self) -> bool {
+        self.retired
+    }
 }
 
 /// Claims an address of the subnet for an interface: the wanted one, or any free one.

@@ -31,6 +31,9 @@ pub struct Volume {
     pub created_at: Timestamp,
     #[serde(default)]
     pub condition: Condition,
+    /// Its host had its data and has it no more.
+    #[serde(default)]
+    pub lost: bool,
     /// None where no instance has it.
     pub attachment: Option<VolumeAttachment>,
     /// The latest one, under way or over.
@@ -100,6 +103,7 @@ impl Volume {
             Condition::Deleting => "deleting",
             _ if self.attachment.is_some() => "in-use",
             Condition::Creating => "creating",
+            Condition::Made if self.lost => "error",
             Condition::Made => "available",
             Condition::Failed => "error",
         }

@@ -72,6 +72,10 @@ impl Retire for Vpc {
     fn retired(&mut self) -> &mut bool {
         &mut self.retired
     }
+
+    fn is_retired(&self) -> bool {
+        self.retired
+    }
 }
 
 impl Record for Vpc {

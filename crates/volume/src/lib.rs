@@ -70,6 +70,12 @@ pub enum VolumeError {
     },
 }
 
+impl VolumeError {
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, VolumeError::NotFound(_))
+    }
+}
+
 /// Says what failed, and on which file, beside why.
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VolumeError {
     move |source| VolumeError::Io { what, path: path.to_owned(), source }

@@ -9,18 +9,63 @@
 //! seen by one that looks and deletes at once. Whoever depends on a record reads it in its transaction, refuses a
 //! retired one, and so runs again where it was retired meanwhile; after that the view shows all that came before.
 
-use crate::Context;
+use crate::engine::table::Table;
 use crate::engine::view::Has;
-use crate::engine::{Record, Tables, Tx};
+use crate::engine::{Record, Tables, Tx, transaction};
+use crate::instance_type::OwnType;
+use crate::placement_group::PlacementGroup;
+use crate::region::RegionState;
+use crate::security_group::SecurityGroup;
+use crate::subnet::Subnet;
+use crate::vpc::Vpc;
+use crate::{Context, Control};
 use model::{Error, Result};
+use std::sync::Arc;
+
+/// Lets all be used again whose deletion a crash has cut short: nothing of it was acknowledged. Every kind of `Retire`
+/// is named here.
+pub(crate) async fn undo_all(control: &Control, region: &RegionState) -> Result<()> {
+    transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
+        undo::<Vpc>(tx);
+        undo::<Subnet>(tx);
+        undo::<SecurityGroup>(tx);
+        undo::<PlacementGroup>(tx);
+        undo::<OwnType>(tx);
+        Ok(())
+    })
+    .await
+}
+
+fn undo<T: Retire>(tx: &mut Tx<'_>)
+where
+    Tables: Has<T>,
+{
+    let table: &Table<T> = tx.tables().table();
+    let retired: Vec<String> =
+        table.iter().filter(|record| record.is_retired()).map(|record| record.id().to_owned()).collect();
+    for id in retired {
+        let Some(record) = tx.get::<T>(&id) else { continue };
+        let mut record = (*record).clone();
+        *record.retired() = false;
+        tx.put(&record);
+    }
+}
 
 pub trait Retire: Record + Clone {
     /// Whether it is about to be deleted.
     fn retired(&mut self) -> &mut bool;
+    fn is_retired(&self) -> bool;
 }
 
-/// Deletes a record that nothing uses. `in_use` says what stands against it, `gone` what goes with it. One that a
-/// crash left retired is deleted by asking again.
+/// A record that another comes to depend on: none that is about to be deleted.
+pub fn depend<T: Retire>(tx: &mut Tx<'_>, id: &str) -> Option<Arc<T>>
+where
+    Tables: Has<T>,
+{
+    tx.get::<T>(id).filter(|record| !record.is_retired())
+}
+
+/// Deletes a record that nothing uses. `in_use` says what stands against it, `gone` what goes with it.
 pub async fn delete<T: Retire>(
     context: &Context,
     id: &str,

@@ -7,7 +7,7 @@ use crate::Context;
 use crate::engine::Tx;
 use crate::instance_type::{self, OwnType};
 use crate::network_interface::NetworkInterface;
-use crate::security_group::SecurityGroup;
+use crate::security_group;
 use crate::volume::Volume;
 use aws_api::ec2;
 use base64::Engine as _;
@@ -185,9 +185,7 @@ fn modify(tx: &mut Tx<'_>, instance: &mut Instance, modification: &Modification)
         }
         Modification::SecurityGroups(groups) => {
             for group in groups {
-                let found = tx
-                    .get::<SecurityGroup>(group)
-                    .ok_or_else(|| Id::not_found(Kind::SecurityGroup, group))?;
+                let found = security_group::depend(tx, group)?;
                 if found.vpc_id != instance.vpc_id {
                     return Err(Error::new(
                         "InvalidGroup.NotFound",

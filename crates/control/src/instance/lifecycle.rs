@@ -263,9 +263,10 @@ fn stopped(tx: &mut Tx<'_>, instance: &mut Instance, cause: &StopCause) {
         instance.request_id = None;
     }
     match cause {
-        // The host has not yet heard of the start that came after the stop.
-        StopCause::Asked if instance.state != InstanceState::Stopping => return,
-        StopCause::Asked => {}
+        // Nobody asked for that of this boot: a word of a control plane that is no more.
+        StopCause::Asked if instance.state != InstanceState::Stopping => {
+            because(instance, "The host stopped the instance");
+        }
         StopCause::Guest if instance.state != InstanceState::Stopping => {
             instance.state_reason = Some(
                 StateReason::new("Client.InstanceInitiatedShutdown", "Instance initiated shutdown").into(),
@@ -276,13 +277,10 @@ fn stopped(tx: &mut Tx<'_>, instance: &mut Instance, cause: &StopCause) {
                 return;
             }
         }
-        StopCause::Guest => {}
-        StopCause::Lost { message } => {
-            if instance.state != InstanceState::Stopping {
-                instance.state_reason = Some(StateReason::new("Server.InternalError", message).into());
-                instance.state_transition_reason = format!("Server.InternalError: {message}").into();
-            }
+        StopCause::Lost { message } if instance.state != InstanceState::Stopping => {
+            because(instance, message)
         }
+        StopCause::Asked | StopCause::Guest | StopCause::Lost { .. } => {}
     }
     host_says(instance, Transition::HostStopped);
     instance.hold = None;
@@ -290,13 +288,18 @@ fn stopped(tx: &mut Tx<'_>, instance: &mut Instance, cause: &StopCause) {
     release_public_addresses(tx, instance);
 }
 
+/// Why it ended or failed, without being asked for.
+fn because(instance: &mut Instance, message: &str) {
+    instance.state_reason = Some(StateReason::new("Server.InternalError", message).into());
+    instance.state_transition_reason = format!("Server.InternalError: {message}").into();
+}
+
 /// A first launch that fails undoes itself the way terminate does; a start that fails leaves the instance stopped.
 fn failed(tx: &mut Tx<'_>, instance: &mut Instance, message: &str) {
     if !matches!(instance.state, InstanceState::Pending | InstanceState::Running) {
         return;
     }
-    instance.state_reason = Some(StateReason::new("Server.InternalError", message).into());
-    instance.state_transition_reason = format!("Server.InternalError: {message}").into();
+    because(instance, message);
     if instance.state == InstanceState::Pending && instance.boot == 1 {
         instance.state = InstanceState::ShuttingDown;
     } else {

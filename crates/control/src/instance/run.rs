@@ -11,7 +11,7 @@ use crate::image::Image;
 use crate::instance_type::{self, MachineShape, OwnType};
 use crate::network_interface::{InterfaceAttachment, NetworkInterface};
 use crate::placement_group::PlacementGroup;
-use crate::security_group::SecurityGroup;
+use crate::security_group;
 use crate::subnet::{self, Subnet};
 use crate::volume::{AttachmentState, Condition, Volume, VolumeAttachment};
 use crate::{key_pair, public_address};
@@ -343,6 +343,7 @@ impl Launch {
                 encrypted: false,
                 created_at: now,
                 condition: Condition::Creating,
+                lost: false,
                 modification: None,
                 auto_enable_io: false,
                 attachment: Some(VolumeAttachment {
@@ -458,11 +459,11 @@ impl Launch {
         Ok(interface)
     }
 
-    /// The groups asked for, or the VPC's default one. Depended upon: a group deleted meanwhile is noticed.
+    /// The groups asked for, or the VPC's default one. None that is about to be deleted.
     fn security_groups(&self, tx: &mut Tx<'_>, subnet: &Subnet) -> Result<Vec<Id>> {
         let groups = self.network.security_groups(tx.tables(), &subnet.vpc_id)?;
         for id in &groups {
-            tx.get::<SecurityGroup>(id).ok_or_else(|| Id::not_found(Kind::SecurityGroup, id))?;
+            security_group::depend(tx, id)?;
         }
         Ok(groups)
     }

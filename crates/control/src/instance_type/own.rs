@@ -32,6 +32,10 @@ impl Retire for OwnType {
     fn retired(&mut self) -> &mut bool {
         &mut self.retired
     }
+
+    fn is_retired(&self) -> bool {
+        self.retired
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

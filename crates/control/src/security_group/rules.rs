@@ -69,16 +69,14 @@ async fn change<R>(
         .await
 }
 
-/// Writes groups that are newly referred to as they are, so that whoever deletes one at the same time must look
-/// again.
+/// Depends on groups that are newly referred to.
 fn hold_referenced(tx: &mut Tx<'_>, before: &SecurityGroup, after: &SecurityGroup) -> Result<()> {
     let referenced = |group: &SecurityGroup| -> BTreeSet<Id> {
         group.rules.iter().filter_map(|rule| rule.permission.peer.group_id()).cloned().collect()
     };
     let had = referenced(before);
     for id in referenced(after).difference(&had).filter(|id| **id != after.group_id) {
-        let group = tx.get::<SecurityGroup>(id).ok_or_else(|| Id::not_found(Kind::SecurityGroup, id))?;
-        tx.put(&*group);
+        super::depend(tx, id)?;
     }
     Ok(())
 }

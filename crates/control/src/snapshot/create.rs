@@ -244,8 +244,13 @@ impl Steps for TakeSnapshots {
 pub async fn take(world: &World, snapshots: &[NewSnapshot]) -> Result<(), Failure> {
     let host_id = {
         let tables = world.region.view.read();
-        let volume = snapshots.first().and_then(|new| tables.volumes.find(&new.volume_id));
-        volume.and_then(|volume| volume.host_id.clone())
+        let mut volumes = snapshots.iter().filter_map(|new| tables.volumes.find(&new.volume_id));
+        let host_id = volumes.clone().next().and_then(|volume| volume.host_id.clone());
+        if let Some(lost) = volumes.find(|volume| volume.lost) {
+            let message = format!("The data of the volume {} is not on its host any more", lost.volume_id);
+            return Err(Failure::Never(message));
+        }
+        host_id
     };
     let host = host_id.as_deref().and_then(|id| world.region.host(id));
     let host = host.ok_or_else(|| Failure::Never("The volume's host is no more".into()))?;

@@ -1,6 +1,6 @@
 //! AttachVolume, DetachVolume, and what a host says of an instance's disks.
 
-use super::{AttachmentState, Volume, VolumeAttachment, describe, specification};
+use super::{AttachmentState, Condition, Volume, VolumeAttachment, describe, specification};
 use crate::Context;
 use crate::engine::Tx;
 use crate::instance::{Instance, InstanceDisk};
@@ -46,6 +46,7 @@ pub async fn attach_volume(
                     ));
                 }
                 volume.host_id = Some(instance.placement.host_id.clone());
+                volume.condition = Condition::Creating;
             }
             let runs = instance.state == InstanceState::Running;
             let attachment = VolumeAttachment {

@@ -49,6 +49,7 @@ pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -
                 encrypted: false,
                 created_at: tx.now(),
                 condition: Condition::Creating,
+                lost: false,
                 attachment: None,
                 modification: None,
                 auto_enable_io: false,
@@ -157,6 +158,7 @@ pub fn observed(tx: &mut Tx<'_>, id: &Id, state: &VolumeState) {
             if matches!(volume.condition, Condition::Creating | Condition::Failed) {
                 volume.condition = Condition::Made;
             }
+            volume.lost = false;
             modify::grown(&mut volume, *size_gib, tx.now());
         }
         VolumeState::Failed { message } => {
@@ -165,6 +167,7 @@ pub fn observed(tx: &mut Tx<'_>, id: &Id, state: &VolumeState) {
             }
             modify::failed(&mut volume, message, tx.now());
         }
+        VolumeState::Lost => volume.lost = true,
         VolumeState::Removed => {}
     }
     if volume != *before {

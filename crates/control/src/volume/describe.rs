@@ -1,6 +1,6 @@
 //! DescribeVolumes and what belongs to it.
 
-use super::{Volume, VolumeAttachment};
+use super::{Condition, Volume, VolumeAttachment};
 use crate::Context;
 use crate::engine::describe::{self, Query};
 use crate::engine::filter;
@@ -101,9 +101,13 @@ pub async fn describe_volume_status(
             "availability-zone-id" => filter::some(values, zone_id(context, volume)),
             "operator.managed" => filter::one(values, "false"),
             "operator.principal" => true,
-            "volume-status.details-name" => filter::many(values, DETAILS.iter().map(|(name, _)| *name)),
-            "volume-status.details-status" => filter::many(values, DETAILS.iter().map(|(_, status)| *status)),
-            "volume-status.status" => filter::one(values, "ok"),
+            "volume-status.details-name" => {
+                filter::many(values, details(volume).into_iter().map(|(name, _)| name))
+            }
+            "volume-status.details-status" => {
+                filter::many(values, details(volume).into_iter().map(|(_, status)| status))
+            }
+            "volume-status.status" => filter::one(values, status(volume)),
             _ => false,
         },
     )?;
@@ -113,8 +117,19 @@ pub async fn describe_volume_status(
     })
 }
 
-/// A volume that has a record has its data: a host that lost it says so, and its instance fails.
-const DETAILS: [(&str, &str); 2] = [("io-enabled", "passed"), ("io-performance", "not-applicable")];
+/// Impaired is one whose host has its data no more: nothing is known of others that would make them so.
+fn status(volume: &Volume) -> &'static str {
+    match volume.condition {
+        _ if volume.lost => "impaired",
+        Condition::Creating => "insufficient-data",
+        Condition::Made | Condition::Failed | Condition::Deleting => "ok",
+    }
+}
+
+fn details(volume: &Volume) -> [(&'static str, &'static str); 2] {
+    let enabled = if volume.lost { "failed" } else { "passed" };
+    [("io-enabled", enabled), ("io-performance", "not-applicable")]
+}
 
 fn status_to_api(context: &Context, volume: &Volume) -> ec2::VolumeStatusItem {
     ec2::VolumeStatusItem {
@@ -122,8 +137,8 @@ fn status_to_api(context: &Context, volume: &Volume) -> ec2::VolumeStatusItem {
         availability_zone: Some(volume.zone.to_string()),
         availability_zone_id: zone_id(context, volume).map(str::to_owned),
         volume_status: Some(ec2::VolumeStatusInfo {
-            status: Some("ok".into()),
-            details: DETAILS
+            status: Some(status(volume).into()),
+            details: details(volume)
                 .iter()
                 .map(|(name, status)| ec2::VolumeStatusDetails {
                     name: Some((*name).into()),

@@ -132,6 +132,7 @@ mod tests {
             encrypted: false,
             created_at: "2026-03-01T12:00:00Z".parse().unwrap(),
             condition: Default::default(),
+            lost: false,
             attachment: None,
             modification: None,
             auto_enable_io: false,

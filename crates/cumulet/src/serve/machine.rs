@@ -180,9 +180,12 @@ impl Disks for HostDisks {
     async fn ensure(&self, volume: &agent_api::Volume) -> Result<(), DiskError> {
         let volume = volume.clone();
         let ensure = move |disks: &volume::Disks| {
-            disks.ensure(&volume.volume_id, volume.size_gib, volume.snapshot_id.as_deref())
+            if volume.made && disks.disk(&volume.volume_id).is_err_and(|error| error.is_not_found()) {
+                return Ok(Err(DiskError::Lost(volume.volume_id)));
+            }
+            disks.ensure(&volume.volume_id, volume.size_gib, volume.snapshot_id.as_deref()).map(|_| Ok(()))
         };
-        self.with(ensure).await.map(drop)
+        self.with(ensure).await?
     }
 
     async fn open(&self, volume_id: &Id) -> Result<DiskFile, DiskError> {

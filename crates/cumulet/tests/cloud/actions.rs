@@ -1,15 +1,19 @@
 //! What a seed does to a cloud, and what it expects of it.
 
+use crate::call::Call;
 use crate::invariants::{Group, Held, Owned, Rule, lost, violations};
-use crate::storage;
 use crate::world::{World, all};
+use crate::{manage, storage};
 use agent_api::HostAgent;
-use control::instance::placement::Tenancy;
 use control::placement_group::Strategy;
+use futures::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const TYPES: [&str; 4] = ["t3.nano", "t3.micro", "t3.small", "t3.medium"];
+/// How many hosts there are where a few instances fill them.
+pub const FEW_HOSTS: usize = 16;
+/// Placement groups that are always there.
 const GROUPS: [(&str, &str); 3] = [("c", "cluster"), ("p", "partition"), ("s", "spread")];
 
 pub struct Run {
@@ -17,10 +21,12 @@ pub struct Run {
     seed: u64,
     image: String,
     acknowledged: BTreeSet<String>,
-    /// Volumes and snapshots that were made by a call and not asked to be deleted.
+    /// What was made by other calls than launches, and not asked to be deleted.
     pub kept: BTreeSet<String>,
     /// The latest launch with a token.
-    launch: Vec<(String, String)>,
+    latest: Option<Call>,
+    /// By how much launches are larger.
+    scale: usize,
     /// What each client token made.
     tokens: BTreeMap<String, Vec<String>>,
     away: BTreeSet<usize>,
@@ -32,15 +38,17 @@ pub struct Run {
 impl Run {
     pub async fn new(seed: u64, hosts: usize) -> Run {
         let world = World::new(seed, hosts).await;
-        let named = [("Filter.1.Name", "name"), ("Filter.1.Value.1", "al2023*x86_64")];
-        let images = world.call("DescribeImages", &named).await.unwrap();
+        let named = vec![("Filter.1.Name", "name"), ("Filter.1.Value.1", "al2023*x86_64")];
+        let images = world.call(&Call::new("DescribeImages", named)).await.unwrap();
         let image = all(&images, "imageId")[0].to_owned();
         for (name, strategy) in GROUPS {
-            world.call("CreatePlacementGroup", &[("GroupName", name), ("Strategy", strategy)]).await.unwrap();
+            let given = vec![("GroupName", name), ("Strategy", strategy)];
+            world.call(&Call::new("CreatePlacementGroup", given)).await.unwrap();
         }
-        let (acknowledged, kept, launch, tokens) = Default::default();
-        let (away, vacated) = Default::default();
-        Run { world, seed, image, acknowledged, kept, launch, tokens, away, vacated, trace: Vec::new() }
+        let (acknowledged, kept, latest, tokens) = Default::default();
+        let (away, vacated, trace) = Default::default();
+        let scale = if hosts > FEW_HOSTS { 60 } else { 1 };
+        Run { world, seed, image, acknowledged, kept, latest, scale, tokens, away, vacated, trace }
     }
 
     pub fn draw(&self, below: usize) -> usize {
@@ -64,12 +72,25 @@ impl Run {
         self.look();
     }
 
+    /// One call, or several at the same time.
     async fn act(&mut self) -> String {
-        match self.draw(3) {
-            0 => self.launch().await,
-            1 => self.change().await,
-            _ => self.store().await,
+        let mut calls = Vec::new();
+        for _ in 0..[1, 1, 1, 2, 4][self.draw(5)] {
+            match self.draw(4) {
+                0 => self.launch(&mut calls),
+                1 => calls.push(self.change()),
+                2 => calls.push(self.manage()),
+                _ => calls.push(self.store()),
+            }
         }
+        self.make(calls).await
+    }
+
+    pub async fn make(&mut self, calls: Vec<Call>) -> String {
+        let answers = join_all(calls.iter().map(|call| self.world.call(call))).await;
+        let told: Vec<String> =
+            calls.iter().zip(answers).map(|(call, answer)| self.note(call, answer)).collect();
+        told.join("; at once ")
     }
 
     /// The control plane dies at a commit of a call or of what follows from it, and the caller asks again.
@@ -79,84 +100,90 @@ impl Run {
         let done = self.act().await;
         tokio::time::sleep(Duration::from_millis([0, 1, 1000][self.draw(3)])).await;
         self.world.crash().await;
-        let again = self.launch.clone();
-        let again = match again.is_empty() {
-            true => "nothing".into(),
-            false => self.launch_as(again).await,
-        };
+        let again = self.latest.clone();
+        let again = self.make(again.into_iter().collect()).await;
         format!("{done}; the control plane crashes after {commits} commits; again: {again}")
     }
 
-    async fn launch(&mut self) -> String {
-        let count = (1 + self.draw(6)).to_string();
+    /// Where there is a token the same is asked for twice.
+    fn launch(&mut self, calls: &mut Vec<Call>) {
+        let count = (1 + self.draw(6)) * self.scale;
+        let count = count.to_string();
         let mut parameters = vec![
             ("ImageId", self.image.as_str()),
             ("InstanceType", TYPES[self.draw(TYPES.len())]),
             ("MinCount", "1"),
             ("MaxCount", &count),
         ];
-        match self.draw(8) {
+        let dedicated_host = self.one_of(&self.manageable().hosts, "h-0123456789abcdef0");
+        match self.draw(10) {
             group @ 0..=2 => parameters.push(("Placement.GroupName", GROUPS[group].0)),
-            3 => parameters.push(("Placement.Tenancy", "dedicated")),
+            3 => parameters.push(("Placement.GroupName", manage::NAMES[self.draw(manage::NAMES.len())])),
+            4 => parameters.push(("Placement.Tenancy", "dedicated")),
+            5 => parameters.push(("Placement.Tenancy", "host")),
+            6 => parameters.push(("Placement.HostId", &dedicated_host)),
             _ => {}
         }
-        let mut parameters: Vec<(String, String)> =
-            parameters.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        if self.draw(3) > 0 {
-            return self.launch_as(parameters).await;
+        let group = self.one_of(&self.manageable().groups, "sg-0123456789abcdef0");
+        if self.draw(3) == 0 {
+            parameters.push(("SecurityGroupId.1", &group));
         }
-        parameters.push(("ClientToken".into(), format!("token-{}", self.trace.len())));
-        self.launch = parameters.clone();
-        let first = self.launch_as(parameters.clone()).await;
-        first + &self.launch_as(parameters).await
+        let token = format!("token-{}-{}", self.trace.len(), calls.len());
+        let has_token = self.draw(3) == 0;
+        if has_token {
+            parameters.push(("ClientToken", &token));
+        }
+        let call = Call::new("RunInstances", parameters);
+        if has_token {
+            self.latest = Some(call.clone());
+            calls.push(call.clone());
+        }
+        calls.push(call);
     }
 
-    async fn launch_as(&mut self, parameters: Vec<(String, String)>) -> String {
-        let given: Vec<(&str, &str)> =
-            parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let value = |wanted: &str| given.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
-        let answer = self.world.call("RunInstances", &given).await;
-        let ids: Vec<String> = match &answer {
-            Ok(text) => all(text, "instanceId").into_iter().map(str::to_owned).collect(),
-            Err(code) => vec![code.clone()],
-        };
-        let told = format!("RunInstances {given:?}: {ids:?}");
-        if answer.is_ok() {
-            self.acknowledged.extend(ids.iter().cloned());
-            if let Some(token) = value("ClientToken") {
-                let made = self.tokens.entry(token.to_owned()).or_insert_with(|| ids.clone());
-                if *made != ids {
-                    return told + " TWICE";
-                }
-            }
-        }
-        told
-    }
-
-    async fn change(&mut self) -> String {
+    fn change(&mut self) -> Call {
         let id = self.an_instance();
         let one = ("InstanceId.1", id.as_str());
         let instance_type = TYPES[self.draw(TYPES.len())];
-        let (operation, parameters) = match self.draw(7) {
-            0 => ("StopInstances", vec![one]),
-            1 => ("StopInstances", vec![one, ("Force", "true")]),
-            2 | 3 => ("StartInstances", vec![one]),
-            4 => ("RebootInstances", vec![one]),
-            5 => ("TerminateInstances", vec![one]),
-            _ => (
+        match self.draw(7) {
+            0 => Call::new("StopInstances", vec![one]),
+            1 => Call::new("StopInstances", vec![one, ("Force", "true")]),
+            2 | 3 => Call::new("StartInstances", vec![one]),
+            4 => Call::new("RebootInstances", vec![one]),
+            5 => Call::new("TerminateInstances", vec![one]),
+            _ => Call::new(
                 "ModifyInstanceAttribute",
                 vec![("InstanceId", id.as_str()), ("InstanceType.Value", instance_type)],
             ),
-        };
-        let answer = self.world.call(operation, &parameters).await.map(|_| "done");
-        format!("{operation} {parameters:?}: {answer:?}")
+        }
+    }
+
+    /// Takes down what a call has made, or promised to end.
+    fn note(&mut self, call: &Call, answer: Result<String, String>) -> String {
+        let text = answer.as_deref().unwrap_or_default();
+        let made: Vec<String> =
+            call.made().map_or(Vec::new(), |tag| all(text, tag).into_iter().map(str::to_owned).collect());
+        match (call.operation, &answer) {
+            ("RunInstances", Ok(_)) => {
+                self.acknowledged.extend(made.iter().cloned());
+                if let Some(token) = call.value("ClientToken") {
+                    let first = self.tokens.entry(token.to_owned()).or_insert_with(|| made.clone());
+                    if *first != made {
+                        return format!("{call:?}: {made:?} TWICE");
+                    }
+                }
+            }
+            (_, Ok(_)) => self.kept.extend(made.iter().cloned()),
+            (_, Err(_)) => {}
+        }
+        format!("{call:?}: {:?}", answer.as_ref().map(|_| made))
     }
 
     fn fault(&mut self) -> String {
         let number = self.draw(self.world.hosts.len());
         let id = self.an_instance();
         let host = &self.world.hosts[number];
-        match self.draw(5) {
+        match self.draw(7) {
             0 if self.away.insert(number) => {
                 host.lose();
                 format!("host {number} is lost")
@@ -173,6 +200,15 @@ impl Run {
                 format!("host {number} fails two launches")
             }
             3 => {
+                host.fail_next_volumes(2, "The disk is full");
+                format!("host {number} has no room for two volumes")
+            }
+            4 => {
+                let volumes = host.volumes();
+                let lost = volumes.get(self.draw(volumes.len().max(1)));
+                format!("host {number} loses {lost:?}: {}", lost.is_some_and(|id| host.lose_volume(id)))
+            }
+            5 => {
                 self.world.links[number].cut();
                 format!("the link to host {number} breaks")
             }
@@ -207,7 +243,11 @@ impl Run {
         let (held, owned, recorded) = self.records();
         let mut wrong = violations(&hosts, &held, &owned);
         wrong.extend(lost(&self.acknowledged, &recorded));
-        wrong.extend(storage::violations(&self.world.region().view.read(), &self.kept));
+        let tables = self.world.region().view.read();
+        wrong.extend(storage::violations(&tables));
+        wrong.extend(manage::violations(&tables));
+        wrong.extend(manage::missing(&tables, &self.kept));
+        drop(tables);
         wrong.extend(found.iter().cloned());
         wrong.extend(self.trace.iter().filter(|line| line.ends_with("TWICE")).cloned());
         if wrong.is_empty() {
@@ -239,7 +279,7 @@ impl Run {
                 host: one.placement.host_id.to_string(),
                 vcpus: one.vcpus.into(),
                 memory_mib: one.memory_mib,
-                is_dedicated: one.placement.tenancy == Tenancy::Dedicated,
+                tenancy: one.placement.tenancy.name(),
                 group,
             });
         }
@@ -258,10 +298,12 @@ impl Run {
         for host in &self.world.hosts {
             host.restore();
             host.fail_next_launches(0, "");
+            host.fail_next_volumes(0, "");
         }
         tokio::time::sleep(Duration::from_secs(20 * 60)).await;
         self.look();
         let mut found = storage::left_over(&self.world);
+        found.extend(storage::leaked(&self.world));
         found.extend(self.not_running().await);
         {
             let tables = self.world.region().view.read();

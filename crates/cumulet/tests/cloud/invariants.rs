@@ -10,7 +10,8 @@ pub struct Held {
     pub host: String,
     pub vcpus: u64,
     pub memory_mib: u64,
-    pub is_dedicated: bool,
+    /// Instances of different tenancies never share a host.
+    pub tenancy: &'static str,
     pub group: Option<Group>,
 }
 
@@ -51,7 +52,7 @@ pub fn violations(hosts: &[HostDescription], held: &[Held], owned: &[Owned]) -> 
             continue;
         };
         let first = tenants.entry(&one.host).or_insert(one);
-        if first.is_dedicated != one.is_dedicated {
+        if first.tenancy != one.tenancy {
             wrong.push(format!("{} and {} share {}", first.instance, one.instance, one.host));
         }
         let sum = taken.entry(&one.host).or_default();
@@ -118,7 +119,7 @@ fn what_is_wrong_is_told() {
         host: host.into(),
         vcpus: 2,
         memory_mib: 512,
-        is_dedicated: false,
+        tenancy: "default",
         group: rule.map(|rule| Group { id: "g".into(), rule }),
     };
     let count = |held: &[Held]| violations(&hosts, held, &[]).len();
@@ -135,7 +136,7 @@ fn what_is_wrong_is_told() {
     assert_eq!(two("h1", "h3", [Rule::Spread, Rule::Spread]), 0);
     assert_eq!(two("h1", "h2", [Rule::Partition(1), Rule::Partition(2)]), 1);
     assert_eq!(two("h1", "h2", [Rule::Partition(1), Rule::Partition(1)]), 0);
-    let dedicated = Held { is_dedicated: true, ..held("i2", "h1", None) };
+    let dedicated = Held { tenancy: "dedicated", ..held("i2", "h1", None) };
     assert_eq!(count(&[held("i1", "h1", None), dedicated]), 1);
     let owned = |owner: &str| ("10.0.0.1".to_owned(), owner.to_owned());
     assert_eq!(violations(&hosts, &[], &[owned("a"), owned("b")]).len(), 1);

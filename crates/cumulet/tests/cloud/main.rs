@@ -2,14 +2,16 @@
 //! commit, with invariants after every step. `CUMULET_SEED=7` replays one seed, `CUMULET_SEEDS=5000` runs so many.
 
 mod actions;
+mod call;
 #[path = "../../../control/tests/resources/crashing.rs"]
 mod crashing;
 mod invariants;
 mod link;
+mod manage;
 mod storage;
 mod world;
 
-use actions::Run;
+use actions::{FEW_HOSTS, Run};
 
 const STEPS: usize = 40;
 
@@ -18,8 +20,8 @@ fn run(seed: u64) -> Result<Vec<String>, String> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        // Most are small, so that they fill; some have hundreds of hosts.
-        let hosts = if seed % 50 == 49 { 300 } else { 16 };
+        // Most are small, so that they fill; some have hundreds of hosts and thousands of instances.
+        let hosts = if seed % 50 == 49 { 300 } else { FEW_HOSTS };
         let mut run = Run::new(seed, hosts).await;
         for _ in 0..STEPS {
             run.step().await;

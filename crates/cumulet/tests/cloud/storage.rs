@@ -1,14 +1,16 @@
 //! Volumes, snapshots and images: what is done to them, and what holds of them.
 
 use crate::actions::Run;
-use crate::world::{World, all};
+use crate::call::Call;
+use crate::world::World;
+use agent_api::HostAgent;
 use control::engine::Tables;
 use control::snapshot::SnapshotState;
-use control::volume::AttachmentState;
+use control::volume::{AttachmentState, Condition};
 use std::collections::BTreeSet;
 
 impl Run {
-    pub async fn store(&mut self) -> String {
+    pub fn store(&mut self) -> Call {
         let (volumes, snapshots, images) = {
             let tables = self.world.region().view.read();
             let volumes: Vec<_> = tables.volumes.iter().map(|one| one.volume_id.to_string()).collect();
@@ -24,7 +26,7 @@ impl Run {
         let zone = ("AvailabilityZone", ["us-east-1a", "us-east-1b"][self.draw(2)]);
         let device = ("Device", ["/dev/sdf", "/dev/sdg", "/dev/sdh"][self.draw(3)]);
         let size = ("Size", ["1", "9", "20"][self.draw(3)]);
-        let name = format!("made-{}", self.trace.len());
+        let name = format!("made-{}-{}", self.trace.len(), self.draw(1000));
         let (operation, parameters) = match self.draw(18) {
             0..=2 => ("CreateVolume", vec![zone, size]),
             3 => ("CreateVolume", vec![zone, snapshot]),
@@ -45,25 +47,17 @@ impl Run {
             "DeleteSnapshot" => drop(self.kept.remove(snapshot.1)),
             _ => {}
         }
-        let answer = self.world.call(operation, &parameters).await;
-        let made = match operation {
-            "CreateVolume" => "volumeId",
-            "CreateSnapshot" | "CreateSnapshots" | "CopySnapshot" => "snapshotId",
-            _ => "",
-        };
-        let text = answer.as_deref().unwrap_or_default();
-        self.kept.extend(all(text, made).into_iter().map(str::to_owned));
-        format!("{operation} {parameters:?}: {:?}", answer.as_ref().map(|_| all(text, made)))
+        Call::new(operation, parameters)
     }
 
-    fn one_of(&self, ids: &[String], none: &str) -> String {
+    pub fn one_of(&self, ids: &[String], none: &str) -> String {
         let at = self.draw(ids.len().max(1));
         ids.get(at).map_or(none, String::as_str).to_owned()
     }
 }
 
 /// What is wrong at any moment: of a volume and its instance each knows of the other, and they are on one host.
-pub fn violations(tables: &Tables, kept: &BTreeSet<String>) -> Vec<String> {
+pub fn violations(tables: &Tables) -> Vec<String> {
     let mut wrong = Vec::new();
     for instance in tables.instances.iter() {
         for disk in &instance.disks {
@@ -91,8 +85,6 @@ pub fn violations(tables: &Tables, kept: &BTreeSet<String>) -> Vec<String> {
             ));
         }
     }
-    let is_there = |id: &String| tables.volumes.contains(id) || tables.snapshots.contains(id);
-    wrong.extend(kept.iter().filter(|id| !is_there(id)).map(|id| format!("{id} was made and is not there")));
     wrong
 }
 
@@ -115,8 +107,8 @@ pub fn left_over(world: &World) -> Vec<String> {
         found.push(format!("{} is pending for ever", snapshot.snapshot_id));
     }
     for image in tables.images.iter().filter(|image| image.name.starts_with("made-")) {
-        if image.check_available().is_err() {
-            found.push(format!("{} is not available", image.image_id));
+        if image.state() == "pending" {
+            found.push(format!("{} is pending for ever", image.image_id));
         }
     }
     let whole = tables.snapshots.iter().filter(|one| one.state == SnapshotState::Completed);
@@ -124,5 +116,29 @@ pub fn left_over(world: &World) -> Vec<String> {
     let stored: BTreeSet<String> = world.snapshots.ids().into_iter().collect();
     found.extend(stored.difference(&recorded).map(|id| format!("the blocks of {id} are left over")));
     found.extend(recorded.difference(&stored).map(|id| format!("{id} has no blocks")));
+    found
+}
+
+/// Data on hosts that no record is of, and records whose data is nowhere although nobody said that it is lost.
+pub fn leaked(world: &World) -> Vec<String> {
+    let tables = world.region().view.read();
+    let mut found = Vec::new();
+    let mut here = BTreeSet::new();
+    for host in &world.hosts {
+        let host_id = host.describe().host_id;
+        for id in host.volumes() {
+            let record = tables.volumes.find(&id);
+            if record.is_none_or(|volume| volume.host_id.as_deref() != Some(&*host_id)) {
+                found.push(format!("the data of {id} is left over on {host_id}"));
+            }
+            here.insert(id);
+        }
+    }
+    let whole = tables.volumes.iter().filter(|volume| volume.condition == Condition::Made && !volume.lost);
+    found.extend(
+        whole
+            .filter(|volume| !here.contains(&volume.volume_id))
+            .map(|volume| format!("{} is said to be whole and is nowhere", volume.volume_id)),
+    );
     found
 }

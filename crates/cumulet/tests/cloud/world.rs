@@ -1,5 +1,7 @@
 //! A control plane on a store in memory, and simulated hosts that outlive it.
 
+use crate::actions::FEW_HOSTS;
+use crate::call::Call;
 use crate::crashing::Crashing;
 use crate::link::Link;
 use agent::{MemorySnapshots, SimulatedHost, SimulatedOptions};
@@ -45,7 +47,7 @@ pub struct World {
     reached: Option<Arc<Crashing>>,
     pub snapshots: Arc<MemorySnapshots>,
     pub hosts: Vec<SimulatedHost>,
-    /// To each of the hosts.
+    /// From the control plane that lives now to each of the hosts.
     pub links: Vec<Arc<Link>>,
     control: Option<Arc<Control>>,
     region: Option<Arc<RegionState>>,
@@ -61,11 +63,12 @@ impl World {
             shutdown: Duration::from_millis(700),
             end: Duration::from_millis(300),
         };
-        let host =
-            |number| SimulatedHost::with_snapshots(describe(number), options.clone(), snapshots.clone());
+        let cores = if hosts > FEW_HOSTS { 32 } else { 2 };
+        let host = |number| {
+            SimulatedHost::with_snapshots(describe(number, cores), options.clone(), snapshots.clone())
+        };
         let hosts: Vec<_> = (0..hosts).map(host).collect();
-        let link = |host: &SimulatedHost| Arc::new(Link::new(host.clone(), environment.random.clone()));
-        let links = hosts.iter().map(link).collect();
+        let links = hosts.iter().map(|host| link(host, &environment)).collect();
         let store = MemoryStore::new();
         let (reached, control, region) = (None, None, None);
         let mut world = World { environment, store, reached, snapshots, hosts, links, control, region };
@@ -98,6 +101,8 @@ impl World {
     /// The control plane dies with whatever it was about, and another goes on with what is stored.
     pub async fn crash(&mut self) {
         self.die_after(0);
+        self.links.iter().for_each(|link| link.cut());
+        self.links = self.hosts.iter().map(|host| link(host, &self.environment)).collect();
         self.region = None;
         self.control = None;
         self.open().await;
@@ -117,7 +122,7 @@ impl World {
     }
 
     /// An EC2 operation: the text of its answer, or its error's code.
-    pub async fn call(&self, operation: &str, parameters: &[(&str, &str)]) -> Result<String, String> {
+    pub async fn call(&self, call: &Call) -> Result<String, String> {
         let caller = Caller {
             account: ACCOUNT.parse().unwrap(),
             arn: format!("arn:aws:iam::{ACCOUNT}:root"),
@@ -126,24 +131,27 @@ impl World {
             request_id: "request".into(),
             source_ip: [127, 0, 0, 1].into(),
         };
-        let params = parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let params = call.parameters.clone();
         let request = Request { method: "POST".into(), path: "/".into(), params, ..Default::default() };
-        let answer = self.control.as_ref().unwrap().call(caller, Service::Ec2, operation, request).await;
+        let answer = self.control.as_ref().unwrap().call(caller, Service::Ec2, call.operation, request).await;
         answer
             .map(|answer| String::from_utf8(answer.body.to_vec()).unwrap())
             .map_err(|error| error.code.into_owned())
     }
 }
 
-/// Small, so that hosts and racks fill.
-fn describe(number: usize) -> HostDescription {
+fn link(host: &SimulatedHost, environment: &Environment) -> Arc<Link> {
+    Arc::new(Link::new(host.clone(), environment.random.clone()))
+}
+
+fn describe(number: usize, cores: u32) -> HostDescription {
     let rack = number % RACKS;
     HostDescription {
         host_id: format!("host-{number:05}"),
         protocol_version: PROTOCOL_VERSION,
         architecture: Architecture::X86_64,
-        cores: 2,
-        memory_mib: 8 * 1024,
+        cores,
+        memory_mib: u64::from(cores) * 4096,
         disk_gib: 1024,
         zone: (rack % ZONES) as u32,
         rack: format!("rack-{rack:02}"),

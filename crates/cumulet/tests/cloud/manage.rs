@@ -1,0 +1,104 @@
+//! What instances are placed by, filtered by and reached at: groups, Dedicated Hosts, tags.
+
+use crate::actions::Run;
+use crate::call::Call;
+use control::engine::Tables;
+use std::collections::BTreeSet;
+
+/// Placement groups that come and go.
+pub const NAMES: [&str; 3] = ["x", "y", "z"];
+
+/// Ids of what there is.
+pub struct Manageable {
+    pub groups: Vec<String>,
+    pub hosts: Vec<String>,
+}
+
+impl Run {
+    pub fn manageable(&self) -> Manageable {
+        let tables = self.world.region().view.read();
+        let hosts = tables.dedicated_hosts.iter().filter(|host| !host.is_released());
+        Manageable {
+            groups: tables.security_groups.iter().map(|one| one.group_id.to_string()).collect(),
+            hosts: hosts.map(|one| one.host_id.to_string()).collect(),
+        }
+    }
+
+    pub fn manage(&mut self) -> Call {
+        let there = self.manageable();
+        let group = self.one_of(&there.groups, "sg-0123456789abcdef0");
+        let host = self.one_of(&there.hosts, "h-0123456789abcdef0");
+        let name = NAMES[self.draw(NAMES.len())];
+        let strategy = ["cluster", "partition", "spread"][self.draw(3)];
+        let instance = self.an_instance();
+        let (instance, zone) =
+            (("InstanceId", instance.as_str()), ["us-east-1a", "us-east-1b"][self.draw(2)]);
+        let fresh = format!("group-{}-{}", self.trace.len(), self.draw(1000));
+        let call = match self.draw(11) {
+            0 => Call::new("CreatePlacementGroup", vec![("GroupName", name), ("Strategy", strategy)]),
+            1 => Call::new("DeletePlacementGroup", vec![("GroupName", name)]),
+            2 => Call::new("ModifyInstancePlacement", vec![instance, ("GroupName", name)]),
+            3 => Call::new("ModifyInstancePlacement", vec![instance, ("GroupName", "")]),
+            4 => {
+                let tenancy = ["default", "dedicated", "host"][self.draw(3)];
+                Call::new("ModifyInstancePlacement", vec![instance, ("Tenancy", tenancy)])
+            }
+            5 => Call::new("ModifyInstancePlacement", vec![instance, ("Tenancy", "host"), ("HostId", &host)]),
+            6 => {
+                let quantity = ("Quantity", ["1", "2"][self.draw(2)]);
+                let family = ("InstanceFamily", "t3");
+                Call::new("AllocateHosts", vec![("AvailabilityZone", zone), quantity, family])
+            }
+            7 => Call::new("ReleaseHosts", vec![("HostId.1", &host)]),
+            8 => {
+                let described = ("GroupDescription", "of a seed");
+                Call::new("CreateSecurityGroup", vec![("GroupName", &fresh), described])
+            }
+            9 => Call::new("DeleteSecurityGroup", vec![("GroupId", &group)]),
+            _ => {
+                let tag = [("Tag.1.Key", "of"), ("Tag.1.Value", fresh.as_str())];
+                Call::new("CreateTags", vec![("ResourceId.1", instance.1), tag[0], tag[1]])
+            }
+        };
+        for ended in ["GroupId", "HostId.1"] {
+            if call.operation.starts_with("Delete") || call.operation.starts_with("Release") {
+                call.value(ended).map(|id| self.kept.remove(id));
+            }
+        }
+        call
+    }
+}
+
+/// What is wrong at any moment: an instance names only what is there.
+pub fn violations(tables: &Tables) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for interface in tables.network_interfaces.iter() {
+        for group in interface.security_groups.iter().filter(|id| !tables.security_groups.contains(id)) {
+            wrong.push(format!("{} is in {group}, which is not there", interface.interface_id));
+        }
+    }
+    for one in tables.instances.iter().filter(|one| one.state.name() != "terminated") {
+        let placement = &one.placement;
+        if placement.group_id.as_ref().is_some_and(|id| !tables.placement_groups.contains(id)) {
+            wrong.push(format!("{} is in {:?}, which is not there", one.instance_id, placement.group_id));
+        }
+        let Some(id) = &placement.dedicated_host_id else { continue };
+        let host = tables.dedicated_hosts.find(id).filter(|host| !host.is_released());
+        if one.state.name() == "running" && host.is_none_or(|host| host.machine_id != *placement.host_id) {
+            wrong.push(format!("{} runs on {}, which is not {id}", one.instance_id, placement.host_id));
+        }
+    }
+    wrong
+}
+
+/// What was made, was not asked to be deleted, and is not there.
+pub fn missing(tables: &Tables, kept: &BTreeSet<String>) -> Vec<String> {
+    let is_there = |id: &&String| {
+        tables.volumes.contains(id)
+            || tables.snapshots.contains(id)
+            || tables.security_groups.contains(id)
+            || tables.dedicated_hosts.contains(id)
+    };
+    let gone = kept.iter().filter(|id| !is_there(id));
+    gone.map(|id| format!("{id} was made and is not there")).collect()
+}
