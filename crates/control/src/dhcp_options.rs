@@ -64,6 +64,10 @@ impl Retire for DhcpOptions {
     fn retired(&mut self) -> &mut bool {
         &mut self.retired
     }
+
+    fn is_retired(&self) -> bool {
+        self.retired
+    }
 }
 
 impl Record for DhcpOptions {

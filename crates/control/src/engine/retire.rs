@@ -9,6 +9,7 @@
 //! seen by one that looks and deletes at once. Whoever depends on a record reads it in its transaction, refuses a
 //! retired one, and so runs again where it was retired meanwhile; after that the view shows all that came before.
 
+use crate::dhcp_options::DhcpOptions;
 use crate::engine::table::Table;
 use crate::engine::view::Has;
 use crate::engine::{Record, Tables, Tx, transaction};
@@ -28,6 +29,7 @@ pub(crate) async fn undo_all(control: &Control, region: &RegionState) -> Result<
     transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
         undo::<Vpc>(tx);
         undo::<Subnet>(tx);
+        undo::<DhcpOptions>(tx);
         undo::<SecurityGroup>(tx);
         undo::<PlacementGroup>(tx);
         undo::<OwnType>(tx);
