@@ -192,3 +192,44 @@ def test_found_by_every_documented_filter(ec2, ipv6_vpc):
     }.items():
         filters = [{"Name": "vpc-id", "Values": [vpc]}, {"Name": name, "Values": [value]}]
         assert len(ec2.describe_subnets(Filters=filters)["Subnets"]) == 2, name
+
+
+def test_what_is_reserved_is_given_only_when_asked_for(ec2, vpc, ami):
+    subnet = create(ec2, vpc, "10.1.0.0/27")["SubnetId"]
+    reserve = lambda cidr, **more: ec2.create_subnet_cidr_reservation(
+        **{"SubnetId": subnet, "Cidr": cidr, "ReservationType": "explicit", **more}
+    )
+    tags = [{"ResourceType": "subnet-cidr-reservation", "Tags": [{"Key": "a", "Value": "b"}]}]
+    made = reserve("10.1.0.17/28", Description="ours", TagSpecifications=tags)["SubnetCidrReservation"]
+    assert (made["Cidr"], made["ReservationType"], made["Description"]) == ("10.1.0.16/28", "explicit", "ours")
+    assert made["Tags"] == [{"Key": "a", "Value": "b"}]
+    for parameters in [
+        {"cidr": "10.1.0.24/29"},
+        {"cidr": "10.1.0.32/28"},
+        {"cidr": "fd00::/80"},
+        {"cidr": "10.1.0.0"},
+        {"cidr": "10.1.0.8/29", "ReservationType": "some"},
+    ]:
+        assert error_code(reserve, **parameters) == "InvalidParameterValue", parameters
+    # A dozen are left for whoever comes, none of them reserved.
+    others = run(ec2, ami, 12, SubnetId=subnet)
+    reserved = ipaddress.ip_network("10.1.0.16/28")
+    assert not any(ipaddress.ip_address(one["PrivateIpAddress"]) in reserved for one in others)
+    assert error_code(run, client=ec2, ami=ami, SubnetId=subnet) == "InsufficientFreeAddressesInSubnet"
+    (asked,) = run(ec2, ami, SubnetId=subnet, PrivateIpAddress="10.1.0.20")
+    get = lambda **more: ec2.get_subnet_cidr_reservations(SubnetId=subnet, **more)
+    assert get()["SubnetIpv4CidrReservations"] == [made] and get()["SubnetIpv6CidrReservations"] == []
+    none = [{"Name": "reservationType", "Values": ["prefix"]}]
+    assert get(Filters=none)["SubnetIpv4CidrReservations"] == []
+    id = made["SubnetCidrReservationId"]
+    delete = lambda: ec2.delete_subnet_cidr_reservation(SubnetCidrReservationId=id)
+    assert delete()["DeletedSubnetCidrReservation"] == made
+    assert error_code(delete) == "InvalidSubnetCidrReservationID.NotFound"
+    (freed,) = run(ec2, ami, SubnetId=subnet)
+    assert ipaddress.ip_address(freed["PrivateIpAddress"]) in reserved
+    reserve("10.1.0.8/29", ReservationType="prefix")
+    ids = [one["InstanceId"] for one in [*others, asked, freed]]
+    ec2.terminate_instances(InstanceIds=ids)
+    wait(ec2, "instance_terminated", ids)
+    ec2.delete_subnet(SubnetId=subnet)
+    assert error_code(get) == "InvalidSubnetID.NotFound"

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 const SCOPE: &str = "public-address";
 
 pub fn claim(tx: &mut Tx<'_>, pool: Ipv4Net, owner: &str) -> Result<Ipv4Addr> {
-    subnet::claim_any(tx, SCOPE, pool, owner).ok_or_else(|| {
+    subnet::claim_any(tx, SCOPE, pool, &[], owner).ok_or_else(|| {
         Error::new(
             "InsufficientAddressCapacity",
             format!("There are no free addresses in the public pool {pool}."),

@@ -3,7 +3,7 @@
 use crate::Context;
 use crate::cidr::CidrAssociation;
 use crate::engine::describe::{self, Query};
-use crate::engine::retire::Retire;
+use crate::engine::retire::{self, Retire};
 use crate::engine::table::{Record, Values};
 use crate::engine::{Claim, Tables, Tags, Tx, filter};
 use crate::region::Zone;
@@ -18,6 +18,7 @@ use std::sync::Arc;
 pub mod attribute;
 pub mod create;
 pub mod ipv6;
+pub mod reservation;
 
 /// The first four addresses and the last are the network's, the router's, the resolver's, a reserved one and the
 /// broadcast address (VPC User Guide, "Subnet CIDR blocks").
@@ -98,7 +99,7 @@ impl Subnet {
 /// Reads a subnet for something that comes to be in it: one that is about to be deleted takes nothing more.
 pub fn depend(tx: &mut Tx<'_>, id: &str) -> Result<Arc<Subnet>> {
     Id::parse(Kind::Subnet, id)?;
-    tx.get::<Subnet>(id).filter(|subnet| !subnet.retired).ok_or_else(|| Id::not_found(Kind::Subnet, id))
+    retire::depend(tx, id).ok_or_else(|| Id::not_found(Kind::Subnet, id))
 }
 
 impl Retire for Subnet {
@@ -131,7 +132,8 @@ pub fn claim_address(
             Err(Error::new("InvalidIPAddress.InUse", format!("Address {address} is in use.")))
         };
     }
-    claim_any(tx, &scope, subnet.cidr, owner).ok_or_else(|| {
+    let reserved = reservation::reserved(tx.tables(), &subnet.subnet_id);
+    claim_any(tx, &scope, subnet.cidr, &reserved, owner).ok_or_else(|| {
         Error::new(
             "InsufficientFreeAddressesInSubnet",
             format!("There are not enough free addresses in subnet '{}' to satisfy the requested number of instances.", subnet.subnet_id),
@@ -140,8 +142,14 @@ pub fn claim_address(
 }
 
 /// Claims a free address of a range, looked for from a random place on, so that one just released seldom comes
-/// again at once.
-pub fn claim_any(tx: &mut Tx<'_>, scope: &str, cidr: Ipv4Net, owner: &str) -> Option<Ipv4Addr> {
+/// again at once; none of what is reserved.
+pub fn claim_any(
+    tx: &mut Tx<'_>,
+    scope: &str,
+    cidr: Ipv4Net,
+    reserved: &[Ipv4Net],
+    owner: &str,
+) -> Option<Ipv4Addr> {
     let base = u32::from(cidr.network());
     let assignable = (1u64 << (32 - cidr.prefix_len())).saturating_sub(u64::from(RESERVED));
     if assignable == 0 {
@@ -151,7 +159,8 @@ pub fn claim_any(tx: &mut Tx<'_>, scope: &str, cidr: Ipv4Net, owner: &str) -> Op
     (0..assignable)
         .map(|step| Ipv4Addr::from(base + RESERVED_FIRST + ((start + step) % assignable) as u32))
         .find(|address| {
-            !tx.tables().claims.contains(&Claim::key(scope, &address.to_string()))
+            !reserved.iter().any(|cidr| cidr.contains(address))
+                && !tx.tables().claims.contains(&Claim::key(scope, &address.to_string()))
                 && tx.claim(scope, &address.to_string(), owner)
         })
 }

@@ -58,6 +58,7 @@ taggable! {
     KeyPair: crate::key_pair::KeyPair as key_pairs,
     Vpc: crate::vpc::Vpc as vpcs,
     Subnet: crate::subnet::Subnet as subnets,
+    SubnetCidrReservation: crate::subnet::reservation::SubnetCidrReservation as subnet_cidr_reservations,
     SecurityGroup: crate::security_group::SecurityGroup as security_groups,
     NetworkInterface: crate::network_interface::NetworkInterface as network_interfaces,
     RouteTable: crate::route_table::RouteTable as route_tables,

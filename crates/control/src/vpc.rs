@@ -3,7 +3,7 @@
 use crate::Context;
 use crate::cidr::CidrAssociation;
 use crate::engine::describe::{self, Query};
-use crate::engine::retire::Retire;
+use crate::engine::retire::{self, Retire};
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tags, Tx, filter};
 use aws_api::ec2;
@@ -65,7 +65,7 @@ impl Vpc {
 /// Reads a VPC for something that comes to be in it: one that is about to be deleted takes nothing more.
 pub fn depend(tx: &mut Tx<'_>, id: &str) -> Result<Arc<Vpc>> {
     Id::parse(Kind::Vpc, id)?;
-    tx.get::<Vpc>(id).filter(|vpc| !vpc.retired).ok_or_else(|| Id::not_found(Kind::Vpc, id))
+    retire::depend(tx, id).ok_or_else(|| Id::not_found(Kind::Vpc, id))
 }
 
 impl Retire for Vpc {

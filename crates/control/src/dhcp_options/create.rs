@@ -147,8 +147,7 @@ pub async fn associate_dhcp_options(
         .transact(|tx| {
             let before = vpc::depend(tx, &vpc_id)?;
             if let Some(id) = &wanted {
-                let options = tx.get::<DhcpOptions>(id).filter(|options| !options.retired);
-                options.ok_or_else(|| Id::not_found(Kind::DhcpOptions, id))?;
+                retire::depend::<DhcpOptions>(tx, id).ok_or_else(|| Id::not_found(Kind::DhcpOptions, id))?;
             }
             let mut after = (*before).clone();
             after.dhcp_options_id = wanted.clone();

@@ -107,6 +107,7 @@ tables! {
     key_pairs: crate::key_pair::KeyPair as KeyPair,
     vpcs: crate::vpc::Vpc as Vpc,
     subnets: crate::subnet::Subnet as Subnet,
+    subnet_cidr_reservations: crate::subnet::reservation::SubnetCidrReservation as SubnetCidrReservation,
     security_groups: crate::security_group::SecurityGroup as SecurityGroup,
     network_interfaces: crate::network_interface::NetworkInterface as NetworkInterface,
     route_tables: crate::route_table::RouteTable as RouteTable,

@@ -166,6 +166,7 @@ pub async fn delete_subnet(context: &Context, input: ec2::DeleteSubnetRequest) -
 /// Its associations go with it.
 fn gone(tx: &mut Tx<'_>, subnet: &Subnet) {
     route_table::association::forget(tx, &subnet.subnet_id);
+    super::reservation::forget(tx, &subnet.subnet_id);
     let acl = network_acl::of_subnet(tx.tables(), &subnet.subnet_id).map(|acl| acl.network_acl_id.clone());
     if let Some(acl) = acl.and_then(|id| tx.get::<NetworkAcl>(&id)) {
         let mut acl = (*acl).clone();
