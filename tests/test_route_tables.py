@@ -162,6 +162,11 @@ def test_an_instance_can_be_the_router_also_within_the_vpc(ec2, vpc, table, subn
     ec2.replace_route(LocalTarget=True, **local)
     assert routes(ec2, table)["10.1.0.0/16"] == ("local", "CreateRouteTable", "active")
     assert error_code(ec2.replace_route, LocalTarget=True, **route) == "InvalidParameterValue"
+    # What was said of a block goes with it.
+    added = ec2.associate_vpc_cidr_block(VpcId=vpc, CidrBlock="10.2.0.0/16")["CidrBlockAssociation"]
+    ec2.replace_route(NetworkInterfaceId=interface, RouteTableId=table, DestinationCidrBlock="10.2.0.0/16")
+    ec2.disassociate_vpc_cidr_block(AssociationId=added["AssociationId"])
+    assert "10.2.0.0/16" not in routes(ec2, table)
     filters = [{"Name": "route.instance-id", "Values": [instance]}]
     assert [one["RouteTableId"] for one in ec2.describe_route_tables(Filters=filters)["RouteTables"]] == [table]
     ec2.terminate_instances(InstanceIds=[instance])

@@ -136,6 +136,19 @@ fn local_destinations(vpc: &Vpc) -> impl Iterator<Item = Destination> {
     ipv4.chain(vpc.ipv6_cidrs().map(IpNet::V6)).map(Destination::Cidr)
 }
 
+/// A local route that was given another target goes with the block of the VPC that it was for.
+pub fn forget_local(tx: &mut Tx<'_>, vpc_id: &str, block: IpNet) {
+    let destination = Destination::Cidr(block);
+    let has = |table: &&Arc<RouteTable>| table.route_to(&destination).is_some();
+    for table in tx.tables().route_tables.with("vpc-id", vpc_id).filter(has) {
+        if let Some(table) = tx.get::<RouteTable>(&table.route_table_id) {
+            let mut table = (*table).clone();
+            table.routes.retain(|route| route.destination != destination);
+            tx.put(&table);
+        }
+    }
+}
+
 /// The table that a subnet of the VPC uses: its own, else the main one.
 pub fn of_subnet<'t>(tables: &'t Tables, subnet_id: &str, vpc_id: &str) -> Option<&'t Arc<RouteTable>> {
     let own = tables.route_tables.with(BY_SUBNET, subnet_id).next();

@@ -89,10 +89,14 @@ impl SecurityGroup {
         }
     }
 
-    /// As it lets all IPv4 out from the start, once its VPC has IPv6.
+    /// Once its VPC has IPv6: all of it may go out where all IPv4 may, as from the start.
     pub fn let_ipv6_out(&mut self, tx: &Tx<'_>) {
-        if !self.rules(true).any(|rule| rule.permission.peer == ANYWHERE6) {
-            self.rules.push(everything(tx, true, ANYWHERE6));
+        let everything = |to: &Peer| {
+            let all = |of: &Permission| of.protocol == "-1" && of.peer == *to;
+            self.rules(true).any(|rule| all(&rule.permission))
+        };
+        if everything(&ANYWHERE) && !everything(&ANYWHERE6) {
+            self.rules.push(self::everything(tx, true, ANYWHERE6));
         }
     }
 

@@ -4,8 +4,8 @@ use ipnet::IpNet;
 use model::Id;
 use serde::{Deserialize, Serialize};
 
-/// The longest destination that holds an address decides. What the VPC's own ranges hold stays in it, unless a longer
-/// route says otherwise; what none holds is dropped.
+/// The longest destination that holds an address decides. What the VPC's own ranges hold stays in it, unless a route as
+/// long or longer says otherwise; what none holds is dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteTable {
     /// Without the local ones, which every table has.

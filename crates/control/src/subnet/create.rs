@@ -105,7 +105,7 @@ fn is_free(tables: &Tables, vpc: &Vpc, cidr: Ipv4Net) -> bool {
 fn add(tx: &mut Tx<'_>, vpc: &Vpc, subnet: &Subnet) -> Result<()> {
     let count = tx.tables().subnets.count("vpc-id", &vpc.vpc_id) + 1;
     tx.quotas().check_within(quota::SUBNETS_PER_VPC, count)?;
-    // Written as it is: of two subnets that are made at once, the second one sees the first.
+    // Written as it is: who makes another subnet or changes the VPC's blocks at the same moment sees this one.
     tx.put(vpc);
     let acl = tx.tables().network_acls.with("vpc-id", &vpc.vpc_id).find(|acl| acl.is_default).cloned();
     let acl = acl.and_then(|acl| tx.get::<NetworkAcl>(&acl.network_acl_id));

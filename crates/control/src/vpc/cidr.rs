@@ -7,7 +7,7 @@ use crate::cidr::{self as block, CidrAssociation, overlap};
 use crate::engine::unsupported::{given, refuse};
 use crate::engine::{Tables, Tx, quota};
 use crate::network_acl::NetworkAcl;
-use crate::route_table::{Destination, Route};
+use crate::route_table::{self, Destination, Route};
 use crate::security_group::{self, SecurityGroup};
 use aws_api::ec2;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -248,12 +248,14 @@ pub async fn disassociate_vpc_cidr_block(
             if let Some(at) = vpc.secondary_cidrs.iter().position(|of| of.association_id == id) {
                 let of = vpc.secondary_cidrs.remove(at);
                 used(subnets.iter().any(|subnet| of.cidr.contains(&subnet.cidr)))?;
+                route_table::forget_local(tx, &vpc.vpc_id, of.cidr.into());
                 let association = ipv4_to_api(&id, of.cidr, "disassociating");
                 result.cidr_block_association = Some(association);
             } else if let Some(at) = vpc.ipv6_cidrs.iter().position(|of| of.association_id == id) {
                 let of = vpc.ipv6_cidrs.remove(at);
                 used(subnets.iter().any(|subnet| subnet.ipv6.is_some()))?;
                 ipv6_pool::release(tx, of.cidr);
+                route_table::forget_local(tx, &vpc.vpc_id, of.cidr.into());
                 result.ipv6_cidr_block_association = Some(ipv6_to_api(&of, region, "disassociating"));
             }
             tx.put(&vpc);

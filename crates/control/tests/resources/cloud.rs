@@ -135,6 +135,21 @@ impl Cloud {
         }
     }
 
+    /// What the host was told of a VPC, once it is so; None once it is to be no more.
+    pub async fn told_of_vpc(
+        &self,
+        vpc_id: &str,
+        is_so: impl Fn(Option<&agent_api::Vpc>) -> bool,
+    ) -> Option<agent_api::Vpc> {
+        loop {
+            let told = self.2.vpcs.lock().unwrap().get(vpc_id).cloned();
+            if is_so(told.as_ref()) {
+                return told;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Stops an instance of the first boot, and has its host say that it has.
     pub async fn stop(&self, instance_id: &str) {
         self.ok("StopInstances", &[("InstanceId.1", instance_id)]).await;
@@ -213,6 +228,7 @@ impl HostSource for OneHost {
 struct IdleHost {
     observer: Mutex<Option<UnboundedSender<Observation>>>,
     wanted: Mutex<BTreeMap<String, agent_api::Instance>>,
+    vpcs: Mutex<BTreeMap<String, agent_api::Vpc>>,
     is_away: AtomicBool,
     /// What it has told of each instance last.
     said: Mutex<BTreeMap<String, ObservedInstance>>,
@@ -239,6 +255,8 @@ impl HostAgent for IdleHost {
         if !self.is_away.load(Ordering::Relaxed) {
             let instances = desired.instances.into_iter().map(|(id, instance)| (id.to_string(), instance));
             *self.wanted.lock().unwrap() = instances.collect();
+            let vpcs = desired.vpcs.into_iter().map(|(id, vpc)| (id.to_string(), vpc));
+            *self.vpcs.lock().unwrap() = vpcs.collect();
         }
     }
 
@@ -248,6 +266,10 @@ impl HostAgent for IdleHost {
         }
         for change in changes {
             match change {
+                Change::PutVpc(vpc) => {
+                    self.vpcs.lock().unwrap().insert(vpc.network.vpc_id.to_string(), *vpc);
+                }
+                Change::RemoveVpc(id) => drop(self.vpcs.lock().unwrap().remove(id.as_str())),
                 Change::PutInstance(instance) => {
                     self.wanted.lock().unwrap().insert(instance.instance_id.to_string(), *instance);
                 }

@@ -14,4 +14,5 @@ mod reconcile;
 mod security_group;
 mod status;
 mod tag;
+mod vpc;
 mod workflow;

@@ -3,7 +3,7 @@
 use crate::call::Call;
 use crate::invariants::{Group, Held, Owned, Rule, lost, violations};
 use crate::world::{World, all};
-use crate::{manage, storage};
+use crate::{manage, network, storage};
 use agent_api::HostAgent;
 use control::placement_group::Strategy;
 use futures::future::join_all;
@@ -76,10 +76,11 @@ impl Run {
     async fn act(&mut self) -> String {
         let mut calls = Vec::new();
         for _ in 0..[1, 1, 1, 2, 4][self.draw(5)] {
-            match self.draw(4) {
+            match self.draw(5) {
                 0 => self.launch(&mut calls),
                 1 => calls.push(self.change()),
                 2 => calls.push(self.manage()),
+                3 => calls.push(self.connect()),
                 _ => calls.push(self.store()),
             }
         }
@@ -127,6 +128,10 @@ impl Run {
         let group = self.one_of(&self.manageable().groups, "sg-0123456789abcdef0");
         if self.draw(3) == 0 {
             parameters.push(("SecurityGroupId.1", &group));
+        }
+        let subnet = self.a_subnet();
+        if self.draw(4) == 0 {
+            parameters.push(("SubnetId", &subnet));
         }
         let token = format!("token-{}-{}", self.trace.len(), calls.len());
         let has_token = self.draw(3) == 0;
@@ -246,6 +251,7 @@ impl Run {
         let tables = self.world.region().view.read();
         wrong.extend(storage::violations(&tables));
         wrong.extend(manage::violations(&tables));
+        wrong.extend(network::violations(&tables));
         wrong.extend(manage::missing(&tables, &self.kept));
         drop(tables);
         wrong.extend(found.iter().cloned());

@@ -16,6 +16,23 @@ impl Call {
         self.parameters.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
     }
 
+    /// What it wants to be no more.
+    pub fn ended(&self) -> Option<&str> {
+        self.value(match self.operation {
+            "DeleteSecurityGroup" => "GroupId",
+            "ReleaseHosts" => "HostId.1",
+            "DeleteVpc" => "VpcId",
+            "DeleteSubnet" => "SubnetId",
+            "DeleteInternetGateway" => "InternetGatewayId",
+            "DeleteEgressOnlyInternetGateway" => "EgressOnlyInternetGatewayId",
+            // One that comes to be the main one goes with its VPC.
+            "DeleteRouteTable" | "ReplaceRouteTableAssociation" => "RouteTableId",
+            "DeleteNetworkAcl" => "NetworkAclId",
+            "DeleteDhcpOptions" => "DhcpOptionsId",
+            _ => return None,
+        })
+    }
+
     /// Where its answer names what it has made.
     pub fn made(&self) -> Option<&'static str> {
         Some(match self.operation {
@@ -24,6 +41,13 @@ impl Call {
             "CreateSnapshot" | "CreateSnapshots" | "CopySnapshot" => "snapshotId",
             "CreateSecurityGroup" => "groupId",
             "AllocateHosts" => "item",
+            "CreateVpc" | "CreateDefaultVpc" => "vpcId",
+            "CreateSubnet" => "subnetId",
+            "CreateInternetGateway" => "internetGatewayId",
+            "CreateEgressOnlyInternetGateway" => "egressOnlyInternetGatewayId",
+            "CreateRouteTable" => "routeTableId",
+            "CreateNetworkAcl" => "networkAclId",
+            "CreateDhcpOptions" => "dhcpOptionsId",
             _ => return None,
         })
     }

@@ -8,6 +8,7 @@ mod crashing;
 mod invariants;
 mod link;
 mod manage;
+mod network;
 mod storage;
 mod world;
 

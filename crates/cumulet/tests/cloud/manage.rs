@@ -60,11 +60,7 @@ impl Run {
                 Call::new("CreateTags", vec![("ResourceId.1", instance.1), tag[0], tag[1]])
             }
         };
-        for ended in ["GroupId", "HostId.1"] {
-            if call.operation.starts_with("Delete") || call.operation.starts_with("Release") {
-                call.value(ended).map(|id| self.kept.remove(id));
-            }
-        }
+        call.ended().map(|id| self.kept.remove(id));
         call
     }
 }
@@ -98,6 +94,13 @@ pub fn missing(tables: &Tables, kept: &BTreeSet<String>) -> Vec<String> {
             || tables.snapshots.contains(id)
             || tables.security_groups.contains(id)
             || tables.dedicated_hosts.contains(id)
+            || tables.vpcs.contains(id)
+            || tables.subnets.contains(id)
+            || tables.internet_gateways.contains(id)
+            || tables.egress_only_internet_gateways.contains(id)
+            || tables.route_tables.contains(id)
+            || tables.network_acls.contains(id)
+            || tables.dhcp_options.contains(id)
     };
     let gone = kept.iter().filter(|id| !is_there(id));
     gone.map(|id| format!("{id} was made and is not there")).collect()
