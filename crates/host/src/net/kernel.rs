@@ -225,7 +225,9 @@ impl Kernel {
     /// Makes `have` what `want` says.
     pub(super) async fn reconcile(&self, want: &Layer3, have: &Layer3) -> io::Result<()> {
         stream::iter(want.changes(have))
-            .map(|change| self.carry_out(change))
+            .map(|change| {
+                self.carry_out(change).map(move |done| done.map_err(|error| while_at(change, &error)))
+            })
             .buffered(REQUESTS_AT_ONCE)
             .try_for_each(|()| async { Ok(()) })
             .await
@@ -279,6 +281,16 @@ enum Change {
 }
 
 impl Layer3 {
+    /// All of both, as `other` says where they differ.
+    pub(super) fn with(&self, other: &Layer3) -> Layer3 {
+        let mut all = self.clone();
+        all.addresses.extend(&other.addresses);
+        all.routes.extend(&other.routes);
+        all.neighbours.extend(&other.neighbours);
+        all.rules.extend(&other.rules);
+        all
+    }
+
     /// What makes `have` the same as `self`. What differs is replaced in one step; what is new comes before what is
     /// old goes, and a neighbour before the route that needs it.
     fn changes(&self, have: &Layer3) -> Vec<Change> {
@@ -321,6 +333,11 @@ fn gone_is_fine(result: Result<(), rtnetlink::Error>) -> io::Result<()> {
         }
         result => result,
     }
+}
+
+/// Says at what beside why.
+fn while_at(change: Change, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{change:?}: {error}"))
 }
 
 fn io_error(error: rtnetlink::Error) -> io::Error {

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use datapath::{Interface, Plan, SecurityGroup};
 use futures::future::join_all;
 use ipnet::Ipv4Net;
-use model::Id;
+use model::{Id, Kind};
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -59,17 +59,19 @@ impl NetOptions {
         }
     }
 
-    fn namespace_name(&self, vpc_id: &Id) -> String {
-        format!("{NAMESPACE_PREFIX}{}-{}", self.tag, digits(vpc_id))
+    /// Of a VPC's router, or of a NAT gateway.
+    pub(super) fn namespace_name(&self, id: &Id) -> String {
+        let kind = if id.starts_with(Kind::NatGateway.prefix()) { "nat" } else { "" };
+        format!("{NAMESPACE_PREFIX}{}-{kind}{}", self.tag, digits(id))
     }
 
     /// Whether a namespace's name is one that we give.
     fn is_ours(&self, namespace: &str) -> bool {
-        let digits = |rest: &str| rest.strip_prefix(&self.tag)?.strip_prefix('-').map(str::to_owned);
-        namespace
-            .strip_prefix(NAMESPACE_PREFIX)
-            .and_then(digits)
-            .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+        let rest = namespace.strip_prefix(NAMESPACE_PREFIX).and_then(|rest| rest.strip_prefix(&self.tag));
+        rest.and_then(|rest| rest.strip_prefix('-')).is_some_and(|name| {
+            let digits = name.strip_prefix("nat").unwrap_or(name);
+            !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit())
+        })
     }
 
     /// Names of links have 15 characters: six of them tell clouds apart, nine VPCs.
@@ -154,6 +156,11 @@ impl LinuxNetwork {
     }
 }
 
+/// What has a namespace of a VPC: its router, and each of its NAT gateways.
+fn namespaces_of(vpc: &datapath::Vpc) -> impl Iterator<Item = &Id> {
+    std::iter::once(&vpc.vpc_id).chain(vpc.nat_gateways.iter().map(|nat| &nat.nat_gateway_id))
+}
+
 impl State {
     async fn host(&mut self, namespace: &Namespace) -> Result<&mut Host, NetError> {
         let host = match self.host.take() {
@@ -194,7 +201,7 @@ impl Network for LinuxNetwork {
         let mut failures = Vec::new();
 
         let wanted: BTreeSet<String> =
-            plan.vpcs.iter().map(|vpc| options.namespace_name(&vpc.vpc_id)).collect();
+            plan.vpcs.iter().flat_map(namespaces_of).map(|id| options.namespace_name(id)).collect();
         failures.extend(state.open_routers(options, &plan, &names).await);
         self.directory.write().retain(|id, _| state.routers.contains_key(id));
         for name in names.iter().filter(|name| !wanted.contains(*name)) {
@@ -218,7 +225,7 @@ impl Network for LinuxNetwork {
         let applied = join_all(state.routers.iter_mut().filter_map(|(id, router)| {
             let interfaces = interfaces.get(id).map_or(&[][..], Vec::as_slice);
             let (plan, groups) = (*plans.get(id)?, &groups);
-            Some(async move { (id.clone(), router.apply(plan, interfaces, groups, options.mtu).await) })
+            Some(async move { (id.clone(), router.apply(plan, interfaces, groups, options).await) })
         }))
         .await;
         for (id, inside) in applied {
@@ -239,6 +246,7 @@ impl Network for LinuxNetwork {
                     .into_iter()
                     .flatten()
                     .flat_map(|nic| &nic.addresses)
+                    .chain(vpc.nat_gateways.iter().flat_map(|nat| &nat.addresses))
                     .filter_map(|address| address.public_ip)
                     .collect(),
                 cidrs: vpc.cidrs.clone(),
@@ -283,7 +291,7 @@ impl Network for LinuxNetwork {
 
     fn interface_of_address(&self, vpc_id: &Id, address: IpAddr) -> Option<Id> {
         match address {
-            IpAddr::V4(address) => self.inside(vpc_id)?.by_address.get(&address).cloned(),
+            IpAddr::V4(address) => self.inside(vpc_id)?.owner(address).cloned(),
             IpAddr::V6(_) => None,
         }
     }
@@ -310,7 +318,6 @@ impl Network for LinuxNetwork {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::Kind;
 
     fn options(tag: &str) -> NetOptions {
         NetOptions::new(tag, "198.18.0.0/24".parse().unwrap(), "/nowhere")

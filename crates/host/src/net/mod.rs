@@ -11,28 +11,33 @@
 //!            │ lo: 169.254.169.254 metadata, .253 and base+2 DNS, gateways │
 //!  guest A ──┤ tap ─ who? ─┬─ services (DHCP, DNS, metadata only)          │
 //!            │             │                                               │
-//!            │             ├─ route ─ egress of A's groups ─ ingress of    │
-//!            │             │          B's groups ─ tap ────────────────────┼── guest B
-//!            │             │                                               │
-//!            │             └─ route by mark ─ egress of A's groups ─ 1:1 ──┤ igw
+//!            │             └─ routes of A's subnet ─ ACLs ─ egress of A's  │
+//!            │                groups ─┬─ ingress of B's groups ─ tap ──────┼── guest B
+//!            │                        ├─ NAT gateway ══════════════════════┼── its namespace
+//!            │                        └─ public for private, 1:1 ──────────┤ igw
 //!            └─────────────────────────────────────────────────────────────┘  ║ pair
 //!            ┌──────────────────────── the host's own namespace ───────────┐  ║
 //!  internet ─┤ uplink ─── masquerade of the public pool ─── route a /32 ───┼──╝
 //!            └─────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! 1. *Who.* Before anything else a packet from a tap must bear the MAC and address of the interface that the tap is
-//!    for, else it is dropped. It then gets a mark: the interface's number, which is the tap's index, and the number
-//!    of the route table it uses (`vpc`). ARP is answered for addresses that are there, and for nothing else.
-//! 2. *Services.* What is for the router itself passes no group: DHCP, DNS and metadata, all else is dropped. The
-//!    metadata service reads the mark from its connection, so nobody can ask as another.
-//! 3. *Groups.* Forwarded packets of tracked flows pass; the first of a flow must be allowed by the egress rules of
-//!    the groups it comes from and by the ingress rules of those it goes to (`security_group`). What leaves by the
-//!    gateway passes the first only, what comes by it the second only, with the true client as its source.
-//! 4. *Gateway.* Interfaces with a public address, and no others, have a default route: by the pair to the host, where
-//!    private is exchanged for public (`render`, `gateway`). One guest reaches another's public address by going out
-//!    and in again, so that groups see public addresses, as in EC2.
-//! 5. *Host.* It routes public addresses to their VPC, and lends its own to guests that speak to the outside. To a
+//! 1. *Who.* Before anything else a packet from a tap must bear the MAC and an address of the interface that the tap is
+//!    for, else it is dropped; only an interface whose source is not checked may send for others. It then gets a mark:
+//!    the interface's number, which is the tap's index, and the number of its subnet (`vpc`). ARP is answered for
+//!    addresses that are there, and for nothing else.
+//! 2. *Services.* What is for the router itself passes no group and no ACL: DHCP, DNS and metadata, all else is dropped.
+//!    The metadata service reads the mark from its connection, so nobody can ask as another.
+//! 3. *Routes.* The subnet's route table decides by the longest prefix: within the VPC to whoever has the address, unless
+//!    a more specific route leads to an instance that forwards; to the internet gateway; to a NAT gateway, which is one
+//!    more interface of its subnet, in a namespace of its own (`nat`). What no route takes is dropped without a word.
+//! 4. *ACLs.* At the edges of the two subnets, for every packet, without memory (`network_acl`).
+//! 5. *Groups.* Packets of tracked flows pass; the first of a flow must be allowed by the egress rules of the groups it
+//!    comes from and by the ingress rules of those it goes to (`security_group`). What leaves by the gateway passes the
+//!    first only, what comes by it the second only, with the true client as its source.
+//! 6. *Gateway.* Addresses with a public one, and no others, pass the pair to the host, where private is exchanged for
+//!    public (`render`, `gateway`). One guest reaches another's public address by going out and in again, so that groups
+//!    see public addresses, as in EC2.
+//! 7. *Host.* It routes public addresses to their VPC, and lends its own to guests that speak to the outside. To a
 //!    guest the host is an outside address like any other: what it serves to its network it serves to guests. It can
 //!    speak to guests by their public addresses only.
 //!
@@ -42,8 +47,7 @@
 //! values whose difference to the kernel's is carried out (`kernel`). What is not in the plan is unknown to the filter
 //! and drops. Links outlive the daemon; a new one finds them by their names.
 //!
-//! Not here yet: route tables, network ACLs, peering, NAT gateways, other hosts, IPv6. Each has its place: tables by
-//! the high half of the mark, ACLs as forward chains before the groups, the rest as further links of the router.
+//! Not here yet: peering, other hosts, IPv6. They will be further links of the router.
 
 mod arp;
 mod diagnosis;
@@ -52,6 +56,8 @@ mod gateway;
 mod kernel;
 mod linux;
 mod namespace;
+mod nat;
+mod network_acl;
 mod nfnetlink;
 mod nft;
 mod render;

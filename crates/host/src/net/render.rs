@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
+use super::network_acl;
 use super::security_group::{self, Direction, render_set};
-use super::vpc::{GATEWAY, METADATA, NUMBER_MASK, Nic, Vpc};
+use super::vpc::{GATEWAY, METADATA, NAT_GATEWAY, NUMBER_MASK, Nic, Vpc, nat_link};
 
 /// Our one table in the namespace of a VPC.
 pub(super) const TABLE: &str = "inet cumulet";
@@ -29,6 +30,7 @@ pub(super) fn vpc(vpc: &Vpc, groups: &BTreeMap<&Id, &SecurityGroup>) -> String {
     addresses(vpc, &mut out);
     let membership = group_sets(vpc, groups, &mut out);
     verdicts(vpc, &membership, &mut out);
+    network_acl::render(vpc, &mut out);
     out.push_str(&chains(vpc));
     out.push_str("}\n");
     out
@@ -92,7 +94,7 @@ fn opening(table: &str) -> String {
     format!("{}table {table} {{\n", without(table))
 }
 
-fn render_map(name: &str, types: &str, elements: &[String], out: &mut String) {
+pub(super) fn render_map(name: &str, types: &str, elements: &[String], out: &mut String) {
     let elements = match elements.is_empty() {
         true => String::new(),
         false => format!("elements = {{ {} }}; ", elements.join(", ")),
@@ -104,10 +106,15 @@ fn render_map(name: &str, types: &str, elements: &[String], out: &mut String) {
 fn interfaces(vpc: &Vpc, out: &mut String) {
     let key = |nic: &Nic| format!("\"{}\" . {}", nic.tap, mac(nic.plan.mac));
     let checked = vpc.nics.iter().filter(|nic| nic.plan.source_dest_check);
-    let sources: Vec<String> = checked
-        .map(|nic| format!("{} . {} : {:#010x}", key(nic), nic.plan.primary().private_ip, vpc.mark(nic)))
-        .collect();
+    let (mut sources, mut delegated) = (Vec::new(), Vec::new());
+    for nic in checked {
+        let (key, mark) = (key(nic), vpc.mark(nic));
+        let own = nic.plan.addresses.iter().map(|own| format!("{key} . {} : {mark:#010x}", own.private_ip));
+        sources.extend(own);
+        delegated.extend(nic.prefixes().map(|prefix| format!("{key} . {prefix} : {mark:#010x}")));
+    }
     render_map("sources", "ifname . ether_addr . ipv4_addr : mark", &sources, out);
+    render_map("delegated", "ifname . ether_addr . ipv4_addr : mark; flags interval", &delegated, out);
     let taps: Vec<String> =
         vpc.nics.iter().map(|nic| format!("{} : {:#010x}", key(nic), vpc.mark(nic))).collect();
     render_map("taps", "ifname . ether_addr : mark", &taps, out);
@@ -118,11 +125,7 @@ fn interfaces(vpc: &Vpc, out: &mut String) {
 
 /// The internet gateway's translation, both ways.
 fn addresses(vpc: &Vpc, out: &mut String) {
-    let pairs: Vec<(Ipv4Addr, Ipv4Addr)> = vpc
-        .nics
-        .iter()
-        .filter_map(|nic| Some((nic.plan.primary().private_ip, vpc.public_ip(nic)?)))
-        .collect();
+    let pairs: Vec<(Ipv4Addr, Ipv4Addr)> = vpc.translated().collect();
     let public: Vec<String> = pairs.iter().map(|(private, public)| format!("{private} : {public}")).collect();
     render_map("public", "ipv4_addr : ipv4_addr", &public, out);
     let private: Vec<String> =
@@ -165,23 +168,24 @@ fn group_sets<'a>(
     membership
 }
 
-/// Which groups decide for which interface: by number where a packet comes from, by tap where it goes to.
+/// Which groups decide for which interface: by number where a packet comes from, by tap where it goes to. NAT gateways
+/// are in none.
 fn verdicts(vpc: &Vpc, membership: &BTreeMap<&[Id], String>, out: &mut String) {
     let jump = |nic: &Nic, direction: Direction| {
         let name = membership.get(nic.plan.groups.as_slice())?;
         Some(format!("jump {name}_{}", direction.name()))
     };
-    let egress: Vec<String> = vpc
-        .nics
-        .iter()
+    let nics = vpc.nics.iter();
+    let mut egress: Vec<String> = nics
         .filter_map(|nic| Some(format!("{:#x} : {}", nic.number, jump(nic, Direction::Egress)?)))
         .collect();
+    egress.push(format!("{NAT_GATEWAY:#x} : accept"));
     render_map("egress_of", "mark : verdict", &egress, out);
-    let ingress: Vec<String> = vpc
-        .nics
-        .iter()
+    let nics = vpc.nics.iter();
+    let mut ingress: Vec<String> = nics
         .filter_map(|nic| Some(format!("\"{}\" : {}", nic.tap, jump(nic, Direction::Ingress)?)))
         .collect();
+    ingress.extend(vpc.plan.nat_gateways.iter().map(|nat| format!("\"{}\" : accept", nat_link(nat))));
     render_map("ingress_of", "ifname : verdict", &ingress, out);
 }
 
@@ -189,6 +193,7 @@ fn verdicts(vpc: &Vpc, membership: &BTreeMap<&[Id], String>, out: &mut String) {
 fn chains(vpc: &Vpc) -> String {
     let resolvers: Vec<String> = vpc.resolvers().iter().map(Ipv4Addr::to_string).collect();
     let resolvers = resolvers.join(", ");
+    let (gateways, checked, acls) = (nat_sources(vpc), checked_targets(vpc), network_acl::chains());
     format!(
         "\tchain antispoof {{
 		type filter hook prerouting priority raw; policy drop;
@@ -197,7 +202,8 @@ fn chains(vpc: &Vpc) -> String {
 		iifname \"{GATEWAY}\" icmp type redirect drop
 		iifname \"{GATEWAY}\" ip saddr @inside drop
 		iifname \"{GATEWAY}\" accept
-		meta mark set iifname . ether saddr . ip saddr map @sources accept
+{gateways}		meta mark set iifname . ether saddr . ip saddr map @sources accept
+		meta mark set iifname . ether saddr . ip saddr map @delegated accept
 		iifname @unchecked meta mark set iifname . ether saddr map @taps accept
 		ip saddr 0.0.0.0 udp sport 68 udp dport 67 meta mark set iifname . ether saddr map @taps accept
 	}}
@@ -216,8 +222,8 @@ fn chains(vpc: &Vpc) -> String {
 		iifname \"{GATEWAY}\" ip daddr != @translated drop
 		oifname \"{GATEWAY}\" ip saddr != @translated drop
 		oifname \"{GATEWAY}\" ip daddr {{ 127.0.0.0/8, 224.0.0.0/3 }} drop
-	}}
-	chain group_egress {{
+{checked}	}}
+{acls}	chain group_egress {{
 		type filter hook forward priority filter; policy drop;
 		ct state established,related accept
 		iifname \"{GATEWAY}\" accept
@@ -239,6 +245,30 @@ fn chains(vpc: &Vpc) -> String {
 	}}
 "
     )
+}
+
+/// What comes from NAT gateways: their own, and what they send back to those that they speak for.
+fn nat_sources(vpc: &Vpc) -> String {
+    let mut out = String::new();
+    for nat in &vpc.plan.nat_gateways {
+        let _ = writeln!(
+            out,
+            "\t\tiifname \"{}\" meta mark set {:#010x} accept",
+            nat_link(nat),
+            vpc.nat_mark(nat)
+        );
+    }
+    out
+}
+
+/// Drops what a route leads to an interface that takes only what is for it.
+fn checked_targets(vpc: &Vpc) -> String {
+    let mut out = String::new();
+    for nic in vpc.checked_targets() {
+        let own: Vec<String> = nic.networks().map(|net| net.to_string()).collect();
+        let _ = writeln!(out, "\t\toifname \"{}\" ip daddr != {{ {} }} drop", nic.tap, own.join(", "));
+    }
+    out
 }
 
 fn mac(octets: [u8; 6]) -> String {

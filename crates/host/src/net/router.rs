@@ -1,21 +1,27 @@
 //! The router of one VPC on this host: a namespace, and what `vpc` and `render` say shall be in it.
 
 use datapath::{Bandwidth, Interface, SecurityGroup};
+use ipnet::Ipv4Net;
 use model::Id;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::Ipv4Addr;
 
 use super::arp::Neighbour;
-use super::kernel::{Kernel, LOOPBACK, Layer3, Link, Route};
+use super::kernel::{Kernel, LOOPBACK, Layer3, Link, MAIN_TABLE, Route};
+use super::linux::NetOptions;
 use super::namespace::Namespace;
+use super::nat::{self, Nat};
 use super::nfnetlink::{self, Flow};
 use super::nft::Filter;
-use super::vpc::{self, GATEWAY, ROUTER_MAC, Vpc};
+use super::vpc::{self, Exits, GATEWAY, NUMBERS, ROUTER_MAC, Vpc, nat_link};
 use super::{NetError, io_failed, render, shape, sysctl, tap};
 
 /// Public addresses by the private ones that they stand for.
 type Translation = BTreeMap<Ipv4Addr, Ipv4Addr>;
+
+/// Of prefixes that are delegated to an interface (EC2 User Guide, "Prefix delegation").
+const PREFIX_LENGTH: u8 = 28;
 
 /// Of the whole namespace. Reverse path filtering is off but where a tap asks for it: sources are checked by the
 /// packet filter, and what comes through the gateway has no route back in the table that the filter would ask.
@@ -43,6 +49,7 @@ pub(super) struct Router {
     translation: Option<Translation>,
     /// Taps, by number, whose settings are written, and whether their source is checked.
     settled: BTreeSet<(u32, bool)>,
+    nats: BTreeMap<Id, Nat>,
     /// What taps, by number, are held to by us, and whether both ways.
     shaped: BTreeMap<u32, (Bandwidth, bool)>,
 }
@@ -53,8 +60,19 @@ pub(super) struct Inside {
     pub namespace: Namespace,
     pub resolvers: Vec<Ipv4Addr>,
     pub by_number: HashMap<u32, Id>,
-    pub by_address: HashMap<Ipv4Addr, Id>,
+    /// Single addresses, and delegated prefixes.
+    by_network: HashMap<Ipv4Net, Id>,
     pub guests: HashMap<Id, Neighbour>,
+}
+
+impl Inside {
+    /// The interface that has the address.
+    pub(super) fn owner(&self, address: Ipv4Addr) -> Option<&Id> {
+        let nets = std::iter::once(32)
+            .chain([PREFIX_LENGTH])
+            .filter_map(|length| Ipv4Net::new(address, length).ok());
+        nets.map(|net| net.trunc()).find_map(|net| self.by_network.get(&net))
+    }
 }
 
 impl Router {
@@ -73,6 +91,7 @@ impl Router {
             filter: Filter::default(),
             translation: None,
             settled: BTreeSet::new(),
+            nats: BTreeMap::new(),
             shaped: BTreeMap::new(),
         })
     }
@@ -86,7 +105,7 @@ impl Router {
         plan: &datapath::Vpc,
         interfaces: &[&Interface],
         groups: &BTreeMap<&Id, &SecurityGroup>,
-        mtu: u16,
+        options: &NetOptions,
     ) -> Result<Inside, NetError> {
         let failed = io_failed(format!("can't set up the network of {}", plan.vpc_id));
         let links = self.kernel.links().await.map_err(&failed)?;
@@ -94,13 +113,17 @@ impl Router {
         let taps: BTreeMap<String, u32> = taps.map(|(name, link)| (name.clone(), link.index)).collect();
         let vpc = Vpc::new(plan, interfaces, &taps)?;
 
-        self.filter.load(&self.namespace, render::vpc(&vpc, groups)).await?;
+        self.open_nats(plan, options).await?;
         let have = self.kernel.layer3(|_| true).await.map_err(&failed)?;
+        let have = self.route_ahead(&vpc, &links, have).await.map_err(&failed)?;
+        self.filter.load(&self.namespace, render::vpc(&vpc, groups)).await?;
         self.forget_flows(&vpc, &have).await.map_err(&failed)?;
         self.unplug(&vpc, &links).await.map_err(&failed)?;
         self.plug(&vpc, &taps).await.map_err(&failed)?;
-        let gateway = self.links_up(&vpc, &links, mtu).await.map_err(&failed)?;
-        self.kernel.reconcile(&vpc.layer3(gateway), &have).await.map_err(&failed)?;
+        self.plug_nats(plan, &links, options.mtu).await?;
+        self.links_up(&vpc, &links, options.mtu).await.map_err(&failed)?;
+        let exits = self.exits_up(plan).await.map_err(&failed)?;
+        self.kernel.reconcile(&vpc.layer3(&exits), &have).await.map_err(&failed)?;
         if let Err(error) = self.shape(&vpc, &links).await {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(vpc_id = %plan.vpc_id, error, "interfaces are not held to their bandwidth");
@@ -110,21 +133,77 @@ impl Router {
             namespace: self.namespace.clone(),
             resolvers: vpc.resolvers(),
             by_number: vpc.nics.iter().map(|nic| (nic.number, nic.plan.interface_id.clone())).collect(),
-            by_address: vpc
+            by_network: vpc
                 .nics
                 .iter()
-                .map(|nic| (nic.plan.primary().private_ip, nic.plan.interface_id.clone()))
+                .flat_map(|nic| nic.networks().map(|net| (net, nic.plan.interface_id.clone())))
                 .collect(),
             guests: vpc.nics.iter().map(|nic| (nic.plan.interface_id.clone(), vpc.neighbour(nic))).collect(),
         })
+    }
+
+    /// What routes say of links that are there already, before anybody is led by them: a subnet that changes its route
+    /// table is never without. Returns what there is then.
+    async fn route_ahead(
+        &self,
+        vpc: &Vpc<'_>,
+        links: &BTreeMap<String, Link>,
+        have: Layer3,
+    ) -> io::Result<Layer3> {
+        let mut ahead = vpc.routes(&exits(links));
+        let is_there = |wanted: u32| links.values().any(|link| link.index == wanted && link.up);
+        ahead.neighbours.retain(|(link, _), _| is_there(*link));
+        ahead.routes.retain(|_, route| match route {
+            Route::Link(link) | Route::Gateway { link, .. } => is_there(*link),
+            Route::Blackhole | Route::Unreachable => false,
+        });
+        let all = have.with(&ahead);
+        self.kernel.reconcile(&all, &have).await?;
+        Ok(all)
+    }
+
+    /// Opens the NAT gateways that are not open, and lets go of those that are no more: their namespaces are left over.
+    async fn open_nats(&mut self, plan: &datapath::Vpc, options: &NetOptions) -> Result<(), NetError> {
+        let wanted = |id: &Id| plan.nat_gateways.iter().any(|nat| nat.nat_gateway_id == *id);
+        self.nats.retain(|id, _| wanted(id));
+        for nat in &plan.nat_gateways {
+            let id = &nat.nat_gateway_id;
+            let name = options.namespace_name(id);
+            // Somebody may have taken its name away.
+            let is_there = Namespace::open(&name).is_ok_and(|found| found.is_some());
+            if !self.nats.contains_key(id) || !is_there {
+                self.nats.insert(id.clone(), Nat::open(&name).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Links the NAT gateways and makes each what the plan says.
+    async fn plug_nats(
+        &mut self,
+        plan: &datapath::Vpc,
+        links: &BTreeMap<String, Link>,
+        mtu: u16,
+    ) -> Result<(), NetError> {
+        for nat in &plan.nat_gateways {
+            let Some(open) = self.nats.get_mut(&nat.nat_gateway_id) else { continue };
+            if !links.contains_key(&nat_link(nat)) {
+                let plugged = open.plug(nat, &self.kernel, mtu).await;
+                plugged.map_err(io_failed(format!("can't link {}", nat.nat_gateway_id)))?;
+            }
+            open.apply(nat).await?;
+        }
+        Ok(())
     }
 
     /// Deletes the taps that nobody wants, and devices on the way round from taps that need none.
     async fn unplug(&self, vpc: &Vpc<'_>, links: &BTreeMap<String, Link>) -> io::Result<()> {
         let wanted: BTreeMap<&str, bool> =
             vpc.nics.iter().map(|nic| (nic.tap.as_str(), nic.plan.bandwidth.is_some())).collect();
+        let nats: BTreeSet<String> = vpc.plan.nat_gateways.iter().map(nat_link).collect();
         let is_old = |name: &str| match shape::tap_of_round(name) {
             Some(tap) => wanted.get(tap.as_str()) != Some(&true),
+            None if vpc::is_nat_link(name) => !nats.contains(name),
             None => vpc::is_tap_name(name) && !wanted.contains_key(name),
         };
         let old = links.iter().filter(|(name, _)| is_old(name));
@@ -197,21 +276,20 @@ impl Router {
 
     /// Ends the flows of addresses that are an interface's no more, before another gets them.
     async fn forget_flows(&mut self, vpc: &Vpc<'_>, have: &Layer3) -> io::Result<()> {
-        let owners: BTreeMap<Ipv4Addr, u32> =
-            vpc.nics.iter().map(|nic| (nic.plan.primary().private_ip, nic.number)).collect();
-        let departed: BTreeSet<Ipv4Addr> = have
+        let owners = vpc.owners();
+        let departed: BTreeSet<Ipv4Net> = have
             .routes
             .iter()
-            .filter_map(|((_, net), route)| match route {
-                Route::Link(link) if owners.get(&net.addr()) != Some(link) => Some(net.addr()),
+            .filter_map(|((table, net), route)| match route {
+                Route::Link(link) | Route::Gateway { link, .. }
+                    if *table == MAIN_TABLE && NUMBERS.contains(link) && owners.get(net) != Some(link) =>
+                {
+                    Some(*net)
+                }
                 _ => None,
             })
             .collect();
-        let translation: Translation = vpc
-            .nics
-            .iter()
-            .filter_map(|nic| Some((nic.plan.primary().private_ip, vpc.public_ip(nic)?)))
-            .collect();
+        let translation: Translation = vpc.translated().collect();
         if departed.is_empty() && self.translation.as_ref() == Some(&translation) {
             return Ok(());
         }
@@ -247,14 +325,8 @@ impl Router {
         Ok(())
     }
 
-    /// Sets up what was not, or not there, when `links` was read; returns the index of the gateway's link where there
-    /// is one.
-    async fn links_up(
-        &mut self,
-        vpc: &Vpc<'_>,
-        links: &BTreeMap<String, Link>,
-        mtu: u16,
-    ) -> io::Result<Option<u32>> {
+    /// Sets up what was not, or not there, when `links` was read.
+    async fn links_up(&mut self, vpc: &Vpc<'_>, links: &BTreeMap<String, Link>, mtu: u16) -> io::Result<()> {
         if links.get("lo").is_some_and(|link| !link.up) {
             self.kernel.set_link_up(LOOPBACK, None, None, None).await?;
         }
@@ -265,14 +337,19 @@ impl Router {
             let alias = nic.plan.interface_id.as_str();
             self.kernel.set_link_up(nic.number, Some(ROUTER_MAC), Some(mtu), Some(alias)).await?;
         }
-        match links.get(GATEWAY) {
-            Some(link) if link.up => Ok(Some(link.index)),
-            Some(link) => {
+        Ok(())
+    }
+
+    /// Sets up the links that lead out of the VPC.
+    async fn exits_up(&self, plan: &datapath::Vpc) -> io::Result<Exits> {
+        let links = self.kernel.links().await?;
+        let wanted: Vec<String> = plan.nat_gateways.iter().map(nat_link).collect();
+        for (name, link) in &links {
+            if !link.up && (name == GATEWAY || wanted.contains(name)) {
                 self.kernel.set_link_up(link.index, None, None, None).await?;
-                Ok(Some(link.index))
             }
-            None => Ok(None),
         }
+        Ok(exits(&links))
     }
 
     /// Takes the namespace of this name away with all that is in it, whoever still has a part of it open.
@@ -281,8 +358,12 @@ impl Router {
         if let Some(namespace) = Namespace::open(name).map_err(&failed)? {
             let kernel = Kernel::open(&namespace).await.map_err(&failed)?;
             let links = kernel.links().await.map_err(&failed)?;
-            let is_ours =
-                |name: &str| vpc::is_tap_name(name) || name == GATEWAY || shape::tap_of_round(name).is_some();
+            let is_ours = |name: &str| {
+                vpc::is_tap_name(name)
+                    || vpc::is_nat_link(name)
+                    || [GATEWAY, nat::LINK].contains(&name)
+                    || shape::tap_of_round(name).is_some()
+            };
             let ours = links.iter().filter(|(name, _)| is_ours(name));
             let ours: Vec<u32> = ours.map(|(_, link)| link.index).collect();
             kernel.delete_links(&ours).await.map_err(&failed)?;
@@ -291,11 +372,21 @@ impl Router {
     }
 }
 
+fn exits(links: &BTreeMap<String, Link>) -> Exits {
+    let nats = links.iter().filter(|(name, _)| vpc::is_nat_link(name));
+    Exits {
+        internet_gateway: links.get(GATEWAY).map(|link| link.index),
+        nat_gateways: nats.map(|(name, link)| (name.clone(), link.index)).collect(),
+    }
+}
+
 /// Whether a flow is one of an address that left, or is translated as the gateway does no more.
-fn is_stale(flow: Flow, departed: &BTreeSet<Ipv4Addr>, translation: &Translation) -> bool {
+fn is_stale(flow: Flow, departed: &BTreeSet<Ipv4Net>, translation: &Translation) -> bool {
     let Flow { original, reply } = flow;
     let translates = |private: Ipv4Addr, public: Ipv4Addr| translation.get(&private) == Some(&public);
-    [original.0, original.1, reply.0, reply.1].iter().any(|address| departed.contains(address))
+    [original.0, original.1, reply.0, reply.1]
+        .iter()
+        .any(|address| departed.iter().any(|net| net.contains(address)))
         || (original.1 != reply.0 && !translates(reply.0, original.1))
         || (original.0 != reply.1 && !translates(original.0, reply.1))
 }

@@ -1,12 +1,12 @@
 //! What the router of one VPC is made of: names, numbers, addresses, routes. Pure.
 //!
 //! A packet's mark says, while the packet is inside the namespace, whose it is and how it is routed: the low half is
-//! the number of the network interface it came from, which is its tap's index, and the high half the number of the
-//! route table that its subnet uses. Marks are set once, where the packet enters, by a map that the guest can't talk
-//! itself into.
+//! the number of the network interface it came from, which is its tap's index, and the high half the number of its
+//! subnet, which decides on route table and network ACL. Marks are set once, where the packet enters, by a map that the
+//! guest can't talk itself into.
 
-use datapath::{Address, Interface, Plan};
-use ipnet::Ipv4Net;
+use datapath::{Address, Interface, NatGateway, Plan, Target};
+use ipnet::{IpNet, Ipv4Net};
 use model::Id;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -35,15 +35,22 @@ pub(super) const ROUTER_MAC: [u8; 6] = [0xfe, b'c', b'm', b'l', 0, 1];
 pub(super) const NUMBERS: std::ops::RangeInclusive<u32> = 16..=0xffff;
 pub(super) const NUMBER_MASK: u32 = 0xffff;
 
-/// Number of the route table whose default route is the internet gateway. Zero is the table with local routes only.
-const INTERNET: u32 = 1;
-/// Kernel tables of the VPC's route tables, by number; above those that the kernel names.
-const TABLES: u32 = 1000;
+/// The low half of marks of what comes from a NAT gateway, of which no guest sends.
+pub(super) const NAT_GATEWAY: u32 = 8;
+/// What names of links to NAT gateways begin with.
+const NAT_LINK: char = 'n';
+
+/// Kernel tables of the VPC's route tables: routes within the VPC, which are more specific than the local ones, and
+/// all others. Above those that the kernel names.
+const INNER_TABLES: u32 = 100_000;
+const OUTER_TABLES: u32 = 200_000;
 /// The kernel's own last resort.
 const DEFAULT_TABLE: u32 = 253;
-/// Local routes win over any route table (VPC User Guide, "Route priority").
+/// A route within a VPC's own ranges wins over the local ones, which win over all others, by the longest prefix (VPC
+/// User Guide, "Route priority").
+const INNER_PRIORITY: u32 = 5_000;
 const LOCAL_PRIORITY: u32 = 10_000;
-const TABLES_PRIORITY: u32 = 20_000;
+const OUTER_PRIORITY: u32 = 20_000;
 
 /// A network interface on its tap.
 #[derive(Clone, Debug)]
@@ -59,6 +66,16 @@ pub(super) struct Nic<'a> {
 pub(super) struct Vpc<'a> {
     pub plan: &'a datapath::Vpc,
     pub nics: Vec<Nic<'a>>,
+    subnets: BTreeMap<&'a Id, u32>,
+    route_tables: BTreeMap<&'a Id, u32>,
+}
+
+/// Indexes of the links that lead out of the namespace, as far as they are there.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Exits {
+    pub internet_gateway: Option<u32>,
+    /// By name.
+    pub nat_gateways: BTreeMap<String, u32>,
 }
 
 impl<'a> Vpc<'a> {
@@ -95,18 +112,45 @@ impl<'a> Vpc<'a> {
             nics.push(Nic { plan: interface, tap, number });
         }
         nics.sort_by(|a, b| a.plan.interface_id.cmp(&b.plan.interface_id));
-        Ok(Vpc { plan, nics })
+        let subnets = numbered(plan.subnets.iter().map(|subnet| &subnet.subnet_id));
+        Ok(Vpc { plan, nics, subnets, route_tables: numbered(plan.route_tables.keys()) })
     }
 
     /// The mark of packets that come from this interface.
     pub(super) fn mark(&self, nic: &Nic) -> u32 {
-        let table = if self.public_ip(nic).is_some() { INTERNET } else { 0 };
-        table << 16 | nic.number
+        self.subnet_mark(&nic.plan.subnet_id) | nic.number
     }
 
-    /// The address that the internet gateway translates for this interface: none where there is no gateway.
-    pub(super) fn public_ip(&self, nic: &Nic) -> Option<Ipv4Addr> {
-        nic.plan.primary().public_ip.filter(|_| self.plan.internet_gateway)
+    /// The mark of packets that come from this NAT gateway.
+    pub(super) fn nat_mark(&self, nat: &NatGateway) -> u32 {
+        self.subnet_mark(&nat.subnet_id) | NAT_GATEWAY
+    }
+
+    /// The high half of the marks of what comes from the subnet.
+    pub(super) fn subnet_mark(&self, subnet_id: &Id) -> u32 {
+        self.subnets.get(subnet_id).map_or(0, |number| number << 16)
+    }
+
+    /// Private addresses and the public ones that the internet gateway translates them to: none where there is no
+    /// gateway.
+    pub(super) fn translated(&self) -> impl Iterator<Item = (Ipv4Addr, Ipv4Addr)> + use<'a> {
+        let addresses: Vec<Address> = match self.plan.internet_gateway {
+            true => self.addresses().map(|(address, _)| *address).collect(),
+            false => Vec::new(),
+        };
+        addresses.into_iter().filter_map(|address| Some((address.private_ip, address.public_ip?)))
+    }
+
+    /// All addresses of interfaces, by the number of each, and of NAT gateways.
+    fn addresses(&self) -> impl Iterator<Item = (&'a Address, u32)> {
+        let nics = self.nics.iter().flat_map(|nic| nic.plan.addresses.iter().map(|own| (own, nic.number)));
+        let nats = self.plan.nat_gateways.iter().flat_map(|nat| &nat.addresses);
+        nics.chain(nats.map(|own| (own, NAT_GATEWAY)))
+    }
+
+    /// The networks that are an interface's own, and its number.
+    pub(super) fn owners(&self) -> BTreeMap<Ipv4Net, u32> {
+        self.nics.iter().flat_map(|nic| nic.networks().map(|net| (net, nic.number))).collect()
     }
 
     /// The guest as it is asked for its address: by the gateway of its subnet or, where it is in none, by the resolver.
@@ -122,9 +166,9 @@ impl<'a> Vpc<'a> {
         resolvers(self.plan)
     }
 
-    /// The whole of layer 3 inside the namespace. `gateway` is the index of the gateway's link.
-    pub(super) fn layer3(&self, gateway: Option<u32>) -> Layer3 {
-        let mut layer3 = Layer3::default();
+    /// The whole of layer 3 inside the namespace.
+    pub(super) fn layer3(&self, exits: &Exits) -> Layer3 {
+        let mut layer3 = self.routes(exits);
         layer3.addresses.extend(self.plan.subnets.iter().map(|subnet| (LOOPBACK, nth(subnet.cidr, 1))));
         layer3.addresses.extend(self.resolvers().into_iter().map(|address| (LOOPBACK, address)));
         layer3.addresses.insert((LOOPBACK, METADATA));
@@ -134,25 +178,133 @@ impl<'a> Vpc<'a> {
         let blackholes = self.plan.cidrs.iter().copied().chain([LINK_LOCAL]);
         layer3.routes.extend(blackholes.map(|net| ((MAIN_TABLE, net.trunc()), Route::Blackhole)));
         layer3.routes.insert((DEFAULT_TABLE, EVERYWHERE), Route::Blackhole);
-        for nic in &self.nics {
-            let address = nic.plan.primary().private_ip;
-            layer3.routes.insert((MAIN_TABLE, Ipv4Net::from(address)), Route::Link(nic.number));
-            layer3.neighbours.insert((nic.number, address), nic.plan.mac);
-        }
-
         layer3.rules.insert(Rule { priority: LOCAL_PRIORITY, mark: None, table: MAIN_TABLE });
-        if let Some(link) = gateway {
-            layer3.rules.insert(Rule {
-                priority: TABLES_PRIORITY + INTERNET,
-                mark: Some((INTERNET << 16, !NUMBER_MASK)),
-                table: TABLES + INTERNET,
-            });
-            let route = Route::Gateway { gateway: GATEWAY_PEER, link };
-            layer3.routes.insert((TABLES + INTERNET, EVERYWHERE), route);
-            layer3.neighbours.insert((link, GATEWAY_PEER), GATEWAY_PEER_MAC);
+        for nic in &self.nics {
+            for address in &nic.plan.addresses {
+                let destination = Ipv4Net::from(address.private_ip);
+                layer3.routes.insert((MAIN_TABLE, destination), Route::Link(nic.number));
+                layer3.neighbours.insert((nic.number, address.private_ip), nic.plan.mac);
+            }
+            // Too many for a neighbour each: all are behind the primary address.
+            let gateway = nic.plan.primary().private_ip;
+            for prefix in nic.prefixes() {
+                layer3.routes.insert((MAIN_TABLE, prefix), Route::Gateway { gateway, link: nic.number });
+            }
         }
         layer3
     }
+
+    /// The part that says what the route tables say: rules, routes, and the next hops of those that lead out.
+    pub(super) fn routes(&self, exits: &Exits) -> Layer3 {
+        let mut layer3 = Layer3::default();
+        if let Some(link) = exits.internet_gateway {
+            layer3.neighbours.insert((link, GATEWAY_PEER), GATEWAY_PEER_MAC);
+        }
+        for nat in &self.plan.nat_gateways {
+            let Some(link) = exits.nat_gateways.get(&nat_link(nat)) else { continue };
+            for address in &nat.addresses {
+                let destination = Ipv4Net::from(address.private_ip);
+                layer3.routes.insert((MAIN_TABLE, destination), Route::Link(*link));
+                layer3.neighbours.insert((*link, address.private_ip), nat.mac);
+            }
+        }
+        for subnet in &self.plan.subnets {
+            let Some(table) = self.plan.route_tables.get(&subnet.route_table_id) else { continue };
+            let number = self.route_tables.get(&subnet.route_table_id).copied().unwrap_or(0);
+            for route in &table.routes {
+                let IpNet::V4(destination) = route.destination else { continue };
+                let is_inner = self.plan.cidrs.iter().any(|cidr| cidr.contains(&destination));
+                let (priority, table) = match is_inner {
+                    true => (INNER_PRIORITY, INNER_TABLES + number),
+                    false => (OUTER_PRIORITY, OUTER_TABLES + number),
+                };
+                let mark = Some((self.subnet_mark(&subnet.subnet_id), !NUMBER_MASK));
+                layer3.rules.insert(Rule { priority, mark, table });
+                layer3.routes.insert((table, destination.trunc()), self.hop(&route.target, exits));
+            }
+        }
+        layer3
+    }
+
+    /// What is not here, or not for IPv4, is as if it were gone.
+    fn hop(&self, target: &Target, exits: &Exits) -> Route {
+        let hop = match target {
+            Target::InternetGateway => exits.internet_gateway.map(|link| (GATEWAY_PEER, link)),
+            Target::NatGateway(id) => {
+                let nat = self.plan.nat_gateways.iter().find(|nat| nat.nat_gateway_id == *id);
+                nat.and_then(|nat| {
+                    let link = *exits.nat_gateways.get(&nat_link(nat))?;
+                    Some((nat.addresses.first()?.private_ip, link))
+                })
+            }
+            Target::Interface(id) => {
+                let nic = self.nics.iter().find(|nic| nic.plan.interface_id == *id);
+                nic.map(|nic| (nic.plan.primary().private_ip, nic.number))
+            }
+            Target::EgressOnlyInternetGateway
+            | Target::Peering(_)
+            | Target::Endpoint(_)
+            | Target::Blackhole => None,
+        };
+        hop.map_or(Route::Blackhole, |(gateway, link)| Route::Gateway { gateway, link })
+    }
+
+    /// Interfaces that a route leads to although they take only what is for them.
+    pub(super) fn checked_targets(&self) -> impl Iterator<Item = &Nic<'a>> {
+        let routes = self.plan.route_tables.values().flat_map(|table| &table.routes);
+        let targets: BTreeSet<&Id> = routes
+            .filter_map(|route| match &route.target {
+                Target::Interface(id) => Some(id),
+                _ => None,
+            })
+            .collect();
+        self.nics
+            .iter()
+            .filter(move |nic| nic.plan.source_dest_check && targets.contains(&nic.plan.interface_id))
+    }
+}
+
+impl Nic<'_> {
+    /// Prefixes that are delegated to it.
+    pub(super) fn prefixes(&self) -> impl Iterator<Item = Ipv4Net> {
+        self.plan.prefixes.iter().filter_map(|prefix| match prefix {
+            IpNet::V4(prefix) => Some(prefix.trunc()),
+            IpNet::V6(_) => None,
+        })
+    }
+
+    /// All that it may send from, and is sent.
+    pub(super) fn networks(&self) -> impl Iterator<Item = Ipv4Net> {
+        self.plan.addresses.iter().map(|address| Ipv4Net::from(address.private_ip)).chain(self.prefixes())
+    }
+}
+
+/// A number of 16 bits for each id. It hangs on the id alone but where two fall together, so that it seldom changes when
+/// others come and go: what is under way bears it.
+fn numbered<'a>(ids: impl Iterator<Item = &'a Id>) -> BTreeMap<&'a Id, u32> {
+    let mut numbers = BTreeMap::new();
+    let mut used = BTreeSet::new();
+    let ids: BTreeSet<&Id> = ids.collect();
+    for id in ids {
+        let hash = id.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193) // FNV-1a
+        });
+        let first = ((hash >> 16) ^ hash) & 0xffff;
+        let free = (first..=0xffff).chain(1..first).find(|number| *number > 0 && used.insert(*number));
+        numbers.extend(free.map(|number| (id, number)));
+    }
+    numbers
+}
+
+/// The link to a NAT gateway.
+pub(super) fn nat_link(nat: &NatGateway) -> String {
+    let digits = digits(&nat.nat_gateway_id);
+    format!("{NAT_LINK}{}", &digits[digits.len().saturating_sub(14)..])
+}
+
+pub(super) fn is_nat_link(name: &str) -> bool {
+    name.strip_prefix(NAT_LINK)
+        .is_some_and(|digits| digits.len() >= 8 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// The resolver's addresses: one that is the same everywhere, and the VPC's base plus two.
@@ -170,7 +322,7 @@ pub(super) fn check(plan: &Plan) -> Result<(), NetError> {
         }
     }
     let (mut taps, mut privates, mut publics) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    for Interface { interface_id, vpc_id, addresses, .. } in &plan.interfaces {
+    for Interface { interface_id, vpc_id, addresses, prefixes, .. } in &plan.interfaces {
         let Some(vpc) = vpcs.get(vpc_id) else {
             return failed(format!("{interface_id} is in {vpc_id}, which is not planned"));
         };
@@ -188,8 +340,32 @@ pub(super) fn check(plan: &Plan) -> Result<(), NetError> {
                 return failed(format!("the public address of {interface_id} is taken"));
             }
         }
+        for prefix in prefixes {
+            let is_inside = match prefix {
+                IpNet::V4(prefix) => vpc.cidrs.iter().any(|cidr| cidr.contains(prefix)),
+                IpNet::V6(prefix) => vpc.ipv6_cidrs.iter().any(|cidr| cidr.contains(prefix)),
+            };
+            if !is_inside {
+                return failed(format!("{prefix} of {interface_id} is outside of {vpc_id}"));
+            }
+        }
         if !taps.insert((vpc_id, tap_name(interface_id))) {
             return failed(format!("{interface_id} is planned twice, or is too like another's id"));
+        }
+    }
+    let nats = plan.vpcs.iter().flat_map(|vpc| vpc.nat_gateways.iter().map(move |nat| (&vpc.vpc_id, nat)));
+    for (vpc_id, nat) in nats {
+        let id = &nat.nat_gateway_id;
+        if nat.addresses.is_empty() {
+            return failed(format!("{id} has no address"));
+        }
+        for Address { private_ip, public_ip } in &nat.addresses {
+            if !privates.insert((vpc_id, private_ip)) {
+                return failed(format!("{private_ip} of {id} is taken in {vpc_id}"));
+            }
+            if public_ip.is_some_and(|address| !publics.insert(address)) {
+                return failed(format!("the public address of {id} is taken"));
+            }
         }
     }
     Ok(())
@@ -275,13 +451,15 @@ mod tests {
     }
 
     #[test]
-    fn only_interfaces_with_a_public_address_use_the_gateways_table() {
+    fn routes_lead_where_the_subnets_table_says() {
         let plan = plan();
         let interfaces = [interface(5, Some(Ipv4Addr::new(198, 18, 0, 5))), interface(6, None)];
         let vpc = Vpc::new(&plan, &interfaces.iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
-        assert_eq!(vpc.nics.iter().map(|nic| vpc.mark(nic)).collect::<Vec<_>>(), [0x1_0010, 0x11]);
+        let marks: Vec<u32> = vpc.nics.iter().map(|nic| vpc.mark(nic)).collect();
+        let subnet = vpc.subnet_mark(&id(Kind::Subnet, 1));
+        assert!(subnet > 0 && marks == [subnet | 0x10, subnet | 0x11], "{marks:x?}");
 
-        let layer3 = vpc.layer3(Some(3));
+        let layer3 = vpc.layer3(&Exits { internet_gateway: Some(3), ..Exits::default() });
         let local: Vec<Ipv4Addr> = layer3.addresses.iter().map(|(_, address)| *address).collect();
         let expected =
             [[10, 0, 0, 2], [10, 0, 1, 1], [10, 9, 2, 1], [169, 254, 169, 253], [169, 254, 169, 254]];
@@ -293,8 +471,11 @@ mod tests {
             .map(|((table, _), r)| (*table, *r))
             .collect();
         let out = Route::Gateway { gateway: GATEWAY_PEER, link: 3 };
-        assert_eq!(default_routes, [(DEFAULT_TABLE, Route::Blackhole), (1001, out)]);
-        let shut = vpc.layer3(None);
+        let table = OUTER_TABLES + vpc.route_tables[&id(Kind::RouteTable, 1)];
+        assert_eq!(default_routes, [(DEFAULT_TABLE, Route::Blackhole), (table, out)]);
+        let rules: Vec<_> = layer3.rules.iter().map(|rule| (rule.priority, rule.table)).collect();
+        assert_eq!(rules[..2], [(LOCAL_PRIORITY, MAIN_TABLE), (OUTER_PRIORITY, table)]);
+        let shut = vpc.layer3(&Exits::default());
         assert!(!shut.routes.values().any(|route| matches!(route, Route::Gateway { .. })));
     }
 

@@ -1,5 +1,6 @@
 //! The VPC data path with real packets: root, nft, ip and /dev/net/tun are needed, else the tests say so and pass.
 
+mod acls;
 mod bandwidth;
 mod cloud;
 mod costs;
@@ -8,5 +9,6 @@ mod groups;
 mod isolation;
 mod life;
 mod reachability;
+mod routes;
 mod services;
 mod wire;

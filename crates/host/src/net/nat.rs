@@ -1,0 +1,122 @@
+//! A NAT gateway: a namespace of its own that is one more interface of its subnet.
+//!
+//! ```text
+//!   VPC's router ═ link ═ vpc ── forward: who begins, and answers ── source becomes the gateway's ── vpc ═ link ═ router
+//! ```
+//!
+//! What a route leads here goes back by the link it came by, from an address of the gateway's own; the subnet's route
+//! table and ACL decide what becomes of it, as of what any interface sends. Its flows are tracked apart from the VPC's, so
+//! that its time-outs and its ports are its own (VPC User Guide, "NAT gateway basics").
+
+use datapath::NatGateway;
+use ipnet::Ipv4Net;
+use std::net::Ipv4Addr;
+
+use super::kernel::{Kernel, Layer3, MAIN_TABLE, Route};
+use super::namespace::Namespace;
+use super::nft::Filter;
+use super::vpc::{ROUTER_MAC, nat_link};
+use super::{NetError, io_failed, render, sysctl};
+
+/// The gateway's end of its link.
+pub(super) const LINK: &str = "vpc";
+
+/// The next hop: never on the wire, just the key of a permanent neighbour.
+const ROUTER: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 1);
+const EVERYWHERE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
+
+/// Flows are forgotten after 350 seconds without a packet; one that is forgotten is not taken up again in its middle.
+const SETTINGS: [(&str, &str); 13] = [
+    ("ipv4/ip_forward", "1"),
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/default/rp_filter", "0"),
+    ("ipv4/conf/all/send_redirects", "0"),
+    ("ipv4/conf/default/send_redirects", "0"),
+    ("ipv4/conf/all/accept_redirects", "0"),
+    ("ipv6/conf/all/disable_ipv6", "1"),
+    ("ipv6/conf/default/disable_ipv6", "1"),
+    ("netfilter/nf_conntrack_tcp_timeout_established", "350"),
+    ("netfilter/nf_conntrack_udp_timeout", "350"),
+    ("netfilter/nf_conntrack_udp_timeout_stream", "350"),
+    ("netfilter/nf_conntrack_icmp_timeout", "350"),
+    ("netfilter/nf_conntrack_tcp_loose", "0"),
+];
+
+pub(super) struct Nat {
+    namespace: Namespace,
+    kernel: Kernel,
+    filter: Filter,
+}
+
+impl Nat {
+    /// The gateway of this name, found or made.
+    pub(super) async fn open(name: &str) -> Result<Nat, NetError> {
+        let failed = io_failed(format!("can't make the network namespace {name}"));
+        let namespace = match Namespace::open(name).map_err(&failed)? {
+            Some(namespace) => namespace,
+            None => Namespace::create(name).await.map_err(&failed)?,
+        };
+        let kernel = Kernel::open(&namespace).await.map_err(&failed)?;
+        let mut nat = Nat { namespace, kernel, filter: Filter::default() };
+        // The tracking of flows, and with it its settings, comes with the first rule that asks for it.
+        nat.filter.load(&nat.namespace, text(&[])).await?;
+        nat.namespace.run(|| sysctl::write(SETTINGS)).await.map_err(&failed)?;
+        Ok(nat)
+    }
+
+    /// Makes the link to the router where it is missing. `router` is the router's kernel.
+    pub(super) async fn plug(&self, plan: &NatGateway, router: &Kernel, mtu: u16) -> std::io::Result<()> {
+        router.add_veth(&nat_link(plan), ROUTER_MAC, (LINK, plan.mac, &self.namespace), mtu).await
+    }
+
+    pub(super) async fn apply(&mut self, plan: &NatGateway) -> Result<(), NetError> {
+        let failed = io_failed(format!("can't set up {}", plan.nat_gateway_id));
+        let addresses: Vec<Ipv4Addr> = plan.addresses.iter().map(|address| address.private_ip).collect();
+        self.filter.load(&self.namespace, text(&addresses)).await?;
+        let links = self.kernel.links().await.map_err(&failed)?;
+        let Some(link) = links.get(LINK) else { return Ok(()) };
+        if !link.up {
+            self.kernel.set_link_up(link.index, None, None, None).await.map_err(&failed)?;
+        }
+        let mut want = Layer3::default();
+        want.addresses.extend(addresses.into_iter().map(|address| (link.index, address)));
+        want.neighbours.insert((link.index, ROUTER), ROUTER_MAC);
+        want.routes.insert((MAIN_TABLE, EVERYWHERE), Route::Gateway { gateway: ROUTER, link: link.index });
+        let have = self.kernel.layer3(|index| index == link.index).await.map_err(&failed)?;
+        self.kernel.reconcile(&want, &have).await.map_err(&failed)
+    }
+}
+
+/// Whoever begins from the VPC passes, and what answers; nothing is for the gateway itself. With several addresses each
+/// new connection takes the next.
+fn text(addresses: &[Ipv4Addr]) -> String {
+    let to = match addresses {
+        [] => String::new(),
+        [only] => format!("\t\tsnat ip to {only}\n"),
+        several => {
+            let count = several.len();
+            let turns: Vec<String> =
+                several.iter().enumerate().map(|(turn, address)| format!("{turn} : {address}")).collect();
+            format!("\t\tsnat ip to numgen inc mod {count} map {{ {} }}\n", turns.join(", "))
+        }
+    };
+    let table = render::TABLE;
+    format!(
+        "{}table {table} {{
+	chain services {{
+		type filter hook input priority filter; policy drop;
+	}}
+	chain forward {{
+		type filter hook forward priority filter; policy drop;
+		ct state established,related accept
+		ct state invalid meta l4proto tcp reject with tcp reset
+		ct state new meta l4proto {{ icmp, tcp, udp }} accept
+	}}
+	chain outward {{
+		type nat hook postrouting priority srcnat; policy accept;
+{to}	}}
+}}
+",
+        render::without(table)
+    )
+}

@@ -1,0 +1,111 @@
+//! Network ACLs as packet filter text. Pure.
+//!
+//! They stand at the edge of a subnet: what goes from one interface to another of the same subnet meets none. They know
+//! of no connections, so every packet is asked for, and the first entry that matches decides. An ACL has a few dozen
+//! entries at most (VPC User Guide, "Amazon VPC quotas"), which are walked; one that lets everything pass, as a VPC's
+//! default one does, is not there at all.
+
+use datapath::{AclEntry, NatGateway, Protocol, Subnet};
+use ipnet::IpNet;
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use super::render::render_map;
+use super::security_group::render_set;
+use super::vpc::{NUMBER_MASK, Vpc, nat_link};
+
+/// Renders what stands at the edges of the subnets that have interfaces here, and the two maps that lead to it.
+pub(super) fn render(vpc: &Vpc, out: &mut String) {
+    let (mut leaving, mut entering) = (Vec::new(), Vec::new());
+    for subnet in &vpc.plan.subnets {
+        let links = links(vpc, subnet);
+        let Some(acl) = vpc.plan.network_acls.get(&subnet.network_acl_id).filter(|_| !links.is_empty())
+        else {
+            continue;
+        };
+        let mark = vpc.subnet_mark(&subnet.subnet_id);
+        let number = mark >> 16;
+        if !passes_all(&acl.egress) {
+            let quoted: Vec<String> = links.iter().map(|link| format!("\"{link}\"")).collect();
+            render_set(&format!("subnet_{number}"), "ifname", "", &quoted, out);
+            let name = format!("acl_from_{number}");
+            render_entries(&name, &format!("oifname @subnet_{number}"), "ip daddr", &acl.egress, out);
+            leaving.push(format!("{mark:#010x} : jump {name}"));
+        }
+        if !passes_all(&acl.ingress) {
+            let name = format!("acl_to_{number}");
+            let is_own = format!("meta mark & {:#010x} == {mark:#010x}", !NUMBER_MASK);
+            render_entries(&name, &is_own, "ip saddr", &acl.ingress, out);
+            entering.extend(links.iter().map(|link| format!("\"{link}\" : jump {name}")));
+        }
+    }
+    render_map("acl_from", "mark : verdict", &leaving, out);
+    render_map("acl_to", "ifname : verdict", &entering, out);
+}
+
+/// The base chains. Translation at the internet gateway is between them and the outside: they see private addresses.
+pub(super) fn chains() -> String {
+    format!(
+        "\tchain acl_egress {{
+		type filter hook forward priority filter - 6; policy accept;
+		meta mark & {:#010x} vmap @acl_from
+	}}
+	chain acl_ingress {{
+		type filter hook forward priority filter - 5; policy accept;
+		oifname vmap @acl_to
+	}}
+",
+        !NUMBER_MASK
+    )
+}
+
+/// Names of the links by which the subnet's packets come and go.
+fn links(vpc: &Vpc, subnet: &Subnet) -> BTreeSet<String> {
+    let nics = vpc.nics.iter().filter(|nic| nic.plan.subnet_id == subnet.subnet_id);
+    let is_its = |nat: &&NatGateway| nat.subnet_id == subnet.subnet_id;
+    let nats = vpc.plan.nat_gateways.iter().filter(is_its).map(nat_link);
+    nics.map(|nic| nic.tap.clone()).chain(nats).collect()
+}
+
+/// Whether every packet passes, as the first entry that concerns IPv4 says.
+fn passes_all(entries: &[AclEntry]) -> bool {
+    let mut concerned = entries.iter().filter(|entry| matches!(entry.cidr, IpNet::V4(_)));
+    concerned
+        .next()
+        .is_some_and(|entry| entry.allow && entry.protocol == Protocol::All && entry.cidr.prefix_len() == 0)
+}
+
+fn render_entries(name: &str, is_within: &str, peer: &str, entries: &[AclEntry], out: &mut String) {
+    let _ = writeln!(out, "\tchain {name} {{\n\t\t{is_within} return");
+    for entry in entries {
+        let IpNet::V4(cidr) = entry.cidr else { continue };
+        let Some(protocol) = matches(entry.protocol) else { continue };
+        let verdict = if entry.allow { "return" } else { "drop" };
+        let _ = match cidr.prefix_len() {
+            0 => writeln!(out, "\t\t{protocol}{verdict}"),
+            _ => writeln!(out, "\t\t{peer} {} {protocol}{verdict}", cidr.trunc()),
+        };
+    }
+    let _ = writeln!(out, "\t\tdrop\n\t}}");
+}
+
+/// What a packet must be, with a space after it; None for what no packet of IPv4 is.
+fn matches(protocol: Protocol) -> Option<String> {
+    let ports = |name: &str, from: u16, to: u16| match (from, to) {
+        (0, u16::MAX) => format!("meta l4proto {name} "),
+        (from, to) if from == to => format!("{name} dport {from} "),
+        (from, to) => format!("{name} dport {from}-{to} "),
+    };
+    Some(match protocol {
+        Protocol::All => String::new(),
+        Protocol::Tcp { from, to } if from <= to => ports("tcp", from, to),
+        Protocol::Udp { from, to } if from <= to => ports("udp", from, to),
+        Protocol::Tcp { .. } | Protocol::Udp { .. } | Protocol::Icmpv6 { .. } => return None,
+        Protocol::Icmp { kind: None, .. } => "meta l4proto icmp ".into(),
+        Protocol::Icmp { kind: Some(kind), code: None } => format!("icmp type {kind} "),
+        Protocol::Icmp { kind: Some(kind), code: Some(code) } => {
+            format!("icmp type {kind} icmp code {code} ")
+        }
+        Protocol::Number(number) => format!("meta l4proto {number} "),
+    })
+}
