@@ -234,6 +234,12 @@ pub struct Metadata {
     pub launched_at: Timestamp,
     pub local_hostname: String,
     pub public_hostname: Option<String>,
+    /// Whether the name after the instance's id has an IPv4 address.
+    #[serde(default)]
+    pub resource_a_record: bool,
+    /// Whether it has an IPv6 address.
+    #[serde(default)]
+    pub resource_aaaa_record: bool,
     pub security_group_names: Vec<String>,
     /// Name and OpenSSH line of the key pair.
     pub public_key: Option<(String, String)>,

@@ -120,6 +120,8 @@ pub(crate) fn instance(number: u32) -> Instance {
             launched_at: "2026-03-01T12:00:00Z".parse::<Timestamp>().unwrap(),
             local_hostname: format!("ip-{a}-{b}-{c}-{d}.ec2.internal"),
             public_hostname: Some(format!("ec2-203-0-113-{d}.compute-1.amazonaws.com")),
+            resource_a_record: true,
+            resource_aaaa_record: false,
             security_group_names: vec!["default".into()],
             public_key: Some(("my-key".into(), "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIexample my-key".into())),
             user_data: Some(b"#!/bin/sh\necho hello\n".to_vec()),

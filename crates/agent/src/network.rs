@@ -214,6 +214,14 @@ impl HostNetwork {
         addresses.find(|address| address.public_ip == Some(public_ip)).map(|address| address.private_ip)
     }
 
+    /// The instance of this id, where its primary interface is in the VPC and on this host.
+    pub(crate) fn instance_in(&self, vpc_id: &Id, instance_id: &str) -> Option<Arc<Instance>> {
+        let state = self.state.read();
+        let instance = state.attached.get(instance_id)?;
+        let is_in = |interface: &agent_api::Interface| interface.network.vpc_id == *vpc_id;
+        instance.interfaces.first().is_some_and(is_in).then(|| instance.clone())
+    }
+
     /// Whether the address, as seen from the host, is a guest's. (Private ones may well be somebody else's there.)
     pub(crate) fn is_guest(&self, address: IpAddr) -> bool {
         let IpAddr::V4(address) = address else { return false };

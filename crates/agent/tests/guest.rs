@@ -336,6 +336,8 @@ fn instance(number: u8) -> Instance {
             launched_at: "2026-03-01T12:00:00Z".parse().unwrap(),
             local_hostname: format!("ip-172-31-16-{}.ec2.internal", 10 + number),
             public_hostname: None,
+            resource_a_record: true,
+            resource_aaaa_record: false,
             security_group_names: vec!["default".into()],
             public_key: None,
             user_data: Some(format!("I am {number}").into_bytes()),

@@ -6,6 +6,7 @@
 
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tables, Tags, filter};
+use crate::host_names::HostNames;
 use crate::network_interface::NetworkInterface;
 use crate::placement::Load;
 use agent_api::{Architecture, BootMode, StatusChecks};
@@ -21,6 +22,7 @@ pub mod describe;
 pub mod desired;
 pub mod lifecycle;
 pub mod monitoring;
+pub mod names;
 pub mod placement;
 pub mod run;
 pub mod status;
@@ -92,6 +94,8 @@ pub struct Instance {
     /// `standard` or `unlimited` for burstable types.
     pub cpu_credits: Option<Text>,
     pub auto_recovery: Text,
+    #[serde(default)]
+    pub names: HostNames,
     pub tags: Tags,
 }
 
@@ -189,8 +193,18 @@ impl Instance {
         self.interfaces.first().and_then(|id| tables.network_interfaces.find(id))
     }
 
+    /// Inside its VPC; None where it has no interface any more.
     pub fn private_dns_name(&self, tables: &Tables, region: &Region) -> Option<String> {
-        self.primary_interface(tables).map(|interface| interface.private_dns_name(region))
+        let interface = self.primary_interface(tables)?;
+        Some(match self.names.by_resource {
+            true => format!("{}.{}", self.instance_id, region.private_dns_domain()),
+            false => interface.private_dns_name(region),
+        })
+    }
+
+    /// Outside; None where its VPC gives none.
+    pub fn public_dns_name(&self, tables: &Tables, region: &Region) -> Option<String> {
+        self.primary_interface(tables)?.public_dns_name(tables, region)
     }
 }
 
@@ -301,7 +315,10 @@ impl Record for Instance {
             "usage-operation-update-time" => filter::one(values, filter::time(self.created_at)),
             "virtualization-type" => filter::one(values, "hvm"),
             "vpc-id" => filter::one(values, self.vpc_id.as_str()),
-            _ => false,
+            _ => match name.strip_prefix("private-dns-name-options.") {
+                Some(name) => self.names.field(name, values),
+                None => false,
+            },
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod ebs_direct;
 pub mod egress_only_internet_gateway;
 pub mod engine;
 pub mod event;
+pub mod host_names;
 pub mod image;
 pub mod instance;
 pub mod instance_type;

@@ -1,7 +1,7 @@
 //! Elastic network interfaces.
 
 use crate::engine::table::{Record, Values};
-use crate::engine::{Tags, filter};
+use crate::engine::{Tables, Tags, filter};
 use model::{AccountId, Id, Text, Timestamp};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -46,8 +46,12 @@ impl NetworkInterface {
     }
 
     /// `ec2-198-18-0-4.compute-1.amazonaws.com`.
-    pub fn public_dns_name(&self, region: &model::Region) -> Option<String> {
-        self.public_ip.map(|ip| format!("ec2-{}.{}", dashed(ip), region.public_dns_domain()))
+    /// None also where its VPC gives no such names.
+    pub fn public_dns_name(&self, tables: &Tables, region: &model::Region) -> Option<String> {
+        let vpc = tables.vpcs.find(&self.vpc_id).filter(|vpc| vpc.dns_hostnames);
+        self.public_ip
+            .filter(|_| vpc.is_some())
+            .map(|ip| format!("ec2-{}.{}", dashed(ip), region.public_dns_domain()))
     }
 
     pub fn mac_text(&self) -> String {

@@ -113,6 +113,7 @@ fn offered() -> Operations {
         DescribeInstanceAttribute => instance::attribute::describe_instance_attribute,
         ModifyInstanceAttribute => instance::attribute::modify_instance_attribute,
         ResetInstanceAttribute => instance::attribute::reset_instance_attribute,
+        ModifyPrivateDnsNameOptions => instance::names::modify_private_dns_name_options,
         ModifyInstanceMetadataOptions => instance::attribute::modify_instance_metadata_options,
         ModifyInstancePlacement => instance::placement::modify_instance_placement,
         MonitorInstances => instance::monitoring::monitor_instances,

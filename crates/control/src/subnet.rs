@@ -6,6 +6,7 @@ use crate::engine::describe::{self, Query};
 use crate::engine::retire::{self, Retire};
 use crate::engine::table::{Record, Values};
 use crate::engine::{Claim, Tables, Tags, Tx, filter};
+use crate::host_names::HostNames;
 use crate::region::Zone;
 use crate::vpc::Vpc;
 use aws_api::ec2;
@@ -47,21 +48,6 @@ pub struct Subnet {
     #[serde(default)]
     pub retired: bool,
     pub tags: Tags,
-}
-
-/// How instances are named at launch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct HostNames {
-    /// After the instance's id; else after its address.
-    pub by_resource: bool,
-    pub resource_a_record: bool,
-    pub resource_aaaa_record: bool,
-}
-
-impl HostNames {
-    fn kind(self) -> &'static str {
-        if self.by_resource { "resource-name" } else { "ip-name" }
-    }
 }
 
 impl Subnet {
@@ -199,19 +185,15 @@ impl Record for Subnet {
             "outpost-arn" | "customer-owned-ipv4-pool" | "enable-lni-at-device-index" => true,
             "enable-dns64" => filter::one(values, filter::boolean(self.dns64)),
             "ipv6-native" | "map-customer-owned-ip-on-launch" => filter::one(values, "false"),
-            "private-dns-name-options-on-launch.hostname-type" => filter::one(values, self.names.kind()),
-            "private-dns-name-options-on-launch.enable-resource-name-dns-a-record" => {
-                filter::one(values, filter::boolean(self.names.resource_a_record))
-            }
-            "private-dns-name-options-on-launch.enable-resource-name-dns-aaaa-record" => {
-                filter::one(values, filter::boolean(self.names.resource_aaaa_record))
-            }
             "map-public-ip-on-launch" => filter::one(values, filter::boolean(self.map_public_ip_on_launch)),
             "owner-id" => filter::one(values, self.owner.as_str()),
             "state" => filter::one(values, "available"),
             "subnet-id" => filter::one(values, self.subnet_id.as_str()),
             "vpc-id" => filter::one(values, self.vpc_id.as_str()),
-            _ => false,
+            _ => match name.strip_prefix("private-dns-name-options-on-launch.") {
+                Some(name) => self.names.field(name, values),
+                None => false,
+            },
         }
     }
 }

@@ -108,8 +108,7 @@ fn here(guest: &Guest, network: &HostNetwork, bytes: &[u8]) -> Option<Here> {
     let [question] = &query.queries[..] else {
         return Some(Here::Answer(refusal(&query, ResponseCode::FormErr)));
     };
-    let vpc_id = &guest.vpc.network.vpc_id;
-    Some(match zone::find(guest, question, |public_ip| network.private_address(vpc_id, public_ip)) {
+    Some(match zone::find(guest, question, network) {
         Some(Ok(records)) => Here::Answer(response(&query, question, records)),
         Some(Err(code)) => Here::Answer(refusal(&query, code)),
         None => Here::Forward(query),

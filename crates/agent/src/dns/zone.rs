@@ -3,13 +3,15 @@
 //! | name | is |
 //! |---|---|
 //! | `ip-a-b-c-d.ec2.internal` (the VPC's domain), an address of the VPC | that address |
+//! | `i-….ec2.internal`, an instance of the VPC on this host that wants it so | its primary addresses |
 //! | `d.c.b.a.in-addr.arpa` of such an address | that name |
 //! | `instance-data.ec2.internal` | the metadata service |
 //! | `ec2-a-b-c-d.compute-1.amazonaws.com` (the region's domain) | inside, the private address of who has it; else the public one |
 
-use crate::network::Guest;
+use crate::network::{Guest, HostNetwork};
+use agent_api::Instance;
 use hickory_proto::op::{Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use model::Region;
 use std::net::Ipv4Addr;
@@ -25,7 +27,7 @@ const EC2_DOMAIN: &str = "ec2.internal";
 pub(super) fn find(
     guest: &Guest,
     question: &Query,
-    private_address: impl FnOnce(Ipv4Addr) -> Option<Ipv4Addr>,
+    network: &HostNetwork,
 ) -> Option<Result<Vec<Record>, ResponseCode>> {
     if question.query_class() != DNSClass::IN {
         return None;
@@ -59,14 +61,27 @@ pub(super) fn find(
     }
     if let Some(label) = label_below(text, &domain) {
         let address = dashed(label, "ip-").filter(|address| is_in_vpc(guest, *address));
+        let instance = || network.instance_in(&guest.vpc.network.vpc_id, label);
         return match address {
             Some(address) => address_record(address),
-            None => Some(Err(ResponseCode::NXDomain)),
+            None => Some(instance().and_then(|of| resource(question, &of)).ok_or(ResponseCode::NXDomain)),
         };
     }
     let region: Region = guest.instance.metadata.region.parse().ok()?;
     let public_ip = dashed(label_below(text, &region.public_dns_domain())?, "ec2-")?;
-    address_record(private_address(public_ip).unwrap_or(public_ip))
+    let private_ip = network.private_address(&guest.vpc.network.vpc_id, public_ip);
+    address_record(private_ip.unwrap_or(public_ip))
+}
+
+/// The addresses that an instance has under its id; None where it is not to be found so.
+fn resource(question: &Query, instance: &Instance) -> Option<Vec<Record>> {
+    let interface = &instance.interfaces.first()?.network;
+    let (ipv4, ipv6) = (instance.metadata.resource_a_record, instance.metadata.resource_aaaa_record);
+    let ipv4_data = ipv4.then(|| (RecordType::A, RData::A(A(interface.primary().private_ip))));
+    let ipv6_address = interface.ipv6_addresses.first().filter(|_| ipv6);
+    let ipv6_data = ipv6_address.map(|address| (RecordType::AAAA, RData::AAAA(AAAA(*address))));
+    let all = ipv4_data.into_iter().chain(ipv6_data);
+    (ipv4 || ipv6).then(|| all.flat_map(|(kind, data)| records(question, kind, data)).collect())
 }
 
 fn records(question: &Query, kind: RecordType, data: RData) -> Vec<Record> {

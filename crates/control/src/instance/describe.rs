@@ -43,6 +43,7 @@ fn field<'t>(
     name: &str,
     values: &mut Values<'t>,
 ) -> bool {
+    let region = &context.region.view.region;
     let interfaces = || instance.interfaces.iter().filter_map(|id| tables.network_interfaces.find(id));
     let volumes = || instance.disks.iter().filter_map(|disk| tables.volumes.find(&disk.volume_id));
     let attachments = || volumes().filter_map(|volume| volume.attachment.as_ref());
@@ -70,14 +71,11 @@ fn field<'t>(
         "block-device-mapping.volume-id" => {
             filter::many(values, instance.disks.iter().map(|disk| disk.volume_id.as_str()))
         }
-        "dns-name" => filter::many(
-            values,
-            interfaces().filter_map(|interface| interface.public_dns_name(&context.region.view.region)),
-        ),
-        "private-dns-name" | "network-interface.private-dns-name" => filter::many(
-            values,
-            interfaces().map(|interface| interface.private_dns_name(&context.region.view.region)),
-        ),
+        "dns-name" => filter::some(values, instance.public_dns_name(tables, region)),
+        "private-dns-name" => filter::some(values, instance.private_dns_name(tables, region)),
+        "network-interface.private-dns-name" => {
+            filter::many(values, interfaces().map(|interface| interface.private_dns_name(region)))
+        }
         "instance.group-id" | "group-id" | "network-interface.group-id" => filter::many(
             values,
             interfaces().flat_map(|interface| &interface.security_groups).map(|id| id.as_str()),
@@ -158,12 +156,8 @@ pub fn to_api(context: &Context, tables: &Tables, instance: &Instance) -> ec2::I
             .state_reason
             .as_ref()
             .map(|reason| ec2::StateReason { code: text(&reason.code), message: text(&reason.message) }),
-        private_dns_name: Some(
-            primary.map(|interface| interface.private_dns_name(region)).unwrap_or_default(),
-        ),
-        public_dns_name: Some(
-            primary.and_then(|interface| interface.public_dns_name(region)).unwrap_or_default(),
-        ),
+        private_dns_name: Some(instance.private_dns_name(tables, region).unwrap_or_default()),
+        public_dns_name: Some(instance.public_dns_name(tables, region).unwrap_or_default()),
         private_ip_address: primary.map(|interface| interface.private_ip.to_string()),
         public_ip_address: primary.and_then(|interface| interface.public_ip).map(|ip| ip.to_string()),
         key_name: instance.public_key.as_ref().map(|key| key.0.clone()),
@@ -216,11 +210,7 @@ pub fn to_api(context: &Context, tables: &Tables, instance: &Instance) -> ec2::I
             auto_recovery: text(&instance.auto_recovery),
             ..Default::default()
         }),
-        private_dns_name_options: Some(ec2::PrivateDnsNameOptionsResponse {
-            hostname_type: text("ip-name"),
-            enable_resource_name_dns_a_record: Some(false),
-            enable_resource_name_dns_aaaa_record: Some(false),
-        }),
+        private_dns_name_options: Some(super::names::to_api(instance.names)),
         boot_mode: text(boot_mode_name(instance.boot_mode)),
         current_instance_boot_mode: text(boot_mode_name(instance.boot_mode)),
         platform_details: text(&instance.platform_details),
@@ -259,7 +249,7 @@ fn interface_to_api(
     let region = &context.region.view.region;
     let association = interface.public_ip.map(|ip| ec2::InstanceNetworkInterfaceAssociation {
         ip_owner_id: Some("amazon".into()),
-        public_dns_name: interface.public_dns_name(region),
+        public_dns_name: interface.public_dns_name(tables, region),
         public_ip: Some(ip.to_string()),
         ..Default::default()
     });

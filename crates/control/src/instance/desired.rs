@@ -120,8 +120,10 @@ fn metadata(
         ami_launch_index: instance.launch_index,
         reservation_id: instance.reservation_id.clone(),
         launched_at: instance.launched_at,
-        local_hostname: primary.map(|interface| interface.private_dns_name(region)).unwrap_or_default(),
-        public_hostname: primary.and_then(|interface| interface.public_dns_name(region)),
+        local_hostname: instance.private_dns_name(tables, region).unwrap_or_default(),
+        public_hostname: instance.public_dns_name(tables, region),
+        resource_a_record: instance.names.resource_a_record,
+        resource_aaaa_record: instance.names.resource_aaaa_record,
         security_group_names: group_names
             .filter_map(|id| tables.security_groups.find(id))
             .map(|group| group.name.clone())

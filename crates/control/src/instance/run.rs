@@ -410,6 +410,7 @@ impl Launch {
                 .and_then(|options| options.auto_recovery.as_deref())
                 .unwrap_or("default")
                 .into(),
+            names: super::names::at_launch(input, subnet)?,
             tags: self.tags.of(Kind::Instance),
         };
         tx.create(&instance);

@@ -28,7 +28,7 @@ pub async fn describe_network_interfaces(
         |_| true,
         |interface, name, values| match name {
             "private-dns-name" => filter::one(values, interface.private_dns_name(region)),
-            "association.public-dns-name" => filter::some(values, interface.public_dns_name(region)),
+            "association.public-dns-name" => filter::some(values, interface.public_dns_name(&tables, region)),
             "attachment.instance-owner-id" => {
                 filter::some(values, interface.attachment.as_ref().map(|_| interface.owner.as_str()))
             }
@@ -75,7 +75,7 @@ fn to_api(context: &Context, tables: &Tables, interface: &NetworkInterface) -> e
     let region = &context.region.view.region;
     let association = interface.public_ip.map(|ip| ec2::NetworkInterfaceAssociation {
         ip_owner_id: Some("amazon".into()),
-        public_dns_name: interface.public_dns_name(region),
+        public_dns_name: interface.public_dns_name(tables, region),
         public_ip: Some(ip.to_string()),
         ..Default::default()
     });

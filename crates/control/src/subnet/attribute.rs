@@ -3,6 +3,7 @@
 use super::{Subnet, depend};
 use crate::Context;
 use crate::engine::unsupported::{given, refuse};
+use crate::host_names::HostNames;
 use aws_api::ec2;
 use model::{Error, Result};
 
@@ -22,16 +23,9 @@ pub async fn modify_subnet_attribute(
             "Local network interfaces are",
         ),
     ])?;
-    let by_resource = match input.private_dns_hostname_type_on_launch.as_deref() {
-        None => None,
-        Some("ip-name") => Some(false),
-        Some("resource-name") => Some(true),
-        Some(other) => {
-            return Err(Error::invalid_parameter_value(format!(
-                "Value ({other}) for parameter privateDnsHostnameTypeOnLaunch is invalid. Expected 'ip-name' or 'resource-name'."
-            )));
-        }
-    };
+    let kind = input.private_dns_hostname_type_on_launch.as_deref();
+    let by_resource =
+        kind.map(|text| HostNames::parse_kind("privateDnsHostnameTypeOnLaunch", text)).transpose()?;
     let public = value(&input.map_public_ip_on_launch);
     let ipv6 = value(&input.assign_ipv6_address_on_creation);
     let dns64 = value(&input.enable_dns64);
