@@ -15,6 +15,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 #[derive(Default)]
@@ -38,6 +39,8 @@ pub(crate) struct Doubles {
     /// What the next calls of each kind fail with.
     pub start_failures: Mutex<VecDeque<MachineError>>,
     pub apply_failures: Mutex<VecDeque<NetError>>,
+    /// Notified where somebody disturbs the network.
+    pub disturbance: Notify,
     pub disk_failures: Mutex<VecDeque<DiskError>>,
     /// Guests that do nothing when the power button is pressed.
     pub deaf: Mutex<BTreeSet<Id>>,
@@ -277,6 +280,10 @@ impl Network for Doubles {
             Ok(())
         })
         .await
+    }
+
+    async fn disturbed(&self) {
+        self.disturbance.notified().await;
     }
 
     async fn open_tap(&self, interface_id: &Id) -> Result<OwnedFd, NetError> {

@@ -260,7 +260,10 @@ impl HostNetwork {
             }
             if is_whole {
                 backoff = Backoff::new();
-                self.wake.notified().await;
+                tokio::select! {
+                    () = self.wake.notified() => {}
+                    () = self.driver.disturbed() => last = None,
+                }
             } else {
                 tokio::select! {
                     () = backoff.wait() => {}

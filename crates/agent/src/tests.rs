@@ -270,6 +270,18 @@ async fn a_network_or_disk_that_recovers_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_network_that_somebody_disturbs_is_applied_again() {
+    let mut room = Room::new().await;
+    room.agent.replace(desired(1)).await;
+    room.settle().await;
+    let applied = || room.doubles.log.lock().iter().filter(|line| line.starts_with("apply")).count();
+    let before = applied();
+    room.doubles.disturbance.notify_one();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(applied(), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_volume_whose_data_is_gone_is_lost_and_never_made_anew() {
     let mut room = Room::new().await;
     let mut desired = desired(1);

@@ -97,6 +97,11 @@ impl Network for FakeNetwork {
         Ok(())
     }
 
+    /// Nobody disturbs it.
+    async fn disturbed(&self) {
+        std::future::pending().await
+    }
+
     /// A file that takes everything and gives nothing.
     async fn open_tap(&self, interface_id: &Id) -> Result<OwnedFd, NetError> {
         if !self.state.lock().plan.interfaces.iter().any(|nic| nic.interface_id == *interface_id) {

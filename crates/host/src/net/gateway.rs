@@ -14,9 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::kernel::{Kernel, Layer3, MAIN_TABLE, Route};
 use super::namespace::Namespace;
+use super::netlink::Listener;
 use super::nft::Filter;
 use super::vpc::{GATEWAY, GATEWAY_MAC, GATEWAY_PEER, GATEWAY_PEER_MAC};
 use super::{NetError, NetOptions, io_failed, render, sysctl};
@@ -36,9 +38,15 @@ pub(super) struct Gateway {
 
 impl Host {
     pub(super) async fn open(namespace: Namespace) -> Result<Host, NetError> {
-        let kernel =
-            Kernel::open(&namespace).await.map_err(io_failed("can't speak to the host's network"))?;
-        Ok(Host { namespace, kernel, filter: Filter::default() })
+        let failed = io_failed("can't speak to the host's network");
+        let kernel = Kernel::open(&namespace).await.map_err(&failed)?;
+        let filter = Filter::open(&namespace).await.map_err(&failed)?;
+        Ok(Host { namespace, kernel, filter })
+    }
+
+    /// Those who hear what others change on the host.
+    pub(super) fn listeners(&self) -> [Arc<Listener>; 2] {
+        [self.kernel.listener.clone(), self.filter.listener.clone()]
     }
 
     /// Makes the pairs to these VPCs and takes away all other pairs of ours.
@@ -76,7 +84,7 @@ impl Host {
             public: &public,
             cidrs: &cidrs,
         });
-        self.filter.load(&self.namespace, text).await?;
+        self.filter.load(text).await?;
 
         let links = self.kernel.links().await.map_err(&failed)?;
         let mut want = Layer3::default();
@@ -138,7 +146,7 @@ impl Host {
         self.pairs(options, &BTreeMap::new()).await?;
         let have = self.have(options).await.map_err(&failed)?;
         self.kernel.reconcile(&Layer3::default(), &have).await.map_err(&failed)?;
-        self.filter.load(&self.namespace, render::without(&options.table())).await?;
+        self.filter.load(render::without(&options.table())).await?;
         let memory = forwarding_memory(options);
         // Each cloud has a route for its pool at least, which bears our mark.
         let others = self.kernel.layer3(|_| false).await.map_err(&failed)?;

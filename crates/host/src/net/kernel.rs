@@ -21,13 +21,18 @@ use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
-use rtnetlink::{Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+use rtnetlink::{
+    Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, MulticastGroup, RouteMessageBuilder,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 
 use super::namespace::Namespace;
+use super::netlink::{Listener, u32_at};
 
 /// Who made a route or rule, for the kernel and for `ip route`. Unassigned in `/etc/iproute2/rt_protos`.
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(197);
@@ -43,6 +48,19 @@ const DOOMED: u32 = 0x646f_6f6d;
 
 /// Requests on their way at once: their acknowledgements must fit the socket's buffer.
 const REQUESTS_AT_ONCE: usize = 64;
+
+/// What we hear of: links, and addresses, routes and rules of both families.
+const LISTENED_GROUPS: u32 = group(MulticastGroup::Link)
+    | group(MulticastGroup::Ipv4Ifaddr)
+    | group(MulticastGroup::Ipv4Route)
+    | group(MulticastGroup::Ipv4Rule)
+    | group(MulticastGroup::Ipv6Ifaddr)
+    | group(MulticastGroup::Ipv6Route)
+    | group(MulticastGroup::Ipv6Rule);
+
+const fn group(group: MulticastGroup) -> u32 {
+    1 << (group as u32 - 1)
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Link {
@@ -88,6 +106,7 @@ pub(super) struct Rule {
 
 pub(super) struct Kernel {
     handle: Handle,
+    pub listener: Arc<Listener>,
 }
 
 impl Kernel {
@@ -102,7 +121,8 @@ impl Kernel {
             .await?;
         // Ends when the handle is dropped.
         tokio::spawn(connection);
-        Ok(Kernel { handle })
+        let listener = Listener::open(namespace, NETLINK_ROUTE, LISTENED_GROUPS, takes_away).await?;
+        Ok(Kernel { handle, listener: Arc::new(listener) })
     }
 
     pub(super) async fn links(&self) -> io::Result<BTreeMap<String, Link>> {
@@ -230,7 +250,9 @@ impl Kernel {
             })
             .buffered(REQUESTS_AT_ONCE)
             .try_for_each(|()| async { Ok(()) })
-            .await
+            .await?;
+        self.listener.forget();
+        Ok(())
     }
 
     async fn carry_out(&self, change: Change) -> io::Result<()> {
@@ -319,6 +341,19 @@ fn changed<'a, K: Ord, V: PartialEq>(
     have: &'a BTreeMap<K, V>,
 ) -> impl Iterator<Item = (&'a K, &'a V)> {
     want.iter().filter(|(key, value)| have.get(key) != Some(value))
+}
+
+/// Whether a message says that something is gone which may be ours: a link, or its being up, an address, a rule, a route
+/// with our mark. What others add is theirs.
+fn takes_away(kind: u16, body: &[u8]) -> bool {
+    match kind {
+        libc::RTM_DELLINK | libc::RTM_DELADDR | libc::RTM_DELRULE => true,
+        // Flags of `ifinfomsg`.
+        libc::RTM_NEWLINK => u32_at(body, 8).is_some_and(|flags| flags & libc::IFF_UP as u32 == 0),
+        // Protocol of `rtmsg`.
+        libc::RTM_DELROUTE => body.get(5) == Some(&u8::from(PROTOCOL)),
+        _ => false,
+    }
 }
 
 fn gone_is_fine(result: Result<(), rtnetlink::Error>) -> io::Result<()> {

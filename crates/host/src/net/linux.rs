@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use datapath::{Interface, Plan, SecurityGroup};
 use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt};
 use ipnet::Ipv4Net;
 use model::{Id, Kind};
 use parking_lot::RwLock;
@@ -12,12 +13,15 @@ use std::net::{IpAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::arp::{self, Neighbour};
 use super::diagnosis::{self, Diagnosis};
 use super::gateway::{Gateway, Host};
 use super::namespace::Namespace;
+use super::netlink::Listener;
 use super::router::{Inside, Router};
 use super::vpc::{self, NUMBER_MASK, digits, tap_name};
 use super::{NetError, Network, ServiceSockets, io_failed, services, tap};
@@ -30,6 +34,11 @@ const TAG_LENGTH_MAX: usize = 16;
 
 /// What guests of the same host may send each other in one packet, as between EC2 instances.
 pub(super) const JUMBO: u16 = 9001;
+
+/// Least time between two repairs: somebody who takes the same away again and again keeps nobody busy.
+const PAUSE: Duration = Duration::from_secs(1);
+/// What the kernel does not tell of (settings, neighbours) is looked at this often.
+const LOOK: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Debug)]
 pub struct NetOptions {
@@ -100,6 +109,10 @@ pub struct LinuxNetwork {
     state: Mutex<State>,
     /// What the last `apply` made, for those who only ask.
     directory: RwLock<HashMap<Id, Arc<Inside>>>,
+    /// Those who hear what others change of what it made.
+    listeners: RwLock<Vec<Arc<Listener>>>,
+    /// When they were heard last.
+    heard: parking_lot::Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -127,7 +140,14 @@ impl LinuxNetwork {
             None => Namespace::current(),
         }
         .map_err(io_failed("can't open the host's network namespace"))?;
-        Ok(LinuxNetwork { options, host_namespace, state: Mutex::default(), directory: RwLock::default() })
+        Ok(LinuxNetwork {
+            options,
+            host_namespace,
+            state: Mutex::default(),
+            directory: RwLock::default(),
+            listeners: RwLock::default(),
+            heard: parking_lot::Mutex::default(),
+        })
     }
 
     /// What the host lacks for guests to have a network, and what to do about it. Changes nothing.
@@ -168,6 +188,11 @@ impl State {
             None => Host::open(namespace.clone()).await?,
         };
         Ok(self.host.insert(host))
+    }
+
+    fn listeners(&self) -> Vec<Arc<Listener>> {
+        let routers = self.routers.values().flat_map(Router::listeners);
+        self.host.iter().flat_map(Host::listeners).chain(routers).collect()
     }
 
     /// Opens the routers that are not open; those whose name somebody took away are made anew.
@@ -253,7 +278,32 @@ impl Network for LinuxNetwork {
             })
             .collect();
         state.host(&self.host_namespace).await?.apply(options, &gateways).await?;
+        *self.listeners.write() = state.listeners();
         failures.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    async fn disturbed(&self) {
+        let last = *self.heard.lock();
+        if let Some(last) = last {
+            tokio::time::sleep_until(last + PAUSE).await;
+        }
+        let listeners = self.listeners.read().clone();
+        let mut heard: FuturesUnordered<_> = listeners.iter().map(|listener| listener.heard()).collect();
+        let anything = async {
+            match heard.next().await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "changes of the network not heard"
+                    );
+                }
+                None => std::future::pending().await,
+            }
+        };
+        if tokio::time::timeout(LOOK, anything).await.is_ok() {
+            *self.heard.lock() = Some(Instant::now());
+        }
     }
 
     async fn open_tap(&self, interface_id: &Id) -> Result<OwnedFd, NetError> {
@@ -303,6 +353,7 @@ impl Network for LinuxNetwork {
     async fn remove_all(&self) -> Result<(), NetError> {
         let mut state = self.state.lock().await;
         self.directory.write().clear();
+        self.listeners.write().clear();
         state.routers.clear();
         for name in self.namespaces()? {
             Router::remove(&name).await?;

@@ -47,6 +47,9 @@
 //! values whose difference to the kernel's is carried out (`kernel`). What is not in the plan is unknown to the filter
 //! and drops. Links outlive the daemon; a new one finds them by their names.
 //!
+//! What somebody else takes away (a flush of the rules, a route, a link that is set down) the kernel tells, and the plan
+//! is applied again at once (`netlink`); what it does not tell of is looked at now and then.
+//!
 //! Not here yet: peering, other hosts, IPv6. They will be further links of the router.
 
 mod arp;
@@ -57,6 +60,7 @@ mod kernel;
 mod linux;
 mod namespace;
 mod nat;
+mod netlink;
 mod network_acl;
 mod nfnetlink;
 mod nft;
@@ -117,6 +121,10 @@ pub trait Network: Send + Sync {
     /// Makes the host's network what the plan says, at once and without a gap for what stays; nothing else on the
     /// host is touched. Idempotent: also the way to be whole again after a restart or somebody's flush.
     async fn apply(&self, plan: Plan) -> Result<(), NetError>;
+
+    /// Waits until somebody else may have taken away what `apply` made, so that it is time to apply again. Soon after
+    /// it was, yet not more often than once in a while; now and then for no reason.
+    async fn disturbed(&self);
 
     /// A queue of the interface's tap, for QEMU to be handed. The tap is made by `apply`.
     async fn open_tap(&self, interface_id: &Id) -> Result<OwnedFd, NetError>;

@@ -11,9 +11,11 @@
 use datapath::NatGateway;
 use ipnet::Ipv4Net;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use super::kernel::{Kernel, Layer3, MAIN_TABLE, Route};
 use super::namespace::Namespace;
+use super::netlink::Listener;
 use super::nft::Filter;
 use super::vpc::{ROUTER_MAC, nat_link};
 use super::{NetError, io_failed, render, sysctl};
@@ -57,9 +59,10 @@ impl Nat {
             None => Namespace::create(name).await.map_err(&failed)?,
         };
         let kernel = Kernel::open(&namespace).await.map_err(&failed)?;
-        let mut nat = Nat { namespace, kernel, filter: Filter::default() };
+        let filter = Filter::open(&namespace).await.map_err(&failed)?;
+        let mut nat = Nat { namespace, kernel, filter };
         // The tracking of flows, and with it its settings, comes with the first rule that asks for it.
-        nat.filter.load(&nat.namespace, text(&[])).await?;
+        nat.filter.load(text(&[])).await?;
         nat.namespace.run(|| sysctl::write(SETTINGS)).await.map_err(&failed)?;
         Ok(nat)
     }
@@ -69,10 +72,14 @@ impl Nat {
         router.add_veth(&nat_link(plan), ROUTER_MAC, (LINK, plan.mac, &self.namespace), mtu).await
     }
 
+    pub(super) fn listeners(&self) -> [Arc<Listener>; 2] {
+        [self.kernel.listener.clone(), self.filter.listener.clone()]
+    }
+
     pub(super) async fn apply(&mut self, plan: &NatGateway) -> Result<(), NetError> {
         let failed = io_failed(format!("can't set up {}", plan.nat_gateway_id));
         let addresses: Vec<Ipv4Addr> = plan.addresses.iter().map(|address| address.private_ip).collect();
-        self.filter.load(&self.namespace, text(&addresses)).await?;
+        self.filter.load(text(&addresses)).await?;
         let links = self.kernel.links().await.map_err(&failed)?;
         let Some(link) = links.get(LINK) else { return Ok(()) };
         if !link.up {

@@ -10,10 +10,15 @@ use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use std::io;
 use std::net::Ipv4Addr;
 
+use super::namespace::Namespace;
+use super::netlink::{HEADER, Listener, aligned, messages, u32_at};
+
 const NFTABLES: u16 = 10 << 8;
 const NEW_GENERATION: u16 = NFTABLES | 15;
 const GET_GENERATION: u16 = NFTABLES | 16;
 const GENERATION_ID: u16 = 1;
+/// The group that is told of changes of the rules: the seventh.
+const NFTABLES_GROUP: u32 = 1 << 6;
 
 const CONNTRACK: u16 = 1 << 8;
 const CONNTRACK_NEW: u16 = CONNTRACK;
@@ -33,7 +38,6 @@ const ACKNOWLEDGE: u16 = libc::NLM_F_ACK as u16;
 const DUMP: u16 = libc::NLM_F_DUMP as u16;
 
 /// Bytes of a message's own header and of netfilter's after it.
-const HEADER: usize = 16;
 const HEADERS: usize = HEADER + 4;
 /// The two flags in an attribute's type.
 const TYPE_MASK: u16 = 0x3fff;
@@ -58,6 +62,11 @@ pub(super) fn generation() -> io::Result<u32> {
         }
     })?;
     generation.ok_or_else(|| io::Error::other("netfilter told no generation"))
+}
+
+/// Hears of every transaction on the packet filter of the namespace.
+pub(super) async fn listen(namespace: &Namespace) -> io::Result<Listener> {
+    Listener::open(namespace, NETLINK_NETFILTER, NFTABLES_GROUP, |kind, _| kind == NEW_GENERATION).await
 }
 
 /// Ends the tracking of the IPv4 flows that are picked, in the calling thread's namespace.
@@ -102,21 +111,17 @@ fn exchange(
     socket.send_to(&request, &SocketAddr::new(0, 0), 0)?;
     loop {
         let (datagram, _) = socket.recv_from_full()?;
-        let mut rest = &datagram[..];
-        while let Some(length) = u32_at(rest, 0) {
-            let length = length as usize;
-            let Some(message) = rest.get(..length).filter(|message| message.len() >= HEADER) else { break };
-            match u16::from_ne_bytes([message[4], message[5]]) {
+        for (kind, body) in messages(&datagram) {
+            match kind {
                 DONE => return Ok(()),
                 ERROR => {
-                    return match u32_at(message, HEADER).unwrap_or(0) as i32 {
+                    return match u32_at(body, 0).unwrap_or(0) as i32 {
                         0 => Ok(()),
                         number => Err(io::Error::from_raw_os_error(-number)),
                     };
                 }
-                kind => answer(kind, message.get(HEADERS..).unwrap_or(&[])),
+                kind => answer(kind, body.get(HEADERS - HEADER..).unwrap_or(&[])),
             }
-            rest = rest.get(aligned(length)..).unwrap_or(&[]);
         }
     }
 }
@@ -165,15 +170,6 @@ fn raw_attributes(payload: &[u8]) -> impl Iterator<Item = (usize, usize, u16, &[
         start += aligned(length);
         Some(item)
     })
-}
-
-fn u32_at(bytes: &[u8], start: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(start..start + 4)?.try_into().ok()?))
-}
-
-/// Messages and attributes begin at multiples of four.
-fn aligned(length: usize) -> usize {
-    length.next_multiple_of(4)
 }
 
 #[cfg(test)]

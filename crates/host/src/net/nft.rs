@@ -2,25 +2,35 @@
 
 use std::io::{self, Write};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 
 use super::namespace::Namespace;
+use super::netlink::Listener;
 use super::{NetError, io_failed, nfnetlink};
 
 /// How much of nft's complaint is passed on: it repeats the line at fault, which may be a long set.
 const COMPLAINT_LENGTH_MAX: usize = 2000;
 
-/// The text that is loaded into a namespace, as far as we know.
-#[derive(Default)]
+/// The packet filter of a namespace.
 pub(super) struct Filter {
+    namespace: Namespace,
+    pub listener: Arc<Listener>,
+    /// The text that is loaded, as far as we know.
     /// With the generation that loading it made: another one means that somebody touched the rules since.
     loaded: Option<(String, u32)>,
 }
 
 impl Filter {
+    pub(super) async fn open(namespace: &Namespace) -> io::Result<Filter> {
+        let listener = Arc::new(nfnetlink::listen(namespace).await?);
+        Ok(Filter { namespace: namespace.clone(), listener, loaded: None })
+    }
+
     /// Makes the text hold, by one transaction: all of it from now on, or nothing has changed. Does nothing where it
     /// holds already.
-    pub(super) async fn load(&mut self, namespace: &Namespace, text: String) -> Result<(), NetError> {
+    pub(super) async fn load(&mut self, text: String) -> Result<(), NetError> {
         let failed = io_failed("can't run nft (package nftables)");
+        let namespace = &self.namespace;
         if let Some((_, generation)) = self.loaded.take().filter(|(loaded, _)| *loaded == text)
             && namespace.run(nfnetlink::generation).await.map_err(&failed)? == generation
         {
@@ -35,6 +45,7 @@ impl Filter {
             .await
             .map_err(&failed)?;
         if output.status.success() {
+            self.listener.forget();
             self.loaded = Some((text, generation));
             return Ok(());
         }

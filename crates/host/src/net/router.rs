@@ -6,12 +6,14 @@ use model::Id;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use super::arp::Neighbour;
 use super::kernel::{Kernel, LOOPBACK, Layer3, Link, MAIN_TABLE, Route};
 use super::linux::NetOptions;
 use super::namespace::Namespace;
 use super::nat::{self, Nat};
+use super::netlink::Listener;
 use super::nfnetlink::{self, Flow};
 use super::nft::Filter;
 use super::vpc::{self, Exits, GATEWAY, NUMBERS, ROUTER_MAC, Vpc, nat_link};
@@ -85,10 +87,11 @@ impl Router {
         };
         namespace.run(|| sysctl::write(NAMESPACE_SETTINGS)).await.map_err(&failed)?;
         let kernel = Kernel::open(&namespace).await.map_err(&failed)?;
+        let filter = Filter::open(&namespace).await.map_err(&failed)?;
         Ok(Router {
             namespace,
             kernel,
-            filter: Filter::default(),
+            filter,
             translation: None,
             settled: BTreeSet::new(),
             nats: BTreeMap::new(),
@@ -116,7 +119,7 @@ impl Router {
         self.open_nats(plan, options).await?;
         let have = self.kernel.layer3(|_| true).await.map_err(&failed)?;
         let have = self.route_ahead(&vpc, &links, have).await.map_err(&failed)?;
-        self.filter.load(&self.namespace, render::vpc(&vpc, groups)).await?;
+        self.filter.load(render::vpc(&vpc, groups)).await?;
         self.forget_flows(&vpc, &have).await.map_err(&failed)?;
         self.unplug(&vpc, &links).await.map_err(&failed)?;
         self.plug(&vpc, &taps).await.map_err(&failed)?;
@@ -140,6 +143,12 @@ impl Router {
                 .collect(),
             guests: vpc.nics.iter().map(|nic| (nic.plan.interface_id.clone(), vpc.neighbour(nic))).collect(),
         })
+    }
+
+    /// Those who hear what others change in the router and its NAT gateways.
+    pub(super) fn listeners(&self) -> impl Iterator<Item = Arc<Listener>> {
+        let nats = self.nats.values().flat_map(Nat::listeners);
+        [self.kernel.listener.clone(), self.filter.listener.clone()].into_iter().chain(nats)
     }
 
     /// What routes say of links that are there already, before anybody is led by them: a subnet that changes its route

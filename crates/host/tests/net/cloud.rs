@@ -247,7 +247,10 @@ impl Machine {
             sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(wait))?;
             // Type 8, code 0, checksum, identifier and sequence number.
             let request = [8, 0, 0xe7, 0xfe, 0x10, 0x01, 0, 0];
-            rustix::net::sendto(&socket, &request, SendFlags::empty(), &SocketAddr::new(to.into(), 0))?;
+            match rustix::net::sendto(&socket, &request, SendFlags::empty(), &SocketAddr::new(to.into(), 0)) {
+                Err(rustix::io::Errno::HOSTUNREACH) => return Ok(false),
+                sent => sent?,
+            };
             let mut packet = [0u8; 1500];
             loop {
                 match rustix::net::recv(&socket, &mut packet, RecvFlags::empty()) {

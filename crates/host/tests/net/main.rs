@@ -9,6 +9,7 @@ mod groups;
 mod isolation;
 mod life;
 mod reachability;
+mod recovery;
 mod routes;
 mod services;
 mod wire;
