@@ -243,14 +243,19 @@ impl Network for LinuxNetwork {
         let groups: BTreeMap<&Id, &SecurityGroup> =
             plan.groups.iter().map(|group| (&group.group_id, group)).collect();
         let plans: BTreeMap<&Id, &datapath::Vpc> = plan.vpcs.iter().map(|vpc| (&vpc.vpc_id, vpc)).collect();
+        for vpc in &plan.vpcs {
+            if let Some(router) = state.routers.get(&vpc.vpc_id) {
+                failures.extend(router.link_peers(vpc, &plans, &state.routers, options.mtu).await.err());
+            }
+        }
         let mut interfaces: BTreeMap<&Id, Vec<&Interface>> = BTreeMap::new();
         for interface in &plan.interfaces {
             interfaces.entry(&interface.vpc_id).or_default().push(interface);
         }
         let applied = join_all(state.routers.iter_mut().filter_map(|(id, router)| {
             let interfaces = interfaces.get(id).map_or(&[][..], Vec::as_slice);
-            let (plan, groups) = (*plans.get(id)?, &groups);
-            Some(async move { (id.clone(), router.apply(plan, interfaces, groups, options).await) })
+            let (plan, plans, groups) = (*plans.get(id)?, &plans, &groups);
+            Some(async move { (id.clone(), router.apply(plan, interfaces, groups, plans, options).await) })
         }))
         .await;
         for (id, inside) in applied {

@@ -14,6 +14,7 @@
 //!            │             └─ routes of A's subnet ─ ACLs ─ egress of A's  │
 //!            │                groups ─┬─ ingress of B's groups ─ tap ──────┼── guest B
 //!            │                        ├─ NAT gateway ══════════════════════┼── its namespace
+//!            │                        ├─ peer VPC ═════════════════════════┼── its namespace
 //!            │                        └─ public for private, 1:1 ──────────┤ igw
 //!            └─────────────────────────────────────────────────────────────┘  ║ pair
 //!            ┌──────────────────────── the host's own namespace ───────────┐  ║
@@ -29,11 +30,13 @@
 //!    The metadata service reads the mark from its connection, so nobody can ask as another.
 //! 3. *Routes.* The subnet's route table decides by the longest prefix: within the VPC to whoever has the address, unless
 //!    a more specific route leads to an instance that forwards; to the internet gateway; to a NAT gateway, which is one
-//!    more interface of its subnet, in a namespace of its own (`nat`). What no route takes is dropped without a word.
+//!    more interface of its subnet, in a namespace of its own (`nat`); to a peer VPC, whose router takes from us only
+//!    what is ours, and only for its own. What no route takes is dropped without a word.
 //! 4. *ACLs.* At the edges of the two subnets, for every packet, without memory (`network_acl`).
 //! 5. *Groups.* Packets of tracked flows pass; the first of a flow must be allowed by the egress rules of the groups it
 //!    comes from and by the ingress rules of those it goes to (`security_group`). What leaves by the gateway passes the
-//!    first only, what comes by it the second only, with the true client as its source.
+//!    first only, what comes by it the second only, with the true client as its source;
+//!    between peers each asks its own.
 //! 6. *Gateway.* Addresses with a public one, and no others, pass the pair to the host, where private is exchanged for
 //!    public (`render`, `gateway`). One guest reaches another's public address by going out and in again, so that groups
 //!    see public addresses, as in EC2.
@@ -50,7 +53,7 @@
 //! What somebody else takes away (a flush of the rules, a route, a link that is set down) the kernel tells, and the plan
 //! is applied again at once (`netlink`); what it does not tell of is looked at now and then.
 //!
-//! Not here yet: peering, other hosts, IPv6. They will be further links of the router.
+//! Not here yet: other hosts, IPv6. They will be further links of the router.
 
 mod arp;
 mod diagnosis;

@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 
 use super::network_acl;
 use super::security_group::{self, Direction, render_set};
-use super::vpc::{GATEWAY, METADATA, NAT_GATEWAY, NUMBER_MASK, Nic, Vpc, nat_link};
+use super::vpc::{GATEWAY, METADATA, NAT_GATEWAY, NUMBER_MASK, Nic, PEER, Vpc, nat_link, peering_link};
 
 /// Our one table in the namespace of a VPC.
 pub(super) const TABLE: &str = "inet cumulet";
@@ -169,7 +169,7 @@ fn group_sets<'a>(
 }
 
 /// Which groups decide for which interface: by number where a packet comes from, by tap where it goes to. NAT gateways
-/// are in none.
+/// are in none; a peer's groups have decided in the peer, or will.
 fn verdicts(vpc: &Vpc, membership: &BTreeMap<&[Id], String>, out: &mut String) {
     let jump = |nic: &Nic, direction: Direction| {
         let name = membership.get(nic.plan.groups.as_slice())?;
@@ -179,13 +179,13 @@ fn verdicts(vpc: &Vpc, membership: &BTreeMap<&[Id], String>, out: &mut String) {
     let mut egress: Vec<String> = nics
         .filter_map(|nic| Some(format!("{:#x} : {}", nic.number, jump(nic, Direction::Egress)?)))
         .collect();
-    egress.push(format!("{NAT_GATEWAY:#x} : accept"));
+    egress.extend([NAT_GATEWAY, PEER].map(|from| format!("{from:#x} : accept")));
     render_map("egress_of", "mark : verdict", &egress, out);
     let nics = vpc.nics.iter();
     let mut ingress: Vec<String> = nics
         .filter_map(|nic| Some(format!("\"{}\" : {}", nic.tap, jump(nic, Direction::Ingress)?)))
         .collect();
-    ingress.extend(vpc.plan.nat_gateways.iter().map(|nat| format!("\"{}\" : accept", nat_link(nat))));
+    ingress.extend(vpc.exits().iter().map(|link| format!("\"{link}\" : accept")));
     render_map("ingress_of", "ifname : verdict", &ingress, out);
 }
 
@@ -193,7 +193,8 @@ fn verdicts(vpc: &Vpc, membership: &BTreeMap<&[Id], String>, out: &mut String) {
 fn chains(vpc: &Vpc) -> String {
     let resolvers: Vec<String> = vpc.resolvers().iter().map(Ipv4Addr::to_string).collect();
     let resolvers = resolvers.join(", ");
-    let (gateways, checked, acls) = (nat_sources(vpc), checked_targets(vpc), network_acl::chains());
+    let (gateways, peers) = (nat_sources(vpc), peer_sources(vpc));
+    let (checked, acls) = (checked_targets(vpc), network_acl::chains());
     format!(
         "\tchain antispoof {{
 		type filter hook prerouting priority raw; policy drop;
@@ -202,7 +203,7 @@ fn chains(vpc: &Vpc) -> String {
 		iifname \"{GATEWAY}\" icmp type redirect drop
 		iifname \"{GATEWAY}\" ip saddr @inside drop
 		iifname \"{GATEWAY}\" accept
-{gateways}		meta mark set iifname . ether saddr . ip saddr map @sources accept
+{gateways}{peers}		meta mark set iifname . ether saddr . ip saddr map @sources accept
 		meta mark set iifname . ether saddr . ip saddr map @delegated accept
 		iifname @unchecked meta mark set iifname . ether saddr map @taps accept
 		ip saddr 0.0.0.0 udp sport 68 udp dport 67 meta mark set iifname . ether saddr map @taps accept
@@ -211,6 +212,7 @@ fn chains(vpc: &Vpc) -> String {
 		type filter hook input priority filter; policy drop;
 		iifname \"lo\" accept
 		iifname \"{GATEWAY}\" drop
+		meta mark {PEER:#x} drop
 		udp dport 67 accept
 		ip daddr {METADATA} tcp dport 80 accept
 		ip daddr {{ {resolvers} }} meta l4proto . th dport {{ udp . 53, tcp . 53 }} accept
@@ -261,6 +263,22 @@ fn nat_sources(vpc: &Vpc) -> String {
     out
 }
 
+/// What comes from peers: theirs, to ours. Peering leads nowhere else (VPC Peering Guide, "How VPC peering connections
+/// work").
+fn peer_sources(vpc: &Vpc) -> String {
+    let mut out = String::new();
+    for (peering, peer) in &vpc.peers {
+        let theirs: Vec<String> = Ipv4Net::aggregate(&peer.cidrs).iter().map(Ipv4Net::to_string).collect();
+        let _ = writeln!(
+            out,
+            "\t\tiifname \"{}\" ip saddr {{ {} }} ip saddr != @inside ip daddr @inside meta mark set {PEER:#x} accept",
+            peering_link(peering),
+            theirs.join(", ")
+        );
+    }
+    out
+}
+
 /// Drops what a route leads to an interface that takes only what is for it.
 fn checked_targets(vpc: &Vpc) -> String {
     let mut out = String::new();
@@ -279,7 +297,7 @@ fn mac(octets: [u8; 6]) -> String {
 mod tests {
     use super::*;
     use datapath::examples::{self, id, subnet};
-    use datapath::{Interface, Peer, Protocol, Rule};
+    use datapath::{Interface, Peer, Peering, Protocol, Rule};
     use model::Kind;
     use std::net::IpAddr;
 
@@ -308,13 +326,30 @@ mod tests {
         }
     }
 
+    fn peering(number: u64, peer: u64) -> Peering {
+        Peering { peering_id: id(Kind::VpcPeeringConnection, number), peer_vpc_id: id(Kind::Vpc, peer) }
+    }
+
     fn render(plan: &datapath::Vpc, interfaces: &[Interface], groups: &[SecurityGroup]) -> String {
-        let vpc = Vpc::new(plan, &interfaces.iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
+        let peer = datapath::Vpc {
+            cidrs: vec!["10.7.0.0/16".parse().unwrap()],
+            peerings: vec![peering(1, 1)],
+            ..examples::vpc(7)
+        };
+        let vpcs = [(&peer.vpc_id, &peer)].into();
+        let vpc = Vpc::new(plan, &interfaces.iter().collect::<Vec<_>>(), &vpcs, &BTreeMap::new()).unwrap();
         super::vpc(&vpc, &groups.iter().map(|group| (&group.group_id, group)).collect())
     }
 
     fn plan() -> datapath::Vpc {
         datapath::Vpc { subnets: vec![subnet(1, "10.0.0.0/24")], ..examples::vpc(1) }
+    }
+
+    #[test]
+    fn a_peer() {
+        // The second one's other VPC is not here.
+        let peerings = vec![peering(1, 7), peering(2, 8)];
+        insta::assert_snapshot!(render(&datapath::Vpc { peerings, ..plan() }, &[], &[]));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::nat::{self, Nat};
 use super::netlink::Listener;
 use super::nfnetlink::{self, Flow};
 use super::nft::Filter;
-use super::vpc::{self, Exits, GATEWAY, NUMBERS, ROUTER_MAC, Vpc, nat_link};
+use super::vpc::{self, Exits, GATEWAY, NUMBERS, ROUTER_MAC, Vpc, nat_link, peering_link};
 use super::{NetError, io_failed, render, shape, sysctl, tap};
 
 /// Public addresses by the private ones that they stand for.
@@ -108,13 +108,14 @@ impl Router {
         plan: &datapath::Vpc,
         interfaces: &[&Interface],
         groups: &BTreeMap<&Id, &SecurityGroup>,
+        vpcs: &BTreeMap<&Id, &datapath::Vpc>,
         options: &NetOptions,
     ) -> Result<Inside, NetError> {
         let failed = io_failed(format!("can't set up the network of {}", plan.vpc_id));
         let links = self.kernel.links().await.map_err(&failed)?;
         let taps = links.iter().filter(|(name, _)| vpc::is_tap_name(name));
         let taps: BTreeMap<String, u32> = taps.map(|(name, link)| (name.clone(), link.index)).collect();
-        let vpc = Vpc::new(plan, interfaces, &taps)?;
+        let vpc = Vpc::new(plan, interfaces, vpcs, &taps)?;
 
         self.open_nats(plan, options).await?;
         let have = self.kernel.layer3(|_| true).await.map_err(&failed)?;
@@ -125,7 +126,7 @@ impl Router {
         self.plug(&vpc, &taps).await.map_err(&failed)?;
         self.plug_nats(plan, &links, options.mtu).await?;
         self.links_up(&vpc, &links, options.mtu).await.map_err(&failed)?;
-        let exits = self.exits_up(plan).await.map_err(&failed)?;
+        let exits = self.exits_up(&vpc).await.map_err(&failed)?;
         self.kernel.reconcile(&vpc.layer3(&exits), &have).await.map_err(&failed)?;
         if let Err(error) = self.shape(&vpc, &links).await {
             let error = &error as &dyn std::error::Error;
@@ -171,6 +172,32 @@ impl Router {
         Ok(all)
     }
 
+    /// Makes the pairs that are missing to peers; of two peers one does so for both.
+    pub(super) async fn link_peers(
+        &self,
+        plan: &datapath::Vpc,
+        vpcs: &BTreeMap<&Id, &datapath::Vpc>,
+        routers: &BTreeMap<Id, Router>,
+        mtu: u16,
+    ) -> Result<(), NetError> {
+        let ours = vpc::peers(plan, vpcs).into_iter().filter(|(_, peer)| plan.vpc_id < peer.vpc_id);
+        let ours: Vec<_> =
+            ours.filter_map(|(peering, peer)| Some((peering, routers.get(&peer.vpc_id)?))).collect();
+        if ours.is_empty() {
+            return Ok(());
+        }
+        let links = self.kernel.links().await.map_err(io_failed("can't look for links to peers"))?;
+        for (peering, peer) in ours {
+            let name = peering_link(peering);
+            if !links.contains_key(&name) {
+                let end = (name.as_str(), ROUTER_MAC, &peer.namespace);
+                let made = self.kernel.add_veth(&name, ROUTER_MAC, end, mtu).await;
+                made.map_err(io_failed(format!("can't link {}", peering.peering_id)))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Opens the NAT gateways that are not open, and lets go of those that are no more: their namespaces are left over.
     async fn open_nats(&mut self, plan: &datapath::Vpc, options: &NetOptions) -> Result<(), NetError> {
         let wanted = |id: &Id| plan.nat_gateways.iter().any(|nat| nat.nat_gateway_id == *id);
@@ -209,10 +236,10 @@ impl Router {
     async fn unplug(&self, vpc: &Vpc<'_>, links: &BTreeMap<String, Link>) -> io::Result<()> {
         let wanted: BTreeMap<&str, bool> =
             vpc.nics.iter().map(|nic| (nic.tap.as_str(), nic.plan.bandwidth.is_some())).collect();
-        let nats: BTreeSet<String> = vpc.plan.nat_gateways.iter().map(nat_link).collect();
+        let exits = vpc.exits();
         let is_old = |name: &str| match shape::tap_of_round(name) {
             Some(tap) => wanted.get(tap.as_str()) != Some(&true),
-            None if vpc::is_nat_link(name) => !nats.contains(name),
+            None if vpc::is_exit(name) => !exits.contains(name),
             None => vpc::is_tap_name(name) && !wanted.contains_key(name),
         };
         let old = links.iter().filter(|(name, _)| is_old(name));
@@ -350,9 +377,9 @@ impl Router {
     }
 
     /// Sets up the links that lead out of the VPC.
-    async fn exits_up(&self, plan: &datapath::Vpc) -> io::Result<Exits> {
+    async fn exits_up(&self, vpc: &Vpc<'_>) -> io::Result<Exits> {
         let links = self.kernel.links().await?;
-        let wanted: Vec<String> = plan.nat_gateways.iter().map(nat_link).collect();
+        let wanted = vpc.exits();
         for (name, link) in &links {
             if !link.up && (name == GATEWAY || wanted.contains(name)) {
                 self.kernel.set_link_up(link.index, None, None, None).await?;
@@ -369,7 +396,7 @@ impl Router {
             let links = kernel.links().await.map_err(&failed)?;
             let is_ours = |name: &str| {
                 vpc::is_tap_name(name)
-                    || vpc::is_nat_link(name)
+                    || vpc::is_exit(name)
                     || [GATEWAY, nat::LINK].contains(&name)
                     || shape::tap_of_round(name).is_some()
             };
@@ -382,10 +409,10 @@ impl Router {
 }
 
 fn exits(links: &BTreeMap<String, Link>) -> Exits {
-    let nats = links.iter().filter(|(name, _)| vpc::is_nat_link(name));
+    let others = links.iter().filter(|(name, _)| vpc::is_exit(name));
     Exits {
         internet_gateway: links.get(GATEWAY).map(|link| link.index),
-        nat_gateways: nats.map(|(name, link)| (name.clone(), link.index)).collect(),
+        links: others.map(|(name, link)| (name.clone(), link.index)).collect(),
     }
 }
 

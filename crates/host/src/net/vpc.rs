@@ -5,7 +5,7 @@
 //! subnet, which decides on route table and network ACL. Marks are set once, where the packet enters, by a map that the
 //! guest can't talk itself into.
 
-use datapath::{Address, Interface, NatGateway, Plan, Target};
+use datapath::{Address, Interface, NatGateway, Peering, Plan, Target};
 use ipnet::{IpNet, Ipv4Net};
 use model::Id;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,8 +37,13 @@ pub(super) const NUMBER_MASK: u32 = 0xffff;
 
 /// The low half of marks of what comes from a NAT gateway, of which no guest sends.
 pub(super) const NAT_GATEWAY: u32 = 8;
-/// What names of links to NAT gateways begin with.
+/// And of what comes from a peer VPC.
+pub(super) const PEER: u32 = 9;
+
+/// What names of links begin with: of taps, and of links to NAT gateways and to peer VPCs.
+const TAP: char = 't';
 const NAT_LINK: char = 'n';
+const PEERING_LINK: char = 'p';
 
 /// Kernel tables of the VPC's route tables: routes within the VPC, which are more specific than the local ones, and
 /// all others. Above those that the kernel names.
@@ -66,6 +71,8 @@ pub(super) struct Nic<'a> {
 pub(super) struct Vpc<'a> {
     pub plan: &'a datapath::Vpc,
     pub nics: Vec<Nic<'a>>,
+    /// Peerings whose other VPC is on this host too.
+    pub peers: Vec<(&'a Peering, &'a datapath::Vpc)>,
     subnets: BTreeMap<&'a Id, u32>,
     route_tables: BTreeMap<&'a Id, u32>,
 }
@@ -74,8 +81,8 @@ pub(super) struct Vpc<'a> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Exits {
     pub internet_gateway: Option<u32>,
-    /// By name.
-    pub nat_gateways: BTreeMap<String, u32>,
+    /// To NAT gateways and to peers, by name.
+    pub links: BTreeMap<String, u32>,
 }
 
 impl<'a> Vpc<'a> {
@@ -84,6 +91,7 @@ impl<'a> Vpc<'a> {
     pub(super) fn new(
         plan: &'a datapath::Vpc,
         interfaces: &[&'a Interface],
+        vpcs: &BTreeMap<&Id, &'a datapath::Vpc>,
         taps: &BTreeMap<String, u32>,
     ) -> Result<Self, NetError> {
         let mut used: BTreeSet<u32> = taps.values().copied().collect();
@@ -112,8 +120,9 @@ impl<'a> Vpc<'a> {
             nics.push(Nic { plan: interface, tap, number });
         }
         nics.sort_by(|a, b| a.plan.interface_id.cmp(&b.plan.interface_id));
+        let peers = peers(plan, vpcs);
         let subnets = numbered(plan.subnets.iter().map(|subnet| &subnet.subnet_id));
-        Ok(Vpc { plan, nics, subnets, route_tables: numbered(plan.route_tables.keys()) })
+        Ok(Vpc { plan, nics, peers, subnets, route_tables: numbered(plan.route_tables.keys()) })
     }
 
     /// The mark of packets that come from this interface.
@@ -151,6 +160,12 @@ impl<'a> Vpc<'a> {
     /// The networks that are an interface's own, and its number.
     pub(super) fn owners(&self) -> BTreeMap<Ipv4Net, u32> {
         self.nics.iter().flat_map(|nic| nic.networks().map(|net| (net, nic.number))).collect()
+    }
+
+    /// Names of the links to NAT gateways and to peers.
+    pub(super) fn exits(&self) -> BTreeSet<String> {
+        let peers = self.peers.iter().map(|(peering, _)| peering_link(peering));
+        self.plan.nat_gateways.iter().map(nat_link).chain(peers).collect()
     }
 
     /// The guest as it is asked for its address: by the gateway of its subnet or, where it is in none, by the resolver.
@@ -201,12 +216,16 @@ impl<'a> Vpc<'a> {
             layer3.neighbours.insert((link, GATEWAY_PEER), GATEWAY_PEER_MAC);
         }
         for nat in &self.plan.nat_gateways {
-            let Some(link) = exits.nat_gateways.get(&nat_link(nat)) else { continue };
+            let Some(link) = exits.links.get(&nat_link(nat)) else { continue };
             for address in &nat.addresses {
                 let destination = Ipv4Net::from(address.private_ip);
                 layer3.routes.insert((MAIN_TABLE, destination), Route::Link(*link));
                 layer3.neighbours.insert((*link, address.private_ip), nat.mac);
             }
+        }
+        for (peering, _) in &self.peers {
+            let link = exits.links.get(&peering_link(peering));
+            layer3.neighbours.extend(link.map(|link| ((*link, GATEWAY_PEER), ROUTER_MAC)));
         }
         for subnet in &self.plan.subnets {
             let Some(table) = self.plan.route_tables.get(&subnet.route_table_id) else { continue };
@@ -233,7 +252,7 @@ impl<'a> Vpc<'a> {
             Target::NatGateway(id) => {
                 let nat = self.plan.nat_gateways.iter().find(|nat| nat.nat_gateway_id == *id);
                 nat.and_then(|nat| {
-                    let link = *exits.nat_gateways.get(&nat_link(nat))?;
+                    let link = *exits.links.get(&nat_link(nat))?;
                     Some((nat.addresses.first()?.private_ip, link))
                 })
             }
@@ -241,10 +260,12 @@ impl<'a> Vpc<'a> {
                 let nic = self.nics.iter().find(|nic| nic.plan.interface_id == *id);
                 nic.map(|nic| (nic.plan.primary().private_ip, nic.number))
             }
-            Target::EgressOnlyInternetGateway
-            | Target::Peering(_)
-            | Target::Endpoint(_)
-            | Target::Blackhole => None,
+            Target::Peering(id) => {
+                let peer = self.peers.iter().find(|(peering, _)| peering.peering_id == *id);
+                let link = peer.and_then(|(peering, _)| exits.links.get(&peering_link(peering)));
+                link.map(|link| (GATEWAY_PEER, *link))
+            }
+            Target::EgressOnlyInternetGateway | Target::Endpoint(_) | Target::Blackhole => None,
         };
         hop.map_or(Route::Blackhole, |(gateway, link)| Route::Gateway { gateway, link })
     }
@@ -279,6 +300,19 @@ impl Nic<'_> {
     }
 }
 
+/// Peerings of the VPC whose other VPC is on this host and knows of them too.
+pub(super) fn peers<'a>(
+    plan: &'a datapath::Vpc,
+    vpcs: &BTreeMap<&Id, &'a datapath::Vpc>,
+) -> Vec<(&'a Peering, &'a datapath::Vpc)> {
+    let peer = |peering: &'a Peering| {
+        let peer = *vpcs.get(&peering.peer_vpc_id)?;
+        let knows = peer.peerings.iter().any(|its| its.peering_id == peering.peering_id);
+        knows.then_some((peering, peer))
+    };
+    plan.peerings.iter().filter_map(peer).collect()
+}
+
 /// A number of 16 bits for each id. It hangs on the id alone but where two fall together, so that it seldom changes when
 /// others come and go: what is under way bears it.
 fn numbered<'a>(ids: impl Iterator<Item = &'a Id>) -> BTreeMap<&'a Id, u32> {
@@ -298,13 +332,17 @@ fn numbered<'a>(ids: impl Iterator<Item = &'a Id>) -> BTreeMap<&'a Id, u32> {
 
 /// The link to a NAT gateway.
 pub(super) fn nat_link(nat: &NatGateway) -> String {
-    let digits = digits(&nat.nat_gateway_id);
-    format!("{NAT_LINK}{}", &digits[digits.len().saturating_sub(14)..])
+    link_name(NAT_LINK, &nat.nat_gateway_id)
 }
 
-pub(super) fn is_nat_link(name: &str) -> bool {
-    name.strip_prefix(NAT_LINK)
-        .is_some_and(|digits| digits.len() >= 8 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
+/// Each end of the pair between two peers.
+pub(super) fn peering_link(peering: &Peering) -> String {
+    link_name(PEERING_LINK, &peering.peering_id)
+}
+
+/// Whether it is a link to a NAT gateway or to a peer.
+pub(super) fn is_exit(name: &str) -> bool {
+    is_link_name(NAT_LINK, name) || is_link_name(PEERING_LINK, name)
 }
 
 /// The resolver's addresses: one that is the same everywhere, and the VPC's base plus two.
@@ -371,14 +409,22 @@ pub(super) fn check(plan: &Plan) -> Result<(), NetError> {
     Ok(())
 }
 
-/// A link's name has 15 characters, an id 17 digits: the last 14 are 56 of an id's 64 random bits.
 pub(super) fn tap_name(interface_id: &Id) -> String {
-    let digits = digits(interface_id);
-    format!("t{}", &digits[digits.len().saturating_sub(14)..])
+    link_name(TAP, interface_id)
 }
 
 pub(super) fn is_tap_name(name: &str) -> bool {
-    name.strip_prefix('t')
+    is_link_name(TAP, name)
+}
+
+/// A link's name has 15 characters, an id 17 digits: the last 14 are 56 of an id's 64 random bits.
+fn link_name(first: char, id: &Id) -> String {
+    let digits = digits(id);
+    format!("{first}{}", &digits[digits.len().saturating_sub(14)..])
+}
+
+fn is_link_name(first: char, name: &str) -> bool {
+    name.strip_prefix(first)
         .is_some_and(|digits| digits.len() >= 8 && digits.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
@@ -419,7 +465,7 @@ mod tests {
         let taps = taps.iter().map(|(number, index)| (name(*number), *index)).collect();
         let interfaces: Vec<Interface> = interfaces.iter().map(|number| interface(*number, None)).collect();
         let plan = plan();
-        let vpc = Vpc::new(&plan, &interfaces.iter().collect::<Vec<_>>(), &taps)?;
+        let vpc = Vpc::new(&plan, &interfaces.iter().collect::<Vec<_>>(), &BTreeMap::new(), &taps)?;
         Ok(vpc.nics.iter().map(|nic| nic.number).collect())
     }
 
@@ -454,7 +500,8 @@ mod tests {
     fn routes_lead_where_the_subnets_table_says() {
         let plan = plan();
         let interfaces = [interface(5, Some(Ipv4Addr::new(198, 18, 0, 5))), interface(6, None)];
-        let vpc = Vpc::new(&plan, &interfaces.iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
+        let vpc = Vpc::new(&plan, &interfaces.iter().collect::<Vec<_>>(), &BTreeMap::new(), &BTreeMap::new())
+            .unwrap();
         let marks: Vec<u32> = vpc.nics.iter().map(|nic| vpc.mark(nic)).collect();
         let subnet = vpc.subnet_mark(&id(Kind::Subnet, 1));
         assert!(subnet > 0 && marks == [subnet | 0x10, subnet | 0x11], "{marks:x?}");

@@ -8,6 +8,7 @@ mod gateway;
 mod groups;
 mod isolation;
 mod life;
+mod peering;
 mod reachability;
 mod recovery;
 mod routes;
