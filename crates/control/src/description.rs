@@ -1,4 +1,4 @@
-//! Descriptions of images and snapshots.
+//! Descriptions: of images, snapshots, ranges of addresses.
 
 use model::{Error, Result};
 

@@ -29,6 +29,7 @@ mod operations;
 pub mod operator;
 pub mod placement;
 pub mod placement_group;
+pub mod prefix_list;
 pub mod public_address;
 mod reconcile;
 pub mod region;

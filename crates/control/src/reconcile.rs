@@ -189,6 +189,7 @@ struct Affected {
     vpcs: BTreeSet<Id>,
     /// Where routes may lead.
     targets: BTreeSet<Id>,
+    prefix_lists: BTreeSet<Id>,
     /// Of what is deleted: the host that had it.
     volume_hosts: HashMap<Id, Text>,
     instance_hosts: HashMap<Id, Text>,
@@ -253,6 +254,9 @@ impl Affected {
             Change::InternetGateway { old, new } => {
                 self.vpcs.extend(old.iter().chain(new).filter_map(|gateway| gateway.vpc_id.clone()));
             }
+            Change::PrefixList { old, new } => {
+                self.prefix_lists.extend(old.iter().chain(new).map(|list| list.prefix_list_id.clone()));
+            }
             Change::EgressOnlyInternetGateway { old, new } => {
                 self.vpcs.extend(old.iter().chain(new).map(|gateway| gateway.vpc_id.clone()));
             }
@@ -260,10 +264,17 @@ impl Affected {
         }
     }
 
+    /// The groups that are different, also by the prefix lists that they name.
+    fn groups(&self, tables: &Tables) -> BTreeSet<Id> {
+        let naming = self.prefix_lists.iter().flat_map(|id| security_group::naming(tables, id));
+        naming.map(|group| &group.group_id).chain(&self.groups).cloned().collect()
+    }
+
     /// The VPCs that are different, also by what their routes lead to.
     fn vpcs(&self, tables: &Tables) -> BTreeSet<Id> {
         let leading = self.targets.iter().flat_map(|id| route_table::leading_to(tables, id));
-        leading.map(|table| &table.vpc_id).chain(&self.vpcs).cloned().collect()
+        let led = self.prefix_lists.iter().flat_map(|id| route_table::leading_by(tables, id));
+        leading.chain(led).map(|table| &table.vpc_id).chain(&self.vpcs).cloned().collect()
     }
 }
 
@@ -367,7 +378,7 @@ fn changes_by_host(region: &RegionState, affected: &Affected) -> BTreeMap<String
             Some(vpc) => agent_api::Change::PutVpc(Box::new(vpc)),
             None => agent_api::Change::RemoveVpc(id.clone()),
         })
-        .chain(affected.groups.iter().map(|id| match tables.security_groups.find(id) {
+        .chain(affected.groups(&tables).iter().map(|id| match tables.security_groups.find(id) {
             Some(group) => agent_api::Change::PutSecurityGroup(group_desired(&tables, region, group)),
             None => agent_api::Change::RemoveSecurityGroup(id.clone()),
         }))

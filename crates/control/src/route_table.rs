@@ -48,6 +48,8 @@ pub struct Route {
 #[serde(untagged)]
 pub enum Destination {
     Cidr(IpNet),
+    /// All ranges of a prefix list.
+    PrefixList(Id),
 }
 
 /// Of a subnet that uses the table.
@@ -67,14 +69,20 @@ impl Destination {
             (None, Some(text), None) => {
                 Ok(Destination::Cidr(cidr::ipv6("destinationIpv6CidrBlock", &text)?.into()))
             }
-            (None, None, Some(id)) => {
-                Err(Id::not_found(Kind::PrefixList, &Id::parse(Kind::PrefixList, &id)?))
-            }
+            (None, None, Some(id)) => Ok(Destination::PrefixList(Id::parse(Kind::PrefixList, &id)?)),
             (None, None, None) => Err(Error::missing_parameter("destinationCidrBlock")),
             _ => Err(Error::invalid_parameter_combination(
                 "Exactly one of destinationCidrBlock, destinationIpv6CidrBlock and destinationPrefixListId must be given",
             )),
         }
+    }
+
+    pub fn cidr(&self) -> Option<IpNet> {
+        if let Destination::Cidr(cidr) = self { Some(*cidr) } else { None }
+    }
+
+    fn prefix_list(&self) -> Option<&Id> {
+        if let Destination::PrefixList(id) = self { Some(id) } else { None }
     }
 
     fn ipv4(&self) -> Option<String> {
@@ -90,6 +98,7 @@ impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Destination::Cidr(cidr) => cidr.fmt(f),
+            Destination::PrefixList(id) => id.fmt(f),
         }
     }
 }
@@ -131,7 +140,7 @@ impl RouteTable {
     }
 }
 
-fn local_destinations(vpc: &Vpc) -> impl Iterator<Item = Destination> {
+pub fn local_destinations(vpc: &Vpc) -> impl Iterator<Item = Destination> {
     let ipv4 = vpc.cidrs().map(|(_, cidr)| IpNet::V4(cidr));
     ipv4.chain(vpc.ipv6_cidrs().map(IpNet::V6)).map(Destination::Cidr)
 }
@@ -164,6 +173,13 @@ pub fn leading_to<'t>(tables: &'t Tables, id: &str) -> impl Iterator<Item = &'t 
     tables.route_tables.with(BY_TARGET, id)
 }
 
+/// The tables with a route to the ranges of a prefix list.
+pub fn leading_by<'t>(tables: &'t Tables, id: &str) -> impl Iterator<Item = &'t Arc<RouteTable>> {
+    tables.route_tables.with(BY_PREFIX_LIST, id)
+}
+
+/// The field with the prefix lists of routes. Ours, as EC2's is answered with the routes.
+const BY_PREFIX_LIST: &str = "cumulet:route-prefix-list";
 /// The field with the targets of routes that come and go without the VPC. Ours: EC2 has one for each kind of target.
 const BY_TARGET: &str = "cumulet:route-target";
 const BY_SUBNET: &str = "association.subnet-id";
@@ -171,7 +187,8 @@ const BY_ASSOCIATION: &str = "association.route-table-association-id";
 
 impl Record for RouteTable {
     const TABLE: &'static str = "route-table";
-    const INDEXED: &'static [&'static str] = &["vpc-id", BY_SUBNET, BY_ASSOCIATION, BY_TARGET];
+    const INDEXED: &'static [&'static str] =
+        &["vpc-id", BY_SUBNET, BY_ASSOCIATION, BY_TARGET, BY_PREFIX_LIST];
 
     fn id(&self) -> &str {
         &self.route_table_id
@@ -187,6 +204,10 @@ impl Record for RouteTable {
             self.main_association_id.iter().map(|id| (id, "true")).chain(subnets)
         };
         match name {
+            BY_PREFIX_LIST => {
+                let lists = self.routes.iter().filter_map(|route| route.destination.prefix_list());
+                filter::many(values, lists.map(|id| id.as_str()))
+            }
             BY_TARGET => filter::many(values, self.routes.iter().map(|route| route.target.id())),
             "association.gateway-id" => true,
             BY_SUBNET => filter::many(values, self.associations.iter().map(|of| of.subnet_id.as_str())),
@@ -252,6 +273,7 @@ fn routes_to_api(table: &RouteTable, tables: &Tables) -> Vec<ec2::Route> {
         let mut shown = ec2::Route {
             destination_cidr_block: route.destination.ipv4(),
             destination_ipv6_cidr_block: route.destination.ipv6(),
+            destination_prefix_list_id: route.destination.prefix_list().map(Id::to_string),
             origin: Some(if local { "CreateRouteTable" } else { "CreateRoute" }.to_owned()),
             ..Default::default()
         };

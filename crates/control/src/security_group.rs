@@ -8,6 +8,7 @@ use crate::engine::retire::{self, Retire};
 use crate::engine::table::{Record, Values};
 use crate::engine::tags::Specified;
 use crate::engine::{Tables, Tags, Tx, filter};
+use crate::prefix_list;
 use crate::vpc::{self, Vpc};
 use aws_api::ec2;
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -66,6 +67,7 @@ pub enum Peer {
     Ipv4(Ipv4Net),
     Ipv6(Ipv6Net),
     Group(Id),
+    PrefixList(Id),
 }
 
 fn claim_scope(vpc_id: &str) -> String {
@@ -124,6 +126,8 @@ fn everything(tx: &Tx<'_>, egress: bool, peer: Peer) -> SecurityGroupRule {
 
 /// The filters that name the groups which a group's rules refer to.
 const REFERENCES: [&str; 2] = ["ip-permission.group-id", "egress.ip-permission.group-id"];
+/// Those that name prefix lists.
+const NAMING: [&str; 2] = ["ip-permission.prefix-list-id", "egress.ip-permission.prefix-list-id"];
 
 impl Retire for SecurityGroup {
     fn retired(&mut self) -> &mut bool {
@@ -142,8 +146,15 @@ pub fn depend(tx: &mut Tx<'_>, id: &Id) -> Result<Arc<SecurityGroup>> {
 
 impl Record for SecurityGroup {
     const TABLE: &'static str = "security-group";
-    const INDEXED: &'static [&'static str] =
-        &["group-name", "vpc-id", "security-group-rule-id", REFERENCES[0], REFERENCES[1]];
+    const INDEXED: &'static [&'static str] = &[
+        "group-name",
+        "vpc-id",
+        "security-group-rule-id",
+        REFERENCES[0],
+        REFERENCES[1],
+        NAMING[0],
+        NAMING[1],
+    ];
 
     fn id(&self) -> &str {
         &self.group_id
@@ -193,7 +204,9 @@ impl SecurityGroup {
                 values,
                 peers().filter(|peer| matches!(peer, Peer::Ipv6(_))).map(Peer::to_string),
             ),
-            "prefix-list-id" => true,
+            "prefix-list-id" => {
+                filter::many(values, peers().filter_map(Peer::prefix_list_id).map(|id| id.as_str()))
+            }
             "protocol" => filter::many(values, permissions().map(|of| of.protocol.as_str())),
             "to-port" => filter::many(values, permissions().filter_map(|of| port(of.to_port))),
             "user-id" => {
@@ -208,6 +221,10 @@ impl Peer {
     fn group_id(&self) -> Option<&Id> {
         if let Peer::Group(id) = self { Some(id) } else { None }
     }
+
+    fn prefix_list_id(&self) -> Option<&Id> {
+        if let Peer::PrefixList(id) = self { Some(id) } else { None }
+    }
 }
 
 impl fmt::Display for Peer {
@@ -215,28 +232,33 @@ impl fmt::Display for Peer {
         match self {
             Peer::Ipv4(cidr) => cidr.fmt(f),
             Peer::Ipv6(cidr) => cidr.fmt(f),
-            Peer::Group(id) => id.fmt(f),
+            Peer::Group(id) | Peer::PrefixList(id) => id.fmt(f),
         }
     }
 }
 
+/// The groups with a rule that names a prefix list; one that names it both ways comes twice.
+pub fn naming<'t>(tables: &'t Tables, prefix_list_id: &str) -> impl Iterator<Item = &'t Arc<SecurityGroup>> {
+    let [ingress, egress] = NAMING.map(|field| tables.security_groups.with(field, prefix_list_id));
+    ingress.chain(egress)
+}
+
 /// What a host is told: rules it can apply, and who the members are.
 pub fn to_desired(group: &SecurityGroup, tables: &Tables) -> datapath::SecurityGroup {
-    let rules = |egress| {
-        group
-            .rules(egress)
-            .filter_map(|rule| {
-                Some(datapath::Rule {
-                    protocol: permission::protocol(&rule.permission)?,
-                    peer: match &rule.permission.peer {
-                        Peer::Ipv4(cidr) => datapath::Peer::Cidr((*cidr).into()),
-                        Peer::Ipv6(cidr) => datapath::Peer::Cidr((*cidr).into()),
-                        Peer::Group(id) => datapath::Peer::Group(id.clone()),
-                    },
-                })
-            })
-            .collect()
+    let peers = |peer: &Peer| -> Vec<datapath::Peer> {
+        match peer {
+            Peer::Ipv4(cidr) => vec![datapath::Peer::Cidr((*cidr).into())],
+            Peer::Ipv6(cidr) => vec![datapath::Peer::Cidr((*cidr).into())],
+            Peer::Group(id) => vec![datapath::Peer::Group(id.clone())],
+            Peer::PrefixList(id) => prefix_list::cidrs(tables, id).map(datapath::Peer::Cidr).collect(),
+        }
     };
+    let written_out = |rule: &SecurityGroupRule| {
+        let protocol = permission::protocol(&rule.permission);
+        let with = move |peer| Some(datapath::Rule { protocol: protocol?, peer });
+        peers(&rule.permission.peer).into_iter().filter_map(with)
+    };
+    let rules = |egress| group.rules(egress).flat_map(written_out).collect();
     datapath::SecurityGroup {
         group_id: group.group_id.clone(),
         vpc_id: group.vpc_id.clone(),

@@ -42,6 +42,7 @@ const QUOTAS: &[Quota] = &[
         10_000,
         "EgressOnlyInternetGatewayLimitExceeded",
     ),
+    quota::<crate::prefix_list::PrefixList>("prefix-lists", 10_000, "PrefixListLimitExceeded"),
     quota::<crate::dhcp_options::DhcpOptions>("dhcp-options", 10_000, "DhcpOptionsLimitExceeded"),
     // Of one VPC, table or list: as EC2 has them (VPC User Guide, "Amazon VPC quotas").
     within(CIDRS_PER_VPC, 5, "CidrLimitExceeded"),

@@ -113,6 +113,8 @@ tables! {
     route_tables: crate::route_table::RouteTable as RouteTable,
     egress_only_internet_gateways: crate::egress_only_internet_gateway::EgressOnlyInternetGateway as EgressOnlyInternetGateway,
     internet_gateways: crate::internet_gateway::InternetGateway as InternetGateway,
+    prefix_lists: crate::prefix_list::PrefixList as PrefixList,
+    prefix_list_versions: crate::prefix_list::PrefixListVersion as PrefixListVersion,
     network_acls: crate::network_acl::NetworkAcl as NetworkAcl,
     dhcp_options: crate::dhcp_options::DhcpOptions as DhcpOptions,
     placement_groups: crate::placement_group::PlacementGroup as PlacementGroup,

@@ -4,6 +4,7 @@ use super::target::Named;
 use super::{Destination, Route, RouteTable, Target, local_destinations};
 use crate::Context;
 use crate::engine::{Tables, Tx, quota};
+use crate::prefix_list;
 use crate::vpc::{self, Vpc};
 use aws_api::ec2;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -61,10 +62,13 @@ pub async fn create_route(
                     format!("The route identified by {destination} already exists."),
                 ));
             }
+            if let Some(id) = destination.prefix_list() {
+                prefix_list::depend(tx, id)?;
+            }
             let target = named.target(tx.tables())?;
             check_destination(tx.tables(), &vpc, &destination, &target)?;
             check_target(tx.tables(), &table, &destination, &target)?;
-            tx.quotas().check_within(quota::ROUTES_PER_TABLE, table.routes.len() + 1)?;
+            tx.quotas().check_within(quota::ROUTES_PER_TABLE, weight(tx.tables(), &table, &destination))?;
             table.routes.push(Route { destination: destination.clone(), target });
             tx.put(&table);
             Ok(())
@@ -168,9 +172,16 @@ fn no_route(destination: &Destination, id: &str) -> Error {
     )
 }
 
+/// How many routes a table has with one more: a prefix list stands for as many as it may have entries.
+fn weight(tables: &Tables, table: &RouteTable, more: &Destination) -> usize {
+    let lists = table.routes.iter().map(|route| &route.destination).chain([more]);
+    let of = |id: &Id| tables.prefix_lists.find(id).map_or(0, |list| list.max_entries);
+    lists.map(|destination| destination.prefix_list().map_or(1, of)).sum()
+}
+
 /// Whether the VPC's table may say anything of the destination.
 fn check_destination(tables: &Tables, vpc: &Vpc, destination: &Destination, target: &Target) -> Result<()> {
-    let Destination::Cidr(cidr) = destination;
+    let Destination::Cidr(cidr) = destination else { return Ok(()) };
     if RESERVED.iter().any(|reserved| reserved.contains(cidr)) {
         return Err(Error::invalid_parameter_value(format!(
             "The destination CIDR block {cidr} is reserved for services of the VPC."
@@ -220,7 +231,11 @@ fn check_target(
         }
         Target::InternetGateway(_) => "network gateway",
         Target::EgressOnlyInternetGateway(_) => {
-            if destination.ipv6().is_none() {
+            let ipv6 = match destination {
+                Destination::Cidr(cidr) => matches!(cidr, IpNet::V6(_)),
+                Destination::PrefixList(id) => tables.prefix_lists.find(id).is_some_and(|list| list.ipv6),
+            };
+            if !ipv6 {
                 return Err(Error::invalid_parameter_value(format!(
                     "The egress only internet gateway {id} can be the target of IPv6 destinations only."
                 )));

@@ -4,7 +4,7 @@ use super::{Peer, Permission, SecurityGroup, named};
 use crate::engine::Tables;
 use aws_api::ec2;
 use ipnet::{Ipv4Net, Ipv6Net};
-use model::{Error, Id, Result};
+use model::{Error, Id, Kind, Result};
 
 /// Characters in a rule's description.
 const DESCRIPTION_LEN_MAX: usize = 255;
@@ -74,8 +74,8 @@ impl Reader<'_> {
                 self.peer(pair.group_id.as_deref(), pair.group_name.as_deref(), pair.user_id.as_deref())?;
             add(peer, &pair.description)?;
         }
-        if let Some(list) = permission.prefix_list_ids.first() {
-            return Err(no_prefix_list(list.prefix_list_id.as_deref()));
+        for list in &permission.prefix_list_ids {
+            add(self.prefix_list(list.prefix_list_id.as_deref())?, &list.description)?;
         }
         if found.len() == before {
             return Err(Error::new(
@@ -108,13 +108,12 @@ impl Reader<'_> {
 
     /// A rule as ModifySecurityGroupRules says it.
     pub fn rule(&self, rule: &ec2::SecurityGroupRuleRequest) -> Result<Described> {
-        if let Some(list) = rule.prefix_list_id.as_deref() {
-            return Err(no_prefix_list(Some(list)));
-        }
-        let peer = match (&rule.cidr_ipv4, &rule.cidr_ipv6, &rule.referenced_group_id) {
-            (Some(cidr), None, None) => ipv4(Some(cidr))?,
-            (None, Some(cidr), None) => ipv6(Some(cidr))?,
-            (None, None, Some(id)) => self.peer(Some(id), None, None)?,
+        let named = (&rule.cidr_ipv4, &rule.cidr_ipv6, &rule.referenced_group_id, &rule.prefix_list_id);
+        let peer = match named {
+            (Some(cidr), None, None, None) => ipv4(Some(cidr))?,
+            (None, Some(cidr), None, None) => ipv6(Some(cidr))?,
+            (None, None, Some(id), None) => self.peer(Some(id), None, None)?,
+            (None, None, None, Some(id)) => self.prefix_list(Some(id))?,
             _ => {
                 return Err(Error::invalid_parameter_combination(
                     "A security group rule must have exactly one source or destination",
@@ -126,10 +125,18 @@ impl Reader<'_> {
         Ok((read(protocol, rule.from_port, rule.to_port, peer)?, described))
     }
 
+    fn prefix_list(&self, id: Option<&str>) -> Result<Peer> {
+        let id = Id::parse(Kind::PrefixList, id.ok_or_else(|| Error::missing_parameter("prefixListId"))?)?;
+        match self.tables.prefix_lists.contains(&id) {
+            true => Ok(Peer::PrefixList(id)),
+            false => Err(Id::not_found(Kind::PrefixList, &id)),
+        }
+    }
+
     fn peer(&self, group_id: Option<&str>, name: Option<&str>, owner: Option<&str>) -> Result<Peer> {
         if owner.is_some_and(|owner| owner != self.group.owner.as_str()) {
             let group = group_id.or(name).unwrap_or_default();
-            return Err(Id::not_found(model::Kind::SecurityGroup, group));
+            return Err(Id::not_found(Kind::SecurityGroup, group));
         }
         let peer = named(self.tables, group_id, name)?;
         if peer.vpc_id != self.group.vpc_id {
@@ -140,11 +147,6 @@ impl Reader<'_> {
         }
         Ok(Peer::Group(peer.group_id.clone()))
     }
-}
-
-fn no_prefix_list(id: Option<&str>) -> Error {
-    let id = id.unwrap_or_default();
-    Error::new("InvalidPrefixListID.NotFound", format!("The prefix list ID '{id}' does not exist"))
 }
 
 fn read(protocol: &str, from_port: Option<i32>, to_port: Option<i32>, peer: Peer) -> Result<Permission> {
@@ -292,6 +294,9 @@ pub fn gather<'p>(
             Peer::Ipv6(cidr) => {
                 shown.ipv6_ranges.push(ec2::Ipv6Range { cidr_ipv6: Some(cidr.to_string()), description })
             }
+            Peer::PrefixList(id) => shown
+                .prefix_list_ids
+                .push(ec2::PrefixListId { prefix_list_id: Some(id.to_string()), description }),
             Peer::Group(id) => shown.user_id_group_pairs.push(ec2::UserIdGroupPair {
                 group_id: Some(id.to_string()),
                 user_id: Some(group.owner.to_string()),

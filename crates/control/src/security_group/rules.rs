@@ -5,6 +5,7 @@ use super::{Peer, Permission, SecurityGroup, SecurityGroupRule, named};
 use crate::Context;
 use crate::engine::tags::Specified;
 use crate::engine::{Tables, Tx};
+use crate::prefix_list;
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
 use std::collections::BTreeSet;
@@ -69,12 +70,18 @@ async fn change<R>(
         .await
 }
 
-/// Depends on groups that are newly referred to.
+/// Depends on groups and prefix lists that are newly referred to.
 fn hold_referenced(tx: &mut Tx<'_>, before: &SecurityGroup, after: &SecurityGroup) -> Result<()> {
     let referenced = |group: &SecurityGroup| -> BTreeSet<Id> {
         group.rules.iter().filter_map(|rule| rule.permission.peer.group_id()).cloned().collect()
     };
     let had = referenced(before);
+    let lists = |group: &SecurityGroup| -> BTreeSet<Id> {
+        group.rules.iter().filter_map(|rule| rule.permission.peer.prefix_list_id()).cloned().collect()
+    };
+    for id in lists(after).difference(&lists(before)) {
+        prefix_list::depend(tx, id)?;
+    }
     for id in referenced(after).difference(&had).filter(|id| **id != after.group_id) {
         super::depend(tx, id)?;
     }

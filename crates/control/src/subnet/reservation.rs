@@ -4,6 +4,7 @@
 use super::{Subnet, depend};
 use crate::Context;
 use crate::cidr;
+use crate::description;
 use crate::engine::describe::{self, Query};
 use crate::engine::table::{Record, Values};
 use crate::engine::tags::Specified;
@@ -12,8 +13,6 @@ use aws_api::ec2;
 use ipnet::{IpNet, Ipv4Net};
 use model::{AccountId, Error, Id, Kind, Result};
 use serde::{Deserialize, Serialize};
-
-const DESCRIPTION_LEN_MAX: usize = 255;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SubnetCidrReservation {
@@ -118,9 +117,7 @@ pub async fn create_subnet_cidr_reservation(
             )));
         }
     };
-    if input.description.as_ref().is_some_and(|text| text.len() > DESCRIPTION_LEN_MAX) {
-        return Err(Error::invalid_parameter_value("A description has at most 255 characters."));
-    }
+    description::check(input.description.as_deref().unwrap_or_default())?;
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::SubnetCidrReservation])?;
     let subnet_id = input.subnet_id.unwrap_or_default();
     let reservation = context

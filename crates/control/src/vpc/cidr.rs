@@ -183,9 +183,7 @@ fn add_ipv4(tx: &mut Tx<'_>, vpc: &mut Vpc, cidr: Ipv4Net) -> Result<Id> {
 
 /// A block must not take over what a route of the VPC leads elsewhere.
 fn within(route: &Route, cidr: Ipv4Net) -> bool {
-    match route.destination {
-        Destination::Cidr(destination) => IpNet::V4(cidr).contains(&destination),
-    }
+    matches!(route.destination, Destination::Cidr(destination) if IpNet::V4(cidr).contains(&destination))
 }
 
 /// A VPC's default list and group let IPv6 through from then on, as they do IPv4.

@@ -6,10 +6,12 @@ use crate::dhcp_options::{self, DhcpOptions};
 use crate::engine::Tables;
 use crate::internet_gateway;
 use crate::network_acl::{self, Entry, NetworkAcl};
-use crate::route_table::{self, Destination, Route, RouteTable};
+use crate::prefix_list;
+use crate::route_table::{self, Destination, Route, RouteTable, local_destinations};
 use crate::subnet::Subnet;
+use ipnet::IpNet;
 use model::Region;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use store::Revision;
@@ -37,7 +39,7 @@ pub fn desired(vpc: &Vpc, tables: &Tables, region: &Region, generation: Revision
             ipv6_cidrs: vpc.ipv6_cidrs().collect(),
             internet_gateway: internet_gateway::of_vpc(tables, id).is_some(),
             route_tables: used_tables
-                .map(|table| (table.route_table_id.clone(), routes(table, tables)))
+                .map(|table| (table.route_table_id.clone(), routes(table, vpc, tables)))
                 .collect::<BTreeMap<_, _>>(),
             network_acls: used_acls
                 .map(|acl| (acl.network_acl_id.clone(), entries(acl)))
@@ -53,13 +55,26 @@ pub fn desired(vpc: &Vpc, tables: &Tables, region: &Region, generation: Revision
     }
 }
 
-/// What is gone or detached is a blackhole.
-fn routes(table: &RouteTable, tables: &Tables) -> datapath::RouteTable {
-    let route = |route: &Route| {
-        let Destination::Cidr(destination) = route.destination;
-        Some(datapath::Route { destination, target: route.target.desired(tables, &table.vpc_id)? })
-    };
-    datapath::RouteTable { routes: table.routes.iter().filter_map(route).collect() }
+/// What is gone or detached is a blackhole. Prefix lists are written out: what a route of its own leads somewhere, or what
+/// is within the VPC, no list leads elsewhere (VPC User Guide, "Route priority and prefix lists").
+fn routes(table: &RouteTable, vpc: &Vpc, tables: &Tables) -> datapath::RouteTable {
+    let own: BTreeSet<IpNet> = table.routes.iter().filter_map(|route| route.destination.cidr()).collect();
+    let local: Vec<IpNet> = local_destinations(vpc).filter_map(|destination| destination.cidr()).collect();
+    let mut listed = BTreeSet::new();
+    let mut routes = Vec::new();
+    for Route { destination, target } in &table.routes {
+        let Some(target) = target.desired(tables, &table.vpc_id) else { continue };
+        match destination {
+            Destination::Cidr(cidr) => routes.push(datapath::Route { destination: *cidr, target }),
+            Destination::PrefixList(id) => {
+                let inside = |cidr: &IpNet| local.iter().any(|local| local.contains(cidr));
+                let led = prefix_list::cidrs(tables, id).filter(|cidr| !own.contains(cidr) && !inside(cidr));
+                let led = led.filter(|cidr| listed.insert(*cidr));
+                routes.extend(led.map(|destination| datapath::Route { destination, target: target.clone() }));
+            }
+        }
+    }
+    datapath::RouteTable { routes }
 }
 
 fn entries(acl: &NetworkAcl) -> datapath::NetworkAcl {

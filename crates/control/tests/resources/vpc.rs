@@ -115,3 +115,41 @@ async fn a_route_to_an_instance_dies_with_it_and_the_vpc_goes_with_its_last_thin
     cloud.ok("DeleteVpc", &[vpc]).await;
     cloud.told_of_vpc(&id, |vpc| vpc.is_none()).await;
 }
+
+#[tokio::test]
+async fn prefix_lists_are_written_out_for_hosts_and_followed() {
+    let cloud = Cloud::start().await;
+    let id = made(&cloud, "CreateVpc", &[("CidrBlock", "10.1.0.0/16")], "vpcId").await;
+    let vpc = ("VpcId", id.as_str());
+    cloud.ok("CreateSubnet", &[vpc, ("CidrBlock", "10.1.1.0/24")]).await;
+    let gateway = made(&cloud, "CreateInternetGateway", &[], "internetGatewayId").await;
+    cloud.ok("AttachInternetGateway", &[("InternetGatewayId", gateway.as_str()), vpc]).await;
+    let list = [
+        ("PrefixListName", "partners"),
+        ("AddressFamily", "IPv4"),
+        ("MaxEntries", "10"),
+        ("Entry.1.Cidr", "192.0.2.0/24"),
+        ("Entry.2.Cidr", "10.1.7.0/24"),
+    ];
+    let list = made(&cloud, "CreateManagedPrefixList", &list, "prefixListId").await;
+    let of_vpc = [("Filter.1.Name", "vpc-id"), ("Filter.1.Value.1", id.as_str())];
+    let table = made(&cloud, "DescribeRouteTables", &of_vpc, "routeTableId").await;
+    let to_list = [("DestinationPrefixListId", list.as_str()), ("GatewayId", gateway.as_str())];
+    cloud.ok("CreateRoute", &[("RouteTableId", table.as_str()), to_list[0], to_list[1]]).await;
+    let leads = |destination: &'static str| {
+        let table = &table;
+        move |vpc: Option<&agent_api::Vpc>| vpc.is_some_and(|vpc| route(vpc, table, destination).is_some())
+    };
+    let told = cloud.told_of_vpc(&id, leads("192.0.2.0/24")).await.unwrap();
+    assert_eq!(route(&told, &table, "192.0.2.0/24"), Some(Target::InternetGateway));
+    assert_eq!(route(&told, &table, "10.1.7.0/24"), None, "what is within the VPC stays there");
+    let added = [
+        ("PrefixListId", list.as_str()),
+        ("CurrentVersion", "1"),
+        ("AddEntry.1.Cidr", "203.0.113.0/24"),
+        ("RemoveEntry.1.Cidr", "192.0.2.0/24"),
+    ];
+    cloud.ok("ModifyManagedPrefixList", &added).await;
+    let told = cloud.told_of_vpc(&id, leads("203.0.113.0/24")).await.unwrap();
+    assert_eq!(route(&told, &table, "192.0.2.0/24"), None);
+}

@@ -103,6 +103,7 @@ pub fn to_api(context: &Context, group: &SecurityGroup, rule: &SecurityGroupRule
     match &permission.peer {
         Peer::Ipv4(cidr) => shown.cidr_ipv4 = Some(cidr.to_string()),
         Peer::Ipv6(cidr) => shown.cidr_ipv6 = Some(cidr.to_string()),
+        Peer::PrefixList(id) => shown.prefix_list_id = Some(id.to_string()),
         Peer::Group(id) => {
             shown.referenced_group_info = Some(ec2::ReferencedSecurityGroup {
                 group_id: Some(id.to_string()),
@@ -130,6 +131,7 @@ pub fn revoked_to_api(group: &SecurityGroup, rule: &SecurityGroupRule) -> ec2::R
     match &permission.peer {
         Peer::Ipv4(cidr) => shown.cidr_ipv4 = Some(cidr.to_string()),
         Peer::Ipv6(cidr) => shown.cidr_ipv6 = Some(cidr.to_string()),
+        Peer::PrefixList(id) => shown.prefix_list_id = Some(id.to_string()),
         Peer::Group(id) => shown.referenced_group_id = Some(id.to_string()),
     }
     shown
