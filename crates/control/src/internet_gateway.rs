@@ -174,7 +174,7 @@ pub async fn detach_internet_gateway(
                 ));
             }
             let mut interfaces = tx.tables().network_interfaces.with("vpc-id", &vpc_id);
-            if interfaces.any(|interface| interface.public_ip.is_some()) {
+            if interfaces.any(|interface| interface.addresses.iter().any(|address| address.public.is_some())) {
                 return Err(Error::new(
                     "DependencyViolation",
                     format!("Network {vpc_id} has some mapped public address(es). Please unmap those public address(es) before detaching the gateway."),

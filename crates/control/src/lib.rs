@@ -5,6 +5,7 @@
 //! what the store holds, and nothing that matters lives in a task's memory.
 
 mod access_key;
+pub mod address;
 mod authorization;
 pub mod cidr;
 mod context;
@@ -23,6 +24,7 @@ pub mod instance_type;
 pub mod internet_gateway;
 pub mod key_pair;
 pub mod location;
+pub mod nat_gateway;
 pub mod network_acl;
 pub mod network_interface;
 mod operations;

@@ -1,8 +1,11 @@
 //! Elastic network interfaces.
 
 use crate::engine::table::{Record, Values};
-use crate::engine::{Tables, Tags, filter};
-use model::{AccountId, Id, Text, Timestamp};
+use crate::engine::{Tables, Tags, Tx, filter};
+use crate::subnet::Subnet;
+use crate::{address, public_address};
+use ipnet::Ipv4Net;
+use model::{AccountId, Id, Result, Text, Timestamp};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::net::Ipv4Addr;
@@ -18,9 +21,10 @@ pub struct NetworkInterface {
     pub zone: Text,
     pub description: Box<str>,
     pub mac: [u8; 6],
-    pub private_ip: Ipv4Addr,
-    /// Assigned while its instance runs; not an elastic one.
-    pub public_ip: Option<Ipv4Addr>,
+    #[serde(default)]
+    pub purpose: Purpose,
+    /// The primary one, then the secondary ones.
+    pub addresses: SmallVec<[PrivateAddress; 1]>,
     /// Whether a public address shall be assigned at each start.
     pub wants_public_ip: bool,
     pub security_groups: SmallVec<[Id; 1]>,
@@ -28,6 +32,48 @@ pub struct NetworkInterface {
     pub attachment: Option<InterfaceAttachment>,
     pub created_at: Timestamp,
     pub tags: Tags,
+}
+
+/// What an interface is there for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    #[default]
+    Instance,
+    /// EC2 keeps it for a NAT gateway.
+    NatGateway,
+}
+
+impl Purpose {
+    /// EC2's `NetworkInterfaceType`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Purpose::Instance => "interface",
+            Purpose::NatGateway => "nat_gateway",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PrivateAddress {
+    pub private_ip: Ipv4Addr,
+    #[serde(default)]
+    pub public: Option<PublicAddress>,
+}
+
+/// What the internet gateway translates a private address to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PublicAddress {
+    pub ip: Ipv4Addr,
+    /// Of an elastic one; None is one that was assigned for as long as the instance runs.
+    #[serde(default)]
+    pub elastic: Option<Box<Elastic>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Elastic {
+    pub allocation_id: Id,
+    pub association_id: Id,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,19 +85,133 @@ pub struct InterfaceAttachment {
     pub attached_at: Timestamp,
 }
 
-impl NetworkInterface {
+impl PrivateAddress {
+    pub fn public_ip(&self) -> Option<Ipv4Addr> {
+        self.public.as_ref().map(|public| public.ip)
+    }
+
     /// `ip-172-31-0-4.ec2.internal`.
     pub fn private_dns_name(&self, region: &model::Region) -> String {
         format!("ip-{}.{}", dashed(self.private_ip), region.private_dns_domain())
     }
 
-    /// `ec2-198-18-0-4.compute-1.amazonaws.com`.
-    /// None also where its VPC gives no such names.
+    /// Its elastic address.
+    pub fn elastic(&self) -> Option<&Elastic> {
+        self.public.as_ref().and_then(|public| public.elastic.as_deref())
+    }
+}
+
+impl NetworkInterface {
+    /// Every interface has one, its first.
+    pub fn primary(&self) -> Option<&PrivateAddress> {
+        self.addresses.first()
+    }
+
+    /// The primary one.
+    pub fn private_ip(&self) -> Ipv4Addr {
+        self.primary().map_or(Ipv4Addr::UNSPECIFIED, |primary| primary.private_ip)
+    }
+
+    /// Of the primary private address.
+    pub fn public_ip(&self) -> Option<Ipv4Addr> {
+        self.primary().and_then(PrivateAddress::public_ip)
+    }
+
+    pub fn private_dns_name(&self, region: &model::Region) -> String {
+        self.primary().map(|primary| primary.private_dns_name(region)).unwrap_or_default()
+    }
+
+    /// `ec2-198-18-0-4.compute-1.amazonaws.com`. None also where its VPC gives no such names.
     pub fn public_dns_name(&self, tables: &Tables, region: &model::Region) -> Option<String> {
-        let vpc = tables.vpcs.find(&self.vpc_id).filter(|vpc| vpc.dns_hostnames);
-        self.public_ip
-            .filter(|_| vpc.is_some())
-            .map(|ip| format!("ec2-{}.{}", dashed(ip), region.public_dns_domain()))
+        self.primary().and_then(|primary| self.public_name_of(primary, tables, region))
+    }
+
+    /// The same of any address that it has.
+    pub fn public_name_of(
+        &self,
+        own: &PrivateAddress,
+        tables: &Tables,
+        region: &model::Region,
+    ) -> Option<String> {
+        let names = tables.vpcs.find(&self.vpc_id).is_some_and(|vpc| vpc.dns_hostnames);
+        let ip = own.public_ip().filter(|_| names)?;
+        Some(format!("ec2-{}.{}", dashed(ip), region.public_dns_domain()))
+    }
+
+    /// Its addresses as hosts are told them.
+    pub fn to_desired(&self) -> Vec<datapath::Address> {
+        let own = |own: &PrivateAddress| datapath::Address {
+            private_ip: own.private_ip,
+            public_ip: own.public_ip(),
+        };
+        self.addresses.iter().map(own).collect()
+    }
+
+    /// Deletes the record and lets go of its addresses; elastic ones are the owner's still.
+    pub fn delete(&self, tx: &mut Tx<'_>) {
+        for address in &self.addresses {
+            tx.release(&Subnet::claim_scope(&self.subnet_id), &address.private_ip.to_string());
+            self.let_go(tx, address);
+        }
+        tx.delete::<NetworkInterface>(&self.interface_id);
+    }
+
+    /// What becomes of the public address of one that goes.
+    fn let_go(&self, tx: &mut Tx<'_>, address: &PrivateAddress) {
+        match &address.public {
+            Some(PublicAddress { elastic: Some(elastic), .. }) => address::disassociated(tx, elastic),
+            Some(public) => public_address::release(tx, public.ip),
+            None => {}
+        }
+    }
+
+    /// Gives back the addresses that are assigned only while an instance runs; whether there were any.
+    pub fn release_assigned(&mut self, tx: &mut Tx<'_>) -> bool {
+        let mut any = false;
+        for address in &mut self.addresses {
+            if let Some(public) = address.public.take_if(|public| public.elastic.is_none()) {
+                public_address::release(tx, public.ip);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Assigns a public address to the primary one where it shall have one and has none.
+    pub fn assign(&mut self, tx: &mut Tx<'_>, pool: Ipv4Net) -> Result<()> {
+        let id = self.interface_id.clone();
+        let wanted = self.wants_public_ip;
+        if let Some(primary) = self.addresses.first_mut().filter(|primary| wanted && primary.public.is_none())
+        {
+            primary.public = Some(PublicAddress { ip: public_address::claim(tx, pool, &id)?, elastic: None });
+        }
+        Ok(())
+    }
+
+    /// Whether EC2 keeps it for something of its own.
+    pub fn is_managed(&self) -> bool {
+        self.purpose != Purpose::Instance
+    }
+
+    /// Whose a public address is: the owner's where it is elastic.
+    pub fn ip_owner(&self, address: &PrivateAddress) -> Option<&str> {
+        match &address.public {
+            Some(PublicAddress { elastic: Some(_), .. }) => Some(self.owner.as_str()),
+            Some(PublicAddress { elastic: None, .. }) => Some("amazon"),
+            None => None,
+        }
+    }
+
+    /// Stable for the interface's life: locally administered, unicast, from the id's own randomness.
+    pub fn mac_of(interface_id: &Id) -> [u8; 6] {
+        let digits = interface_id.rsplit('-').next().unwrap_or_default();
+        let mut mac = [0x02; 6];
+        for (at, byte) in mac.iter_mut().enumerate().skip(1) {
+            let from = digits.len().saturating_sub(2 * (6 - at));
+            *byte =
+                digits.get(from..from + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or(0);
+        }
+        mac
     }
 
     pub fn mac_text(&self) -> String {
@@ -60,7 +220,7 @@ impl NetworkInterface {
 
     /// EC2's `NetworkInterfaceStatus`.
     pub fn status(&self) -> &'static str {
-        if self.attachment.is_some() { "in-use" } else { "available" }
+        if self.attachment.is_some() || self.is_managed() { "in-use" } else { "available" }
     }
 }
 
@@ -89,15 +249,28 @@ impl Record for NetworkInterface {
 
     fn field<'a>(&'a self, name: &str, values: &mut Values<'a>) -> bool {
         let attachment = self.attachment.as_ref();
+        let elastic = || self.addresses.iter().filter_map(PrivateAddress::elastic);
         match name {
-            "addresses.primary" => filter::one(values, "true"),
+            "addresses.primary" => filter::many(
+                values,
+                self.addresses.iter().enumerate().map(|(at, _)| filter::boolean(at == 0)),
+            ),
             "addresses.private-ip-address" | "private-ip-address" => {
-                filter::one(values, self.private_ip.to_string())
+                filter::many(values, self.addresses.iter().map(|address| address.private_ip.to_string()))
             }
-            "addresses.association.public-ip" | "association.public-ip" => {
-                filter::some(values, self.public_ip.map(|ip| ip.to_string()))
+            "addresses.association.public-ip" | "association.public-ip" => filter::many(
+                values,
+                self.addresses.iter().filter_map(PrivateAddress::public_ip).map(|ip| ip.to_string()),
+            ),
+            "addresses.association.owner-id" | "association.ip-owner-id" => {
+                filter::many(values, self.addresses.iter().filter_map(|address| self.ip_owner(address)))
             }
-            "association.ip-owner-id" => filter::some(values, self.public_ip.map(|_| "amazon")),
+            "association.allocation-id" => {
+                filter::many(values, elastic().map(|elastic| elastic.allocation_id.as_str()))
+            }
+            "association.association-id" => {
+                filter::many(values, elastic().map(|elastic| elastic.association_id.as_str()))
+            }
             "attachment.attach-time" => filter::some(values, attachment.map(|a| filter::time(a.attached_at))),
             "attachment.attachment-id" => filter::some(values, attachment.map(|a| a.attachment_id.as_str())),
             "attachment.delete-on-termination" => {
@@ -109,11 +282,11 @@ impl Record for NetworkInterface {
             "availability-zone" => filter::one(values, self.zone.as_str()),
             "description" => filter::one(values, &*self.description),
             "group-id" => filter::many(values, self.security_groups.iter().map(|id| id.as_str())),
-            "interface-type" => filter::one(values, "interface"),
+            "interface-type" => filter::one(values, self.purpose.name()),
             "mac-address" => filter::one(values, self.mac_text()),
             "network-interface-id" => filter::one(values, self.interface_id.as_str()),
             "owner-id" => filter::one(values, self.owner.as_str()),
-            "requester-managed" => filter::one(values, "false"),
+            "requester-managed" => filter::one(values, filter::boolean(self.is_managed())),
             "source-dest-check" => filter::one(values, filter::boolean(self.source_dest_check)),
             "status" => filter::one(values, self.status()),
             "subnet-id" => filter::one(values, self.subnet_id.as_str()),

@@ -233,6 +233,7 @@ impl Affected {
             Change::NetworkInterface { old, new } => {
                 for interface in old.iter().chain(new) {
                     self.targets.insert(interface.interface_id.clone());
+                    self.vpcs.extend(interface.is_managed().then(|| interface.vpc_id.clone()));
                     self.groups.extend(interface.security_groups.iter().cloned());
                     self.instances
                         .extend(interface.attachment.iter().map(|attachment| attachment.instance_id.clone()));
@@ -256,6 +257,9 @@ impl Affected {
             }
             Change::PrefixList { old, new } => {
                 self.prefix_lists.extend(old.iter().chain(new).map(|list| list.prefix_list_id.clone()));
+            }
+            Change::NatGateway { old, new } => {
+                self.vpcs.extend(old.iter().chain(new).map(|gateway| gateway.vpc_id.clone()));
             }
             Change::EgressOnlyInternetGateway { old, new } => {
                 self.vpcs.extend(old.iter().chain(new).map(|gateway| gateway.vpc_id.clone()));

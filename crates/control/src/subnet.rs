@@ -151,7 +151,7 @@ pub fn claim_any(
         })
 }
 
-fn is_assignable(cidr: Ipv4Net, address: Ipv4Addr) -> bool {
+pub fn is_assignable(cidr: Ipv4Net, address: Ipv4Addr) -> bool {
     let offset = u32::from(address).wrapping_sub(u32::from(cidr.network()));
     cidr.contains(&address) && offset >= RESERVED_FIRST && address != cidr.broadcast()
 }

@@ -1,11 +1,12 @@
-//! What ends after a while: launches that no host brings about, terminated instances and released Dedicated Hosts
-//! after an hour, client tokens after a day.
+//! What ends after a while: launches that no host brings about, terminated instances, released Dedicated Hosts and
+//! deleted NAT gateways after an hour, client tokens after a day.
 
 use crate::Control;
 use crate::dedicated_host::DedicatedHost;
 use crate::engine::token::ClientToken;
 use crate::engine::transaction;
 use crate::instance::{Instance, lifecycle};
+use crate::nat_gateway::NatGateway;
 use crate::region::RegionState;
 use model::{InstanceState, Timestamp};
 use std::sync::{Arc, Weak};
@@ -19,6 +20,8 @@ const START_FOR: Duration = Duration::from_secs(15 * 60);
 const TERMINATED_FOR: Duration = Duration::from_secs(60 * 60);
 /// How long a released Dedicated Host stays visible, and counts towards the quota.
 const RELEASED_FOR: Duration = Duration::from_secs(60 * 60);
+/// How long a deleted NAT gateway stays visible (EC2 API Reference, DescribeNatGateways: "about an hour").
+const DELETED_FOR: Duration = Duration::from_secs(60 * 60);
 /// How long a client token is good for.
 const TOKEN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most rows in one transaction.
@@ -57,7 +60,7 @@ pub(crate) async fn sweep(control: &Control, region: &RegionState) -> model::Res
     })
     .await?;
     loop {
-        let (instances, hosts, tokens) = {
+        let (instances, hosts, tokens, nats) = {
             let tables = region.view.read();
             let instances: Vec<String> = tables
                 .instances
@@ -80,14 +83,22 @@ pub(crate) async fn sweep(control: &Control, region: &RegionState) -> model::Res
                 .map(|token| token.key.clone())
                 .take(BATCH)
                 .collect();
-            (instances, hosts, tokens)
+            let nats: Vec<String> = tables
+                .nat_gateways
+                .iter()
+                .filter(|gateway| gateway.deleted_at.is_some_and(|at| older(at, DELETED_FOR)))
+                .map(|gateway| gateway.nat_gateway_id.to_string())
+                .take(BATCH)
+                .collect();
+            (instances, hosts, tokens, nats)
         };
-        if instances.is_empty() && hosts.is_empty() && tokens.is_empty() {
+        if instances.is_empty() && hosts.is_empty() && tokens.is_empty() && nats.is_empty() {
             return Ok(());
         }
         transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
             instances.iter().for_each(|id| tx.delete::<Instance>(id));
             hosts.iter().for_each(|id| tx.delete::<DedicatedHost>(id));
+            nats.iter().for_each(|id| tx.delete::<NatGateway>(id));
             tokens.iter().for_each(|key| tx.delete::<ClientToken>(key));
             Ok(())
         })

@@ -69,6 +69,8 @@ taggable! {
     NetworkAcl: crate::network_acl::NetworkAcl as network_acls,
     DhcpOptions: crate::dhcp_options::DhcpOptions as dhcp_options,
     PlacementGroup: crate::placement_group::PlacementGroup as placement_groups,
+    ElasticIp: crate::address::Address as addresses,
+    NatGateway: crate::nat_gateway::NatGateway as nat_gateways,
     Host: crate::dedicated_host::DedicatedHost as dedicated_hosts,
 }
 

@@ -31,6 +31,8 @@ const QUOTAS: &[Quota] = &[
         1_000_000,
         "NetworkInterfaceLimitExceeded",
     ),
+    quota::<crate::address::Address>("elastic-ips", 1_000, "AddressLimitExceeded"),
+    quota::<crate::nat_gateway::NatGateway>("nat-gateways", 10_000, "NatGatewayLimitExceeded"),
     quota::<crate::vpc::Vpc>("vpcs", 10_000, "VpcLimitExceeded"),
     quota::<crate::internet_gateway::InternetGateway>(
         "internet-gateways",

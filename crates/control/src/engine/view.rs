@@ -109,6 +109,8 @@ tables! {
     subnets: crate::subnet::Subnet as Subnet,
     subnet_cidr_reservations: crate::subnet::reservation::SubnetCidrReservation as SubnetCidrReservation,
     security_groups: crate::security_group::SecurityGroup as SecurityGroup,
+    addresses: crate::address::Address as Address,
+    nat_gateways: crate::nat_gateway::NatGateway as NatGateway,
     network_interfaces: crate::network_interface::NetworkInterface as NetworkInterface,
     route_tables: crate::route_table::RouteTable as RouteTable,
     egress_only_internet_gateways: crate::egress_only_internet_gateway::EgressOnlyInternetGateway as EgressOnlyInternetGateway,

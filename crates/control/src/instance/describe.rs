@@ -5,7 +5,7 @@ use crate::Context;
 use crate::engine::describe::{self, Query};
 use crate::engine::table::Values;
 use crate::engine::{Tables, filter};
-use crate::network_interface::NetworkInterface;
+use crate::network_interface::{NetworkInterface, PrivateAddress};
 use aws_api::ec2;
 use model::{Kind, Result};
 use std::sync::Arc;
@@ -87,11 +87,15 @@ fn field<'t>(
         | "network-interface.addresses.association.public-ip"
         | "network-interface.association.public-ip" => filter::many(
             values,
-            interfaces().filter_map(|interface| interface.public_ip).map(|ip| ip.to_string()),
+            interfaces()
+                .flat_map(|interface| interface.addresses.iter().filter_map(PrivateAddress::public_ip))
+                .map(|ip| ip.to_string()),
         ),
-        "private-ip-address" => {
-            filter::many(values, interfaces().map(|interface| interface.private_ip.to_string()))
-        }
+        "private-ip-address" => filter::many(
+            values,
+            interfaces()
+                .flat_map(|interface| interface.addresses.iter().map(|own| own.private_ip.to_string())),
+        ),
         "source-dest-check" => {
             filter::many(values, interfaces().map(|interface| filter::boolean(interface.source_dest_check)))
         }
@@ -158,8 +162,8 @@ pub fn to_api(context: &Context, tables: &Tables, instance: &Instance) -> ec2::I
             .map(|reason| ec2::StateReason { code: text(&reason.code), message: text(&reason.message) }),
         private_dns_name: Some(instance.private_dns_name(tables, region).unwrap_or_default()),
         public_dns_name: Some(instance.public_dns_name(tables, region).unwrap_or_default()),
-        private_ip_address: primary.map(|interface| interface.private_ip.to_string()),
-        public_ip_address: primary.and_then(|interface| interface.public_ip).map(|ip| ip.to_string()),
+        private_ip_address: primary.map(|interface| interface.private_ip().to_string()),
+        public_ip_address: primary.and_then(|interface| interface.public_ip()).map(|ip| ip.to_string()),
         key_name: instance.public_key.as_ref().map(|key| key.0.clone()),
         ami_launch_index: Some(instance.launch_index as i32),
         client_token: Some(instance.client_token.as_deref().unwrap_or_default().to_owned()),
@@ -247,12 +251,14 @@ fn interface_to_api(
     interface: &NetworkInterface,
 ) -> ec2::InstanceNetworkInterface {
     let region = &context.region.view.region;
-    let association = interface.public_ip.map(|ip| ec2::InstanceNetworkInterfaceAssociation {
-        ip_owner_id: Some("amazon".into()),
-        public_dns_name: interface.public_dns_name(tables, region),
-        public_ip: Some(ip.to_string()),
-        ..Default::default()
-    });
+    let association = |own: &PrivateAddress| {
+        own.public_ip().map(|ip| ec2::InstanceNetworkInterfaceAssociation {
+            ip_owner_id: interface.ip_owner(own).map(str::to_owned),
+            public_dns_name: interface.public_name_of(own, tables, region),
+            public_ip: Some(ip.to_string()),
+            ..Default::default()
+        })
+    };
     ec2::InstanceNetworkInterface {
         network_interface_id: Some(interface.interface_id.to_string()),
         subnet_id: Some(interface.subnet_id.to_string()),
@@ -261,7 +267,7 @@ fn interface_to_api(
         description: Some(interface.description.to_string()),
         status: Some(interface.status().into()),
         mac_address: Some(interface.mac_text()),
-        private_ip_address: Some(interface.private_ip.to_string()),
+        private_ip_address: Some(interface.private_ip().to_string()),
         private_dns_name: Some(interface.private_dns_name(region)),
         source_dest_check: Some(interface.source_dest_check),
         interface_type: Some("interface".into()),
@@ -275,13 +281,18 @@ fn interface_to_api(
             status: Some("attached".into()),
             ..Default::default()
         }),
-        private_ip_addresses: vec![ec2::InstancePrivateIpAddress {
-            primary: Some(true),
-            private_ip_address: Some(interface.private_ip.to_string()),
-            private_dns_name: Some(interface.private_dns_name(region)),
-            association: association.clone(),
-        }],
-        association,
+        private_ip_addresses: interface
+            .addresses
+            .iter()
+            .enumerate()
+            .map(|(at, own)| ec2::InstancePrivateIpAddress {
+                primary: Some(at == 0),
+                private_ip_address: Some(own.private_ip.to_string()),
+                private_dns_name: Some(own.private_dns_name(region)),
+                association: association(own),
+            })
+            .collect(),
+        association: interface.primary().and_then(association),
         ..Default::default()
     }
 }

@@ -7,7 +7,7 @@ use crate::network_interface::NetworkInterface;
 use crate::volume::{AttachmentState, Volume, performance};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use datapath::{Address, Bandwidth};
+use datapath::Bandwidth;
 use model::{InstanceState, Region};
 use store::Revision;
 
@@ -91,7 +91,7 @@ fn interface_desired(interface: &NetworkInterface, bandwidth: Option<Bandwidth>)
             vpc_id: interface.vpc_id.clone(),
             subnet_id: interface.subnet_id.clone(),
             mac: interface.mac,
-            addresses: vec![Address { private_ip: interface.private_ip, public_ip: interface.public_ip }],
+            addresses: interface.to_desired(),
             ipv6_addresses: Vec::new(),
             prefixes: Vec::new(),
             groups: interface.security_groups.to_vec(),

@@ -4,9 +4,7 @@ use super::run::PlacingGuard;
 use super::{Hold, Instance, ShutdownBehavior, StateReason, placement, status};
 use crate::engine::{Tables, Tx, transaction};
 use crate::network_interface::NetworkInterface;
-use crate::public_address;
 use crate::region::RegionState;
-use crate::subnet::Subnet;
 use crate::volume::{self, Volume, attach};
 use crate::{Context, Control};
 use agent_api::{InstanceObservation, ObservedInstance, StopCause};
@@ -187,10 +185,8 @@ fn interfaces_of(tx: &mut Tx<'_>, instance: &Instance) -> Vec<NetworkInterface> 
 
 fn assign_public_addresses(tx: &mut Tx<'_>, instance: &Instance, pool: Ipv4Net) -> Result<()> {
     for mut interface in interfaces_of(tx, instance) {
-        if interface.wants_public_ip && interface.public_ip.is_none() {
-            interface.public_ip = Some(public_address::claim(tx, pool, &interface.interface_id)?);
-            tx.put(&interface);
-        }
+        interface.assign(tx, pool)?;
+        tx.put(&interface);
     }
     Ok(())
 }
@@ -198,8 +194,7 @@ fn assign_public_addresses(tx: &mut Tx<'_>, instance: &Instance, pool: Ipv4Net) 
 /// A stopped instance gives its public address back (EC2 User Guide, "Public IPv4 addresses").
 fn release_public_addresses(tx: &mut Tx<'_>, instance: &Instance) {
     for mut interface in interfaces_of(tx, instance) {
-        if let Some(address) = interface.public_ip.take() {
-            public_address::release(tx, address);
+        if interface.release_assigned(tx) {
             tx.put(&interface);
         }
     }
@@ -329,11 +324,9 @@ fn removed(tx: &mut Tx<'_>, instance: &mut Instance) {
     release_public_addresses(tx, instance);
     for mut interface in interfaces_of(tx, instance) {
         if interface.attachment.as_ref().is_none_or(|attachment| attachment.delete_on_termination) {
-            tx.release(&Subnet::claim_scope(&interface.subnet_id), &interface.private_ip.to_string());
-            tx.delete::<NetworkInterface>(&interface.interface_id);
+            interface.delete(tx);
         } else {
             interface.attachment = None;
-            interface.public_ip = None;
             tx.put(&interface);
         }
     }

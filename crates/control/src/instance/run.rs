@@ -9,17 +9,16 @@ use crate::engine::unsupported::{given, refuse};
 use crate::engine::{Tables, Tx};
 use crate::image::Image;
 use crate::instance_type::{self, MachineShape, OwnType};
-use crate::network_interface::{InterfaceAttachment, NetworkInterface};
+use crate::key_pair;
+use crate::network_interface::{InterfaceAttachment, NetworkInterface, PrivateAddress, Purpose};
 use crate::placement_group::PlacementGroup;
 use crate::security_group;
 use crate::subnet::{self, Subnet};
 use crate::volume::{AttachmentState, Condition, Volume, VolumeAttachment};
-use crate::{key_pair, public_address};
 use agent_api::{Architecture, BootMode};
 use aws_api::ec2;
 use model::{Error, Id, InstanceState, Kind, Result};
 use smallvec::{SmallVec, smallvec};
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 mod block_devices;
@@ -428,20 +427,16 @@ impl Launch {
         let interface_id = tx.new_id(Kind::NetworkInterface);
         let private_ip = subnet::claim_address(tx, subnet, self.network.private_ip, &interface_id)?;
         let wants_public_ip = self.network.public_ip.unwrap_or(subnet.map_public_ip_on_launch);
-        let public_ip: Option<Ipv4Addr> = match wants_public_ip {
-            true => Some(public_address::claim(tx, context.options.public_pool, &interface_id)?),
-            false => None,
-        };
         let now = tx.now();
-        let interface = NetworkInterface {
-            mac: mac(&interface_id),
+        let mut interface = NetworkInterface {
+            mac: NetworkInterface::mac_of(&interface_id),
             owner: context.account().clone(),
             vpc_id: subnet.vpc_id.clone(),
             subnet_id: subnet.subnet_id.clone(),
             zone: subnet.zone.as_str().into(),
             description: self.network.description.as_str().into(),
-            private_ip,
-            public_ip,
+            purpose: Purpose::Instance,
+            addresses: smallvec![PrivateAddress { private_ip, public: None }],
             wants_public_ip,
             security_groups: self.security_groups(tx, subnet)?.into(),
             source_dest_check: true,
@@ -456,6 +451,7 @@ impl Launch {
             tags: self.tags.of(Kind::NetworkInterface),
             interface_id,
         };
+        interface.assign(tx, context.options.public_pool)?;
         tx.create(&interface);
         Ok(interface)
     }
@@ -468,16 +464,4 @@ impl Launch {
         }
         Ok(groups)
     }
-}
-
-/// Stable for the interface's life: locally administered, unicast, from the id's own randomness.
-fn mac(interface_id: &Id) -> [u8; 6] {
-    let digits = interface_id.rsplit('-').next().unwrap_or_default();
-    let mut mac = [0x02; 6];
-    for (at, byte) in mac.iter_mut().enumerate().skip(1) {
-        let from = digits.len().saturating_sub(2 * (6 - at));
-        *byte =
-            digits.get(from..from + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or_default();
-    }
-    mac
 }

@@ -1,6 +1,6 @@
 //! DescribeNetworkInterfaces, DescribeNetworkInterfaceAttribute.
 
-use super::NetworkInterface;
+use super::{NetworkInterface, PrivateAddress};
 use crate::Context;
 use crate::engine::Tables;
 use crate::engine::describe::{self, Query};
@@ -73,12 +73,17 @@ fn attachment(interface: &NetworkInterface) -> Option<ec2::NetworkInterfaceAttac
 
 fn to_api(context: &Context, tables: &Tables, interface: &NetworkInterface) -> ec2::NetworkInterface {
     let region = &context.region.view.region;
-    let association = interface.public_ip.map(|ip| ec2::NetworkInterfaceAssociation {
-        ip_owner_id: Some("amazon".into()),
-        public_dns_name: interface.public_dns_name(tables, region),
-        public_ip: Some(ip.to_string()),
-        ..Default::default()
-    });
+    let association = |own: &PrivateAddress| {
+        let elastic = own.elastic();
+        own.public_ip().map(|ip| ec2::NetworkInterfaceAssociation {
+            allocation_id: elastic.map(|elastic| elastic.allocation_id.to_string()),
+            association_id: elastic.map(|elastic| elastic.association_id.to_string()),
+            ip_owner_id: interface.ip_owner(own).map(str::to_owned),
+            public_dns_name: interface.public_name_of(own, tables, region),
+            public_ip: Some(ip.to_string()),
+            ..Default::default()
+        })
+    };
     ec2::NetworkInterface {
         network_interface_id: Some(interface.interface_id.to_string()),
         subnet_id: Some(interface.subnet_id.to_string()),
@@ -86,22 +91,27 @@ fn to_api(context: &Context, tables: &Tables, interface: &NetworkInterface) -> e
         availability_zone: Some(interface.zone.to_string()),
         description: Some(interface.description.to_string()),
         owner_id: Some(interface.owner.to_string()),
-        requester_managed: Some(false),
+        requester_managed: Some(interface.is_managed()),
         status: Some(interface.status().into()),
         mac_address: Some(interface.mac_text()),
-        private_ip_address: Some(interface.private_ip.to_string()),
+        private_ip_address: Some(interface.private_ip().to_string()),
         private_dns_name: Some(interface.private_dns_name(region)),
         source_dest_check: Some(interface.source_dest_check),
-        interface_type: Some("interface".into()),
+        interface_type: Some(interface.purpose.name().into()),
         groups: groups(tables, interface),
         attachment: attachment(interface),
-        private_ip_addresses: vec![ec2::NetworkInterfacePrivateIpAddress {
-            primary: Some(true),
-            private_ip_address: Some(interface.private_ip.to_string()),
-            private_dns_name: Some(interface.private_dns_name(region)),
-            association: association.clone(),
-        }],
-        association,
+        private_ip_addresses: interface
+            .addresses
+            .iter()
+            .enumerate()
+            .map(|(at, own)| ec2::NetworkInterfacePrivateIpAddress {
+                primary: Some(at == 0),
+                private_ip_address: Some(own.private_ip.to_string()),
+                private_dns_name: Some(own.private_dns_name(region)),
+                association: association(own),
+            })
+            .collect(),
+        association: interface.primary().and_then(association),
         tag_set: interface.tags.to_api(),
         ..Default::default()
     }

@@ -207,9 +207,9 @@ fn check_destination(tables: &Tables, vpc: &Vpc, destination: &Destination, targ
 /// Traffic within a VPC can be led through a machine, and nowhere else.
 fn check_inside(destination: &Destination, target: &Target) -> Result<()> {
     match target {
-        Target::NetworkInterface(_) => Ok(()),
+        Target::NetworkInterface(_) | Target::NatGateway(_) => Ok(()),
         _ => Err(Error::invalid_parameter_value(format!(
-            "The destination CIDR block {destination} is equal to or more specific than one of this VPC's CIDR blocks. This route can target only an interface or an instance."
+            "The destination CIDR block {destination} is equal to or more specific than one of this VPC's CIDR blocks. This route can target only an interface, an instance or a NAT gateway."
         ))),
     }
 }
@@ -241,6 +241,14 @@ fn check_target(
                 )));
             }
             "egress only internet gateway"
+        }
+        Target::NatGateway(_) => {
+            if destination.ipv6().is_some() {
+                return Err(Error::invalid_parameter_value(format!(
+                    "The NAT gateway {id} can be the target of IPv4 destinations only."
+                )));
+            }
+            "NAT gateway"
         }
         Target::NetworkInterface(_) => "interface",
     };

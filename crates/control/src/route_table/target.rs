@@ -13,6 +13,7 @@ pub enum Target {
     Local,
     InternetGateway(Id),
     EgressOnlyInternetGateway(Id),
+    NatGateway(Id),
     /// Whatever instance it is attached to forwards what comes.
     NetworkInterface(Id),
 }
@@ -44,9 +45,7 @@ impl Named {
             (&self.egress_only_internet_gateway_id, Target::egress_only),
             (&self.instance_id, Target::instance),
             (&self.network_interface_id, Target::interface),
-            (&self.nat_gateway_id, |id, _| {
-                Err(Id::not_found(Kind::NatGateway, &Id::parse(Kind::NatGateway, id)?))
-            }),
+            (&self.nat_gateway_id, Target::nat_gateway),
             (&self.vpc_peering_connection_id, |id, _| {
                 let id = Id::parse(Kind::VpcPeeringConnection, id)?;
                 Err(Id::not_found(Kind::VpcPeeringConnection, &id))
@@ -81,6 +80,14 @@ impl Target {
         match tables.egress_only_internet_gateways.contains(&id) {
             true => Ok(Target::EgressOnlyInternetGateway(id)),
             false => Err(no_gateway(&id)),
+        }
+    }
+
+    fn nat_gateway(id: &str, tables: &Tables) -> Result<Target> {
+        let id = Id::parse(Kind::NatGateway, id)?;
+        match tables.nat_gateways.find(&id).filter(|gateway| gateway.deleted_at.is_none()) {
+            Some(_) => Ok(Target::NatGateway(id)),
+            None => Err(Id::not_found(Kind::NatGateway, &id)),
         }
     }
 
@@ -120,6 +127,7 @@ impl Target {
             Target::EgressOnlyInternetGateway(id) => {
                 Some(tables.egress_only_internet_gateways.find(id)?.vpc_id.clone())
             }
+            Target::NatGateway(id) => Some(tables.nat_gateways.find(id)?.vpc_id.clone()),
             Target::NetworkInterface(id) => Some(tables.network_interfaces.find(id)?.vpc_id.clone()),
         }
     }
@@ -130,6 +138,7 @@ impl Target {
             Target::Local => "local",
             Target::InternetGateway(id)
             | Target::EgressOnlyInternetGateway(id)
+            | Target::NatGateway(id)
             | Target::NetworkInterface(id) => id,
         }
     }
@@ -144,6 +153,11 @@ impl Target {
             Target::EgressOnlyInternetGateway(id) => egress_only::of_vpc(tables, vpc_id)
                 .filter(|gateway| gateway.gateway_id == *id)
                 .map(|_| datapath::Target::EgressOnlyInternetGateway),
+            Target::NatGateway(id) => tables
+                .nat_gateways
+                .find(id)
+                .filter(|gateway| gateway.deleted_at.is_none())
+                .map(|_| datapath::Target::NatGateway(id.clone())),
             Target::NetworkInterface(id) => tables
                 .network_interfaces
                 .find(id)
@@ -159,6 +173,7 @@ impl Target {
         match self {
             Target::Local | Target::InternetGateway(_) => route.gateway_id = id,
             Target::EgressOnlyInternetGateway(_) => route.egress_only_internet_gateway_id = id,
+            Target::NatGateway(_) => route.nat_gateway_id = id,
             Target::NetworkInterface(interface_id) => {
                 route.network_interface_id = id;
                 let interface = tables.network_interfaces.find(interface_id);

@@ -5,6 +5,7 @@ use super::cidr::resolver;
 use crate::dhcp_options::{self, DhcpOptions};
 use crate::engine::Tables;
 use crate::internet_gateway;
+use crate::nat_gateway::NatGateway;
 use crate::network_acl::{self, Entry, NetworkAcl};
 use crate::prefix_list;
 use crate::route_table::{self, Destination, Route, RouteTable, local_destinations};
@@ -45,7 +46,7 @@ pub fn desired(vpc: &Vpc, tables: &Tables, region: &Region, generation: Revision
                 .map(|acl| (acl.network_acl_id.clone(), entries(acl)))
                 .collect::<BTreeMap<_, _>>(),
             subnets,
-            nat_gateways: Vec::new(),
+            nat_gateways: tables.nat_gateways.with("vpc-id", id).filter_map(|one| nat(one, tables)).collect(),
             peerings: Vec::new(),
         },
         dns_domain: region.private_dns_domain(),
@@ -53,6 +54,18 @@ pub fn desired(vpc: &Vpc, tables: &Tables, region: &Region, generation: Revision
         dns_hostnames: vpc.dns_hostnames,
         dhcp_options: dhcp_options.map(|options| told(options, resolver(vpc.cidr))).unwrap_or_default(),
     }
+}
+
+/// None of one that is deleted.
+fn nat(gateway: &NatGateway, tables: &Tables) -> Option<datapath::NatGateway> {
+    let interface = tables.network_interfaces.find(&gateway.interface_id)?;
+    Some(datapath::NatGateway {
+        nat_gateway_id: gateway.nat_gateway_id.clone(),
+        interface_id: gateway.interface_id.clone(),
+        mac: interface.mac,
+        subnet_id: gateway.subnet_id.clone(),
+        addresses: interface.to_desired(),
+    })
 }
 
 /// What is gone or detached is a blackhole. Prefix lists are written out: what a route of its own leads somewhere, or what

@@ -291,8 +291,10 @@ impl Run {
         }
         for interface in tables.network_interfaces.iter() {
             let id = interface.interface_id.to_string();
-            owned.push((format!("{} in {}", interface.private_ip, interface.vpc_id), id.clone()));
-            owned.extend(interface.public_ip.map(|ip| (ip.to_string(), id)));
+            for own in &interface.addresses {
+                owned.push((format!("{} in {}", own.private_ip, interface.vpc_id), id.clone()));
+                owned.extend(own.public_ip().map(|ip| (ip.to_string(), id.clone())));
+            }
         }
         let recorded = tables.instances.iter().map(|one| one.instance_id.to_string()).collect();
         (held, owned, recorded)

@@ -21,6 +21,7 @@ impl Call {
         self.value(match self.operation {
             "DeleteSecurityGroup" => "GroupId",
             "ReleaseHosts" => "HostId.1",
+            "ReleaseAddress" => "AllocationId",
             "DeleteVpc" => "VpcId",
             "DeleteSubnet" => "SubnetId",
             "DeleteInternetGateway" => "InternetGatewayId",
@@ -41,6 +42,7 @@ impl Call {
             "CreateSnapshot" | "CreateSnapshots" | "CopySnapshot" => "snapshotId",
             "CreateSecurityGroup" => "groupId",
             "AllocateHosts" => "item",
+            "AllocateAddress" => "allocationId",
             "CreateVpc" | "CreateDefaultVpc" => "vpcId",
             "CreateSubnet" => "subnetId",
             "CreateInternetGateway" => "internetGatewayId",

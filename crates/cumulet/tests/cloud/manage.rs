@@ -12,6 +12,8 @@ pub const NAMES: [&str; 3] = ["x", "y", "z"];
 pub struct Manageable {
     pub groups: Vec<String>,
     pub hosts: Vec<String>,
+    addresses: Vec<String>,
+    public_ips: Vec<String>,
 }
 
 impl Run {
@@ -21,6 +23,8 @@ impl Run {
         Manageable {
             groups: tables.security_groups.iter().map(|one| one.group_id.to_string()).collect(),
             hosts: hosts.map(|one| one.host_id.to_string()).collect(),
+            addresses: tables.addresses.iter().map(|one| one.allocation_id.to_string()).collect(),
+            public_ips: tables.addresses.iter().map(|one| one.public_ip.to_string()).collect(),
         }
     }
 
@@ -28,13 +32,15 @@ impl Run {
         let there = self.manageable();
         let group = self.one_of(&there.groups, "sg-0123456789abcdef0");
         let host = self.one_of(&there.hosts, "h-0123456789abcdef0");
+        let address = self.one_of(&there.addresses, "eipalloc-0123456789abcdef0");
+        let public_ip = self.one_of(&there.public_ips, "198.18.0.9");
         let name = NAMES[self.draw(NAMES.len())];
         let strategy = ["cluster", "partition", "spread"][self.draw(3)];
         let instance = self.an_instance();
         let (instance, zone) =
             (("InstanceId", instance.as_str()), ["us-east-1a", "us-east-1b"][self.draw(2)]);
         let fresh = format!("group-{}-{}", self.trace.len(), self.draw(1000));
-        let call = match self.draw(11) {
+        let call = match self.draw(17) {
             0 => Call::new("CreatePlacementGroup", vec![("GroupName", name), ("Strategy", strategy)]),
             1 => Call::new("DeletePlacementGroup", vec![("GroupName", name)]),
             2 => Call::new("ModifyInstancePlacement", vec![instance, ("GroupName", name)]),
@@ -55,6 +61,10 @@ impl Run {
                 Call::new("CreateSecurityGroup", vec![("GroupName", &fresh), described])
             }
             9 => Call::new("DeleteSecurityGroup", vec![("GroupId", &group)]),
+            10 | 11 => Call::new("AllocateAddress", vec![("Domain", "vpc")]),
+            12 | 13 => Call::new("AssociateAddress", vec![instance, ("AllocationId", &address)]),
+            14 => Call::new("DisassociateAddress", vec![("PublicIp", &public_ip)]),
+            15 => Call::new("ReleaseAddress", vec![("AllocationId", &address)]),
             _ => {
                 let tag = [("Tag.1.Key", "of"), ("Tag.1.Value", fresh.as_str())];
                 Call::new("CreateTags", vec![("ResourceId.1", instance.1), tag[0], tag[1]])
@@ -71,6 +81,29 @@ pub fn violations(tables: &Tables) -> Vec<String> {
     for interface in tables.network_interfaces.iter() {
         for group in interface.security_groups.iter().filter(|id| !tables.security_groups.contains(id)) {
             wrong.push(format!("{} is in {group}, which is not there", interface.interface_id));
+        }
+    }
+    for address in tables.addresses.iter() {
+        let Some(association) = &address.association else { continue };
+        let interface = tables.network_interfaces.find(&association.interface_id);
+        let has = interface.is_some_and(|interface| {
+            interface.addresses.iter().any(|own| {
+                own.private_ip == association.private_ip
+                    && own.public_ip() == Some(address.public_ip)
+                    && own.elastic().is_some_and(|one| one.association_id == association.association_id)
+            })
+        });
+        if !has {
+            wrong.push(format!("{} is of {association:?}, which has it not", address.allocation_id));
+        }
+    }
+    for interface in tables.network_interfaces.iter() {
+        for elastic in interface.addresses.iter().filter_map(|own| own.elastic()) {
+            let address = tables.addresses.find(&elastic.allocation_id);
+            let knows = address.and_then(|address| address.association.as_ref());
+            if knows.is_none_or(|one| one.association_id != elastic.association_id) {
+                wrong.push(format!("{} has {elastic:?}, which knows not of it", interface.interface_id));
+            }
         }
     }
     for one in tables.instances.iter().filter(|one| one.state.name() != "terminated") {
@@ -94,6 +127,7 @@ pub fn missing(tables: &Tables, kept: &BTreeSet<String>) -> Vec<String> {
             || tables.snapshots.contains(id)
             || tables.security_groups.contains(id)
             || tables.dedicated_hosts.contains(id)
+            || tables.addresses.contains(id)
             || tables.vpcs.contains(id)
             || tables.subnets.contains(id)
             || tables.internet_gateways.contains(id)

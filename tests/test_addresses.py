@@ -1,0 +1,182 @@
+"""Elastic IP addresses and NAT gateways, by boto3."""
+
+import pytest
+from conftest import error_code, run, wait
+
+
+@pytest.fixture
+def network(ec2):
+    """A VPC with an internet gateway and a subnet of its own."""
+    vpc = ec2.create_vpc(CidrBlock="10.20.0.0/16")["Vpc"]["VpcId"]
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.20.1.0/24")["Subnet"]["SubnetId"]
+    return vpc, subnet, gateway
+
+
+def allocate(ec2, **parameters):
+    return ec2.allocate_address(Domain="vpc", **parameters)
+
+
+def one(ec2, allocation_id):
+    return ec2.describe_addresses(AllocationIds=[allocation_id])["Addresses"][0]
+
+
+def test_an_address_is_the_owners_until_it_is_released(ec2):
+    tags = [{"ResourceType": "elastic-ip", "Tags": [{"Key": "of", "Value": "release"}]}]
+    made = allocate(ec2, TagSpecifications=tags)
+    assert made["Domain"] == "vpc" and made["PublicIpv4Pool"] == "amazon"
+    shown = one(ec2, made["AllocationId"])
+    assert shown["PublicIp"] == made["PublicIp"] and shown["Tags"] == tags[0]["Tags"]
+    assert "AssociationId" not in shown
+    by_tag = ec2.describe_addresses(Filters=[{"Name": "tag:of", "Values": ["release"]}])["Addresses"]
+    by_ip = ec2.describe_addresses(PublicIps=[made["PublicIp"]])["Addresses"]
+    assert by_tag == by_ip == [shown]
+    ec2.release_address(AllocationId=made["AllocationId"])
+    assert error_code(ec2.describe_addresses, AllocationIds=[made["AllocationId"]]) == "InvalidAllocationID.NotFound"
+    assert error_code(ec2.release_address, AllocationId=made["AllocationId"]) == "InvalidAllocationID.NotFound"
+    # It can be had again by name, while nobody else has it.
+    again = allocate(ec2, Address=made["PublicIp"])
+    assert again["PublicIp"] == made["PublicIp"] and again["AllocationId"] != made["AllocationId"]
+    assert error_code(ec2.allocate_address, Address=made["PublicIp"]) == "InvalidAddress.NotFound"
+    assert error_code(ec2.allocate_address, Address="8.8.8.8") == "InvalidAddress.NotFound"
+    ec2.release_address(AllocationId=again["AllocationId"])
+
+
+def test_bad_requests_for_addresses(ec2):
+    assert error_code(ec2.allocate_address, Domain="standard") == "InvalidParameterValue"
+    assert error_code(ec2.release_address) == "MissingParameter"
+    assert error_code(ec2.release_address, PublicIp="198.18.0.300") == "InvalidParameterValue"
+    assert error_code(ec2.associate_address, AllocationId="eipalloc-0123456789abcdef0") == "MissingParameter"
+    assert error_code(ec2.disassociate_address, AssociationId="eipassoc-0123456789abcdef0") == "InvalidAssociationID.NotFound"
+    assert error_code(ec2.allocate_address, DryRun=True) == "DryRunOperation"
+
+
+def test_an_elastic_address_takes_the_place_of_the_assigned_one(ec2, ami):
+    instance = run(ec2, ami)[0]["InstanceId"]
+    other = run(ec2, ami)[0]["InstanceId"]
+    wait(ec2, "instance_running", [instance, other])
+
+    def public(id):
+        return ec2.describe_instances(InstanceIds=[id])["Reservations"][0]["Instances"][0].get("PublicIpAddress")
+
+    assigned = public(instance)
+    made = allocate(ec2)
+    association = ec2.associate_address(InstanceId=instance, AllocationId=made["AllocationId"])["AssociationId"]
+    assert public(instance) == made["PublicIp"] != assigned
+    shown = one(ec2, made["AllocationId"])
+    assert (shown["AssociationId"], shown["InstanceId"]) == (association, instance)
+    interface = ec2.describe_network_interfaces(NetworkInterfaceIds=[shown["NetworkInterfaceId"]])["NetworkInterfaces"][0]
+    assert interface["Association"]["AllocationId"] == made["AllocationId"]
+    assert interface["PrivateIpAddress"] == shown["PrivateIpAddress"]
+    # Asked again it is the same association; another machine gets it only where it may move.
+    again = ec2.associate_address(InstanceId=instance, AllocationId=made["AllocationId"])["AssociationId"]
+    assert again == association
+    refused = error_code(
+        ec2.associate_address, InstanceId=other, AllocationId=made["AllocationId"], AllowReassociation=False
+    )
+    assert refused == "Resource.AlreadyAssociated"
+    assert error_code(ec2.release_address, AllocationId=made["AllocationId"]) == "InvalidIPAddress.InUse"
+    moved = ec2.associate_address(InstanceId=other, AllocationId=made["AllocationId"])["AssociationId"]
+    assert moved != association and public(other) == made["PublicIp"]
+    assert public(instance) not in (None, made["PublicIp"]), "what it loses is made up for while it runs"
+    # It stays through a stop, as an assigned one does not.
+    ec2.stop_instances(InstanceIds=[instance, other])
+    wait(ec2, "instance_stopped", [instance, other])
+    assert public(instance) is None and public(other) == made["PublicIp"]
+    ec2.disassociate_address(AssociationId=moved)
+    assert public(other) is None
+    ec2.terminate_instances(InstanceIds=[instance, other])
+    ec2.release_address(AllocationId=made["AllocationId"])
+
+
+def test_a_terminated_instance_leaves_its_address_to_the_owner(ec2, ami):
+    instance = run(ec2, ami)[0]["InstanceId"]
+    made = allocate(ec2)
+    ec2.associate_address(InstanceId=instance, PublicIp=made["PublicIp"])
+    ec2.terminate_instances(InstanceIds=[instance])
+    wait(ec2, "instance_terminated", [instance])
+    assert "AssociationId" not in one(ec2, made["AllocationId"])
+    ec2.release_address(PublicIp=made["PublicIp"])
+
+
+def test_without_an_internet_gateway_there_is_nothing_to_associate(ec2, ami):
+    vpc = ec2.create_vpc(CidrBlock="10.21.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.21.1.0/24")["Subnet"]["SubnetId"]
+    instance = run(ec2, ami, SubnetId=subnet)[0]["InstanceId"]
+    made = allocate(ec2)
+    refused = error_code(ec2.associate_address, InstanceId=instance, AllocationId=made["AllocationId"])
+    assert refused == "Gateway.NotAttached"
+    refused = error_code(ec2.create_nat_gateway, SubnetId=subnet, AllocationId=made["AllocationId"])
+    assert refused == "Gateway.NotAttached"
+    ec2.terminate_instances(InstanceIds=[instance])
+    ec2.release_address(AllocationId=made["AllocationId"])
+
+
+def test_a_nat_gateway_has_an_interface_and_an_address(ec2, network):
+    vpc, subnet, gateway = network
+    made = allocate(ec2)
+    tags = [{"ResourceType": "natgateway", "Tags": [{"Key": "of", "Value": "nat"}]}]
+    parameters = dict(
+        SubnetId=subnet, AllocationId=made["AllocationId"], TagSpecifications=tags, ClientToken="the-same"
+    )
+    nat = ec2.create_nat_gateway(**parameters)["NatGateway"]
+    assert nat["State"] == "pending" and nat["ConnectivityType"] == "public" and nat["VpcId"] == vpc
+    assert ec2.create_nat_gateway(**parameters)["NatGateway"]["NatGatewayId"] == nat["NatGatewayId"]
+    id = nat["NatGatewayId"]
+    ec2.get_waiter("nat_gateway_available").wait(NatGatewayIds=[id])
+    address = nat["NatGatewayAddresses"][0]
+    assert address["PublicIp"] == made["PublicIp"] and address["PrivateIp"].startswith("10.20.1.")
+    interface = ec2.describe_network_interfaces(NetworkInterfaceIds=[address["NetworkInterfaceId"]])["NetworkInterfaces"][0]
+    assert interface["InterfaceType"] == "nat_gateway" and interface["RequesterManaged"]
+    assert interface["Description"] == f"Interface for NAT Gateway {id}" and interface["Status"] == "in-use"
+    filters = [{"Name": "vpc-id", "Values": [vpc]}, {"Name": "state", "Values": ["available"]}]
+    assert [one["NatGatewayId"] for one in ec2.describe_nat_gateways(Filter=filters)["NatGateways"]] == [id]
+
+    # Its address is not to be had, and what stands on it stays.
+    assert error_code(ec2.disassociate_address, AssociationId=address["AssociationId"]) == "OperationNotPermitted"
+    assert error_code(ec2.create_nat_gateway, SubnetId=subnet, AllocationId=made["AllocationId"]) == "Resource.AlreadyAssociated"
+    assert error_code(ec2.delete_subnet, SubnetId=subnet) == "DependencyViolation"
+    assert error_code(ec2.detach_internet_gateway, InternetGatewayId=gateway, VpcId=vpc) == "DependencyViolation"
+
+    table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    ec2.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", NatGatewayId=id)
+
+    def route():
+        routes = ec2.describe_route_tables(RouteTableIds=[table])["RouteTables"][0]["Routes"]
+        return next(route for route in routes if route["DestinationCidrBlock"] == "0.0.0.0/0")
+
+    assert (route()["NatGatewayId"], route()["State"]) == (id, "active")
+    ec2.delete_nat_gateway(NatGatewayId=id)
+    ec2.get_waiter("nat_gateway_deleted").wait(NatGatewayIds=[id])
+    assert route()["State"] == "blackhole"
+    assert "AssociationId" not in one(ec2, made["AllocationId"])
+    ec2.release_address(AllocationId=made["AllocationId"])
+    assert error_code(ec2.delete_nat_gateway, NatGatewayId="nat-0123456789abcdef0") == "NatGatewayNotFound"
+    ec2.delete_route_table(RouteTableId=table)
+    ec2.detach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    ec2.delete_subnet(SubnetId=subnet)
+    ec2.delete_vpc(VpcId=vpc)
+
+
+def test_a_private_nat_gateway_has_no_public_address(ec2, network):
+    _, subnet, _ = network
+    nat = ec2.create_nat_gateway(
+        SubnetId=subnet, ConnectivityType="private", PrivateIpAddress="10.20.1.77", SecondaryPrivateIpAddressCount=2
+    )["NatGateway"]
+    addresses = nat["NatGatewayAddresses"]
+    assert addresses[0]["PrivateIp"] == "10.20.1.77" and addresses[0]["IsPrimary"] and len(addresses) == 3
+    assert not any("PublicIp" in address for address in addresses)
+    made = allocate(ec2)
+    for parameters, code in [
+        (dict(ConnectivityType="private", AllocationId=made["AllocationId"]), "InvalidParameterCombination"),
+        (dict(), "MissingParameter"),
+        (dict(ConnectivityType="neither"), "InvalidParameterValue"),
+        (dict(ConnectivityType="private", PrivateIpAddress="10.20.1.77"), "InvalidIPAddress.InUse"),
+        (dict(ConnectivityType="private", PrivateIpAddress="10.99.1.77"), "InvalidParameterValue"),
+        (dict(ConnectivityType="private", SecondaryPrivateIpAddressCount=40), "InvalidParameterValue"),
+    ]:
+        assert error_code(ec2.create_nat_gateway, SubnetId=subnet, **parameters) == code, parameters
+    assert error_code(ec2.create_nat_gateway, SubnetId="subnet-0123456789abcdef0", ConnectivityType="private") == "InvalidSubnetID.NotFound"
+    ec2.release_address(AllocationId=made["AllocationId"])
+    ec2.delete_nat_gateway(NatGatewayId=nat["NatGatewayId"])
