@@ -314,6 +314,7 @@ impl Network for Doubles {
             dhcp: socket(),
             dns_udp: vec![socket()],
             dns_tcp: Vec::new(),
+            time: socket(),
         };
         *self.metadata_address.lock() = Some(sockets.metadata.local_addr().unwrap());
         *self.dns_address.lock() = Some(sockets.dns_udp[0].local_addr().unwrap());

@@ -35,6 +35,7 @@ mod status;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod time;
 mod volumes;
 
 pub use agent::{Agent, AgentOptions, StartError};

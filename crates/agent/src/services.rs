@@ -1,8 +1,8 @@
-//! What guests are served inside their VPC: metadata, DHCP, DNS. Opened with the VPC, closed before it goes.
+//! What guests are served inside their VPC: metadata, DHCP, DNS, the time. Opened with the VPC, closed before it goes.
 
 use crate::metadata::{Identity, MetadataService, TokenKey};
 use crate::network::HostNetwork;
-use crate::{dhcp, dns, metadata};
+use crate::{dhcp, dns, metadata, time};
 use host::net::ServiceSockets;
 use model::{Environment, Id};
 use std::collections::HashMap;
@@ -13,6 +13,7 @@ pub(crate) struct Services {
     metadata: Arc<MetadataService>,
     dhcp: Arc<dhcp::DhcpService>,
     dns: Arc<dns::DnsService>,
+    time: Arc<time::TimeService>,
     /// By VPC. Their tasks, and with them the sockets, end when dropped.
     running: HashMap<Id, JoinSet<()>>,
 }
@@ -21,6 +22,7 @@ impl Services {
     pub(crate) fn new(environment: Environment, token_key: TokenKey, identity: Arc<Identity>) -> Self {
         Services {
             dhcp: Arc::new(dhcp::DhcpService::new()),
+            time: Arc::new(time::TimeService::new(environment.clock.clone())),
             dns: Arc::new(dns::DnsService::new(environment.random.clone())),
             metadata: Arc::new(MetadataService::new(environment, token_key, identity)),
             running: HashMap::new(),
@@ -80,6 +82,9 @@ impl Services {
             network.clone(),
             self.dhcp.clone(),
         ));
+        sockets.time.set_nonblocking(true)?;
+        let socket = tokio::net::UdpSocket::from_std(sockets.time)?;
+        tasks.spawn(time::serve(socket, vpc_id.clone(), network.clone(), self.time.clone()));
         for socket in sockets.dns_udp {
             socket.set_nonblocking(true)?;
             let socket = tokio::net::UdpSocket::from_std(socket)?;

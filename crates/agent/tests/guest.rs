@@ -355,6 +355,21 @@ fn instance(number: u8) -> Instance {
     }
 }
 
+/// What a client of SNTP is answered, and the seconds since 1970 by its own clock.
+fn ask_the_time() -> io::Result<(Vec<u8>, u64)> {
+    let client = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    client.set_read_timeout(Some(Duration::from_secs(10)))?;
+    client.connect((Ipv4Addr::new(169, 254, 169, 123), 123))?;
+    let mut request = [0; 48];
+    request[0] = 4 << 3 | 3;
+    client.send(&request)?;
+    let mut answer = vec![0; 100];
+    let length = client.recv(&mut answer)?;
+    answer.truncate(length);
+    let now = Environment::system().clock.now().as_second();
+    Ok((answer, now.unsigned_abs()))
+}
+
 /// What udhcpc calls with each change: takes the address, and writes down what it was given.
 const DHCP_SCRIPT: &str = r#"#!/bin/sh
 [ "$1" = bound ] || exit 0
@@ -463,6 +478,14 @@ async fn story(agent: Arc<Agent>, machines: Arc<Namespaces>, dir: PathBuf) {
             assert!(said.contains(&format!("Address: {expected}\n")), "{name} at {server}: {said}");
         }
     }
+
+    let namespace = Namespace::open(&machines.name(&one)).unwrap().unwrap();
+    let (answer, now) = namespace.run(ask_the_time).await.unwrap();
+    assert_eq!((answer.len(), answer[0] & 7), (48, 4), "{answer:?}");
+    // Seconds since 1900.
+    let told = u32::from_be_bytes(answer[40..44].try_into().unwrap());
+    let told = u64::from(told) - 2_208_988_800;
+    assert!(now.abs_diff(told) < 5, "{told}, and it is {now}");
 
     agent.apply(vec![Change::RemoveInstance(one.clone().into()), Change::RemoveInstance(two.into())]).await;
     let mut removed = 0;

@@ -58,7 +58,7 @@ impl DnsService {
         }
     }
 
-    /// None where the query gets no answer: it is not one, or there are too many.
+    /// None where the query gets no answer: it is not one, there are too many, or the VPC has no resolver.
     async fn answer(
         &self,
         guest: &Guest,
@@ -99,8 +99,9 @@ fn here(guest: &Guest, network: &HostNetwork, bytes: &[u8]) -> Option<Here> {
     if query.metadata.message_type != MessageType::Query {
         return None;
     }
+    // As if no resolver were there.
     if !guest.vpc.dns_support {
-        return Some(Here::Answer(refusal(&query, ResponseCode::Refused)));
+        return None;
     }
     if query.metadata.op_code != OpCode::Query {
         return Some(Here::Answer(refusal(&query, ResponseCode::NotImp)));

@@ -3,7 +3,7 @@
 use super::*;
 use crate::doubles::Doubles;
 use crate::examples;
-use agent_api::Desired;
+use agent_api::{Desired, Vpc};
 use hickory_proto::rr::{Name, RData, RecordType};
 use model::SeededRandom;
 use proptest::prelude::*;
@@ -74,6 +74,16 @@ fn the_vpcs_own_names_are_known() {
 }
 
 #[test]
+fn public_names_lead_inward_only_where_the_vpc_gives_them() {
+    let (network, _) = network();
+    let vpc = Vpc { dns_hostnames: false, ..examples::vpc() };
+    network.put_vpc(&vpc);
+    let query = query("ec2-203-0-113-12.compute-1.amazonaws.com.", RecordType::A);
+    let Some(Here::Answer(answer)) = here(&guest(&network), &network, &query) else { panic!() };
+    assert_eq!(answer.answers[0].data.to_string(), "203.0.113.12");
+}
+
+#[test]
 fn what_is_no_query_gets_no_or_a_short_answer() {
     let (network, _) = network();
     let guest = guest(&network);
@@ -89,10 +99,9 @@ fn what_is_no_query_gets_no_or_a_short_answer() {
     vpc.dns_support = false;
     network.put_vpc(&vpc);
     let guest = network.guest(&examples::instance(1).interfaces[0].network.interface_id).unwrap();
-    let Some(Here::Answer(answer)) = here(&guest, &network, &query("example.com.", RecordType::A)) else {
-        panic!()
-    };
-    assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+    for name in ["example.com.", "ip-172-31-16-11.ec2.internal."] {
+        assert!(here(&guest, &network, &query(name, RecordType::A)).is_none());
+    }
 }
 
 /// A resolver that answers each query with 192.0.2.1; before it, one lie with another id.

@@ -6,7 +6,7 @@
 //! | `i-….ec2.internal`, an instance of the VPC on this host that wants it so | its primary addresses |
 //! | `d.c.b.a.in-addr.arpa` of such an address | that name |
 //! | `instance-data.ec2.internal` | the metadata service |
-//! | `ec2-a-b-c-d.compute-1.amazonaws.com` (the region's domain) | inside, the private address of who has it; else the public one |
+//! | `ec2-a-b-c-d.compute-1.amazonaws.com` (the region's domain) | the private address of who has it in this VPC, where it gives such names; else the public one |
 
 use crate::network::{Guest, HostNetwork};
 use agent_api::Instance;
@@ -69,8 +69,8 @@ pub(super) fn find(
     }
     let region: Region = guest.instance.metadata.region.parse().ok()?;
     let public_ip = dashed(label_below(text, &region.public_dns_domain())?, "ec2-")?;
-    let private_ip = network.private_address(&guest.vpc.network.vpc_id, public_ip);
-    address_record(private_ip.unwrap_or(public_ip))
+    let private_ip = || network.private_address(&guest.vpc.network.vpc_id, public_ip);
+    address_record(guest.vpc.dns_hostnames.then(private_ip).flatten().unwrap_or(public_ip))
 }
 
 /// The addresses that an instance has under its id; None where it is not to be found so.

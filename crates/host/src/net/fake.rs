@@ -40,6 +40,7 @@ pub struct FakeServices {
     pub dhcp: SocketAddr,
     pub dns_udp: Vec<SocketAddr>,
     pub dns_tcp: Vec<SocketAddr>,
+    pub time: SocketAddr,
 }
 
 impl FakeNetwork {
@@ -168,13 +169,15 @@ fn open(resolvers: usize) -> io::Result<(ServiceSockets, FakeServices)> {
     let dhcp = UdpSocket::bind(anywhere)?;
     let dns_udp = (0..resolvers).map(|_| UdpSocket::bind(anywhere)).collect::<io::Result<Vec<_>>>()?;
     let dns_tcp = (0..resolvers).map(|_| TcpListener::bind(anywhere)).collect::<io::Result<Vec<_>>>()?;
+    let time = UdpSocket::bind(anywhere)?;
     let services = FakeServices {
         metadata: metadata.local_addr()?,
         dhcp: dhcp.local_addr()?,
         dns_udp: dns_udp.iter().map(UdpSocket::local_addr).collect::<io::Result<_>>()?,
+        time: time.local_addr()?,
         dns_tcp: dns_tcp.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?,
     };
-    let sockets = ServiceSockets { metadata, dhcp, dns_udp, dns_tcp };
+    let sockets = ServiceSockets { metadata, dhcp, dns_udp, dns_tcp, time };
     services::prepare(&sockets)?;
     Ok((sockets, services))
 }

@@ -8,8 +8,9 @@
 //!
 //! ```text
 //!            ┌─────────────────── namespace of the VPC ────────────────────┐
-//!            │ lo: 169.254.169.254 metadata, .253 and base+2 DNS, gateways │
-//!  guest A ──┤ tap ─ who? ─┬─ services (DHCP, DNS, metadata only)          │
+//!            │ lo: 169.254.169.254 metadata, .253 and base+2 DNS, .123     │
+//!            │     time, gateways of subnets                               │
+//!  guest A ──┤ tap ─ who? ─┬─ services (DHCP, DNS, metadata, time only)    │
 //!            │             │                                               │
 //!            │             └─ routes of A's subnet ─ ACLs ─ egress of A's  │
 //!            │                groups ─┬─ ingress of B's groups ─ tap ──────┼── guest B
@@ -26,8 +27,8 @@
 //!    for, else it is dropped; only an interface whose source is not checked may send for others. It then gets a mark:
 //!    the interface's number, which is the tap's index, and the number of its subnet (`vpc`). ARP is answered for
 //!    addresses that are there, and for nothing else.
-//! 2. *Services.* What is for the router itself passes no group and no ACL: DHCP, DNS and metadata, all else is dropped.
-//!    The metadata service reads the mark from its connection, so nobody can ask as another.
+//! 2. *Services.* What is for the router itself passes no group and no ACL: DHCP, DNS, metadata and time, all else is
+//!    dropped. The metadata service reads the mark from its connection, so nobody can ask as another.
 //! 3. *Routes.* The subnet's route table decides by the longest prefix: within the VPC to whoever has the address, unless
 //!    a more specific route leads to an instance that forwards; to the internet gateway; to a NAT gateway, which is one
 //!    more interface of its subnet, in a namespace of its own (`nat`); to a peer VPC, whose router takes from us only
@@ -117,6 +118,8 @@ pub struct ServiceSockets {
     /// On port 53 of 169.254.169.253 and of the VPC's base plus two.
     pub dns_udp: Vec<UdpSocket>,
     pub dns_tcp: Vec<TcpListener>,
+    /// On port 123 of 169.254.169.123.
+    pub time: UdpSocket,
 }
 
 #[async_trait]

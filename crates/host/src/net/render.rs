@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 
 use super::network_acl;
 use super::security_group::{self, Direction, render_set};
-use super::vpc::{GATEWAY, METADATA, NAT_GATEWAY, NUMBER_MASK, Nic, PEER, Vpc, nat_link, peering_link};
+use super::vpc::{GATEWAY, METADATA, NAT_GATEWAY, NUMBER_MASK, Nic, PEER, TIME, Vpc, nat_link, peering_link};
 
 /// Our one table in the namespace of a VPC.
 pub(super) const TABLE: &str = "inet cumulet";
@@ -215,6 +215,7 @@ fn chains(vpc: &Vpc) -> String {
 		meta mark {PEER:#x} drop
 		udp dport 67 accept
 		ip daddr {METADATA} tcp dport 80 accept
+		ip daddr {TIME} udp dport 123 accept
 		ip daddr {{ {resolvers} }} meta l4proto . th dport {{ udp . 53, tcp . 53 }} accept
 	}}
 	chain gateway {{

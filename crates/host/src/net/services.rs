@@ -1,15 +1,16 @@
-//! The sockets on which a VPC's guests find metadata, DHCP and DNS.
+//! The sockets on which a VPC's guests find metadata, DHCP, DNS and the time.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 
 use super::ServiceSockets;
-use super::vpc::METADATA;
+use super::vpc::{METADATA, TIME};
 
 const METADATA_PORT: u16 = 80;
 const DHCP_PORT: u16 = 67;
 const DNS_PORT: u16 = 53;
+const TIME_PORT: u16 = 123;
 
 /// Opens them in the calling thread's namespace.
 pub(super) fn open(resolvers: &[Ipv4Addr]) -> io::Result<ServiceSockets> {
@@ -17,6 +18,7 @@ pub(super) fn open(resolvers: &[Ipv4Addr]) -> io::Result<ServiceSockets> {
         metadata: TcpListener::bind((METADATA, METADATA_PORT))?,
         dhcp: UdpSocket::bind((Ipv4Addr::UNSPECIFIED, DHCP_PORT))?,
         dns_udp: resolvers.iter().map(|to| UdpSocket::bind((*to, DNS_PORT))).collect::<io::Result<_>>()?,
+        time: UdpSocket::bind((TIME, TIME_PORT))?,
         dns_tcp: resolvers.iter().map(|to| TcpListener::bind((*to, DNS_PORT))).collect::<io::Result<_>>()?,
     };
     prepare(&sockets)?;
@@ -25,11 +27,11 @@ pub(super) fn open(resolvers: &[Ipv4Addr]) -> io::Result<ServiceSockets> {
 
 /// What the services expect of their sockets.
 pub(super) fn prepare(sockets: &ServiceSockets) -> io::Result<()> {
-    let ServiceSockets { metadata, dhcp, dns_udp, dns_tcp } = sockets;
+    let ServiceSockets { metadata, dhcp, dns_udp, dns_tcp, time } = sockets;
     for listener in dns_tcp.iter().chain([metadata]) {
         listener.set_nonblocking(true)?;
     }
-    for socket in dns_udp.iter().chain([dhcp]) {
+    for socket in dns_udp.iter().chain([dhcp, time]) {
         socket.set_nonblocking(true)?;
     }
     dhcp.set_broadcast(true)?;

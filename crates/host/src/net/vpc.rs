@@ -15,9 +15,11 @@ use super::NetError;
 use super::arp::Neighbour;
 use super::kernel::{LOOPBACK, Layer3, MAIN_TABLE, Route, Rule};
 
-/// Where every VPC's guests find the metadata service and the resolver (VPC User Guide, "DNS attributes").
+/// Where every VPC's guests find the metadata service, the resolver (VPC User Guide, "DNS attributes") and the time
+/// (EC2 User Guide, "Amazon Time Sync Service").
 pub(super) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 pub(super) const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 253);
+pub(super) const TIME: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 123);
 const LINK_LOCAL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
 const EVERYWHERE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
 
@@ -186,7 +188,7 @@ impl<'a> Vpc<'a> {
         let mut layer3 = self.routes(exits);
         layer3.addresses.extend(self.plan.subnets.iter().map(|subnet| (LOOPBACK, nth(subnet.cidr, 1))));
         layer3.addresses.extend(self.resolvers().into_iter().map(|address| (LOOPBACK, address)));
-        layer3.addresses.insert((LOOPBACK, METADATA));
+        layer3.addresses.extend([METADATA, TIME].map(|address| (LOOPBACK, address)));
 
         // Only known addresses of the VPC answer, and what no table routes is dropped in silence, as EC2 does: a
         // blackhole sends no error, and makes proxy ARP keep still.
@@ -508,8 +510,14 @@ mod tests {
 
         let layer3 = vpc.layer3(&Exits { internet_gateway: Some(3), ..Exits::default() });
         let local: Vec<Ipv4Addr> = layer3.addresses.iter().map(|(_, address)| *address).collect();
-        let expected =
-            [[10, 0, 0, 2], [10, 0, 1, 1], [10, 9, 2, 1], [169, 254, 169, 253], [169, 254, 169, 254]];
+        let expected = [
+            [10, 0, 0, 2],
+            [10, 0, 1, 1],
+            [10, 9, 2, 1],
+            [169, 254, 169, 123],
+            [169, 254, 169, 253],
+            [169, 254, 169, 254],
+        ];
         assert_eq!(local, expected.map(Ipv4Addr::from));
         let default_routes: Vec<_> = layer3
             .routes
