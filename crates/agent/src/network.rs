@@ -344,6 +344,7 @@ impl State {
             vpcs: vpcs.map(|kept| kept.value.network.clone()).collect(),
             groups: groups.map(|kept| kept.value.clone()).collect(),
             interfaces: used.into_iter().map(|interface| self.planned(interface)).collect(),
+            elsewhere: Vec::new(),
         }
     }
 

@@ -21,6 +21,7 @@ pub fn id(kind: Kind, number: u64) -> Id {
 pub fn vpc(number: u64) -> Vpc {
     Vpc {
         vpc_id: id(Kind::Vpc, number),
+        number: None,
         cidrs: vec!["10.0.0.0/16".parse().unwrap()],
         ipv6_cidrs: Vec::new(),
         subnets: vec![subnet(1, "10.0.0.0/16")],

@@ -50,3 +50,11 @@ pub struct Bandwidth {
     /// For a while, by one that has carried less before.
     pub peak: u64,
 }
+
+/// An interface on another host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// By which hosts reach each other.
+    pub host: Ipv4Addr,
+    pub interface: Interface,
+}

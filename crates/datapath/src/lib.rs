@@ -12,7 +12,7 @@ mod protocol;
 mod route;
 mod security_group;
 
-pub use interface::{Address, Bandwidth, Interface};
+pub use interface::{Address, Bandwidth, Elsewhere, Interface};
 pub use network_acl::{AclEntry, NetworkAcl};
 pub use protocol::Protocol;
 pub use route::{Route, RouteTable, Target};
@@ -29,11 +29,15 @@ pub struct Plan {
     pub vpcs: Vec<Vpc>,
     pub interfaces: Vec<Interface>,
     pub groups: Vec<SecurityGroup>,
+    /// Interfaces of these VPCs on other hosts.
+    pub elsewhere: Vec<Elsewhere>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Vpc {
     pub vpc_id: Id,
+    /// Tells its packets from other VPCs' between hosts: 24 bits. It stays on one host where None.
+    pub number: Option<u32>,
     /// The primary one first: the resolver has its third address.
     pub cidrs: Vec<Ipv4Net>,
     pub ipv6_cidrs: Vec<Ipv6Net>,

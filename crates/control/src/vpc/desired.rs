@@ -36,6 +36,7 @@ pub fn desired(vpc: &Vpc, tables: &Tables, region: &Region, generation: Revision
         generation,
         network: datapath::Vpc {
             vpc_id: vpc.vpc_id.clone(),
+            number: None,
             cidrs: vpc.cidrs().map(|(_, cidr)| cidr).collect(),
             ipv6_cidrs: vpc.ipv6_cidrs().collect(),
             internet_gateway: internet_gateway::of_vpc(tables, id).is_some(),

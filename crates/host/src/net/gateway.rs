@@ -25,7 +25,7 @@ use super::{NetError, NetOptions, io_failed, render, sysctl};
 
 pub(super) struct Host {
     pub namespace: Namespace,
-    kernel: Kernel,
+    pub kernel: Kernel,
     filter: Filter,
 }
 
@@ -71,7 +71,12 @@ impl Host {
     }
 
     /// Routes the public addresses to their VPCs and loads the table.
-    pub(super) async fn apply(&mut self, options: &NetOptions, gateways: &[Gateway]) -> Result<(), NetError> {
+    pub(super) async fn apply(
+        &mut self,
+        options: &NetOptions,
+        gateways: &[Gateway],
+        hosts: &BTreeSet<Ipv4Addr>,
+    ) -> Result<(), NetError> {
         let failed = io_failed("can't route public addresses on the host");
         let public: BTreeSet<Ipv4Addr> =
             gateways.iter().flat_map(|gateway| &gateway.public).copied().collect();
@@ -83,6 +88,7 @@ impl Host {
             uplink: options.uplink.as_deref(),
             public: &public,
             cidrs: &cidrs,
+            hosts,
         });
         self.filter.load(text).await?;
 

@@ -12,10 +12,10 @@ use ipnet::Ipv4Net;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage,
+    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage,
 };
 use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -23,7 +23,8 @@ use rtnetlink::packet_route::route::{
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::{
-    Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, MulticastGroup, RouteMessageBuilder,
+    Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, MulticastGroup,
+    RouteMessageBuilder,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -81,6 +82,8 @@ pub(super) struct Layer3 {
     pub routes: BTreeMap<(u32, Ipv4Net), Route>,
     /// By link and address.
     pub neighbours: BTreeMap<(u32, Ipv4Addr), [u8; 6]>,
+    /// Which host a MAC is at, on links to other hosts.
+    pub forwarding: BTreeMap<(u32, [u8; 6]), Ipv4Addr>,
     pub rules: BTreeSet<Rule>,
 }
 
@@ -168,6 +171,28 @@ impl Kernel {
         self.handle.link().add(link).execute().await.map_err(io_error)
     }
 
+    /// Makes a VXLAN in `inside` whose outer packets are sent and received here.
+    pub(super) async fn add_vxlan(
+        &self,
+        name: &str,
+        inside: &Namespace,
+        number: u32,
+        local: (Ipv4Addr, u16, [u8; 6]),
+        mtu: u16,
+    ) -> io::Result<()> {
+        let (address, port, mac) = local;
+        let link = LinkVxlan::new(name, number)
+            .local(address)
+            .port(port)
+            .learning(false)
+            .append_info_data(InfoVxlan::Gbp(true))
+            .address(mac.to_vec())
+            .mtu(mtu.into())
+            .setns_by_fd(inside.as_fd().as_raw_fd())
+            .build();
+        self.handle.link().add(link).execute().await.map_err(io_error)
+    }
+
     /// No error for what is gone already. Links are deleted together, since the kernel waits for all processors
     /// each time it deletes: for each link alone that is 20 ms.
     pub(super) async fn delete_links(&self, links: &[u32]) -> io::Result<()> {
@@ -230,7 +255,16 @@ impl Kernel {
             .map_err(io_error)?;
         let rules: Vec<RuleMessage> =
             self.handle.rule().get(IpVersion::V4).execute().try_collect().await.map_err(io_error)?;
+        let mut bridge = self.handle.neighbours().get();
+        bridge.message_mut().header.family = AddressFamily::Bridge;
+        let forwarding: Vec<NeighbourMessage> = bridge.execute().try_collect().await.map_err(io_error)?;
         Ok(Layer3 {
+            forwarding: forwarding
+                .iter()
+                .filter_map(neighbour_of)
+                .filter(|((link, _), _)| ours(*link))
+                .map(|((link, host), mac)| ((link, mac), host))
+                .collect(),
             addresses: addresses.iter().filter_map(address_of).filter(|(link, _)| ours(*link)).collect(),
             routes: routes.iter().filter_map(route_of).collect(),
             neighbours: neighbours
@@ -265,6 +299,15 @@ impl Kernel {
                 let neighbour = handle.neighbours().add(link, address.into()).link_local_address(&mac);
                 neighbour.replace().execute().await.map_err(io_error)
             }
+            Change::PutForwarding((link, mac), host) => {
+                let entry = handle.neighbours().add_bridge(link, &mac).flags(NeighbourFlags::Own);
+                entry.destination(host.into()).replace().execute().await.map_err(io_error)
+            }
+            Change::DropForwarding((link, mac), host) => {
+                let entry = handle.neighbours().add_bridge(link, &mac).flags(NeighbourFlags::Own);
+                let mut entry = entry.destination(host.into());
+                gone_is_fine(handle.neighbours().del(entry.message_mut().clone()).execute().await)
+            }
             Change::PutRoute(key, route) => {
                 let route = handle.route().add(route_message(key, route));
                 route.replace().execute().await.map_err(io_error)
@@ -294,11 +337,13 @@ impl Kernel {
 enum Change {
     PutAddress(u32, Ipv4Addr),
     PutNeighbour((u32, Ipv4Addr), [u8; 6]),
+    PutForwarding((u32, [u8; 6]), Ipv4Addr),
     PutRoute((u32, Ipv4Net), Route),
     PutRule(Rule),
     DropRule(Rule),
     DropRoute((u32, Ipv4Net), Route),
     DropNeighbour((u32, Ipv4Addr)),
+    DropForwarding((u32, [u8; 6]), Ipv4Addr),
     DropAddress(u32, Ipv4Addr),
 }
 
@@ -309,6 +354,7 @@ impl Layer3 {
         all.addresses.extend(&other.addresses);
         all.routes.extend(&other.routes);
         all.neighbours.extend(&other.neighbours);
+        all.forwarding.extend(&other.forwarding);
         all.rules.extend(&other.rules);
         all
     }
@@ -321,6 +367,8 @@ impl Layer3 {
         changes.extend(
             changed(&self.neighbours, &have.neighbours).map(|(&key, &mac)| Change::PutNeighbour(key, mac)),
         );
+        let moved = changed(&self.forwarding, &have.forwarding);
+        changes.extend(moved.map(|(&key, &host)| Change::PutForwarding(key, host)));
         changes
             .extend(changed(&self.routes, &have.routes).map(|(&key, &route)| Change::PutRoute(key, route)));
         changes.extend(self.rules.difference(&have.rules).map(|&rule| Change::PutRule(rule)));
@@ -330,6 +378,8 @@ impl Layer3 {
         changes.extend(old.map(|(&key, &route)| Change::DropRoute(key, route)));
         let old = have.neighbours.keys().filter(|key| !self.neighbours.contains_key(key));
         changes.extend(old.map(|&key| Change::DropNeighbour(key)));
+        let old = have.forwarding.iter().filter(|(key, _)| !self.forwarding.contains_key(key));
+        changes.extend(old.map(|(&key, &host)| Change::DropForwarding(key, host)));
         changes.extend(have.addresses.difference(&self.addresses).map(|&(l, a)| Change::DropAddress(l, a)));
         changes
     }
@@ -511,6 +561,7 @@ mod tests {
             ]
             .into(),
             neighbours: [((16, address), [2, 0, 0, 0, 0, 5])].into(),
+            forwarding: [((3, [2, 0, 0, 0, 0, 6]), address)].into(),
             rules: [Rule { priority: 1, mark: None, table: MAIN_TABLE }].into(),
         }
     }
@@ -524,19 +575,20 @@ mod tests {
     fn all_is_put_where_nothing_is_and_dropped_where_nothing_shall_be() {
         let (all, nothing) = (example(), Layer3::default());
         let puts = all.changes(&nothing);
-        assert_eq!(puts.len(), 5);
+        assert_eq!(puts.len(), 6);
         let position = |wanted: fn(&Change) -> bool| puts.iter().position(wanted).unwrap();
         assert!(
             position(|c| matches!(c, Change::PutNeighbour(..)))
                 < position(|c| matches!(c, Change::PutRoute(..)))
         );
         let drops = nothing.changes(&all);
-        assert_eq!(drops.len(), 5);
+        assert_eq!(drops.len(), 6);
         assert!(drops.iter().all(|change| matches!(
             change,
             Change::DropAddress(..)
                 | Change::DropRoute(..)
                 | Change::DropNeighbour(..)
+                | Change::DropForwarding(..)
                 | Change::DropRule(..)
         )));
     }

@@ -1,7 +1,7 @@
 //! The real network: drives the host's side (`gateway`) and one router a VPC.
 
 use async_trait::async_trait;
-use datapath::{Interface, Plan, SecurityGroup};
+use datapath::Plan;
 use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt};
 use ipnet::Ipv4Net;
@@ -9,7 +9,7 @@ use model::{Id, Kind};
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::arp::{self, Neighbour};
 use super::diagnosis::{self, Diagnosis};
 use super::gateway::{Gateway, Host};
+use super::index::Index;
 use super::namespace::Namespace;
 use super::netlink::Listener;
 use super::router::{Inside, Router};
@@ -51,6 +52,8 @@ pub struct NetOptions {
     pub state_dir: PathBuf,
     /// The one interface that guests reach the outside by; whichever the host's routes choose where None.
     pub uplink: Option<String>,
+    /// The host's address by which other hosts reach it, where there are others.
+    pub underlay: Option<Ipv4Addr>,
     pub mtu: u16,
     /// The namespace that is the host's; that of the thread which makes the driver where None.
     pub host_namespace: Option<PathBuf>,
@@ -63,6 +66,7 @@ impl NetOptions {
             public_pool,
             state_dir: state_dir.into(),
             uplink: None,
+            underlay: None,
             mtu: JUMBO,
             host_namespace: None,
         }
@@ -190,6 +194,19 @@ impl State {
         Ok(self.host.insert(host))
     }
 
+    /// Makes the links that are missing between routers, and to other hosts.
+    async fn link(&self, options: &NetOptions, plan: &Plan, index: &Index<'_>) -> Vec<NetError> {
+        let mut failures = Vec::new();
+        for vpc in &plan.vpcs {
+            let Some(router) = self.routers.get(&vpc.vpc_id) else { continue };
+            failures.extend(router.link_peers(vpc, index, &self.routers, options.mtu).await.err());
+            if let (Some(host), Some(address)) = (&self.host, options.underlay) {
+                failures.extend(router.link_hosts(vpc, &host.kernel, address, options.mtu).await.err());
+            }
+        }
+        failures
+    }
+
     fn listeners(&self) -> Vec<Arc<Listener>> {
         let routers = self.routers.values().flat_map(Router::listeners);
         self.host.iter().flat_map(Host::listeners).chain(routers).collect()
@@ -240,22 +257,11 @@ impl Network for LinuxNetwork {
         let pairs: BTreeMap<String, Namespace> = pairs.collect();
         state.host(&self.host_namespace).await?.pairs(options, &pairs).await?;
 
-        let groups: BTreeMap<&Id, &SecurityGroup> =
-            plan.groups.iter().map(|group| (&group.group_id, group)).collect();
-        let plans: BTreeMap<&Id, &datapath::Vpc> = plan.vpcs.iter().map(|vpc| (&vpc.vpc_id, vpc)).collect();
-        for vpc in &plan.vpcs {
-            if let Some(router) = state.routers.get(&vpc.vpc_id) {
-                failures.extend(router.link_peers(vpc, &plans, &state.routers, options.mtu).await.err());
-            }
-        }
-        let mut interfaces: BTreeMap<&Id, Vec<&Interface>> = BTreeMap::new();
-        for interface in &plan.interfaces {
-            interfaces.entry(&interface.vpc_id).or_default().push(interface);
-        }
+        let index = Index::new(&plan);
+        failures.extend(state.link(options, &plan, &index).await);
         let applied = join_all(state.routers.iter_mut().filter_map(|(id, router)| {
-            let interfaces = interfaces.get(id).map_or(&[][..], Vec::as_slice);
-            let (plan, plans, groups) = (*plans.get(id)?, &plans, &groups);
-            Some(async move { (id.clone(), router.apply(plan, interfaces, groups, plans, options).await) })
+            let (plan, index) = (*index.vpcs.get(id)?, &index);
+            Some(async move { (id.clone(), router.apply(plan, index, options).await) })
         }))
         .await;
         for (id, inside) in applied {
@@ -271,10 +277,9 @@ impl Network for LinuxNetwork {
             .filter(|vpc| vpc.internet_gateway)
             .map(|vpc| Gateway {
                 link: options.link_name(&vpc.vpc_id),
-                public: interfaces
-                    .get(&vpc.vpc_id)
-                    .into_iter()
-                    .flatten()
+                public: index
+                    .interfaces(&vpc.vpc_id)
+                    .iter()
                     .flat_map(|nic| &nic.addresses)
                     .chain(vpc.nat_gateways.iter().flat_map(|nat| &nat.addresses))
                     .filter_map(|address| address.public_ip)
@@ -282,7 +287,8 @@ impl Network for LinuxNetwork {
                 cidrs: vpc.cidrs.clone(),
             })
             .collect();
-        state.host(&self.host_namespace).await?.apply(options, &gateways).await?;
+        let hosts = plan.elsewhere.iter().map(|elsewhere| elsewhere.host).collect();
+        state.host(&self.host_namespace).await?.apply(options, &gateways, &hosts).await?;
         *self.listeners.write() = state.listeners();
         failures.into_iter().next().map_or(Ok(()), Err)
     }

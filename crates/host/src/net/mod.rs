@@ -16,6 +16,7 @@
 //!            │                groups ─┬─ ingress of B's groups ─ tap ──────┼── guest B
 //!            │                        ├─ NAT gateway ══════════════════════┼── its namespace
 //!            │                        ├─ peer VPC ═════════════════════════┼── its namespace
+//!            │                        ├─ hosts ══ VXLAN ═══════════════════┼── the VPC's namespace on another host
 //!            │                        └─ public for private, 1:1 ──────────┤ igw
 //!            └─────────────────────────────────────────────────────────────┘  ║ pair
 //!            ┌──────────────────────── the host's own namespace ───────────┐  ║
@@ -37,13 +38,16 @@
 //! 5. *Groups.* Packets of tracked flows pass; the first of a flow must be allowed by the egress rules of the groups it
 //!    comes from and by the ingress rules of those it goes to (`security_group`). What leaves by the gateway passes the
 //!    first only, what comes by it the second only, with the true client as its source;
-//!    between peers each asks its own.
+//!    between peers, and between hosts, each asks its own.
 //! 6. *Gateway.* Addresses with a public one, and no others, pass the pair to the host, where private is exchanged for
 //!    public (`render`, `gateway`). One guest reaches another's public address by going out and in again, so that groups
 //!    see public addresses, as in EC2.
 //! 7. *Host.* It routes public addresses to their VPC, and lends its own to guests that speak to the outside. To a
 //!    guest the host is an outside address like any other: what it serves to its network it serves to guests. It can
 //!    speak to guests by their public addresses only.
+//!
+//! An interface on another host is one hop more: its router there continues with the mark that ours began with
+//! (`hosts`).
 //!
 //! On the way, what a guest sends or is sent waits where it is more than its interface may carry (`shape`).
 //!
@@ -54,12 +58,14 @@
 //! What somebody else takes away (a flush of the rules, a route, a link that is set down) the kernel tells, and the plan
 //! is applied again at once (`netlink`); what it does not tell of is looked at now and then.
 //!
-//! Not here yet: other hosts, IPv6. They will be further links of the router.
+//! Not here yet: IPv6.
 
 mod arp;
 mod diagnosis;
 mod fake;
 mod gateway;
+mod hosts;
+mod index;
 mod kernel;
 mod linux;
 mod namespace;

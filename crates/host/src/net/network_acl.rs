@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use super::hosts;
 use super::render::render_map;
 use super::security_group::render_set;
 use super::vpc::{NUMBER_MASK, Vpc, nat_link};
@@ -29,12 +30,16 @@ pub(super) fn render(vpc: &Vpc, out: &mut String) {
             let quoted: Vec<String> = links.iter().map(|link| format!("\"{link}\"")).collect();
             render_set(&format!("subnet_{number}"), "ifname", "", &quoted, out);
             let name = format!("acl_from_{number}");
-            render_entries(&name, &format!("oifname @subnet_{number}"), "ip daddr", &acl.egress, out);
+            let is_own = [
+                format!("oifname @subnet_{number}"),
+                format!("oifname \"{}\" ip daddr {}", hosts::LINK, subnet.cidr.trunc()),
+            ];
+            render_entries(&name, &is_own, "ip daddr", &acl.egress, out);
             leaving.push(format!("{mark:#010x} : jump {name}"));
         }
         if !passes_all(&acl.ingress) {
             let name = format!("acl_to_{number}");
-            let is_own = format!("meta mark & {:#010x} == {mark:#010x}", !NUMBER_MASK);
+            let is_own = [format!("meta mark & {:#010x} == {mark:#010x}", !NUMBER_MASK)];
             render_entries(&name, &is_own, "ip saddr", &acl.ingress, out);
             entering.extend(links.iter().map(|link| format!("\"{link}\" : jump {name}")));
         }
@@ -44,10 +49,12 @@ pub(super) fn render(vpc: &Vpc, out: &mut String) {
 }
 
 /// The base chains. Translation at the internet gateway is between them and the outside: they see private addresses.
+/// What comes from another host has left its subnet there.
 pub(super) fn chains() -> String {
     format!(
         "\tchain acl_egress {{
 		type filter hook forward priority filter - 6; policy accept;
+		iifname \"{}\" accept
 		meta mark & {:#010x} vmap @acl_from
 	}}
 	chain acl_ingress {{
@@ -55,6 +62,7 @@ pub(super) fn chains() -> String {
 		oifname vmap @acl_to
 	}}
 ",
+        hosts::LINK,
         !NUMBER_MASK
     )
 }
@@ -75,8 +83,11 @@ fn passes_all(entries: &[AclEntry]) -> bool {
         .is_some_and(|entry| entry.allow && entry.protocol == Protocol::All && entry.cidr.prefix_len() == 0)
 }
 
-fn render_entries(name: &str, is_within: &str, peer: &str, entries: &[AclEntry], out: &mut String) {
-    let _ = writeln!(out, "\tchain {name} {{\n\t\t{is_within} return");
+fn render_entries(name: &str, is_within: &[String], peer: &str, entries: &[AclEntry], out: &mut String) {
+    let _ = writeln!(out, "\tchain {name} {{");
+    for is_within in is_within {
+        let _ = writeln!(out, "\t\t{is_within} return");
+    }
     for entry in entries {
         let IpNet::V4(cidr) = entry.cidr else { continue };
         let Some(protocol) = matches(entry.protocol) else { continue };

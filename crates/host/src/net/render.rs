@@ -10,9 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
+use super::hosts::{self, LINK as HOSTS, PORT};
 use super::network_acl;
 use super::security_group::{self, Direction, render_set};
-use super::vpc::{GATEWAY, METADATA, NAT_GATEWAY, NUMBER_MASK, Nic, PEER, TIME, Vpc, nat_link, peering_link};
+use super::vpc::{
+    GATEWAY, METADATA, NAT_GATEWAY, NUMBER_MASK, Nic, OTHER_HOST, PEER, TIME, Vpc, nat_link, networks,
+    peering_link,
+};
 
 /// Our one table in the namespace of a VPC.
 pub(super) const TABLE: &str = "inet cumulet";
@@ -26,6 +30,10 @@ pub(super) fn vpc(vpc: &Vpc, groups: &BTreeMap<&Id, &SecurityGroup>) -> String {
     let mut out = opening(TABLE);
     let inside: Vec<String> = Ipv4Net::aggregate(&vpc.plan.cidrs).iter().map(Ipv4Net::to_string).collect();
     render_set("inside", "ipv4_addr", "flags interval; ", &inside, &mut out);
+    let elsewhere = vpc.elsewhere.iter().flat_map(|elsewhere| networks(&elsewhere.interface));
+    let elsewhere = Ipv4Net::aggregate(&elsewhere.collect());
+    let elsewhere: Vec<String> = elsewhere.iter().map(Ipv4Net::to_string).collect();
+    render_set("elsewhere", "ipv4_addr", "flags interval; ", &elsewhere, &mut out);
     interfaces(vpc, &mut out);
     addresses(vpc, &mut out);
     let membership = group_sets(vpc, groups, &mut out);
@@ -48,18 +56,22 @@ pub(super) struct Host<'a> {
     pub public: &'a BTreeSet<Ipv4Addr>,
     /// The networks of the VPCs that are here.
     pub cidrs: &'a BTreeSet<Ipv4Net>,
+    /// The other hosts, which alone may send what guests of theirs do.
+    pub hosts: &'a BTreeSet<Ipv4Addr>,
 }
 
 /// The host's rules, in a table of our own beside whatever else filters there. Outsiders whose address is one of
 /// a VPC's own could not be answered there: they appear as `STRANGER`.
 pub(super) fn host(host: Host) -> String {
-    let Host { table, links, pool, uplink, public, cidrs } = host;
+    let Host { table, links, pool, uplink, public, cidrs, hosts } = host;
     let mut out = opening(table);
     let elements: Vec<String> = public.iter().map(Ipv4Addr::to_string).collect();
     render_set("public", "ipv4_addr", "", &elements, &mut out);
     let elements: Vec<String> =
         Ipv4Net::aggregate(&cidrs.iter().copied().collect()).iter().map(Ipv4Net::to_string).collect();
     render_set("vpcs", "ipv4_addr", "flags interval; ", &elements, &mut out);
+    let elements: Vec<String> = hosts.iter().map(Ipv4Addr::to_string).collect();
+    render_set("hosts", "ipv4_addr", "", &elements, &mut out);
     let outward = match uplink {
         Some(uplink) => format!("oifname \"{uplink}\""),
         None => format!("oifname != \"{links}\""),
@@ -69,6 +81,11 @@ pub(super) fn host(host: Host) -> String {
         "\tchain antispoof {{
 		type filter hook prerouting priority raw; policy accept;
 		iifname \"{links}\" ip saddr != @public drop
+		iifname \"{links}\" udp dport {PORT} ip daddr @hosts drop
+	}}
+	chain other_hosts {{
+		type filter hook input priority filter; policy accept;
+		udp dport {PORT} ip saddr != @hosts drop
 	}}
 	chain forward {{
 		type filter hook forward priority mangle; policy accept;
@@ -169,7 +186,7 @@ fn group_sets<'a>(
 }
 
 /// Which groups decide for which interface: by number where a packet comes from, by tap where it goes to. NAT gateways
-/// are in none; a peer's groups have decided in the peer, or will.
+/// are in none; those of peers and of other hosts have decided there, or will.
 fn verdicts(vpc: &Vpc, membership: &BTreeMap<&[Id], String>, out: &mut String) {
     let jump = |nic: &Nic, direction: Direction| {
         let name = membership.get(nic.plan.groups.as_slice())?;
@@ -179,13 +196,14 @@ fn verdicts(vpc: &Vpc, membership: &BTreeMap<&[Id], String>, out: &mut String) {
     let mut egress: Vec<String> = nics
         .filter_map(|nic| Some(format!("{:#x} : {}", nic.number, jump(nic, Direction::Egress)?)))
         .collect();
-    egress.extend([NAT_GATEWAY, PEER].map(|from| format!("{from:#x} : accept")));
+    egress.extend([NAT_GATEWAY, PEER, OTHER_HOST].map(|from| format!("{from:#x} : accept")));
     render_map("egress_of", "mark : verdict", &egress, out);
     let nics = vpc.nics.iter();
     let mut ingress: Vec<String> = nics
         .filter_map(|nic| Some(format!("\"{}\" : {}", nic.tap, jump(nic, Direction::Ingress)?)))
         .collect();
-    ingress.extend(vpc.exits().iter().map(|link| format!("\"{link}\" : accept")));
+    let elsewhere = vpc.exits().into_iter().chain([hosts::LINK.to_owned()]);
+    ingress.extend(elsewhere.map(|link| format!("\"{link}\" : accept")));
     render_map("ingress_of", "ifname : verdict", &ingress, out);
 }
 
@@ -203,6 +221,7 @@ fn chains(vpc: &Vpc) -> String {
 		iifname \"{GATEWAY}\" icmp type redirect drop
 		iifname \"{GATEWAY}\" ip saddr @inside drop
 		iifname \"{GATEWAY}\" accept
+		iifname \"{HOSTS}\" meta mark set (meta mark << 16) | {OTHER_HOST:#x} accept
 {gateways}{peers}		meta mark set iifname . ether saddr . ip saddr map @sources accept
 		meta mark set iifname . ether saddr . ip saddr map @delegated accept
 		iifname @unchecked meta mark set iifname . ether saddr map @taps accept
@@ -211,7 +230,7 @@ fn chains(vpc: &Vpc) -> String {
 	chain services {{
 		type filter hook input priority filter; policy drop;
 		iifname \"lo\" accept
-		iifname \"{GATEWAY}\" drop
+		iifname {{ \"{GATEWAY}\", \"{HOSTS}\" }} drop
 		meta mark {PEER:#x} drop
 		udp dport 67 accept
 		ip daddr {METADATA} tcp dport 80 accept
@@ -225,6 +244,7 @@ fn chains(vpc: &Vpc) -> String {
 		iifname \"{GATEWAY}\" ip daddr != @translated drop
 		oifname \"{GATEWAY}\" ip saddr != @translated drop
 		oifname \"{GATEWAY}\" ip daddr {{ 127.0.0.0/8, 224.0.0.0/3 }} drop
+		iifname \"{HOSTS}\" oifname \"{HOSTS}\" drop
 {checked}	}}
 {acls}	chain group_egress {{
 		type filter hook forward priority filter; policy drop;
@@ -237,6 +257,10 @@ fn chains(vpc: &Vpc) -> String {
 		ct state established,related accept
 		oifname \"{GATEWAY}\" accept
 		oifname vmap @ingress_of
+	}}
+	chain other_hosts {{
+		type filter hook postrouting priority filter; policy accept;
+		oifname \"{HOSTS}\" meta mark set meta mark >> 16
 	}}
 	chain gateway_in {{
 		type nat hook prerouting priority dstnat; policy accept;
@@ -265,17 +289,15 @@ fn nat_sources(vpc: &Vpc) -> String {
 }
 
 /// What comes from peers: theirs, to ours. Peering leads nowhere else (VPC Peering Guide, "How VPC peering connections
-/// work").
+/// work"). What goes on to another host is not tracked: what answers it takes another way.
 fn peer_sources(vpc: &Vpc) -> String {
     let mut out = String::new();
     for (peering, peer) in &vpc.peers {
         let theirs: Vec<String> = Ipv4Net::aggregate(&peer.cidrs).iter().map(Ipv4Net::to_string).collect();
-        let _ = writeln!(
-            out,
-            "\t\tiifname \"{}\" ip saddr {{ {} }} ip saddr != @inside ip daddr @inside meta mark set {PEER:#x} accept",
-            peering_link(peering),
-            theirs.join(", ")
-        );
+        let from = format!("iifname \"{}\" ip saddr {{ {} }}", peering_link(peering), theirs.join(", "));
+        let _ = writeln!(out, "\t\t{from} ip daddr @elsewhere notrack");
+        let _ =
+            writeln!(out, "\t\t{from} ip saddr != @inside ip daddr @inside meta mark set {PEER:#x} accept");
     }
     out
 }
@@ -296,9 +318,10 @@ fn mac(octets: [u8; 6]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::index::Index;
     use super::*;
     use datapath::examples::{self, id, subnet};
-    use datapath::{Interface, Peer, Peering, Protocol, Rule};
+    use datapath::{Interface, Peer, Peering, Plan, Protocol, Rule};
     use model::Kind;
     use std::net::IpAddr;
 
@@ -337,9 +360,14 @@ mod tests {
             peerings: vec![peering(1, 1)],
             ..examples::vpc(7)
         };
-        let vpcs = [(&peer.vpc_id, &peer)].into();
-        let vpc = Vpc::new(plan, &interfaces.iter().collect::<Vec<_>>(), &vpcs, &BTreeMap::new()).unwrap();
-        super::vpc(&vpc, &groups.iter().map(|group| (&group.group_id, group)).collect())
+        let whole = Plan {
+            vpcs: vec![plan.clone(), peer],
+            interfaces: interfaces.to_vec(),
+            groups: groups.to_vec(),
+            elsewhere: Vec::new(),
+        };
+        let index = Index::new(&whole);
+        super::vpc(&Vpc::new(plan, &index, &BTreeMap::new()).unwrap(), &index.groups)
     }
 
     fn plan() -> datapath::Vpc {
@@ -399,6 +427,7 @@ mod tests {
         let pool = "198.18.0.0/24".parse().unwrap();
         let public = [Ipv4Addr::new(198, 18, 0, 5)].into();
         let cidrs = ["10.0.0.0/16", "10.0.0.0/8", "172.31.0.0/16"].map(|cidr| cidr.parse().unwrap()).into();
+        let hosts = [Ipv4Addr::new(203, 0, 113, 9)].into();
         let host = |uplink| {
             super::host(Host {
                 table: "ip cumulet_a",
@@ -407,6 +436,7 @@ mod tests {
                 uplink,
                 public: &public,
                 cidrs: &cidrs,
+                hosts: &hosts,
             })
         };
         insta::assert_snapshot!(host(None));

@@ -1,6 +1,6 @@
 //! The router of one VPC on this host: a namespace, and what `vpc` and `render` say shall be in it.
 
-use datapath::{Bandwidth, Interface, SecurityGroup};
+use datapath::Bandwidth;
 use ipnet::Ipv4Net;
 use model::Id;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -9,6 +9,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::arp::Neighbour;
+use super::hosts;
+use super::index::Index;
 use super::kernel::{Kernel, LOOPBACK, Layer3, Link, MAIN_TABLE, Route};
 use super::linux::NetOptions;
 use super::namespace::Namespace;
@@ -52,6 +54,8 @@ pub(super) struct Router {
     /// Taps, by number, whose settings are written, and whether their source is checked.
     settled: BTreeSet<(u32, bool)>,
     nats: BTreeMap<Id, Nat>,
+    /// Whose networks are on other hosts, as of the last time.
+    elsewhere: BTreeMap<Ipv4Net, Id>,
     /// What taps, by number, are held to by us, and whether both ways.
     shaped: BTreeMap<u32, (Bandwidth, bool)>,
 }
@@ -95,6 +99,7 @@ impl Router {
             translation: None,
             settled: BTreeSet::new(),
             nats: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
             shaped: BTreeMap::new(),
         })
     }
@@ -106,21 +111,19 @@ impl Router {
     pub(super) async fn apply(
         &mut self,
         plan: &datapath::Vpc,
-        interfaces: &[&Interface],
-        groups: &BTreeMap<&Id, &SecurityGroup>,
-        vpcs: &BTreeMap<&Id, &datapath::Vpc>,
+        index: &Index<'_>,
         options: &NetOptions,
     ) -> Result<Inside, NetError> {
         let failed = io_failed(format!("can't set up the network of {}", plan.vpc_id));
         let links = self.kernel.links().await.map_err(&failed)?;
         let taps = links.iter().filter(|(name, _)| vpc::is_tap_name(name));
         let taps: BTreeMap<String, u32> = taps.map(|(name, link)| (name.clone(), link.index)).collect();
-        let vpc = Vpc::new(plan, interfaces, vpcs, &taps)?;
+        let vpc = Vpc::new(plan, index, &taps)?;
 
         self.open_nats(plan, options).await?;
         let have = self.kernel.layer3(|_| true).await.map_err(&failed)?;
         let have = self.route_ahead(&vpc, &links, have).await.map_err(&failed)?;
-        self.filter.load(render::vpc(&vpc, groups)).await?;
+        self.filter.load(render::vpc(&vpc, &index.groups)).await?;
         self.forget_flows(&vpc, &have).await.map_err(&failed)?;
         self.unplug(&vpc, &links).await.map_err(&failed)?;
         self.plug(&vpc, &taps).await.map_err(&failed)?;
@@ -176,11 +179,11 @@ impl Router {
     pub(super) async fn link_peers(
         &self,
         plan: &datapath::Vpc,
-        vpcs: &BTreeMap<&Id, &datapath::Vpc>,
+        index: &Index<'_>,
         routers: &BTreeMap<Id, Router>,
         mtu: u16,
     ) -> Result<(), NetError> {
-        let ours = vpc::peers(plan, vpcs).into_iter().filter(|(_, peer)| plan.vpc_id < peer.vpc_id);
+        let ours = vpc::peers(plan, &index.vpcs).into_iter().filter(|(_, peer)| plan.vpc_id < peer.vpc_id);
         let ours: Vec<_> =
             ours.filter_map(|(peering, peer)| Some((peering, routers.get(&peer.vpc_id)?))).collect();
         if ours.is_empty() {
@@ -196,6 +199,28 @@ impl Router {
             }
         }
         Ok(())
+    }
+
+    /// Makes the link to other hosts where the VPC needs one and has none. `host` is the host's kernel, `address` how
+    /// the others reach it.
+    pub(super) async fn link_hosts(
+        &self,
+        plan: &datapath::Vpc,
+        host: &Kernel,
+        address: Ipv4Addr,
+        mtu: u16,
+    ) -> Result<(), NetError> {
+        let Some(number) = plan.number else { return Ok(()) };
+        let failed = io_failed(format!("can't link {} to other hosts", plan.vpc_id));
+        let (links, mac) = (self.kernel.links().await.map_err(&failed)?, hosts::mac(address));
+        match links.get(hosts::LINK) {
+            Some(link) if link.mac == mac => return Ok(()),
+            // The host's address was another.
+            Some(link) => self.kernel.delete_links(&[link.index]).await.map_err(&failed)?,
+            None => {}
+        }
+        let local = (address, hosts::PORT, mac);
+        host.add_vxlan(hosts::LINK, &self.namespace, number, local, mtu).await.map_err(&failed)
     }
 
     /// Opens the NAT gateways that are not open, and lets go of those that are no more: their namespaces are left over.
@@ -239,6 +264,7 @@ impl Router {
         let exits = vpc.exits();
         let is_old = |name: &str| match shape::tap_of_round(name) {
             Some(tap) => wanted.get(tap.as_str()) != Some(&true),
+            None if name == hosts::LINK => vpc.plan.number.is_none(),
             None if vpc::is_exit(name) => !exits.contains(name),
             None => vpc::is_tap_name(name) && !wanted.contains_key(name),
         };
@@ -313,6 +339,8 @@ impl Router {
     /// Ends the flows of addresses that are an interface's no more, before another gets them.
     async fn forget_flows(&mut self, vpc: &Vpc<'_>, have: &Layer3) -> io::Result<()> {
         let owners = vpc.owners();
+        let elsewhere: BTreeMap<Ipv4Net, &Id> = hosts::owners(vpc).collect();
+        let gone = self.elsewhere.iter().filter(|(net, id)| elsewhere.get(net) != Some(id));
         let departed: BTreeSet<Ipv4Net> = have
             .routes
             .iter()
@@ -324,9 +352,12 @@ impl Router {
                 }
                 _ => None,
             })
+            .chain(gone.map(|(net, _)| *net))
             .collect();
+        let elsewhere = elsewhere.into_iter().map(|(net, id)| (net, id.clone())).collect();
         let translation: Translation = vpc.translated().collect();
         if departed.is_empty() && self.translation.as_ref() == Some(&translation) {
+            self.elsewhere = elsewhere;
             return Ok(());
         }
         let now = translation.clone();
@@ -334,6 +365,7 @@ impl Router {
             .run(move || nfnetlink::forget_flows(|flow| is_stale(flow, &departed, &translation)))
             .await?;
         self.translation = Some(now);
+        self.elsewhere = elsewhere;
         Ok(())
     }
 
@@ -381,7 +413,7 @@ impl Router {
         let links = self.kernel.links().await?;
         let wanted = vpc.exits();
         for (name, link) in &links {
-            if !link.up && (name == GATEWAY || wanted.contains(name)) {
+            if !link.up && ([GATEWAY, hosts::LINK].contains(&name.as_str()) || wanted.contains(name)) {
                 self.kernel.set_link_up(link.index, None, None, None).await?;
             }
         }
@@ -397,7 +429,7 @@ impl Router {
             let is_ours = |name: &str| {
                 vpc::is_tap_name(name)
                     || vpc::is_exit(name)
-                    || [GATEWAY, nat::LINK].contains(&name)
+                    || [GATEWAY, nat::LINK, hosts::LINK].contains(&name)
                     || shape::tap_of_round(name).is_some()
             };
             let ours = links.iter().filter(|(name, _)| is_ours(name));
@@ -412,6 +444,7 @@ fn exits(links: &BTreeMap<String, Link>) -> Exits {
     let others = links.iter().filter(|(name, _)| vpc::is_exit(name));
     Exits {
         internet_gateway: links.get(GATEWAY).map(|link| link.index),
+        hosts: links.get(hosts::LINK).map(|link| link.index),
         links: others.map(|(name, link)| (name.clone(), link.index)).collect(),
     }
 }

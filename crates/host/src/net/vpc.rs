@@ -5,7 +5,7 @@
 //! subnet, which decides on route table and network ACL. Marks are set once, where the packet enters, by a map that the
 //! guest can't talk itself into.
 
-use datapath::{Address, Interface, NatGateway, Peering, Plan, Target};
+use datapath::{Address, Elsewhere, Interface, NatGateway, Peering, Plan, Target};
 use ipnet::{IpNet, Ipv4Net};
 use model::Id;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +13,8 @@ use std::net::Ipv4Addr;
 
 use super::NetError;
 use super::arp::Neighbour;
+use super::hosts;
+use super::index::Index;
 use super::kernel::{LOOPBACK, Layer3, MAIN_TABLE, Route, Rule};
 
 /// Where every VPC's guests find the metadata service, the resolver (VPC User Guide, "DNS attributes") and the time
@@ -41,6 +43,8 @@ pub(super) const NUMBER_MASK: u32 = 0xffff;
 pub(super) const NAT_GATEWAY: u32 = 8;
 /// And of what comes from a peer VPC.
 pub(super) const PEER: u32 = 9;
+/// And of what comes from another host.
+pub(super) const OTHER_HOST: u32 = 10;
 
 /// What names of links begin with: of taps, and of links to NAT gateways and to peer VPCs.
 const TAP: char = 't';
@@ -73,6 +77,8 @@ pub(super) struct Nic<'a> {
 pub(super) struct Vpc<'a> {
     pub plan: &'a datapath::Vpc,
     pub nics: Vec<Nic<'a>>,
+    /// Its interfaces on other hosts.
+    pub elsewhere: &'a [&'a Elsewhere],
     /// Peerings whose other VPC is on this host too.
     pub peers: Vec<(&'a Peering, &'a datapath::Vpc)>,
     subnets: BTreeMap<&'a Id, u32>,
@@ -83,6 +89,8 @@ pub(super) struct Vpc<'a> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Exits {
     pub internet_gateway: Option<u32>,
+    /// The link to other hosts.
+    pub hosts: Option<u32>,
     /// To NAT gateways and to peers, by name.
     pub links: BTreeMap<String, u32>,
 }
@@ -92,10 +100,10 @@ impl<'a> Vpc<'a> {
     /// highest in use, so that a number comes back as late as possible.
     pub(super) fn new(
         plan: &'a datapath::Vpc,
-        interfaces: &[&'a Interface],
-        vpcs: &BTreeMap<&Id, &'a datapath::Vpc>,
+        index: &'a Index<'a>,
         taps: &BTreeMap<String, u32>,
     ) -> Result<Self, NetError> {
+        let interfaces = index.interfaces(&plan.vpc_id);
         let mut used: BTreeSet<u32> = taps.values().copied().collect();
         let mut last = used.last().copied().unwrap_or(0);
         let mut nics = Vec::with_capacity(interfaces.len());
@@ -122,9 +130,10 @@ impl<'a> Vpc<'a> {
             nics.push(Nic { plan: interface, tap, number });
         }
         nics.sort_by(|a, b| a.plan.interface_id.cmp(&b.plan.interface_id));
-        let peers = peers(plan, vpcs);
+        let peers = peers(plan, &index.vpcs);
+        let elsewhere = index.elsewhere(&plan.vpc_id);
         let subnets = numbered(plan.subnets.iter().map(|subnet| &subnet.subnet_id));
-        Ok(Vpc { plan, nics, peers, subnets, route_tables: numbered(plan.route_tables.keys()) })
+        Ok(Vpc { plan, nics, elsewhere, peers, subnets, route_tables: numbered(plan.route_tables.keys()) })
     }
 
     /// The mark of packets that come from this interface.
@@ -208,6 +217,9 @@ impl<'a> Vpc<'a> {
                 layer3.routes.insert((MAIN_TABLE, prefix), Route::Gateway { gateway, link: nic.number });
             }
         }
+        if let Some(link) = exits.hosts {
+            layer3 = layer3.with(&hosts::layer3(self, link));
+        }
         layer3
     }
 
@@ -260,7 +272,9 @@ impl<'a> Vpc<'a> {
             }
             Target::Interface(id) => {
                 let nic = self.nics.iter().find(|nic| nic.plan.interface_id == *id);
-                nic.map(|nic| (nic.plan.primary().private_ip, nic.number))
+                let here = nic.map(|nic| (nic.plan.primary().private_ip, nic.number));
+                let elsewhere = self.elsewhere.iter().find(|other| other.interface.interface_id == *id);
+                here.or_else(|| Some((elsewhere?.host, exits.hosts?)))
             }
             Target::Peering(id) => {
                 let peer = self.peers.iter().find(|(peering, _)| peering.peering_id == *id);
@@ -290,16 +304,26 @@ impl<'a> Vpc<'a> {
 impl Nic<'_> {
     /// Prefixes that are delegated to it.
     pub(super) fn prefixes(&self) -> impl Iterator<Item = Ipv4Net> {
-        self.plan.prefixes.iter().filter_map(|prefix| match prefix {
-            IpNet::V4(prefix) => Some(prefix.trunc()),
-            IpNet::V6(_) => None,
-        })
+        prefixes(self.plan)
     }
 
     /// All that it may send from, and is sent.
     pub(super) fn networks(&self) -> impl Iterator<Item = Ipv4Net> {
-        self.plan.addresses.iter().map(|address| Ipv4Net::from(address.private_ip)).chain(self.prefixes())
+        networks(self.plan)
     }
+}
+
+/// What is an interface's own: its addresses, and its prefixes.
+pub(super) fn networks(interface: &Interface) -> impl Iterator<Item = Ipv4Net> {
+    let addresses = interface.addresses.iter().map(|address| Ipv4Net::from(address.private_ip));
+    addresses.chain(prefixes(interface))
+}
+
+fn prefixes(interface: &Interface) -> impl Iterator<Item = Ipv4Net> {
+    interface.prefixes.iter().filter_map(|prefix| match prefix {
+        IpNet::V4(prefix) => Some(prefix.trunc()),
+        IpNet::V6(_) => None,
+    })
 }
 
 /// Peerings of the VPC whose other VPC is on this host and knows of them too.
@@ -462,12 +486,17 @@ mod tests {
         }
     }
 
+    fn whole(interfaces: Vec<Interface>) -> Plan {
+        Plan { vpcs: vec![plan()], interfaces, ..Plan::default() }
+    }
+
     fn numbers(taps: &[(u64, u32)], interfaces: &[u64]) -> Result<Vec<u32>, NetError> {
         let name = |number: u64| tap_name(&id(Kind::NetworkInterface, number));
         let taps = taps.iter().map(|(number, index)| (name(*number), *index)).collect();
         let interfaces: Vec<Interface> = interfaces.iter().map(|number| interface(*number, None)).collect();
-        let plan = plan();
-        let vpc = Vpc::new(&plan, &interfaces.iter().collect::<Vec<_>>(), &BTreeMap::new(), &taps)?;
+        let whole = whole(interfaces);
+        let index = Index::new(&whole);
+        let vpc = Vpc::new(&whole.vpcs[0], &index, &taps)?;
         Ok(vpc.nics.iter().map(|nic| nic.number).collect())
     }
 
@@ -500,10 +529,11 @@ mod tests {
 
     #[test]
     fn routes_lead_where_the_subnets_table_says() {
-        let plan = plan();
-        let interfaces = [interface(5, Some(Ipv4Addr::new(198, 18, 0, 5))), interface(6, None)];
-        let vpc = Vpc::new(&plan, &interfaces.iter().collect::<Vec<_>>(), &BTreeMap::new(), &BTreeMap::new())
-            .unwrap();
+        let mut whole = whole(vec![interface(5, Some(Ipv4Addr::new(198, 18, 0, 5))), interface(6, None)]);
+        let host = Ipv4Addr::new(203, 0, 113, 9);
+        whole.elsewhere.push(Elsewhere { host, interface: interface(7, None) });
+        let index = Index::new(&whole);
+        let vpc = Vpc::new(&whole.vpcs[0], &index, &BTreeMap::new()).unwrap();
         let marks: Vec<u32> = vpc.nics.iter().map(|nic| vpc.mark(nic)).collect();
         let subnet = vpc.subnet_mark(&id(Kind::Subnet, 1));
         assert!(subnet > 0 && marks == [subnet | 0x10, subnet | 0x11], "{marks:x?}");
@@ -530,6 +560,11 @@ mod tests {
         assert_eq!(default_routes, [(DEFAULT_TABLE, Route::Blackhole), (table, out)]);
         let rules: Vec<_> = layer3.rules.iter().map(|rule| (rule.priority, rule.table)).collect();
         assert_eq!(rules[..2], [(LOCAL_PRIORITY, MAIN_TABLE), (OUTER_PRIORITY, table)]);
+        let elsewhere = (MAIN_TABLE, "10.0.1.7/32".parse().unwrap());
+        assert!(!layer3.routes.contains_key(&elsewhere));
+        let linked = vpc.layer3(&Exits { hosts: Some(4), ..Exits::default() });
+        assert_eq!(linked.routes[&elsewhere], Route::Gateway { gateway: host, link: 4 });
+        assert_eq!(linked.forwarding, [((4, hosts::mac(host)), host)].into());
         let shut = vpc.layer3(&Exits::default());
         assert!(!shut.routes.values().any(|route| matches!(route, Route::Gateway { .. })));
     }
@@ -537,11 +572,7 @@ mod tests {
     #[test]
     fn plans_that_cannot_be_are_told_apart() {
         let public = Some(Ipv4Addr::new(198, 18, 0, 5));
-        let good = Plan {
-            vpcs: vec![plan()],
-            interfaces: vec![interface(5, public), interface(6, None)],
-            groups: Vec::new(),
-        };
+        let good = whole(vec![interface(5, public), interface(6, None)]);
         assert!(check(&good).is_ok());
         type Spoil = fn(&mut Plan);
         let spoilt: [(&str, Spoil); 5] = [

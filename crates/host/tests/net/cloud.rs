@@ -292,7 +292,7 @@ impl std::ops::Deref for Guest {
 }
 
 impl Guest {
-    async fn start(name: &str, tap: OwnedFd, nic: &Interface, vpc: &datapath::Vpc) -> Guest {
+    pub async fn start(name: &str, tap: OwnedFd, nic: &Interface, vpc: &datapath::Vpc) -> Guest {
         let machine = Machine::new(name).await;
         let card = machine.run(open_card).await.unwrap();
         let private_ip = nic.primary().private_ip;

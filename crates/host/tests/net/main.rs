@@ -6,6 +6,7 @@ mod cloud;
 mod costs;
 mod gateway;
 mod groups;
+mod hosts;
 mod isolation;
 mod life;
 mod peering;

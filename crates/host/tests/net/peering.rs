@@ -11,7 +11,7 @@ fn peering_id(number: u64) -> Id {
 }
 
 /// The VPCs of these positions, as the control plane tells of an accepted connection.
-fn peer(cloud: &mut Cloud, number: u64, one: usize, other: usize) {
+pub fn peer(cloud: &mut Cloud, number: u64, one: usize, other: usize) {
     for (this, that) in [(one, other), (other, one)] {
         let peer_vpc_id = cloud.plan.vpcs[that].vpc_id.clone();
         cloud.plan.vpcs[this].peerings.push(Peering { peering_id: peering_id(number), peer_vpc_id });
@@ -19,7 +19,7 @@ fn peer(cloud: &mut Cloud, number: u64, one: usize, other: usize) {
 }
 
 /// All routes of a VPC, to peering connections by number.
-fn set_routes(cloud: &mut Cloud, vpc: usize, routes: &[(&str, u64)]) {
+pub fn set_routes(cloud: &mut Cloud, vpc: usize, routes: &[(&str, u64)]) {
     let routes = routes.iter().map(|(net, number)| route(net, Target::Peering(peering_id(*number))));
     let table = RouteTable { routes: routes.collect() };
     cloud.plan.vpcs[vpc].route_tables = [(id(Kind::RouteTable, 1), table)].into();

@@ -1,0 +1,55 @@
+//! The rest of a VPC: its interfaces on other hosts.
+//!
+//! ```text
+//!   this host                                               the other host
+//!   tap ─ who? ─ routes ─ ACL out ─ egress groups ─ link ══ VXLAN ══ link ─ routes ─ ACL in ─ ingress groups ─ tap
+//! ```
+//!
+//! One VXLAN per VPC carries layer 3: an address is routed to its host, whose link's MAC is made of the host's address,
+//! and nothing is ever asked for or learned. With a packet goes the number of the subnet that it comes from, as group
+//! policy (draft-smith-vxlan-group-policy), so that the other router routes and judges it as this one does. Each host
+//! asks its own interfaces' groups and the ACLs on its side.
+//!
+//! The link has the VPC's MTU whatever the network below carries: that one may fragment.
+//!
+//! Hosts trust each other, and take packets from nobody else (`render::host`).
+
+use ipnet::Ipv4Net;
+use std::net::Ipv4Addr;
+
+use super::kernel::{Layer3, MAIN_TABLE, Route};
+use super::vpc::{self, Vpc};
+
+/// The link to the other hosts.
+pub(super) const LINK: &str = "hosts";
+
+/// UDP: not VXLAN's own, which other software on the host may use without group policy.
+pub(super) const PORT: u16 = 8774;
+
+/// Of a host's end of every VPC's link.
+pub(super) fn mac(host: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = host.octets();
+    [0xfe, b'v', a, b, c, d]
+}
+
+/// Routes to what is on other hosts, and how these are found.
+pub(super) fn layer3(vpc: &Vpc, link: u32) -> Layer3 {
+    let mut layer3 = Layer3::default();
+    for elsewhere in vpc.elsewhere {
+        let host = elsewhere.host;
+        layer3.neighbours.insert((link, host), mac(host));
+        layer3.forwarding.insert((link, mac(host)), host);
+        for net in vpc::networks(&elsewhere.interface) {
+            layer3.routes.insert((MAIN_TABLE, net), Route::Gateway { gateway: host, link });
+        }
+    }
+    layer3
+}
+
+/// Whose the networks are that routes lead to other hosts for.
+pub(super) fn owners<'a>(vpc: &Vpc<'a>) -> impl Iterator<Item = (Ipv4Net, &'a model::Id)> {
+    vpc.elsewhere.iter().flat_map(|elsewhere| {
+        let interface = &elsewhere.interface;
+        vpc::networks(interface).map(move |net| (net, &interface.interface_id))
+    })
+}
