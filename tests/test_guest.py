@@ -135,6 +135,41 @@ def test_names_resolve_inside(ec2, guest, key):
     assert private in ssh(ec2, key, guest, f"nslookup {name}")
 
 
+def until(is_so, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def cards(ec2, key, guest):
+    """The guest's network cards: their names by their addresses."""
+    shown = ssh(ec2, key, guest, "cd /sys/class/net; grep . */address").split()
+    return {mac: place.split("/")[0] for place, mac in (line.split(":", 1) for line in shown)}
+
+
+def test_a_network_card_comes_and_goes(cloud, ec2, guest, key):
+    before = cards(ec2, key, guest)
+    made = ec2.create_network_interface(SubnetId=describe(ec2, guest)["SubnetId"])["NetworkInterface"]
+    id, mac, address = made["NetworkInterfaceId"], made["MacAddress"], made["PrivateIpAddress"]
+    attached = ec2.attach_network_interface(NetworkInterfaceId=id, InstanceId=guest, DeviceIndex=1)["AttachmentId"]
+    # It gets the address that the API told, by itself as at EC2, and is known to the metadata service.
+    until(lambda: mac in cards(ec2, key, guest))
+    name = cards(ec2, key, guest)[mac]
+    until(lambda: f"inet {address}/" in ssh(ec2, key, guest, f"ip -4 addr show dev {name}"))
+    listed = f"wget -q -O - http://169.254.169.254/latest/meta-data/network/interfaces/macs/{mac}"
+    assert ssh(ec2, key, guest, f"{listed}/device-number; echo; {listed}/local-ipv4s").split() == ["1", address]
+    # It survives the daemon, which finds it again.
+    cloud.kill()
+    cloud.start()
+    (shown,) = ec2.describe_network_interfaces(NetworkInterfaceIds=[id])["NetworkInterfaces"]
+    assert shown["Attachment"]["Status"] == "attached" and cards(ec2, key, guest)[mac] == name
+    ec2.detach_network_interface(AttachmentId=attached)
+    ec2.get_waiter("network_interface_available").wait(NetworkInterfaceIds=[id], WaiterConfig={"Delay": 1})
+    assert cards(ec2, key, guest) == before
+    ec2.delete_network_interface(NetworkInterfaceId=id)
+
+
 def test_the_screen_can_be_seen(ec2, guest):
     import base64
 

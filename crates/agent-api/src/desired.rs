@@ -137,6 +137,7 @@ pub struct Instance {
     /// restarted; one that ended by itself is not started again until this number rises.
     pub boot: u64,
     pub machine: Machine,
+    /// The primary one first: it stays for as long as the machine runs.
     pub interfaces: Vec<Interface>,
     pub disks: Vec<Disk>,
     pub metadata: Metadata,
@@ -157,6 +158,9 @@ pub struct Machine {
     /// None where it may use its processors all the time.
     #[serde(default)]
     pub credits: Option<CpuCredits>,
+    /// How many interfaces it may have at a time.
+    #[serde(default)]
+    pub interfaces_max: usize,
     /// Bytes of each instance store volume: empty at every start, gone with every stop.
     #[serde(default)]
     pub instance_store: Vec<u64>,
@@ -203,12 +207,12 @@ pub struct Disk {
     pub detach: Option<Detach>,
 }
 
-/// How a disk shall leave a guest. Told as `PlugState::Detached` once it has, or where none runs.
+/// How a disk or an interface shall leave a guest. Told as `PlugState::Detached` once it has, or where none runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Detach {
     /// The guest is asked to let go of it.
     Asked,
-    /// It goes whether or not the guest lets go of it: what the guest then reads and writes there fails.
+    /// It goes whether or not the guest lets go of it: what the guest then does with it fails.
     Forced,
 }
 
@@ -216,8 +220,11 @@ pub enum Detach {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interface {
     pub network: datapath::Interface,
-    pub device_index: u32,
+    pub device_index: u8,
     pub delete_on_termination: bool,
+    /// None while the guest shall have it.
+    #[serde(default)]
+    pub detach: Option<Detach>,
 }
 
 /// What the metadata service says of an instance beyond what the other parts tell

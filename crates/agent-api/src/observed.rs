@@ -51,9 +51,10 @@ pub struct ObservedInstance {
     /// Of one that runs. None where nothing is known yet: what was told of this boot before still holds.
     #[serde(default)]
     pub checks: Option<StatusChecks>,
-    /// What is known of disks that are desired of it. Those that a machine starts with are attached once it runs.
+    /// What is known of disks and secondary interfaces that are desired of it. Those that a machine starts with are
+    /// attached once it runs.
     #[serde(default)]
-    pub disks: Vec<ObservedDisk>,
+    pub devices: Vec<ObservedDevice>,
 }
 
 /// What the checks of a running instance have found lately (EC2 User Guide, "Status checks for Amazon EC2
@@ -80,8 +81,9 @@ pub enum Check {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ObservedDisk {
-    pub volume_id: Id,
+pub struct ObservedDevice {
+    /// A volume's or an interface's.
+    pub device_id: Id,
     pub state: PlugState,
 }
 

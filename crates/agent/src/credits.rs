@@ -224,6 +224,7 @@ mod tests {
             disks: vec![],
             scratch: vec![],
             nics: vec![],
+            nics_max: 1,
         };
         machines.start(spec, vec![]).await.unwrap();
     }

@@ -30,7 +30,7 @@ pub(crate) struct Doubles {
     pub snapshots: Mutex<BTreeSet<String>>,
     /// What the next freezes by a machine fail with.
     pub freeze_failures: Mutex<VecDeque<MachineError>>,
-    /// Disks that guests hold on to.
+    /// Disks and interfaces that guests hold on to.
     pub clung_to: Mutex<BTreeSet<Id>>,
     pub plan: Mutex<Option<Plan>>,
     /// What guests have spent, and what they are held to.
@@ -172,12 +172,39 @@ impl Hypervisor for Doubles {
         self.call(format!("limit {volume_id} of {instance_id} to {rate}"), || Ok(())).await
     }
 
-    async fn attached_disks(&self, instance_id: &Id) -> Result<BTreeSet<Id>, MachineError> {
+    async fn attached(&self, instance_id: &Id) -> Result<BTreeSet<Id>, MachineError> {
         let is_running = self.running().iter().any(|(id, _)| id == instance_id);
         let specs = self.specs.lock();
         let spec = specs.iter().rfind(|spec| spec.instance_id == *instance_id).filter(|_| is_running);
         let spec = spec.ok_or_else(|| MachineError::NotFound(instance_id.clone()))?;
-        Ok(spec.disks.iter().map(|disk| disk.volume_id.clone()).collect())
+        Ok(spec.devices())
+    }
+
+    async fn attach_nic(&self, instance_id: &Id, nic: NicSpec, _tap: OwnedFd) -> Result<(), MachineError> {
+        self.call(format!("attach {} to {instance_id}", nic.interface_id), || {
+            let mut specs = self.specs.lock();
+            specs.iter_mut().rfind(|spec| spec.instance_id == *instance_id).unwrap().nics.push(nic);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn detach_nic(
+        &self,
+        instance_id: &Id,
+        interface_id: &Id,
+        force: bool,
+    ) -> Result<bool, MachineError> {
+        self.call(format!("detach {interface_id} from {instance_id}"), || {
+            if !force && self.clung_to.lock().contains(interface_id) {
+                return Ok(false);
+            }
+            let mut specs = self.specs.lock();
+            let spec = specs.iter_mut().rfind(|spec| spec.instance_id == *instance_id).unwrap();
+            spec.nics.retain(|had| had.interface_id != *interface_id);
+            Ok(true)
+        })
+        .await
     }
 
     async fn attach_disk(&self, instance_id: &Id, disk: DiskSpec) -> Result<(), MachineError> {
@@ -294,6 +321,10 @@ impl Network for Doubles {
             return Err(NetError::NotFound(interface_id.clone()));
         }
         Ok(std::fs::File::open("/dev/null").unwrap().into())
+    }
+
+    async fn close_tap(&self, interface_id: &Id) -> Result<(), NetError> {
+        self.call(format!("close the tap of {interface_id}"), || Ok(())).await
     }
 
     async fn guest_answers(&self, interface_id: &Id) -> Result<bool, NetError> {

@@ -89,6 +89,7 @@ pub(crate) fn instance(number: u32) -> Instance {
             threads_per_core: 2,
             memory_mib: 1024,
             credits: None,
+            interfaces_max: 2,
             instance_store: vec![],
         },
         interfaces: vec![Interface {
@@ -101,6 +102,7 @@ pub(crate) fn instance(number: u32) -> Instance {
             },
             device_index: 0,
             delete_on_termination: true,
+            detach: None,
         }],
         disks: vec![Disk {
             volume_id: volume(number).volume_id,

@@ -76,7 +76,7 @@ impl Volumes {
         let layers = self.disks.layers(volume_id).await?.layers;
         let user = self.user_of(std::slice::from_ref(volume_id)).ok().flatten();
         let Some(instance_id) = user else { return Ok(()) };
-        let attached = match self.hypervisor.attached_disks(&instance_id).await {
+        let attached = match self.hypervisor.attached(&instance_id).await {
             Err(MachineError::NotFound(_)) => return Ok(()),
             attached => attached?,
         };
@@ -131,7 +131,7 @@ impl Volumes {
     /// A machine that does not run writes nothing.
     async fn freeze_machine(&self, freeze: &Freeze) -> Result<(), MachineError> {
         let Some(instance_id) = &freeze.instance_id else { return Ok(()) };
-        let attached = match self.hypervisor.attached_disks(instance_id).await {
+        let attached = match self.hypervisor.attached(instance_id).await {
             Err(MachineError::NotFound(_)) => return Ok(()),
             attached => attached?,
         };

@@ -192,7 +192,7 @@ impl InstanceTask {
         let (boot, observed) = observation(desire.wanted(), &self.actual);
         if observed != InstanceObservation::Removed {
             let disks = match desire {
-                Desire::Put(instance) => self.plugged.observed(&instance.disks, is_running),
+                Desire::Put(instance) => self.plugged.observed(instance, is_running),
                 Desire::Gone { .. } | Desire::Unknown => Vec::new(),
             };
             self.host.observations.tell_at_rest(&self.instance_id, boot, observed, None, disks);
@@ -320,8 +320,7 @@ impl InstanceTask {
             };
             let message = match result {
                 Ok(()) => {
-                    let disks = instance.disks.iter().filter(|disk| disk.detach.is_none());
-                    self.plugged = Plugged::with(disks.map(|disk| disk.volume_id.clone()));
+                    self.plugged = Plugged::at_start(instance);
                     self.limits = Some(limits_of(instance));
                     self.actual = Actual::Running { boot };
                     self.host.checks.started(instance);
@@ -370,7 +369,9 @@ impl InstanceTask {
             instance.disks.iter().filter(|disk| disk.detach.is_none()).collect();
         disks.sort_by_key(|disk| !disk.root);
         let ready = try_join_all(disks.iter().map(|disk| self.host.volumes.ready(&disk.volume_id)));
-        let (ready, taps) = join(ready, self.host.network.taps(instance, revision)).await;
+        let interfaces: Vec<_> =
+            instance.interfaces.iter().filter(|interface| interface.detach.is_none()).cloned().collect();
+        let (ready, taps) = join(ready, self.host.network.taps(&interfaces, revision)).await;
         ready.map_err(StartError::Final)?;
         let taps = taps.map_err(|error| {
             self.log(&*error, "taps not opened");
@@ -380,12 +381,6 @@ impl InstanceTask {
             self.log(&error, "instance store volumes not made");
             StartError::Transient("The host could not make the instance store volumes".into())
         })?;
-        let mtu = self.host.network.driver().mtu();
-        let nic = |interface: &agent_api::Interface| NicSpec {
-            interface_id: interface.network.interface_id.clone(),
-            mac: interface.network.mac,
-            mtu,
-        };
         let disk = |disk: &&agent_api::Disk| DiskSpec {
             layers: Vec::new(),
             volume_id: disk.volume_id.clone(),
@@ -404,9 +399,18 @@ impl InstanceTask {
             memory_mib: instance.machine.memory_mib,
             disks: disks.iter().map(disk).collect(),
             scratch,
-            nics: instance.interfaces.iter().map(nic).collect(),
+            nics: interfaces.iter().map(|interface| self.nic(interface)).collect(),
+            nics_max: instance.machine.interfaces_max,
         };
         Ok((spec, taps))
+    }
+
+    pub(crate) fn nic(&self, interface: &agent_api::Interface) -> NicSpec {
+        NicSpec {
+            interface_id: interface.network.interface_id.clone(),
+            mac: interface.network.mac,
+            mtu: self.host.network.driver().mtu(),
+        }
     }
 
     pub(crate) fn log(&self, error: &(dyn std::error::Error + 'static), what: &str) {

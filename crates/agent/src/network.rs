@@ -134,15 +134,15 @@ impl HostNetwork {
         self.change(|state| state.groups.get_mut(group_id).map(|kept| kept.desired = false).is_some());
     }
 
-    /// Takes in what has changed of an instance that is attached, or attaches it.
-    pub(crate) fn update(&self, instance: &Arc<Instance>) {
+    /// Takes in what has changed of an instance that is attached, or attaches it. The revision is for `taps`.
+    pub(crate) fn update(&self, instance: &Arc<Instance>) -> u64 {
         self.change(|state| {
             let is_new = state.attached.get(&instance.instance_id) != Some(instance);
             if is_new {
                 state.attach(instance.clone());
             }
             is_new
-        });
+        })
     }
 
     /// Attaches an instance and has the plan applied in any case. The revision is for `taps`.
@@ -167,17 +167,16 @@ impl HostNetwork {
         state.revision
     }
 
-    /// Opens the taps of an instance once they are there, in the order of its interfaces.
+    /// Opens the taps of interfaces once they are there, in their order.
     pub(crate) async fn taps(
         &self,
-        instance: &Instance,
+        interfaces: &[agent_api::Interface],
         revision: u64,
     ) -> Result<Vec<OwnedFd>, Arc<NetError>> {
         let mut applied = self.applied.subscribe();
         let is_there = |applied: &Applied| {
             let on_it = |i: &agent_api::Interface| applied.interfaces.contains(&i.network.interface_id);
-            applied.revision >= revision
-                && (applied.failed.is_some() || instance.interfaces.iter().all(on_it))
+            applied.revision >= revision && (applied.failed.is_some() || interfaces.iter().all(on_it))
         };
         match tokio::time::timeout(APPLIED_WITHIN, applied.wait_for(is_there)).await {
             Ok(Ok(applied)) => {
@@ -186,12 +185,13 @@ impl HostNetwork {
                 }
             }
             Ok(Err(_)) | Err(_) => {
-                let message = format!("The network of {} is not known to its host", instance.instance_id);
+                let ids: Vec<&str> = interfaces.iter().map(|own| own.network.interface_id.as_str()).collect();
+                let message = format!("The network of {} is not known to its host", ids.join(", "));
                 return Err(Arc::new(NetError::Failed(message)));
             }
         }
-        let mut taps = Vec::with_capacity(instance.interfaces.len());
-        for interface in &instance.interfaces {
+        let mut taps = Vec::with_capacity(interfaces.len());
+        for interface in interfaces {
             taps.push(self.driver.open_tap(&interface.network.interface_id).await?);
         }
         Ok(taps)

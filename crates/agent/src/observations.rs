@@ -4,7 +4,7 @@
 //! a new observer begins with all there is and misses nothing; what has not changed is not told again.
 
 use agent_api::{
-    InstanceObservation, Observation, ObservedDisk, ObservedInstance, StatusChecks, VolumeState,
+    InstanceObservation, Observation, ObservedDevice, ObservedInstance, StatusChecks, VolumeState,
 };
 use model::Id;
 use parking_lot::Mutex;
@@ -28,25 +28,25 @@ struct Latest {
     boot: u64,
     state: InstanceObservation,
     checks: Option<StatusChecks>,
-    disks: Vec<ObservedDisk>,
+    devices: Vec<ObservedDevice>,
 }
 
 impl Observations {
     /// Of an instance that goes on running, what its checks found is still so.
     pub(crate) fn tell_instance(&self, instance_id: &Id, boot: u64, state: InstanceObservation) {
-        self.inner.lock().tell_again(instance_id, Latest { boot, state, checks: None, disks: Vec::new() });
+        self.inner.lock().tell_again(instance_id, Latest { boot, state, checks: None, devices: Vec::new() });
     }
 
-    /// The same with its disks; where nothing is known of its checks yet, they have found this.
+    /// The same with its devices; where nothing is known of its checks yet, they have found this.
     pub(crate) fn tell_at_rest(
         &self,
         instance_id: &Id,
         boot: u64,
         state: InstanceObservation,
         checks: Option<StatusChecks>,
-        disks: Vec<ObservedDisk>,
+        devices: Vec<ObservedDevice>,
     ) {
-        self.inner.lock().tell_again(instance_id, Latest { boot, state, checks, disks });
+        self.inner.lock().tell_again(instance_id, Latest { boot, state, checks, devices });
     }
 
     /// What the checks of a running instance found. Of one that does not run this boot, nothing is to be told.
@@ -126,7 +126,7 @@ fn of_instance(instance_id: &Id, latest: &Latest) -> Observation {
         boot: latest.boot,
         state: latest.state.clone(),
         checks: latest.checks,
-        disks: latest.disks.clone(),
+        devices: latest.devices.clone(),
     })
 }
 
@@ -153,7 +153,7 @@ mod tests {
         observations.tell_volume(&volume_id, VolumeState::Removed);
         let mut first = observations.observe();
         assert_eq!(first.try_recv().unwrap(), of_volume(&volume_id, &VolumeState::Removed));
-        let removed = Latest { boot: 0, state: InstanceObservation::Removed, checks: None, disks: vec![] };
+        let removed = Latest { boot: 0, state: InstanceObservation::Removed, checks: None, devices: vec![] };
         assert_eq!(first.try_recv().unwrap(), of_instance(&instance_id, &removed));
         assert!(observations.observe().try_recv().is_err());
     }

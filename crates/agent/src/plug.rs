@@ -1,20 +1,20 @@
-//! Disks that come to a running machine and leave it.
+//! Disks and network interfaces that come to a running machine and leave it.
 //!
 //! Invariant: a volume is held for as long as the guest may have it, whatever is desired by then.
 
 use crate::instance::InstanceTask;
 use crate::lifecycle::Actual;
-use agent_api::{Detach, Disk, Instance, ObservedDisk, PlugState};
+use agent_api::{Detach, Disk, Instance, Interface, ObservedDevice, PlugState};
 use host::machine::{DiskSpec, MachineError};
-use model::Id;
+use model::{Id, Kind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A guest that holds on to a disk is asked again after this long.
+/// A guest that holds on to something is asked again after this long.
 pub(crate) const ASKED_AGAIN: Duration = Duration::from_secs(10);
 
-/// What the task knows of its machine's disks.
+/// What the task knows of its machine's disks and secondary interfaces.
 #[derive(Default)]
 pub(crate) struct Plugged {
     /// None where it is to be asked.
@@ -23,35 +23,74 @@ pub(crate) struct Plugged {
     troubles: BTreeMap<Id, PlugState>,
 }
 
+/// What may come and go while an instance runs.
+enum Device<'a> {
+    Disk(&'a Disk),
+    Interface(&'a Interface),
+}
+
+impl Device<'_> {
+    fn id(&self) -> &Id {
+        match self {
+            Device::Disk(disk) => &disk.volume_id,
+            Device::Interface(interface) => &interface.network.interface_id,
+        }
+    }
+
+    fn detach(&self) -> Option<Detach> {
+        match self {
+            Device::Disk(disk) => disk.detach,
+            Device::Interface(interface) => interface.detach,
+        }
+    }
+}
+
+/// All but the primary interface, which stays.
+fn devices(instance: &Instance) -> impl Iterator<Item = Device<'_>> {
+    let interfaces = instance.interfaces.iter().skip(1).map(Device::Interface);
+    instance.disks.iter().map(Device::Disk).chain(interfaces)
+}
+
+/// What the guest shall have.
+fn wanted(instance: &Instance) -> impl Iterator<Item = Device<'_>> {
+    devices(instance).filter(|device| device.detach().is_none())
+}
+
 impl Plugged {
-    pub(crate) fn with(attached: impl IntoIterator<Item = Id>) -> Self {
+    /// A machine starts with all that it shall have.
+    pub(crate) fn at_start(instance: &Instance) -> Self {
+        Plugged::with(wanted(instance).map(|device| device.id().clone()))
+    }
+
+    fn with(attached: impl IntoIterator<Item = Id>) -> Self {
         Plugged { attached: Some(attached.into_iter().collect()), troubles: BTreeMap::new() }
     }
 
-    pub(crate) fn has(&self, volume_id: &Id) -> bool {
-        self.attached.as_ref().is_none_or(|attached| attached.contains(volume_id))
+    pub(crate) fn has(&self, device_id: &Id) -> bool {
+        self.attached.as_ref().is_none_or(|attached| attached.contains(device_id))
     }
 
-    /// Whether the guest has been asked for a disk and has not let go.
+    /// Whether the guest has been asked for something and has not let go.
     pub(crate) fn waits(&self) -> bool {
         self.troubles.values().any(|state| *state == PlugState::Busy)
     }
 
-    /// What is told of the disks that are desired.
-    pub(crate) fn observed(&self, disks: &[Disk], is_running: bool) -> Vec<ObservedDisk> {
-        let of = |disk: &Disk| {
-            let has = is_running && self.attached.as_ref().is_some_and(|had| had.contains(&disk.volume_id));
-            let trouble = self.troubles.get(&disk.volume_id).cloned().filter(|_| is_running);
-            let state = match (disk.detach, has) {
+    /// What is told of what is desired.
+    pub(crate) fn observed(&self, instance: &Instance, is_running: bool) -> Vec<ObservedDevice> {
+        let of = |device: Device<'_>| {
+            let id = device.id();
+            let has = is_running && self.attached.as_ref().is_some_and(|had| had.contains(id));
+            let trouble = self.troubles.get(id).cloned().filter(|_| is_running);
+            let state = match (device.detach(), has) {
                 (None, true) => Some(PlugState::Attached),
                 (None, false) => trouble,
                 (Some(_), true) => trouble.filter(|state| *state == PlugState::Busy),
                 (Some(_), false) if is_running && self.attached.is_none() => None,
                 (Some(_), false) => Some(PlugState::Detached),
             };
-            Some(ObservedDisk { volume_id: disk.volume_id.clone(), state: state? })
+            Some(ObservedDevice { device_id: id.clone(), state: state? })
         };
-        disks.iter().filter_map(of).collect()
+        devices(instance).filter_map(of).collect()
     }
 }
 
@@ -61,10 +100,11 @@ impl InstanceTask {
         let desired =
             instance.disks.iter().filter(|disk| disk.detach.is_none() || self.plugged.has(&disk.volume_id));
         let desired = desired.map(|disk| disk.volume_id.clone());
-        desired.chain(self.plugged.attached.iter().flatten().cloned()).collect()
+        let attached = self.plugged.attached.iter().flatten().filter(|id| Id::is_of(Kind::Volume, id));
+        desired.chain(attached.cloned()).collect()
     }
 
-    /// Gives the guest of a running machine the disks that it shall have and takes those that it shall not.
+    /// Gives the guest of a running machine what it shall have and takes what it shall not.
     /// True where something has changed that is to be told or held.
     pub(crate) async fn plug(&mut self, instance: &Arc<Instance>) -> bool {
         if !matches!(self.actual, Actual::Running { .. }) {
@@ -72,84 +112,129 @@ impl InstanceTask {
         }
         let mut changed = false;
         if self.plugged.attached.is_none() {
-            match self.host.hypervisor.attached_disks(&self.instance_id).await {
-                Ok(attached) => self.plugged = Plugged::with(attached),
+            match self.host.hypervisor.attached(&self.instance_id).await {
+                Ok(mut attached) => {
+                    if let Some(primary) = instance.interfaces.first() {
+                        attached.remove(&primary.network.interface_id);
+                    }
+                    self.plugged = Plugged::with(attached);
+                }
                 Err(error) => {
-                    self.log(&error, "disks not known");
+                    self.log(&error, "devices not known");
                     return false;
                 }
             }
             changed = true;
         }
-        let wanted = |volume_id: &Id| {
-            instance.disks.iter().any(|disk| disk.volume_id == *volume_id && disk.detach.is_none())
-        };
         let attached = self.plugged.attached.clone().unwrap_or_default();
-        for volume_id in attached.iter().filter(|volume_id| !wanted(volume_id)) {
-            let disk = instance.disks.iter().find(|disk| disk.volume_id == *volume_id);
-            let force = disk.and_then(|disk| disk.detach) == Some(Detach::Forced);
-            changed |= self.unplug(volume_id, force).await;
-        }
-        for disk in instance.disks.iter().filter(|disk| disk.detach.is_none()) {
-            if !attached.contains(&disk.volume_id) {
-                changed |= self.plug_in(disk).await;
+        for device_id in &attached {
+            if !wanted(instance).any(|device| device.id() == device_id) {
+                let device = devices(instance).find(|device| device.id() == device_id);
+                let force = device.and_then(|device| device.detach()) == Some(Detach::Forced);
+                changed |= self.unplug(device_id, force).await;
             }
+        }
+        for device in wanted(instance).filter(|device| !attached.contains(device.id())) {
+            changed |= self.plug_in(instance, &device).await;
         }
         changed
     }
 
-    async fn plug_in(&mut self, disk: &Disk) -> bool {
-        let host = self.host.clone();
+    async fn plug_in(&mut self, instance: &Arc<Instance>, device: &Device<'_>) -> bool {
         let attach = async {
-            host.volumes.ready(&disk.volume_id).await?;
-            let (_lock, layers) = host.volumes.open(&disk.volume_id).await?;
-            let spec = DiskSpec { layers, volume_id: disk.volume_id.clone(), limits: disk.limits };
-            let attached = host.hypervisor.attach_disk(&self.instance_id, spec).await;
-            attached.map_err(|error| {
-                self.log(&error, "disk not attached");
-                match error {
-                    MachineError::Failed(message) => message,
-                    _ => format!("The volume {} could not be attached", disk.volume_id),
-                }
-            })
+            match device {
+                Device::Disk(disk) => self.attach_disk(disk).await,
+                Device::Interface(interface) => self.attach_interface(instance, interface).await,
+            }
         };
         let mut desire = self.desire.clone();
         let result = tokio::select! {
             result = attach => result,
-            // Something else may be more urgent than a volume that is not there yet.
+            // Something else may be more urgent than what is not there yet.
             _ = desire.changed() => return false,
         };
         match result {
             Ok(()) => {
-                self.plugged.troubles.remove(&disk.volume_id);
-                self.plugged.attached.get_or_insert_default().insert(disk.volume_id.clone());
+                self.plugged.troubles.remove(device.id());
+                self.plugged.attached.get_or_insert_default().insert(device.id().clone());
                 true
             }
-            Err(message) => self.note(&disk.volume_id, PlugState::Failed { message }),
+            Err(message) => self.note(device.id(), PlugState::Failed { message }),
         }
     }
 
-    async fn unplug(&mut self, volume_id: &Id, force: bool) -> bool {
+    async fn attach_disk(&self, disk: &Disk) -> Result<(), String> {
+        let volumes = &self.host.volumes;
+        volumes.ready(&disk.volume_id).await?;
+        let (_lock, layers) = volumes.open(&disk.volume_id).await?;
+        let spec = DiskSpec { layers, volume_id: disk.volume_id.clone(), limits: disk.limits };
+        let attached = self.host.hypervisor.attach_disk(&self.instance_id, spec).await;
+        attached.map_err(|error| self.refused(error, &disk.volume_id))
+    }
+
+    async fn attach_interface(&self, instance: &Arc<Instance>, interface: &Interface) -> Result<(), String> {
+        let interface_id = &interface.network.interface_id;
+        let revision = self.host.network.update(instance);
+        let taps = self.host.network.taps(std::slice::from_ref(interface), revision).await;
+        let tap = taps.map(|mut taps| taps.pop()).map_err(|error| {
+            self.log(&*error, "tap not opened");
+            format!("The host could not make the network of {interface_id}")
+        })?;
+        let tap = tap.ok_or_else(|| format!("{interface_id} has no tap"))?;
+        let attached = self.host.hypervisor.attach_nic(&self.instance_id, self.nic(interface), tap).await;
+        attached.map_err(|error| self.refused(error, interface_id))
+    }
+
+    /// Why a device was not attached, for the user.
+    fn refused(&self, error: MachineError, device_id: &Id) -> String {
+        self.log(&error, "device not attached");
+        match error {
+            MachineError::Failed(message) => message,
+            _ => format!("{device_id} could not be attached"),
+        }
+    }
+
+    async fn unplug(&mut self, device_id: &Id, force: bool) -> bool {
+        let detached = match Id::is_of(Kind::Volume, device_id) {
+            true => self.detach_disk(device_id, force).await,
+            false => self.detach_interface(device_id, force).await,
+        };
+        match detached {
+            Ok(true) => {
+                self.plugged.troubles.remove(device_id);
+                self.plugged.attached.get_or_insert_default().remove(device_id);
+                true
+            }
+            Ok(false) => self.note(device_id, PlugState::Busy),
+            Err(error) => {
+                self.log(&error, "device not detached");
+                self.note(device_id, PlugState::Busy)
+            }
+        }
+    }
+
+    async fn detach_disk(&self, volume_id: &Id, force: bool) -> Result<bool, MachineError> {
         let _lock = self.host.volumes.lock(std::slice::from_ref(volume_id)).await;
         let layers = self.host.volumes.disks.layers(volume_id).await;
         let layers = layers.map(|file| file.layers).unwrap_or_default();
         let spec = DiskSpec { layers, volume_id: volume_id.clone(), limits: None };
-        match self.host.hypervisor.detach_disk(&self.instance_id, spec, force).await {
-            Ok(true) => {
-                self.plugged.troubles.remove(volume_id);
-                self.plugged.attached.get_or_insert_default().remove(volume_id);
-                true
-            }
-            Ok(false) => self.note(volume_id, PlugState::Busy),
-            Err(error) => {
-                self.log(&error, "disk not detached");
-                self.note(volume_id, PlugState::Busy)
-            }
-        }
+        self.host.hypervisor.detach_disk(&self.instance_id, spec, force).await
     }
 
-    fn note(&mut self, volume_id: &Id, trouble: PlugState) -> bool {
-        let had = self.plugged.troubles.insert(volume_id.clone(), trouble.clone());
+    async fn detach_interface(&self, interface_id: &Id, force: bool) -> Result<bool, MachineError> {
+        let detached = self.host.hypervisor.detach_nic(&self.instance_id, interface_id, force).await?;
+        // A machine whose guest has not let go may have the tap open still.
+        if detached
+            && force
+            && let Err(error) = self.host.network.driver().close_tap(interface_id).await
+        {
+            self.log(&error, "tap not closed");
+        }
+        Ok(detached)
+    }
+
+    fn note(&mut self, device_id: &Id, trouble: PlugState) -> bool {
+        let had = self.plugged.troubles.insert(device_id.clone(), trouble.clone());
         had != Some(trouble)
     }
 }

@@ -13,7 +13,8 @@ use crate::observations::Observations;
 use crate::snapshots::{Blocks, MemorySnapshots};
 use agent_api::{
     Change, Check, Desired, HostAgent, HostDescription, HostError, Instance, InstanceObservation,
-    NewSnapshot, Observation, ObservedDisk, PlugState, Removal, StatusChecks, StopCause, Volume, VolumeState,
+    NewSnapshot, Observation, ObservedDevice, PlugState, Removal, StatusChecks, StopCause, Volume,
+    VolumeState,
 };
 use async_trait::async_trait;
 use model::Id;
@@ -102,7 +103,7 @@ struct Simulated {
     generation: u64,
     instance_type: Box<str>,
     /// Each that is desired, and whether it shall leave.
-    disks: Box<[(Id, bool)]>,
+    devices: Box<[(Id, bool)]>,
     actual: Actual,
     /// The step under way and the ticket that ends it.
     doing: Option<(Step, u64)>,
@@ -206,7 +207,7 @@ impl SimulatedHost {
             }
             instance.doing = None;
             let (boot, observed) = observation(instance.wanted, &instance.actual);
-            observations.tell_at_rest(id, boot, observed, None, instance.observed_disks());
+            observations.tell_at_rest(id, boot, observed, None, instance.observed_devices());
         }
         self.shared.sooner.notify_one();
     }
@@ -285,7 +286,7 @@ impl SimulatedHost {
             request_id: None,
             generation: 0,
             instance_type: "".into(),
-            disks: Box::default(),
+            devices: Box::default(),
             actual: Actual::Absent,
             doing: None,
         });
@@ -300,9 +301,13 @@ impl SimulatedHost {
         if *instance.instance_type != *desired.machine.instance_type {
             instance.instance_type = desired.machine.instance_type.as_str().into();
         }
-        let disks = desired.disks.iter().map(|disk| (disk.volume_id.clone(), disk.detach.is_some()));
-        if !instance.disks.iter().cloned().eq(disks.clone()) {
-            instance.disks = disks.collect();
+        let disks = desired.disks.iter().map(|disk| (&disk.volume_id, disk.detach));
+        // The primary interface is there for as long as the machine runs.
+        let interfaces = desired.interfaces.iter().skip(1);
+        let interfaces = interfaces.map(|own| (&own.network.interface_id, own.detach));
+        let devices = disks.chain(interfaces).map(|(id, detach)| (id.clone(), detach.is_some()));
+        if !instance.devices.iter().cloned().eq(devices.clone()) {
+            instance.devices = devices.collect();
         }
         self.advance(state, &desired.instance_id);
     }
@@ -355,7 +360,7 @@ impl SimulatedHost {
     fn rest(&self, state: &mut State, id: &Id) {
         let Some(instance) = state.instances.get_mut(id) else { return };
         let (boot, observed) = observation(instance.wanted, &instance.actual);
-        let disks = instance.observed_disks();
+        let devices = instance.observed_devices();
         if let Some(request_id) = instance.request_id.take() {
             tracing::debug!(instance_id = %id, request_id = &*request_id, ?observed, "simulated");
         }
@@ -363,7 +368,7 @@ impl SimulatedHost {
             state.instances.remove(id);
         }
         let checks = (observed == InstanceObservation::Running).then_some(ALL_PASSED);
-        self.shared.observations.tell_at_rest(id, boot, observed, checks, disks);
+        self.shared.observations.tell_at_rest(id, boot, observed, checks, devices);
     }
 
     fn schedule(&self, state: &mut State, at: Instant, ticket: u64, id: &Id) {
@@ -408,16 +413,16 @@ impl SimulatedHost {
 }
 
 impl Simulated {
-    /// Guests let go of a disk at once.
-    fn observed_disks(&self) -> Vec<ObservedDisk> {
+    /// Guests let go of what they have at once.
+    fn observed_devices(&self) -> Vec<ObservedDevice> {
         let is_running = matches!(self.actual, Actual::Running { .. });
-        let observed = self.disks.iter().filter_map(|(volume_id, leaves)| {
+        let observed = self.devices.iter().filter_map(|(device_id, leaves)| {
             let state = match leaves {
                 true => PlugState::Detached,
                 false if is_running => PlugState::Attached,
                 false => return None,
             };
-            Some(ObservedDisk { volume_id: volume_id.clone(), state })
+            Some(ObservedDevice { device_id: device_id.clone(), state })
         });
         let mut observed: Vec<_> = observed.collect();
         // There may be very many instances, and most have one disk.
@@ -453,7 +458,7 @@ impl State {
         if let Some(message) = self.launch_faults.get(id) {
             return Some(message.clone());
         }
-        let disks = self.instances.get(id).into_iter().flat_map(|instance| &instance.disks);
+        let disks = self.instances.get(id).into_iter().flat_map(|instance| &instance.devices);
         match disks.into_iter().find_map(|(volume_id, _)| self.failed_volumes.get_key_value(volume_id)) {
             Some((_, VolumeState::Failed { message })) => Some(message.clone()),
             Some((volume_id, _)) => Some(format!("The data of the volume {volume_id} is gone")),

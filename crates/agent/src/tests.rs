@@ -12,6 +12,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
 mod disks;
+mod interfaces;
 
 struct Room {
     doubles: Arc<Doubles>,
@@ -21,6 +22,16 @@ struct Room {
 }
 
 impl Room {
+    async fn observed(&mut self) -> Vec<ObservedInstance> {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let all = std::iter::from_fn(|| self.observations.try_recv().ok());
+        let of_instance = |observation| match observation {
+            Observation::Instance(observed) => Some(observed),
+            Observation::Volume { .. } => None,
+        };
+        all.filter_map(of_instance).collect()
+    }
+
     async fn new() -> Room {
         let state_dir = tempfile::tempdir().unwrap();
         let doubles = Doubles::new();

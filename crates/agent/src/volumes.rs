@@ -395,7 +395,7 @@ impl Volumes {
             state.users.iter().filter(|(_, used)| may_use(used)).map(|(id, _)| id.clone()).collect()
         };
         for instance_id in users {
-            let attached = match self.hypervisor.attached_disks(&instance_id).await {
+            let attached = match self.hypervisor.attached(&instance_id).await {
                 Ok(attached) => attached,
                 Err(MachineError::NotFound(_)) => continue,
                 Err(error) => return Err(of_machine(error)),

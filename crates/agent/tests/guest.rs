@@ -6,7 +6,7 @@ use agent_api::*;
 use async_trait::async_trait;
 use datapath::{Address, examples};
 use host::machine::{
-    DiskLayer, DiskLimits, DiskSpec, Ended, Found, Hypervisor, MachineError, MachineSpec, Status,
+    DiskLayer, DiskLimits, DiskSpec, Ended, Found, Hypervisor, MachineError, MachineSpec, NicSpec, Status,
 };
 use host::net::{LinuxNetwork, Namespace, NetOptions, Network};
 use model::{Environment, Id, Kind};
@@ -113,7 +113,7 @@ impl Hypervisor for Namespaces {
         Ok(())
     }
 
-    async fn attached_disks(&self, _instance_id: &Id) -> Result<BTreeSet<Id>, MachineError> {
+    async fn attached(&self, _instance_id: &Id) -> Result<BTreeSet<Id>, MachineError> {
         Ok(BTreeSet::new())
     }
 
@@ -125,6 +125,19 @@ impl Hypervisor for Namespaces {
         &self,
         _instance_id: &Id,
         _disk: DiskSpec,
+        _force: bool,
+    ) -> Result<bool, MachineError> {
+        Ok(true)
+    }
+
+    async fn attach_nic(&self, _instance_id: &Id, _nic: NicSpec, _tap: OwnedFd) -> Result<(), MachineError> {
+        Ok(())
+    }
+
+    async fn detach_nic(
+        &self,
+        _instance_id: &Id,
+        _interface_id: &Id,
         _force: bool,
     ) -> Result<bool, MachineError> {
         Ok(true)
@@ -309,6 +322,7 @@ fn instance(number: u8) -> Instance {
             threads_per_core: 1,
             memory_mib: 64,
             credits: None,
+            interfaces_max: 1,
             instance_store: vec![],
         },
         interfaces: vec![Interface {
@@ -323,6 +337,7 @@ fn instance(number: u8) -> Instance {
             },
             device_index: 0,
             delete_on_termination: true,
+            detach: None,
         }],
         disks: Vec::new(),
         metadata: Metadata {

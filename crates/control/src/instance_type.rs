@@ -24,7 +24,7 @@ pub use credits::{Burstable, burstable};
 pub use describe::{describe_instance_type_offerings, describe_instance_types};
 pub use operator::{create_instance_type, delete_instance_type, list_instance_types};
 pub use own::OwnType;
-pub use performance::{EbsPerformance, Performance, performance};
+pub use performance::{EbsPerformance, InterfaceLimits, Performance, performance};
 
 /// What a machine of some type is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 
 mod access_key;
 pub mod address;
+pub mod attachment;
 mod authorization;
 pub mod cidr;
 mod context;

@@ -1,16 +1,24 @@
 //! Elastic network interfaces.
 
+use crate::attachment::AttachmentState;
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tables, Tags, Tx, filter};
 use crate::subnet::Subnet;
-use crate::{address, public_address};
+use crate::{address as elastic, public_address};
 use ipnet::Ipv4Net;
-use model::{AccountId, Id, Result, Text, Timestamp};
+use model::{AccountId, Error, Id, Kind, Result, Text, Timestamp};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::net::Ipv4Addr;
 
+pub mod address;
+pub mod attach;
+pub mod create;
 pub mod describe;
+pub mod groups;
+pub mod modify;
+
+pub use address::Asked;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NetworkInterface {
@@ -25,6 +33,9 @@ pub struct NetworkInterface {
     pub purpose: Purpose,
     /// The primary one, then the secondary ones.
     pub addresses: SmallVec<[PrivateAddress; 1]>,
+    /// Of /28, delegated to it.
+    #[serde(default)]
+    pub prefixes: Box<[Ipv4Net]>,
     /// Whether a public address shall be assigned at each start.
     pub wants_public_ip: bool,
     pub security_groups: SmallVec<[Id; 1]>,
@@ -80,9 +91,23 @@ pub struct Elastic {
 pub struct InterfaceAttachment {
     pub attachment_id: Id,
     pub instance_id: Id,
-    pub device_index: u32,
+    pub device_index: u8,
+    #[serde(default)]
+    pub network_card: u8,
+    #[serde(default)]
+    pub state: AttachmentState,
     pub delete_on_termination: bool,
     pub attached_at: Timestamp,
+}
+
+impl InterfaceAttachment {
+    /// EC2's `AttachmentStatus`, which tells nothing of a guest that does not let go.
+    pub fn state_name(&self) -> &'static str {
+        match self.state {
+            AttachmentState::Detaching { .. } => "detaching",
+            state => state.name(),
+        }
+    }
 }
 
 impl PrivateAddress {
@@ -102,6 +127,30 @@ impl PrivateAddress {
 }
 
 impl NetworkInterface {
+    /// A new one of a subnet, which has its addresses from now on.
+    pub fn new(tx: &mut Tx<'_>, subnet: &Subnet, asked: &Asked) -> Result<NetworkInterface> {
+        let interface_id = tx.new_id(Kind::NetworkInterface);
+        let (addresses, prefixes) = asked.claim(tx, subnet, &interface_id)?;
+        Ok(NetworkInterface {
+            mac: NetworkInterface::mac_of(&interface_id),
+            owner: subnet.owner.clone(),
+            vpc_id: subnet.vpc_id.clone(),
+            subnet_id: subnet.subnet_id.clone(),
+            zone: subnet.zone.as_str().into(),
+            description: Box::default(),
+            purpose: Purpose::Instance,
+            addresses,
+            prefixes,
+            wants_public_ip: false,
+            security_groups: SmallVec::new(),
+            source_dest_check: true,
+            attachment: None,
+            created_at: tx.now(),
+            tags: Tags::default(),
+            interface_id,
+        })
+    }
+
     /// Every interface has one, its first.
     pub fn primary(&self) -> Option<&PrivateAddress> {
         self.addresses.first()
@@ -138,6 +187,12 @@ impl NetworkInterface {
         Some(format!("ec2-{}.{}", dashed(ip), region.public_dns_domain()))
     }
 
+    /// How many of its subnet's addresses it takes up.
+    pub fn used_addresses(&self) -> usize {
+        let prefixes = self.prefixes.iter().map(|prefix| 1 << (32 - prefix.prefix_len()));
+        self.addresses.len() + prefixes.sum::<usize>()
+    }
+
     /// Its addresses as hosts are told them.
     pub fn to_desired(&self) -> Vec<datapath::Address> {
         let own = |own: &PrivateAddress| datapath::Address {
@@ -153,13 +208,16 @@ impl NetworkInterface {
             tx.release(&Subnet::claim_scope(&self.subnet_id), &address.private_ip.to_string());
             self.let_go(tx, address);
         }
+        for prefix in &self.prefixes {
+            address::release_prefix(tx, &self.subnet_id, *prefix);
+        }
         tx.delete::<NetworkInterface>(&self.interface_id);
     }
 
     /// What becomes of the public address of one that goes.
     fn let_go(&self, tx: &mut Tx<'_>, address: &PrivateAddress) {
         match &address.public {
-            Some(PublicAddress { elastic: Some(elastic), .. }) => address::disassociated(tx, elastic),
+            Some(PublicAddress { elastic: Some(elastic), .. }) => elastic::disassociated(tx, elastic),
             Some(public) => public_address::release(tx, public.ip),
             None => {}
         }
@@ -224,19 +282,37 @@ impl NetworkInterface {
     }
 }
 
+/// One that is the user's to change; those that EC2 keeps are not.
+pub fn own(tx: &mut Tx<'_>, id: &str) -> Result<NetworkInterface> {
+    let id = Id::parse(Kind::NetworkInterface, id)?;
+    let found = tx.get::<NetworkInterface>(&id).ok_or_else(|| Id::not_found(Kind::NetworkInterface, &id))?;
+    match found.is_managed() {
+        true => Err(Error::new(
+            "OperationNotPermitted",
+            format!("You do not have permission to access the specified resource: {id} is managed by EC2."),
+        )),
+        false => Ok((*found).clone()),
+    }
+}
+
 fn dashed(ip: Ipv4Addr) -> String {
     ip.octets().map(|byte| byte.to_string()).join("-")
 }
 
+/// The field with the subnet of an interface that has more than one address of it. Ours, not EC2's.
+pub(crate) const MORE_ADDRESSES_IN: &str = "cumulet:more-addresses-in";
+
 impl Record for NetworkInterface {
     const TABLE: &'static str = "network-interface";
     const INDEXED: &'static [&'static str] = &[
+        "attachment.attachment-id",
         "attachment.instance-id",
         "group-id",
         "subnet-id",
         "vpc-id",
         "private-ip-address",
         "association.public-ip",
+        MORE_ADDRESSES_IN,
     ];
 
     fn id(&self) -> &str {
@@ -251,6 +327,9 @@ impl Record for NetworkInterface {
         let attachment = self.attachment.as_ref();
         let elastic = || self.addresses.iter().filter_map(PrivateAddress::elastic);
         match name {
+            MORE_ADDRESSES_IN => {
+                filter::some(values, (self.used_addresses() > 1).then_some(self.subnet_id.as_str()))
+            }
             "addresses.primary" => filter::many(
                 values,
                 self.addresses.iter().enumerate().map(|(at, _)| filter::boolean(at == 0)),
@@ -278,7 +357,10 @@ impl Record for NetworkInterface {
             }
             "attachment.device-index" => filter::some(values, attachment.map(|a| a.device_index.to_string())),
             "attachment.instance-id" => filter::some(values, attachment.map(|a| a.instance_id.as_str())),
-            "attachment.status" => filter::some(values, attachment.map(|_| "attached")),
+            "attachment.network-card-index" => {
+                filter::some(values, attachment.map(|a| a.network_card.to_string()))
+            }
+            "attachment.status" => filter::some(values, attachment.map(|a| a.state_name())),
             "availability-zone" => filter::one(values, self.zone.as_str()),
             "description" => filter::one(values, &*self.description),
             "group-id" => filter::many(values, self.security_groups.iter().map(|id| id.as_str())),

@@ -7,6 +7,7 @@ use crate::engine::retire::{self, Retire};
 use crate::engine::table::{Record, Values};
 use crate::engine::{Claim, Tables, Tags, Tx, filter};
 use crate::host_names::HostNames;
+use crate::network_interface::MORE_ADDRESSES_IN;
 use crate::region::Zone;
 use crate::vpc::Vpc;
 use aws_api::ec2;
@@ -77,8 +78,11 @@ impl Subnet {
 
     pub fn free_addresses(&self, tables: &Tables) -> u32 {
         let size = 1u64 << (32 - self.cidr.prefix_len());
-        let used = tables.network_interfaces.count("subnet-id", &self.subnet_id) as u64;
-        size.saturating_sub(u64::from(RESERVED) + used) as u32
+        let interfaces = &tables.network_interfaces;
+        let primary = interfaces.count("subnet-id", &self.subnet_id);
+        let more = interfaces.with(MORE_ADDRESSES_IN, &self.subnet_id);
+        let secondary: usize = more.map(|interface| interface.used_addresses() - 1).sum();
+        size.saturating_sub(u64::from(RESERVED) + (primary + secondary) as u64) as u32
     }
 }
 
@@ -118,7 +122,7 @@ pub fn claim_address(
             Err(Error::new("InvalidIPAddress.InUse", format!("Address {address} is in use.")))
         };
     }
-    let reserved = reservation::reserved(tx.tables(), &subnet.subnet_id);
+    let reserved = reservation::reserved(tx.tables(), &subnet.subnet_id, false);
     claim_any(tx, &scope, subnet.cidr, &reserved, owner).ok_or_else(|| {
         Error::new(
             "InsufficientFreeAddressesInSubnet",
@@ -149,6 +153,62 @@ pub fn claim_any(
                 && !tx.tables().claims.contains(&Claim::key(scope, &address.to_string()))
                 && tx.claim(scope, &address.to_string(), owner)
         })
+}
+
+/// Length of the prefixes that are delegated to interfaces (EC2 User Guide, "Prefix delegation").
+pub const PREFIX_LEN: u8 = 28;
+
+/// Claims a whole prefix of the subnet for an interface: the wanted one, or one that is free.
+pub fn claim_prefix(
+    tx: &mut Tx<'_>,
+    subnet: &Subnet,
+    wanted: Option<Ipv4Net>,
+    owner: &str,
+) -> Result<Ipv4Net> {
+    let scope = Subnet::claim_scope(&subnet.subnet_id);
+    // The reserved addresses are in the first prefix and in the last.
+    let is_whole = |prefix: &Ipv4Net| addresses(*prefix).all(|address| is_assignable(subnet.cidr, address));
+    if let Some(prefix) = wanted {
+        if !subnet.cidr.contains(&prefix) || !is_whole(&prefix) {
+            return Err(Error::invalid_parameter_value(format!(
+                "Prefix {prefix} does not fall within the subnet's address range"
+            )));
+        }
+        return match take(tx, &scope, prefix, owner) {
+            true => Ok(prefix),
+            false => Err(Error::new("InvalidIPAddress.InUse", format!("Prefix {prefix} is in use."))),
+        };
+    }
+    let reserved = reservation::reserved(tx.tables(), &subnet.subnet_id, false);
+    let preferred = reservation::reserved(tx.tables(), &subnet.subnet_id, true);
+    let is_apart =
+        |prefix: &Ipv4Net| !reserved.iter().any(|cidr| cidr.contains(prefix) || prefix.contains(cidr));
+    let is_preferred = |prefix: &Ipv4Net| preferred.iter().any(|cidr| cidr.contains(prefix));
+    let whole = subnet.cidr.subnets(PREFIX_LEN).into_iter().flatten().filter(is_whole);
+    let mut prefixes: Vec<Ipv4Net> =
+        whole.filter(|prefix| is_preferred(prefix) || is_apart(prefix)).collect();
+    let start = tx.random().u64() as usize % prefixes.len().max(1);
+    prefixes.rotate_left(start);
+    prefixes.sort_by_key(|prefix| !is_preferred(prefix));
+    let is_free =
+        |prefix: &Ipv4Net| !addresses(*prefix).any(|address| tx.is_claimed(&scope, &address.to_string()));
+    let free = prefixes.into_iter().find(is_free).ok_or_else(|| {
+        Error::new(
+            "InsufficientCidrBlocks",
+            format!("There are not enough free CIDR blocks in subnet '{}'.", subnet.subnet_id),
+        )
+    })?;
+    take(tx, &scope, free, owner);
+    Ok(free)
+}
+
+fn take(tx: &mut Tx<'_>, scope: &str, prefix: Ipv4Net, owner: &str) -> bool {
+    addresses(prefix).all(|address| tx.claim(scope, &address.to_string(), owner))
+}
+
+/// All of a network, its first and last too.
+pub fn addresses(net: Ipv4Net) -> impl Iterator<Item = Ipv4Addr> {
+    (net.network().to_bits()..=net.broadcast().to_bits()).map(Ipv4Addr::from)
 }
 
 pub fn is_assignable(cidr: Ipv4Net, address: Ipv4Addr) -> bool {

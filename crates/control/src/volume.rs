@@ -3,6 +3,7 @@
 //! A call changes the record and returns; the reconciler tells the host, and what the host observes of the volume
 //! (`create::observed`) and of its instance's disks (`attach::observed`) moves the record on.
 
+use crate::attachment::AttachmentState;
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tags, filter};
 use crate::instance::ON_HOST;
@@ -69,31 +70,6 @@ pub enum Condition {
     Failed,
     /// It goes once the snapshots that are being made of it are whole.
     Deleting,
-}
-
-/// How far a guest is with having a volume.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AttachmentState {
-    Attaching,
-    #[default]
-    Attached,
-    Detaching {
-        forced: bool,
-        /// The guest was asked to let go of it, and has not yet.
-        busy: bool,
-    },
-}
-
-impl AttachmentState {
-    pub fn name(self) -> &'static str {
-        match self {
-            AttachmentState::Attaching => "attaching",
-            AttachmentState::Attached => "attached",
-            AttachmentState::Detaching { busy: false, .. } => "detaching",
-            AttachmentState::Detaching { busy: true, .. } => "busy",
-        }
-    }
 }
 
 impl Volume {

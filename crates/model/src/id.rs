@@ -113,6 +113,10 @@ impl Id {
         })
     }
 
+    pub fn is_of(kind: Kind, id: &Id) -> bool {
+        id.rsplit_once('-').is_some_and(|(prefix, _)| prefix == kind.prefix())
+    }
+
     /// The kind that an id's prefix names, for operations that take any resource (CreateTags).
     pub fn kind_of(text: &str) -> Option<Kind> {
         let (prefix, _) = text.rsplit_once('-')?;

@@ -170,7 +170,7 @@ async fn disks_come_and_go_under_a_guest_and_grow() {
     let disks = |observations: &mut UnboundedReceiver<Observation>| {
         let mut last = Vec::new();
         while let Ok(Observation::Instance(observed)) = observations.try_recv() {
-            last = observed.disks.into_iter().map(|disk| (disk.volume_id, disk.state)).collect();
+            last = observed.devices.into_iter().map(|device| (device.device_id, device.state)).collect();
         }
         last
     };

@@ -20,21 +20,11 @@ fn new_snapshot(number: u64, volume: u32) -> NewSnapshot {
 
 /// What was last told of the instance's disks.
 fn disks(told: &[ObservedInstance]) -> Vec<(Id, PlugState)> {
-    let last = told.last().map(|observed| observed.disks.clone()).unwrap_or_default();
-    last.into_iter().map(|disk| (disk.volume_id, disk.state)).collect()
+    let last = told.last().map(|observed| observed.devices.clone()).unwrap_or_default();
+    last.into_iter().map(|device| (device.device_id, device.state)).collect()
 }
 
 impl Room {
-    async fn observed(&mut self) -> Vec<ObservedInstance> {
-        tokio::time::sleep(Duration::from_secs(30)).await;
-        let all = std::iter::from_fn(|| self.observations.try_recv().ok());
-        let of_instance = |observation| match observation {
-            Observation::Instance(observed) => Some(observed),
-            Observation::Volume { .. } => None,
-        };
-        all.filter_map(of_instance).collect()
-    }
-
     /// With a second disk attached while it runs.
     async fn with_data_disk() -> (Room, Instance, Volume) {
         let (mut room, desired) = Room::with_instance().await;

@@ -113,14 +113,24 @@ impl<'a> Tx<'a> {
 
     /// Takes a value that only one may have at a time. False where somebody else has it.
     pub fn claim(&mut self, scope: &str, value: &str, owner: &str) -> bool {
-        let claim = Claim { key: Claim::key(scope, value).into(), owner: owner.into() };
-        let taken_in_this =
-            self.ops.get(&self.key::<Claim>(&claim.key)).is_some_and(|op| matches!(op, Op::Put { .. }));
-        if taken_in_this || self.tables.claims.contains(&claim.key) {
+        if self.is_claimed(scope, value) {
             return false;
         }
-        self.create(&claim);
+        let claim = Claim { key: Claim::key(scope, value).into(), owner: owner.into() };
+        match self.get::<Claim>(&claim.key) {
+            // Given back by this transaction.
+            Some(_) => self.put(&claim),
+            None => self.create(&claim),
+        }
         true
+    }
+
+    pub fn is_claimed(&self, scope: &str, value: &str) -> bool {
+        let key = Claim::key(scope, value);
+        match self.ops.get(&self.key::<Claim>(&key)) {
+            Some(op) => matches!(op, Op::Put { .. }),
+            None => self.tables.claims.contains(&key),
+        }
     }
 
     pub fn release(&mut self, scope: &str, value: &str) {

@@ -67,7 +67,7 @@ fn field<'t>(
         "block-device-mapping.device-name" => {
             filter::many(values, attachments().map(|a| a.device_name.as_str()))
         }
-        "block-device-mapping.status" => filter::many(values, attachments().map(|_| "attached")),
+        "block-device-mapping.status" => filter::many(values, attachments().map(|a| a.state.name())),
         "block-device-mapping.volume-id" => {
             filter::many(values, instance.disks.iter().map(|disk| disk.volume_id.as_str()))
         }
@@ -235,7 +235,7 @@ fn block_devices(tables: &Tables, instance: &Instance) -> Vec<ec2::InstanceBlock
                 device_name: Some(disk.device_name.to_string()),
                 ebs: Some(ec2::EbsInstanceBlockDevice {
                     volume_id: Some(disk.volume_id.to_string()),
-                    status: Some("attached".into()),
+                    status: Some(attachment.state.name().into()),
                     attach_time: Some(attachment.attached_at),
                     delete_on_termination: Some(attachment.delete_on_termination),
                     ..Default::default()
@@ -270,15 +270,15 @@ fn interface_to_api(
         private_ip_address: Some(interface.private_ip().to_string()),
         private_dns_name: Some(interface.private_dns_name(region)),
         source_dest_check: Some(interface.source_dest_check),
-        interface_type: Some("interface".into()),
+        interface_type: Some(interface.purpose.name().into()),
         groups: group_identifiers(tables, interface),
         attachment: interface.attachment.as_ref().map(|attachment| ec2::InstanceNetworkInterfaceAttachment {
             attachment_id: Some(attachment.attachment_id.to_string()),
             attach_time: Some(attachment.attached_at),
             delete_on_termination: Some(attachment.delete_on_termination),
-            device_index: Some(attachment.device_index as i32),
-            network_card_index: Some(0),
-            status: Some("attached".into()),
+            device_index: Some(attachment.device_index.into()),
+            network_card_index: Some(attachment.network_card.into()),
+            status: Some(attachment.state_name().into()),
             ..Default::default()
         }),
         private_ip_addresses: interface

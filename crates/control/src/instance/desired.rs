@@ -4,7 +4,7 @@ use super::{Instance, credit};
 use crate::engine::Tables;
 use crate::instance_type;
 use crate::network_interface::NetworkInterface;
-use crate::volume::{AttachmentState, Volume, performance};
+use crate::volume::performance;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use datapath::Bandwidth;
@@ -46,6 +46,7 @@ pub fn desired(
             memory_mib: instance.memory_mib,
             credits,
             instance_store: type_performance.instance_store,
+            interfaces_max: type_performance.interfaces.interfaces,
         },
         disks: instance
             .disks
@@ -58,7 +59,10 @@ pub fn desired(
                     .volumes
                     .find(&disk.volume_id)
                     .map(|volume| performance::limits_on(volume, type_performance.ebs)),
-                detach: tables.volumes.find(&disk.volume_id).and_then(|volume| detach(volume)),
+                detach: tables
+                    .volumes
+                    .find(&disk.volume_id)
+                    .and_then(|volume| volume.attachment.as_ref()?.state.to_desired()),
             })
             .collect(),
         metadata: metadata(instance, interfaces.first().map(|interface| &***interface), tables, region),
@@ -75,15 +79,6 @@ pub fn desired(
     })
 }
 
-/// Whether and how the guest shall let go of a volume.
-fn detach(volume: &Volume) -> Option<agent_api::Detach> {
-    match volume.attachment.as_ref()?.state {
-        AttachmentState::Detaching { forced: true, .. } => Some(agent_api::Detach::Forced),
-        AttachmentState::Detaching { forced: false, .. } => Some(agent_api::Detach::Asked),
-        AttachmentState::Attaching | AttachmentState::Attached => None,
-    }
-}
-
 fn interface_desired(interface: &NetworkInterface, bandwidth: Option<Bandwidth>) -> agent_api::Interface {
     agent_api::Interface {
         network: datapath::Interface {
@@ -93,13 +88,14 @@ fn interface_desired(interface: &NetworkInterface, bandwidth: Option<Bandwidth>)
             mac: interface.mac,
             addresses: interface.to_desired(),
             ipv6_addresses: Vec::new(),
-            prefixes: Vec::new(),
+            prefixes: interface.prefixes.iter().copied().map(Into::into).collect(),
             groups: interface.security_groups.to_vec(),
             source_dest_check: interface.source_dest_check,
             bandwidth,
         },
         device_index: interface.attachment.as_ref().map_or(0, |attachment| attachment.device_index),
         delete_on_termination: interface.attachment.as_ref().is_some_and(|a| a.delete_on_termination),
+        detach: interface.attachment.as_ref().and_then(|attachment| attachment.state.to_desired()),
     }
 }
 

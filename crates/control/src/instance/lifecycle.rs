@@ -3,7 +3,7 @@
 use super::run::PlacingGuard;
 use super::{Hold, Instance, ShutdownBehavior, StateReason, placement, status};
 use crate::engine::{Tables, Tx, transaction};
-use crate::network_interface::NetworkInterface;
+use crate::network_interface::{NetworkInterface, attach as interface};
 use crate::region::RegionState;
 use crate::volume::{self, Volume, attach};
 use crate::{Context, Control};
@@ -206,7 +206,13 @@ pub fn observed(tx: &mut Tx<'_>, observation: &ObservedInstance) -> Result<()> {
     let Some(before) = tx.get::<Instance>(&observation.instance_id) else { return Ok(()) };
     let mut instance = (*before).clone();
     let stale = observation.boot < instance.boot;
-    attach::observed(tx, &mut instance, &observation.disks);
+    for device in &observation.devices {
+        let (id, told) = (&device.device_id, &device.state);
+        match Id::is_of(Kind::Volume, id) {
+            true => attach::observed(tx, &mut instance, id, told),
+            false => interface::observed(tx, &mut instance, id, told),
+        }
+    }
     match &observation.state {
         InstanceObservation::Preparing => {}
         InstanceObservation::Running if !stale => {
@@ -280,6 +286,7 @@ fn stopped(tx: &mut Tx<'_>, instance: &mut Instance, cause: &StopCause) {
     host_says(instance, Transition::HostStopped);
     instance.hold = None;
     attach::settle(tx, instance);
+    interface::settle(tx, instance);
     release_public_addresses(tx, instance);
 }
 
@@ -301,6 +308,7 @@ fn failed(tx: &mut Tx<'_>, instance: &mut Instance, message: &str) {
         instance.state = InstanceState::Stopped;
         instance.hold = None;
         attach::settle(tx, instance);
+        interface::settle(tx, instance);
         release_public_addresses(tx, instance);
     }
 }

@@ -3,6 +3,7 @@
 
 use super::{Instance, InstanceDisk, MetadataOptions, Placement, ShutdownBehavior, Tenancy};
 use crate::Context;
+use crate::attachment::AttachmentState;
 use crate::dedicated_host::{self, DedicatedHost};
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::{given, refuse};
@@ -10,15 +11,13 @@ use crate::engine::{Tables, Tx};
 use crate::image::Image;
 use crate::instance_type::{self, MachineShape, OwnType};
 use crate::key_pair;
-use crate::network_interface::{InterfaceAttachment, NetworkInterface, PrivateAddress, Purpose};
 use crate::placement_group::PlacementGroup;
-use crate::security_group;
-use crate::subnet::{self, Subnet};
-use crate::volume::{AttachmentState, Condition, Volume, VolumeAttachment};
+use crate::subnet::Subnet;
+use crate::volume::{Condition, Volume, VolumeAttachment};
 use agent_api::{Architecture, BootMode};
 use aws_api::ec2;
 use model::{Error, Id, InstanceState, Kind, Result};
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 mod block_devices;
@@ -151,7 +150,7 @@ fn check(context: &Context, input: &ec2::RunInstancesRequest) -> Result<Launch> 
     if let Some(user_data) = &input.user_data {
         check_user_data(user_data)?;
     }
-    let network = NetworkRequest::check(context, &tables, input, max)?;
+    let network = NetworkRequest::check(context, &tables, input, &instance_type, max)?;
     let disks = block_devices::plan(&tables, &image, &input.block_device_mappings)?;
     Ok(Launch {
         min,
@@ -323,11 +322,12 @@ impl Launch {
         reservation_id: &Id,
         index: usize,
         placement: Placement,
-        subnet: &Subnet,
+        subnet: &Arc<Subnet>,
     ) -> Result<Instance> {
         let now = tx.now();
         let instance_id = tx.new_id(Kind::Instance);
-        let interface = self.make_interface(context, tx, &instance_id, subnet)?;
+        let tags = self.tags.of(Kind::NetworkInterface);
+        let interfaces = self.network.make(tx, &instance_id, subnet, context.options.public_pool, &tags)?;
         let mut disks = SmallVec::with_capacity(self.disks.len());
         for plan in &self.disks {
             let volume = Volume {
@@ -389,7 +389,7 @@ impl Launch {
             platform_details: self.image.platform_details.as_str().into(),
             root_device_name: self.image.root_device_name.as_str().into(),
             placement,
-            interfaces: smallvec![interface.interface_id.clone()],
+            interfaces: interfaces.into(),
             disks,
             vpc_id: subnet.vpc_id.clone(),
             subnet_id: subnet.subnet_id.clone(),
@@ -414,54 +414,5 @@ impl Launch {
         };
         tx.create(&instance);
         Ok(instance)
-    }
-
-    fn make_interface(
-        &self,
-        context: &Context,
-        tx: &mut Tx<'_>,
-        instance_id: &Id,
-        subnet: &Subnet,
-    ) -> Result<NetworkInterface> {
-        subnet::depend(tx, &subnet.subnet_id)?;
-        let interface_id = tx.new_id(Kind::NetworkInterface);
-        let private_ip = subnet::claim_address(tx, subnet, self.network.private_ip, &interface_id)?;
-        let wants_public_ip = self.network.public_ip.unwrap_or(subnet.map_public_ip_on_launch);
-        let now = tx.now();
-        let mut interface = NetworkInterface {
-            mac: NetworkInterface::mac_of(&interface_id),
-            owner: context.account().clone(),
-            vpc_id: subnet.vpc_id.clone(),
-            subnet_id: subnet.subnet_id.clone(),
-            zone: subnet.zone.as_str().into(),
-            description: self.network.description.as_str().into(),
-            purpose: Purpose::Instance,
-            addresses: smallvec![PrivateAddress { private_ip, public: None }],
-            wants_public_ip,
-            security_groups: self.security_groups(tx, subnet)?.into(),
-            source_dest_check: true,
-            attachment: Some(InterfaceAttachment {
-                attachment_id: tx.new_id(Kind::NetworkInterfaceAttachment),
-                instance_id: instance_id.clone(),
-                device_index: 0,
-                delete_on_termination: self.network.delete_on_termination,
-                attached_at: now,
-            }),
-            created_at: now,
-            tags: self.tags.of(Kind::NetworkInterface),
-            interface_id,
-        };
-        interface.assign(tx, context.options.public_pool)?;
-        tx.create(&interface);
-        Ok(interface)
-    }
-
-    /// The groups asked for, or the VPC's default one. None that is about to be deleted.
-    fn security_groups(&self, tx: &mut Tx<'_>, subnet: &Subnet) -> Result<Vec<Id>> {
-        let groups = self.network.security_groups(tx.tables(), &subnet.vpc_id)?;
-        for id in &groups {
-            security_group::depend(tx, id)?;
-        }
-        Ok(groups)
     }
 }

@@ -20,6 +20,16 @@ pub struct Performance {
     pub ebs: Option<EbsPerformance>,
     /// Bytes of each instance store volume.
     pub instance_store: Vec<u64>,
+    pub interfaces: InterfaceLimits,
+}
+
+/// How many interfaces and addresses an instance takes (EC2 User Guide, "Maximum IP addresses per network interface").
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct InterfaceLimits {
+    pub interfaces: usize,
+    /// Addresses and prefixes of each interface.
+    pub ipv4_addresses: usize,
+    pub network_cards: usize,
 }
 
 /// What goes between the instance and each of its EBS volumes.
@@ -52,7 +62,12 @@ fn of_aws(instance_type: &str) -> Performance {
 
 impl Performance {
     fn of(info: &InstanceTypeInfo) -> Performance {
-        Performance { bandwidth: bandwidth(info), ebs: ebs(info), instance_store: instance_store(info) }
+        Performance {
+            bandwidth: bandwidth(info),
+            ebs: ebs(info),
+            instance_store: instance_store(info),
+            interfaces: interfaces(info),
+        }
     }
 }
 
@@ -64,6 +79,16 @@ fn bandwidth(info: &InstanceTypeInfo) -> Option<Bandwidth> {
     let baseline = bits(card.baseline_bandwidth_in_gbps?);
     let peak = card.peak_bandwidth_in_gbps.map_or(baseline, bits);
     (baseline > 0).then_some(Bandwidth { baseline, peak: peak.max(baseline) })
+}
+
+fn interfaces(info: &InstanceTypeInfo) -> InterfaceLimits {
+    let network = info.network_info.as_ref();
+    let of = |count: Option<i32>| count.and_then(|count| usize::try_from(count).ok()).unwrap_or(1);
+    InterfaceLimits {
+        interfaces: of(network.and_then(|network| network.maximum_network_interfaces)),
+        ipv4_addresses: of(network.and_then(|network| network.ipv4_addresses_per_interface)),
+        network_cards: of(network.and_then(|network| network.maximum_network_cards)),
+    }
 }
 
 /// A type whose maximum is above its baseline sustains the maximum for half an hour a day (EC2 User Guide, "Amazon
@@ -118,6 +143,17 @@ mod tests {
         assert_eq!((micro.operations.per_second, micro.operations.burst.unwrap().per_second), (500, 11_800));
         assert_eq!(of_aws("m5.24xlarge").ebs.unwrap().bytes.burst, None);
         assert_eq!(of_aws("m1.small").ebs, None);
+    }
+
+    #[test]
+    fn every_type_takes_an_interface_with_an_address() {
+        let limits = |name: &str| {
+            let InterfaceLimits { interfaces, ipv4_addresses, network_cards } = of_aws(name).interfaces;
+            (interfaces, ipv4_addresses, network_cards)
+        };
+        assert_eq!([limits("t3.micro"), limits("m5.24xlarge")], [(2, 2, 1), (15, 50, 1)]);
+        let all = Catalogue::get().types().iter().map(|info| interfaces(info));
+        assert!(all.into_iter().all(|of| of.interfaces > 0 && of.ipv4_addresses > 0 && of.network_cards > 0));
     }
 
     #[test]

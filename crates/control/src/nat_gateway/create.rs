@@ -4,12 +4,11 @@ use super::{NatGateway, describe};
 use crate::engine::Tx;
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::refuse;
-use crate::network_interface::{NetworkInterface, PrivateAddress, Purpose};
+use crate::network_interface::{Asked, NetworkInterface, Purpose};
 use crate::subnet::{self, Subnet};
 use crate::{Context, address};
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
-use smallvec::SmallVec;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
@@ -141,32 +140,16 @@ fn make_interface(
     subnet: &Subnet,
     wanted: &Wanted,
 ) -> Result<NetworkInterface> {
-    let interface_id = tx.new_id(Kind::NetworkInterface);
-    let mut addresses: SmallVec<[PrivateAddress; 1]> = SmallVec::new();
-    for wanted in &wanted.private {
-        let private_ip = subnet::claim_address(tx, subnet, *wanted, &interface_id)?;
-        addresses.push(PrivateAddress { private_ip, public: None });
-    }
-    for (allocation_id, own) in wanted.allocations.iter().zip(&mut addresses) {
-        address::take(tx, allocation_id, &interface_id, &subnet.vpc_id, own)?;
-    }
-    Ok(NetworkInterface {
-        mac: NetworkInterface::mac_of(&interface_id),
-        owner: subnet.owner.clone(),
-        vpc_id: subnet.vpc_id.clone(),
-        subnet_id: subnet.subnet_id.clone(),
-        zone: subnet.zone.as_str().into(),
+    let mut interface = NetworkInterface {
         description: format!("Interface for NAT Gateway {nat_gateway_id}").into(),
         purpose: Purpose::NatGateway,
-        addresses,
-        wants_public_ip: false,
-        security_groups: SmallVec::new(),
         source_dest_check: false,
-        attachment: None,
-        created_at: tx.now(),
-        tags: Default::default(),
-        interface_id,
-    })
+        ..NetworkInterface::new(tx, subnet, &Asked::of(&wanted.private))?
+    };
+    for (allocation_id, own) in wanted.allocations.iter().zip(&mut interface.addresses) {
+        address::take(tx, allocation_id, &interface.interface_id, &subnet.vpc_id, own)?;
+    }
+    Ok(interface)
 }
 
 pub async fn delete_nat_gateway(

@@ -1,6 +1,6 @@
 //! DescribeNetworkInterfaces, DescribeNetworkInterfaceAttribute.
 
-use super::{NetworkInterface, PrivateAddress};
+use super::{NetworkInterface, PrivateAddress, address};
 use crate::Context;
 use crate::engine::Tables;
 use crate::engine::describe::{self, Query};
@@ -62,16 +62,16 @@ fn attachment(interface: &NetworkInterface) -> Option<ec2::NetworkInterfaceAttac
         attachment_id: Some(attachment.attachment_id.to_string()),
         attach_time: Some(attachment.attached_at),
         delete_on_termination: Some(attachment.delete_on_termination),
-        device_index: Some(attachment.device_index as i32),
-        network_card_index: Some(0),
+        device_index: Some(attachment.device_index.into()),
+        network_card_index: Some(attachment.network_card.into()),
         instance_id: Some(attachment.instance_id.to_string()),
         instance_owner_id: Some(interface.owner.to_string()),
-        status: Some("attached".into()),
+        status: Some(attachment.state_name().into()),
         ..Default::default()
     })
 }
 
-fn to_api(context: &Context, tables: &Tables, interface: &NetworkInterface) -> ec2::NetworkInterface {
+pub fn to_api(context: &Context, tables: &Tables, interface: &NetworkInterface) -> ec2::NetworkInterface {
     let region = &context.region.view.region;
     let association = |own: &PrivateAddress| {
         let elastic = own.elastic();
@@ -112,6 +112,7 @@ fn to_api(context: &Context, tables: &Tables, interface: &NetworkInterface) -> e
             })
             .collect(),
         association: interface.primary().and_then(association),
+        ipv4_prefixes: address::prefixes_to_api(&interface.prefixes),
         tag_set: interface.tags.to_api(),
         ..Default::default()
     }

@@ -53,9 +53,10 @@ impl Record for SubnetCidrReservation {
     }
 }
 
-/// The IPv4 ranges of a subnet that no address is chosen from.
-pub fn reserved(tables: &Tables, subnet_id: &str) -> Vec<Ipv4Net> {
+/// The IPv4 ranges of a subnet that no address is chosen from; with `for_prefixes`, those that prefixes are.
+pub fn reserved(tables: &Tables, subnet_id: &str, for_prefixes: bool) -> Vec<Ipv4Net> {
     let reservations = tables.subnet_cidr_reservations.with("subnet-id", subnet_id);
+    let reservations = reservations.filter(|reservation| !for_prefixes || reservation.for_prefixes);
     reservations
         .filter_map(|reservation| match reservation.cidr {
             IpNet::V4(cidr) => Some(cidr),

@@ -1,12 +1,14 @@
 //! AttachVolume, DetachVolume, and what a host says of an instance's disks.
 
-use super::{AttachmentState, Condition, Volume, VolumeAttachment, describe, specification};
+use super::{Condition, Volume, VolumeAttachment, describe, specification};
 use crate::Context;
+use crate::attachment::{AttachmentState, Outcome};
 use crate::engine::Tx;
 use crate::instance::{Instance, InstanceDisk};
-use agent_api::{ObservedDisk, PlugState};
+use agent_api::PlugState;
 use aws_api::ec2;
 use model::{Error, Id, InstanceState, Kind, Result};
+use std::sync::Arc;
 
 /// Most volumes of an instance (EC2 User Guide, "Amazon EBS volume limits": 28 attachments, the interface takes one).
 const VOLUMES_MAX: usize = 27;
@@ -48,13 +50,12 @@ pub async fn attach_volume(
                 volume.host_id = Some(instance.placement.host_id.clone());
                 volume.condition = Condition::Creating;
             }
-            let runs = instance.state == InstanceState::Running;
             let attachment = VolumeAttachment {
                 instance_id: instance_id.clone(),
                 device_name: device_name.into(),
                 delete_on_termination: false,
                 attached_at: tx.now(),
-                state: if runs { AttachmentState::Attaching } else { AttachmentState::Attached },
+                state: AttachmentState::begin(instance.state == InstanceState::Running),
             };
             let answer = VolumeAttachment { state: AttachmentState::Attaching, ..attachment.clone() };
             volume.attachment = Some(attachment);
@@ -148,12 +149,7 @@ pub async fn detach_volume(
                     ),
                 ));
             }
-            attachment.state = match attachment.state {
-                AttachmentState::Detaching { forced, busy } => {
-                    AttachmentState::Detaching { forced: forced || force, busy }
-                }
-                _ => AttachmentState::Detaching { forced: force, busy: false },
-            };
+            attachment.state = attachment.state.detach(force);
             let answer = attachment.clone();
             if is_stopped {
                 let mut instance = (*instance).clone();
@@ -167,52 +163,47 @@ pub async fn detach_volume(
         .await
 }
 
-/// Takes in what a host says of an instance's disks.
-pub fn observed(tx: &mut Tx<'_>, instance: &mut Instance, disks: &[ObservedDisk]) {
-    for disk in disks {
-        let Some(volume) = attached_to(tx, instance, &disk.volume_id) else { continue };
-        let Some(attachment) = &volume.attachment else { continue };
-        match (&disk.state, attachment.state) {
-            (PlugState::Attached, AttachmentState::Attaching) => {
-                put(tx, &volume, AttachmentState::Attached);
-            }
-            (PlugState::Busy, AttachmentState::Detaching { forced, busy: false }) => {
-                put(tx, &volume, AttachmentState::Detaching { forced, busy: true });
-            }
-            (PlugState::Detached, AttachmentState::Detaching { .. }) => let_go(tx, instance, &volume),
-            (PlugState::Failed { message }, AttachmentState::Attaching) => {
-                tracing::error!(instance = %instance.instance_id, volume = %volume.volume_id, message, "a volume was not attached");
-                let_go(tx, instance, &volume);
-            }
-            _ => {}
-        }
+/// Takes in what a host says of a volume of an instance.
+pub fn observed(tx: &mut Tx<'_>, instance: &mut Instance, volume_id: &Id, told: &PlugState) {
+    let Some((volume, state)) = attached_to(tx, instance, volume_id) else { return };
+    if let PlugState::Failed { message } = told {
+        tracing::error!(instance = %instance.instance_id, volume = %volume_id, message, "a volume was not attached");
+    }
+    if let Some(outcome) = state.told(told) {
+        take(tx, instance, &volume, outcome);
     }
 }
 
-/// No guest runs that could have a volume, or not have it yet: what was under way is over.
+/// No guest runs.
 pub fn settle(tx: &mut Tx<'_>, instance: &mut Instance) {
     for disk in instance.disks.clone() {
-        let Some(volume) = attached_to(tx, instance, &disk.volume_id) else { continue };
-        match volume.attachment.as_ref().map(|attachment| attachment.state) {
-            Some(AttachmentState::Attaching) => put(tx, &volume, AttachmentState::Attached),
-            Some(AttachmentState::Detaching { .. }) => let_go(tx, instance, &volume),
-            _ => {}
+        let Some((volume, state)) = attached_to(tx, instance, &disk.volume_id) else { continue };
+        if let Some(outcome) = state.settled() {
+            take(tx, instance, &volume, outcome);
         }
     }
 }
 
-fn attached_to(tx: &mut Tx<'_>, instance: &Instance, volume_id: &Id) -> Option<Volume> {
+fn attached_to(
+    tx: &mut Tx<'_>,
+    instance: &Instance,
+    volume_id: &Id,
+) -> Option<(Arc<Volume>, AttachmentState)> {
     let volume = tx.get::<Volume>(volume_id)?;
     let attachment = volume.attachment.as_ref()?;
-    (attachment.instance_id == instance.instance_id).then(|| (*volume).clone())
+    let state = attachment.state;
+    (attachment.instance_id == instance.instance_id).then_some((volume, state))
 }
 
-fn put(tx: &mut Tx<'_>, volume: &Volume, state: AttachmentState) {
-    let attachment = volume.attachment.clone().map(|attachment| VolumeAttachment { state, ..attachment });
+fn take(tx: &mut Tx<'_>, instance: &mut Instance, volume: &Volume, outcome: Outcome) {
+    let attachment = match outcome {
+        Outcome::Goes(state) => {
+            volume.attachment.clone().map(|attachment| VolumeAttachment { state, ..attachment })
+        }
+        Outcome::Over => {
+            instance.disks.retain(|disk| disk.volume_id != volume.volume_id);
+            None
+        }
+    };
     tx.put(&Volume { attachment, ..volume.clone() });
-}
-
-fn let_go(tx: &mut Tx<'_>, instance: &mut Instance, volume: &Volume) {
-    instance.disks.retain(|disk| disk.volume_id != volume.volume_id);
-    tx.put(&Volume { attachment: None, ..volume.clone() });
 }

@@ -168,7 +168,7 @@ impl Cloud {
     ) {
         let instance_id = model::Id::parse(model::Kind::Instance, instance_id).unwrap();
         let observed =
-            ObservedInstance { instance_id: instance_id.clone(), boot, state, checks, disks: vec![] };
+            ObservedInstance { instance_id: instance_id.clone(), boot, state, checks, devices: vec![] };
         self.2.said.lock().unwrap().insert(instance_id.to_string(), observed.clone());
         if let Some(observer) = &*self.2.observer.lock().unwrap() {
             observer.send(Observation::Instance(observed)).unwrap();
@@ -281,7 +281,7 @@ impl HostAgent for IdleHost {
                         boot: 0,
                         state: InstanceObservation::Removed,
                         checks: None,
-                        disks: vec![],
+                        devices: vec![],
                     };
                     if let Some(observer) = &*self.observer.lock().unwrap() {
                         let _ = observer.send(Observation::Instance(removed));

@@ -3,7 +3,7 @@
 use crate::call::Call;
 use crate::invariants::{Group, Held, Owned, Rule, lost, violations};
 use crate::world::{World, all};
-use crate::{manage, network, storage};
+use crate::{interfaces, manage, network, storage};
 use agent_api::HostAgent;
 use control::placement_group::Strategy;
 use futures::future::join_all;
@@ -76,11 +76,12 @@ impl Run {
     async fn act(&mut self) -> String {
         let mut calls = Vec::new();
         for _ in 0..[1, 1, 1, 2, 4][self.draw(5)] {
-            match self.draw(5) {
+            match self.draw(6) {
                 0 => self.launch(&mut calls),
                 1 => calls.push(self.change()),
                 2 => calls.push(self.manage()),
                 3 => calls.push(self.connect()),
+                4 => calls.push(self.interface()),
                 _ => calls.push(self.store()),
             }
         }
@@ -252,6 +253,7 @@ impl Run {
         wrong.extend(storage::violations(&tables));
         wrong.extend(manage::violations(&tables));
         wrong.extend(network::violations(&tables));
+        wrong.extend(interfaces::violations(&tables));
         wrong.extend(manage::missing(&tables, &self.kept));
         drop(tables);
         wrong.extend(found.iter().cloned());
@@ -315,6 +317,7 @@ impl Run {
         found.extend(self.not_running().await);
         {
             let tables = self.world.region().view.read();
+            found.extend(interfaces::unsettled(&tables));
             found.extend((!tables.workflows.is_empty()).then(|| "a workflow has not ended".to_owned()));
             let mut running: BTreeMap<&str, usize> = BTreeMap::new();
             for one in tables.instances.iter() {

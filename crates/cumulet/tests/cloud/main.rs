@@ -5,6 +5,7 @@ mod actions;
 mod call;
 #[path = "../../../control/tests/resources/crashing.rs"]
 mod crashing;
+mod interfaces;
 mod invariants;
 mod link;
 mod manage;

@@ -128,6 +128,7 @@ pub fn missing(tables: &Tables, kept: &BTreeSet<String>) -> Vec<String> {
             || tables.security_groups.contains(id)
             || tables.dedicated_hosts.contains(id)
             || tables.addresses.contains(id)
+            || tables.network_interfaces.contains(id)
             || tables.vpcs.contains(id)
             || tables.subnets.contains(id)
             || tables.internet_gateways.contains(id)

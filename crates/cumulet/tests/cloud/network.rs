@@ -12,7 +12,7 @@ const PARTS: [&str; 6] =
 
 impl Run {
     /// An id of one that is there, mostly.
-    fn of<'t>(&self, ids: impl Iterator<Item = &'t model::Id>, otherwise: &str) -> String {
+    pub fn of<'t>(&self, ids: impl Iterator<Item = &'t model::Id>, otherwise: &str) -> String {
         let ids: Vec<String> = ids.map(|id| id.to_string()).collect();
         self.one_of(&ids, otherwise)
     }

@@ -4,9 +4,10 @@ use crate::actions::Run;
 use crate::call::Call;
 use crate::world::World;
 use agent_api::HostAgent;
+use control::attachment::AttachmentState;
 use control::engine::Tables;
 use control::snapshot::SnapshotState;
-use control::volume::{AttachmentState, Condition};
+use control::volume::Condition;
 use std::collections::BTreeSet;
 
 impl Run {

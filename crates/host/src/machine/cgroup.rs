@@ -360,6 +360,7 @@ mod tests {
             disks: vec![],
             scratch: vec![],
             nics: vec![],
+            nics_max: 1,
         }
     }
 

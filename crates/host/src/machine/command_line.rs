@@ -7,7 +7,7 @@
 //! Works with QEMU from 7.2 on.
 
 use super::disk::{self, NamedLayer};
-use super::{DiskFormat, MachineSpec, console};
+use super::{DiskFormat, MachineSpec, console, nic};
 use model::Id;
 use serde_json::{Value, json};
 use std::os::fd::RawFd;
@@ -29,15 +29,16 @@ mod slot {
     pub(super) const SCREEN: &str = "0x1";
     pub(super) const RANDOM: &str = "0x2";
     pub(super) const ROOT_DISK: &str = "0x4";
-    const NICS: usize = 0x5;
+    pub(super) const PRIMARY_NIC: &str = "0x5";
+    const NIC_PORTS: usize = 0x6;
     /// Behind all other disks, with the first of them as the first function of its device: without that one a guest
     /// looks for no others.
     const SCRATCH: usize = 0x18;
     const PORTS: usize = 0x1b;
     const FUNCTIONS: usize = 8;
 
-    pub(super) fn nic(index: usize) -> String {
-        format!("{:#x}", NICS + index)
+    pub(super) fn nic_port(index: usize) -> String {
+        format!("{:#x}.{:#x}", NIC_PORTS + index / FUNCTIONS, index % FUNCTIONS)
     }
 
     pub(super) fn scratch(index: usize) -> String {
@@ -112,6 +113,7 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: 
     line.control(handed);
     line.processors_and_memory(spec);
     line.devices_of_every_machine();
+    line.ports(spec);
     for (index, (disk, handed)) in spec.disks.iter().zip(&handed.disks).enumerate() {
         let name = disk.layers.first().map(disk::node_name).unwrap_or_default();
         let layers = disk.layers.iter().zip(handed);
@@ -138,13 +140,16 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: 
         }));
     }
     for (index, (nic, tap)) in spec.nics.iter().zip(&handed.taps).enumerate() {
-        line.add("-netdev", format!("tap,id=nic{index},fd={tap}"));
-        let mac: Vec<String> = nic.mac.iter().map(|byte| format!("{byte:02x}")).collect();
-        line.device(json!({
-            "driver": "virtio-net-pci", "id": nic.interface_id.as_str(), "netdev": format!("nic{index}"),
-            "mac": mac.join(":"), "host_mtu": nic.mtu, "romfile": "",
-            "bus": "pcie.0", "addr": slot::nic(index),
-        }));
+        line.add("-netdev", format!("tap,id={},fd={tap}", nic::netdev(&nic.interface_id)));
+        let mut device = nic::device(nic);
+        match index.checked_sub(1) {
+            None => {
+                device["bus"] = "pcie.0".into();
+                device["addr"] = slot::PRIMARY_NIC.into();
+            }
+            Some(port) => device["bus"] = nic_port_name(port).into(),
+        }
+        line.device(device);
     }
     line.arguments
 }
@@ -252,14 +257,26 @@ impl CommandLine {
             json!({ "driver": "virtio-rng-pci", "rng": "random", "bus": "pcie.0", "addr": slot::RANDOM }),
         );
         self.add("-object", "iothread,id=disks");
+    }
+
+    /// What is plugged in and out while the guest runs is in ports.
+    fn ports(&mut self, spec: &MachineSpec) {
         for port in 0..PORTS {
-            self.device(json!({
-                "driver": "pcie-root-port", "id": port_name(port), "chassis": port + 1, "slot": port + 1,
-                "bus": "pcie.0", "addr": slot::port(port), "multifunction": true,
-                // None of what is plugged here needs ports of the old kind, which are few.
-                "io-reserve": 0,
-            }));
+            self.port(port_name(port), slot::port(port), port + 1);
         }
+        let nics = spec.nics_max.clamp(spec.nics.len(), NICS_MAX).saturating_sub(1);
+        for port in 0..nics {
+            self.port(nic_port_name(port), slot::nic_port(port), PORTS + port + 1);
+        }
+    }
+
+    fn port(&mut self, name: String, address: String, number: usize) {
+        self.device(json!({
+            "driver": "pcie-root-port", "id": name, "chassis": number, "slot": number,
+            "bus": "pcie.0", "addr": address, "multifunction": true,
+            // None of what is plugged here needs ports of the old kind, which are few.
+            "io-reserve": 0,
+        }));
     }
 
     fn disk<'a>(&mut self, name: &str, layers: impl Iterator<Item = (DiskFormat, &'a HandedFile, String)>) {
@@ -285,6 +302,11 @@ impl CommandLine {
 
 pub(super) fn port_name(port: usize) -> String {
     format!("port{port}")
+}
+
+/// Those of secondary network cards, the first of which is number 0.
+pub(super) fn nic_port_name(port: usize) -> String {
+    format!("nic-port{port}")
 }
 
 #[cfg(test)]
@@ -319,6 +341,7 @@ mod tests {
                 mac: [0x02, 0, 0, 0xab, 0xcd, 0xef],
                 mtu: 9001,
             }],
+            nics_max: 2,
         }
     }
 

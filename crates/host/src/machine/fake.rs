@@ -2,7 +2,7 @@
 
 use super::{
     DiskLayer, DiskLimits, DiskSpec, EndCause, Ended, Found, FoundState, Hypervisor, MachineError,
-    MachineSpec, Status,
+    MachineSpec, NicSpec, Status,
 };
 use async_trait::async_trait;
 use model::Id;
@@ -202,9 +202,29 @@ impl Hypervisor for FakeHypervisor {
         Ok(())
     }
 
-    async fn attached_disks(&self, instance_id: &Id) -> Result<BTreeSet<Id>, MachineError> {
-        let state = self.state.lock();
-        Ok(state.running(instance_id)?.spec.disks.iter().map(|disk| disk.volume_id.clone()).collect())
+    async fn attached(&self, instance_id: &Id) -> Result<BTreeSet<Id>, MachineError> {
+        Ok(self.state.lock().running(instance_id)?.spec.devices())
+    }
+
+    async fn attach_nic(&self, instance_id: &Id, nic: NicSpec, tap: OwnedFd) -> Result<(), MachineError> {
+        self.detach_nic(instance_id, &nic.interface_id, true).await?;
+        if let Some(machine) = self.state.lock().machines.get_mut(instance_id) {
+            machine.spec.nics.push(nic);
+            machine.taps.push(tap);
+        }
+        Ok(())
+    }
+
+    async fn detach_nic(&self, instance_id: &Id, interface_id: &Id, _: bool) -> Result<bool, MachineError> {
+        let mut state = self.state.lock();
+        state.running(instance_id)?;
+        if let Some(machine) = state.machines.get_mut(instance_id)
+            && let Some(at) = machine.spec.nics.iter().position(|nic| nic.interface_id == *interface_id)
+        {
+            machine.spec.nics.remove(at);
+            machine.taps.remove(at);
+        }
+        Ok(true)
     }
 
     async fn attach_disk(&self, instance_id: &Id, disk: DiskSpec) -> Result<(), MachineError> {

@@ -1,8 +1,8 @@
-//! Disks of a running machine: they come, go, grow, and are frozen for snapshots while the guest goes on.
+//! What comes to a running machine and leaves it. Disks grow, too, and are frozen for snapshots while the guest goes on.
 //!
 //! ```text
-//!   attach   add-fd ─▶ blockdev-add ─▶ device_add, in a free port
-//!   detach   device_del ─▶ the guest lets go ─▶ blockdev-del
+//!   attach   add-fd ─▶ blockdev-add, or getfd ─▶ netdev_add ─▶ device_add, in a free port
+//!   detach   device_del ─▶ the guest lets go ─▶ blockdev-del, or netdev_del
 //!   freeze   add-fd ─▶ blockdev-add, an empty layer for each disk ─▶ one transaction lays them all on top
 //! ```
 //!
@@ -19,8 +19,10 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
+pub(super) mod nic;
+
 const DEVICES: &str = "/machine/peripheral";
-/// A guest lets go of a disk in a fraction of a second; under load without KVM in some.
+/// A guest lets go of a device in a fraction of a second; under load without KVM in some.
 const RELEASE_TIME_MAX: Duration = Duration::from_secs(5);
 const RELEASE_LOOK: Duration = Duration::from_millis(50);
 
@@ -36,12 +38,16 @@ pub(super) enum HotplugError {
 
 type Result<T> = std::result::Result<T, HotplugError>;
 
-/// The volumes that the guest has.
+/// The volumes and interfaces that the guest has.
 pub(super) async fn attached(qmp: &Qmp) -> Result<BTreeSet<Id>> {
     let mut attached = BTreeSet::new();
-    for volume_id in devices(qmp).await? {
-        if !is_withdrawn(qmp, &volume_id).await? {
-            attached.insert(volume_id);
+    for device_id in devices(qmp).await? {
+        let is_withdrawn = match Id::is_of(Kind::Volume, &device_id) {
+            true => is_withdrawn(qmp, &device_id).await?,
+            false => nic::is_withdrawn(qmp, &device_id).await?,
+        };
+        if !is_withdrawn {
+            attached.insert(device_id);
         }
     }
     Ok(attached)
@@ -52,13 +58,10 @@ pub(super) async fn attach(qmp: &Qmp, spec: &DiskSpec) -> Result<()> {
     if devices.contains(&spec.volume_id) {
         return match is_withdrawn(qmp, &spec.volume_id).await? {
             false => Ok(()),
-            true => Err(HotplugError::Refused(format!(
-                "The guest has not let go of {} since it was detached by force",
-                spec.volume_id
-            ))),
+            true => Err(not_let_go(&spec.volume_id)),
         };
     }
-    let port = free_port(qmp, &devices).await?;
+    let port = free_port(qmp, &devices, (0..PORTS).map(port_name)).await?;
     remove_nodes(qmp, spec).await;
     let Some(name) = spec.layers.first().map(node_name) else {
         return Err(HotplugError::Refused(format!("{} has no layer", spec.volume_id)));
@@ -77,28 +80,39 @@ pub(super) async fn attach(qmp: &Qmp, spec: &DiskSpec) -> Result<()> {
 /// Whether the disk is released. By force it is in any case: what the guest then does with it fails.
 pub(super) async fn detach(qmp: &Qmp, spec: &DiskSpec, force: bool) -> Result<bool> {
     let volume_id = &spec.volume_id;
-    if devices(qmp).await?.contains(volume_id) {
-        match qmp.execute("device_del", json!({ "id": volume_id.as_str() })).await {
-            // Asked before, or it is gone this moment.
-            Ok(_) | Err(QmpError::Refused { .. }) => {}
-            Err(error) => return Err(error.into()),
+    if !let_go(qmp, volume_id).await? {
+        if !force {
+            return Ok(false);
         }
-        let deadline = Instant::now() + RELEASE_TIME_MAX;
-        while devices(qmp).await?.contains(volume_id) {
-            if Instant::now() < deadline {
-                sleep(RELEASE_LOOK).await;
-                continue;
-            }
-            if !force {
-                return Ok(false);
-            }
-            withdraw(qmp, volume_id).await?;
-            break;
-        }
+        withdraw(qmp, volume_id).await?;
     }
     remove_nodes(qmp, spec).await;
     release_files(qmp, |mark| mark.starts_with(&format!("{volume_id}/"))).await?;
     Ok(true)
+}
+
+/// Asks the guest to let go of a device and waits a little; whether it has none such any more.
+async fn let_go(qmp: &Qmp, device_id: &Id) -> Result<bool> {
+    if !devices(qmp).await?.contains(device_id) {
+        return Ok(true);
+    }
+    match qmp.execute("device_del", json!({ "id": device_id.as_str() })).await {
+        // Asked before, or it is gone this moment.
+        Ok(_) | Err(QmpError::Refused { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let deadline = Instant::now() + RELEASE_TIME_MAX;
+    while devices(qmp).await?.contains(device_id) {
+        if Instant::now() > deadline {
+            return Ok(false);
+        }
+        sleep(RELEASE_LOOK).await;
+    }
+    Ok(true)
+}
+
+fn not_let_go(device_id: &Id) -> HotplugError {
+    HotplugError::Refused(format!("The guest has not let go of {device_id} since it was detached by force"))
 }
 
 /// Lays the uppermost layers of all the disks on top at one moment; what is below them is not written to any more.
@@ -196,22 +210,29 @@ async fn hand_over(
     Ok(named)
 }
 
-/// The volumes that have a device.
+/// The volumes and interfaces that have a device.
 async fn devices(qmp: &Qmp) -> Result<HashSet<Id>> {
     let listed = qmp.execute("qom-list", json!({ "path": DEVICES })).await?;
     let names = listed.as_array().into_iter().flatten().filter_map(|device| device["name"].as_str());
-    Ok(names.filter_map(|name| Id::parse(Kind::Volume, name).ok()).collect())
+    let id =
+        |name| [Kind::Volume, Kind::NetworkInterface].into_iter().find_map(|kind| Id::parse(kind, name).ok());
+    Ok(names.filter_map(id).collect())
 }
 
-async fn free_port(qmp: &Qmp, devices: &HashSet<Id>) -> Result<String> {
+/// One of these that nothing is in.
+async fn free_port(
+    qmp: &Qmp,
+    devices: &HashSet<Id>,
+    mut ports: impl Iterator<Item = String>,
+) -> Result<String> {
     let mut taken = HashSet::new();
-    for volume_id in devices {
-        let path = format!("{DEVICES}/{volume_id}");
+    for device_id in devices {
+        let path = format!("{DEVICES}/{device_id}");
         let bus = qmp.execute("qom-get", json!({ "path": path, "property": "parent_bus" })).await?;
         taken.extend(bus.as_str().and_then(|bus| bus.rsplit('/').next()).map(str::to_owned));
     }
-    let free = (0..PORTS).map(port_name).find(|port| !taken.contains(port));
-    free.ok_or_else(|| HotplugError::Refused("The instance has no room for another volume".into()))
+    let free = ports.find(|port| !taken.contains(port));
+    free.ok_or_else(|| HotplugError::Refused("The instance has no room for another one".into()))
 }
 
 /// The uppermost node of a disk.
@@ -303,7 +324,7 @@ impl From<HotplugError> for MachineError {
         match error.is_refusal() {
             Some(message) => MachineError::Failed(message),
             None => {
-                super::io_failed("a disk of a running machine is not changed")(std::io::Error::other(error))
+                super::io_failed("a device of a running machine is not changed")(std::io::Error::other(error))
             }
         }
     }

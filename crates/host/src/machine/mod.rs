@@ -18,6 +18,7 @@ mod disk;
 mod fake;
 mod firmware;
 mod hotplug;
+mod nic;
 mod process;
 mod qemu;
 mod qmp;
@@ -84,7 +85,11 @@ pub struct MachineSpec {
     /// Instance store volumes: raw files.
     #[serde(default)]
     pub scratch: Vec<PathBuf>,
+    /// The primary one first: it stays for as long as the machine runs.
     pub nics: Vec<NicSpec>,
+    /// How many it may have at a time.
+    #[serde(default)]
+    pub nics_max: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +129,14 @@ pub struct NicSpec {
     pub interface_id: Id,
     pub mac: [u8; 6],
     pub mtu: u16,
+}
+
+impl MachineSpec {
+    /// Its volumes and interfaces.
+    pub fn devices(&self) -> BTreeSet<Id> {
+        let disks = self.disks.iter().map(|disk| disk.volume_id.clone());
+        disks.chain(self.nics.iter().map(|nic| nic.interface_id.clone())).collect()
+    }
 }
 
 /// A machine that was found again, or was found ended, when the driver started.
@@ -193,8 +206,8 @@ pub trait Hypervisor: Send + Sync {
         limits: Option<DiskLimits>,
     ) -> Result<(), MachineError>;
 
-    /// The volumes that the guest of a running machine has.
-    async fn attached_disks(&self, instance_id: &Id) -> Result<BTreeSet<Id>, MachineError>;
+    /// The volumes and interfaces that the guest of a running machine has.
+    async fn attached(&self, instance_id: &Id) -> Result<BTreeSet<Id>, MachineError>;
 
     /// Gives a running guest another disk. No error where it has it.
     async fn attach_disk(&self, instance_id: &Id, disk: DiskSpec) -> Result<(), MachineError>;
@@ -202,6 +215,17 @@ pub trait Hypervisor: Send + Sync {
     /// Asks a running guest to let go of a disk; false where it has not yet, and is to be asked again. By force it goes
     /// in any case. No error where it has none such.
     async fn detach_disk(&self, instance_id: &Id, disk: DiskSpec, force: bool) -> Result<bool, MachineError>;
+
+    /// Gives a running guest another network card on this tap. No error where it has it.
+    async fn attach_nic(&self, instance_id: &Id, nic: NicSpec, tap: OwnedFd) -> Result<(), MachineError>;
+
+    /// As `detach_disk`, for a network card: by force it loses its link in any case.
+    async fn detach_nic(
+        &self,
+        instance_id: &Id,
+        interface_id: &Id,
+        force: bool,
+    ) -> Result<bool, MachineError>;
 
     /// From one moment on, the same for all these disks of a running machine, only their uppermost layers are written
     /// to. Those are new and empty, or on top already. `MachineError::Failed` says that none of it was done.

@@ -13,7 +13,7 @@ use super::record::{MONITOR, MONITOR_SPARE, MachineDirectory, Record};
 use super::watch::{Ends, Machine, Running, end_process, status};
 use super::{
     DiskLayer, DiskLimits, DiskSpec, EndCause, Ended, Found, FoundState, Hypervisor, MachineError,
-    MachineSpec, Status, firmware, hotplug, io_failed, screenshot, throttle,
+    MachineSpec, NicSpec, Status, firmware, hotplug, io_failed, screenshot, throttle,
 };
 use async_trait::async_trait;
 use futures::future::try_join_all;
@@ -435,7 +435,7 @@ impl Hypervisor for QemuHypervisor {
         limited.map_err(|error| machine.unreachable(error))
     }
 
-    async fn attached_disks(&self, instance_id: &Id) -> Result<BTreeSet<Id>, MachineError> {
+    async fn attached(&self, instance_id: &Id) -> Result<BTreeSet<Id>, MachineError> {
         Ok(hotplug::attached(&*self.found(instance_id)?.monitor()?).await?)
     }
 
@@ -454,6 +454,26 @@ impl Hypervisor for QemuHypervisor {
     async fn detach_disk(&self, instance_id: &Id, disk: DiskSpec, force: bool) -> Result<bool, MachineError> {
         let machine = self.found(instance_id)?;
         to_the_end(async move { Ok(hotplug::detach(&*machine.monitor()?, &disk, force).await?) }).await
+    }
+
+    async fn attach_nic(&self, instance_id: &Id, nic: NicSpec, tap: OwnedFd) -> Result<(), MachineError> {
+        let machine = self.found(instance_id)?;
+        to_the_end(async move {
+            let _changing = machine.changing.lock().await;
+            Ok(hotplug::nic::attach(&*machine.monitor()?, &nic, tap).await?)
+        })
+        .await
+    }
+
+    async fn detach_nic(
+        &self,
+        instance_id: &Id,
+        interface_id: &Id,
+        force: bool,
+    ) -> Result<bool, MachineError> {
+        let (machine, interface_id) = (self.found(instance_id)?, interface_id.clone());
+        to_the_end(async move { Ok(hotplug::nic::detach(&*machine.monitor()?, &interface_id, force).await?) })
+            .await
     }
 
     async fn freeze_disks(&self, instance_id: &Id, disks: Vec<DiskSpec>) -> Result<(), MachineError> {

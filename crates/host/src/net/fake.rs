@@ -112,6 +112,11 @@ impl Network for FakeNetwork {
         Ok(file.map_err(io_failed("can't open /dev/null"))?.into())
     }
 
+    /// Any number of machines may have it open.
+    async fn close_tap(&self, _interface_id: &Id) -> Result<(), NetError> {
+        Ok(())
+    }
+
     async fn guest_answers(&self, interface_id: &Id) -> Result<bool, NetError> {
         let state = self.state.lock();
         match state.plan.interfaces.iter().any(|nic| nic.interface_id == *interface_id) {

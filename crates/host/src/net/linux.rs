@@ -329,6 +329,13 @@ impl Network for LinuxNetwork {
         })
     }
 
+    async fn close_tap(&self, interface_id: &Id) -> Result<(), NetError> {
+        let state = self.state.lock().await;
+        let closed = state.routers.values().map(|router| router.close_tap(interface_id));
+        let closed: Result<(), io::Error> = join_all(closed).await.into_iter().collect();
+        closed.map_err(io_failed(format!("can't close the tap of {interface_id}")))
+    }
+
     async fn guest_answers(&self, interface_id: &Id) -> Result<bool, NetError> {
         let (inside, guest) = self.guest(interface_id)?;
         let answers = arp::answers(&inside.namespace, guest).await;

@@ -141,6 +141,10 @@ pub trait Network: Send + Sync {
     /// A queue of the interface's tap, for QEMU to be handed. The tap is made by `apply`.
     async fn open_tap(&self, interface_id: &Id) -> Result<OwnedFd, NetError>;
 
+    /// Takes the interface's tap from the machine that has it, for good; `apply` makes another. No error where there is
+    /// none.
+    async fn close_tap(&self, interface_id: &Id) -> Result<(), NetError>;
+
     /// Whether the guest behind the interface answers for its address (ARP). It is asked a few times within a few
     /// seconds; an error is a fault of the host's network.
     async fn guest_answers(&self, interface_id: &Id) -> Result<bool, NetError>;

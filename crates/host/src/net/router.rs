@@ -272,6 +272,13 @@ impl Router {
         self.kernel.delete_links(&old.map(|(_, link)| link.index).collect::<Vec<_>>()).await
     }
 
+    pub(super) async fn close_tap(&self, interface_id: &Id) -> io::Result<()> {
+        match self.kernel.links().await?.get(&vpc::tap_name(interface_id)) {
+            Some(tap) => self.kernel.delete_links(&[tap.index]).await,
+            None => Ok(()),
+        }
+    }
+
     /// Makes the taps that are missing.
     async fn plug(&self, vpc: &Vpc<'_>, taps: &BTreeMap<String, u32>) -> io::Result<()> {
         let missing = vpc.nics.iter().filter(|nic| !taps.contains_key(&nic.tap));

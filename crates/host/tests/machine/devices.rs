@@ -2,7 +2,7 @@
 
 use crate::guest::Then;
 use crate::host::{Host, disk};
-use host::machine::{DiskFormat, DiskLayer, EndCause, Firmware, Hypervisor, NicSpec};
+use host::machine::{DiskFormat, DiskLayer, EndCause, Firmware, Hypervisor, MachineError, NicSpec};
 use model::{Id, Kind, SystemRandom};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -52,6 +52,43 @@ async fn a_network_card_has_its_tap_and_gives_it_back() {
         assert!(open_tap(&name).is_err(), "the machine has the queue");
         host.driver().end(&spec.instance_id).await.unwrap();
     }
+}
+
+/// The guest listens to nothing: what it is asked for it keeps, and has no link where that was taken by force.
+#[tokio::test]
+async fn a_network_card_comes_and_goes() {
+    let Some(host) = Host::new() else { return };
+    let card = |number: u8| NicSpec {
+        interface_id: Id::new(Kind::NetworkInterface, &SystemRandom),
+        mac: [2, 0, 0, 1, 2, number],
+        mtu: 9001,
+    };
+    let name = |number: u8| format!("hostc{number}-{}", std::process::id());
+    let mut spec = host.spec("deaf", Then::Halt);
+    spec.nics = vec![card(0), card(1)];
+    spec.nics_max = 3;
+    let driver = host.driver();
+    let taps = [0, 1].map(|number| open_tap(&name(number)).unwrap());
+    driver.start(spec.clone(), taps.into()).await.unwrap();
+    host.said(&spec, "deaf", 1).await;
+    let instance_id = &spec.instance_id;
+    let third = card(2);
+    for _ in 0..2 {
+        let tap = open_tap(&name(2)).or_else(|_| open_tap(&name(9))).unwrap();
+        driver.attach_nic(instance_id, third.clone(), tap).await.unwrap();
+    }
+    assert!(open_tap(&name(2)).is_err(), "the machine has the queue");
+    assert!(driver.attached(instance_id).await.unwrap().contains(&third.interface_id));
+    let full = driver.attach_nic(instance_id, card(3), open_tap(&name(3)).unwrap()).await;
+    assert!(matches!(full, Err(MachineError::Failed(_))), "the type has three: {full:?}");
+    let interface_id = &third.interface_id;
+    assert!(!driver.detach_nic(instance_id, interface_id, false).await.unwrap());
+    assert!(driver.attached(instance_id).await.unwrap().contains(interface_id));
+    assert!(driver.detach_nic(instance_id, interface_id, true).await.unwrap());
+    assert!(!driver.attached(instance_id).await.unwrap().contains(interface_id));
+    let again = driver.attach_nic(instance_id, third, open_tap(&name(4)).unwrap()).await;
+    assert!(matches!(again, Err(MachineError::Failed(_))), "its device is there still: {again:?}");
+    driver.end(instance_id).await.unwrap();
 }
 
 /// A tap that is gone when nobody has it open.

@@ -246,7 +246,7 @@ async fn a_disk_leaves_when_the_guest_lets_go_or_by_force() {
     let disk = empty(&host);
     let driver = host.driver();
     driver.attach_disk(&spec.instance_id, disk.clone()).await.unwrap();
-    let attached = driver.attached_disks(&spec.instance_id).await.unwrap();
+    let attached = driver.attached(&spec.instance_id).await.unwrap();
     assert!(attached.contains(&disk.volume_id) && attached.len() == 2);
     let twice = driver.attach_disk(&other.instance_id, disk.clone()).await;
     assert!(matches!(twice, Err(MachineError::Failed(_))), "it is in use: {twice:?}");
@@ -254,7 +254,7 @@ async fn a_disk_leaves_when_the_guest_lets_go_or_by_force() {
     if !let_go {
         assert!(driver.detach_disk(&spec.instance_id, disk.clone(), true).await.unwrap());
     }
-    assert_eq!(driver.attached_disks(&spec.instance_id).await.unwrap().len(), 1);
+    assert_eq!(driver.attached(&spec.instance_id).await.unwrap().len(), 1);
     driver.attach_disk(&other.instance_id, disk.clone()).await.unwrap();
     Monitor::of(&host, &other).io(&disk, "write -P 5 0 4k");
     for spec in [spec, other] {

@@ -80,6 +80,7 @@ impl Host {
             disks: vec![disk(volume_id, path)],
             scratch: vec![],
             nics: vec![],
+            nics_max: 1,
         }
     }
 

@@ -1,36 +1,49 @@
-//! Which subnet, addresses and groups a launch asked for: at the instance's level, or in its one network
-//! interface specification.
+//! Which subnets, addresses and groups a launch asked for: at the instance's level, or in its network interface
+//! specifications.
 
 use crate::Context;
+use crate::engine::unsupported::refuse;
 use crate::engine::{Tables, Tx};
 use crate::instance::Tenancy;
-use crate::security_group::SecurityGroup;
-use crate::subnet::Subnet;
-use crate::vpc::{self, Vpc};
+use crate::instance_type::{self, InterfaceLimits};
+use crate::network_interface::attach::{self, Place};
+use crate::network_interface::groups::{self, Groups};
+use crate::network_interface::{Asked, InterfaceAttachment, NetworkInterface};
+use crate::subnet::{self, Subnet};
+use crate::{description, vpc};
 use aws_api::ec2;
+use ipnet::Ipv4Net;
 use model::{Error, Id, Kind, Result};
-use std::net::Ipv4Addr;
+use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// Most groups on one interface (VPC User Guide, "Amazon VPC quotas": 5, adjustable to 16).
-const GROUPS_MAX: usize = 16;
 
 /// What a launch wants of the network, checked.
 pub struct NetworkRequest {
     /// Any of these: one where the user named it, else the default subnets.
     subnets: Vec<Arc<Subnet>>,
-    groups: Groups,
-    pub private_ip: Option<Ipv4Addr>,
-    /// None leaves it to the subnet.
-    pub public_ip: Option<bool>,
-    pub description: String,
-    pub delete_on_termination: bool,
+    /// In the order of their places; the primary one first.
+    interfaces: Vec<Wanted>,
+    limits: InterfaceLimits,
 }
 
-enum Groups {
-    /// The VPC's default group.
-    Default,
-    Ids(Vec<Id>),
+/// An interface that an instance starts with.
+struct Wanted {
+    place: Place,
+    delete_on_termination: bool,
+    source: Source,
+}
+
+enum Source {
+    Existing(Id),
+    New {
+        /// The instance's where None.
+        subnet: Option<Arc<Subnet>>,
+        groups: Groups,
+        asked: Asked,
+        description: String,
+        /// None leaves it to the subnet.
+        public_ip: Option<bool>,
+    },
 }
 
 impl NetworkRequest {
@@ -38,41 +51,51 @@ impl NetworkRequest {
         context: &Context,
         tables: &Tables,
         input: &ec2::RunInstancesRequest,
+        instance_type: &str,
         count: usize,
     ) -> Result<Self> {
-        let specification = one_specification(input)?;
-        let subnet_id =
-            specification.subnet_id.as_deref().or(input.subnet_id.as_deref()).filter(|id| !id.is_empty());
-        let wanted_zone = wanted_zone(context, input)?;
-        let subnets = match subnet_id {
-            Some(id) => vec![named_subnet(tables, id, wanted_zone)?],
-            None => default_subnets(context, tables, wanted_zone)?,
-        };
-        let private_ip = specification.private_ip_address.as_deref().or(input.private_ip_address.as_deref());
-        let private_ip = private_ip.map(|text| {
-            text.parse::<Ipv4Addr>().map_err(|_| {
-                Error::invalid_parameter_value(format!(
-                    "Value ({text}) for parameter privateIpAddress is invalid. Invalid IPv4 address."
-                ))
-            })
-        });
-        let private_ip = private_ip.transpose()?;
-        if private_ip.is_some() && count > 1 {
-            return Err(Error::invalid_parameter_combination(
-                "A private IP address may only be specified when launching a single instance",
+        let specifications = specifications(input)?;
+        let limits = instance_type::performance(tables, instance_type).interfaces;
+        attach::check_interfaces(specifications.len(), instance_type, limits)?;
+        let mut specified = Vec::with_capacity(specifications.len());
+        for specification in &specifications {
+            let index = specification.device_index.ok_or_else(no_primary)?;
+            let place = Place::new(specification.network_card_index, index, limits)?;
+            specified.push((place, specification));
+        }
+        specified.sort_by_key(|(place, _)| *place);
+        let mut places: Vec<Place> = specified.iter().map(|(place, _)| *place).collect();
+        places.dedup();
+        if places.len() < specified.len() {
+            return Err(Error::invalid_parameter_value(
+                "Each network interface requires a unique device index.",
             ));
         }
-        let vpc_id = &subnets[0].vpc_id;
-        let ids =
-            if specification.groups.is_empty() { &input.security_group_ids } else { &specification.groups };
-        Ok(NetworkRequest {
-            groups: groups(tables, vpc_id, ids, &input.security_groups)?,
-            subnets,
-            private_ip,
-            public_ip: specification.associate_public_ip_address,
-            description: specification.description.clone().unwrap_or_default(),
-            delete_on_termination: specification.delete_on_termination.unwrap_or(true),
-        })
+        let (primary, specification) = specified.first().ok_or_else(no_primary)?;
+        if (primary.network_card, primary.device_index) != (0, 0) {
+            return Err(no_primary());
+        }
+        let wanted_zone = wanted_zone(context, input)?;
+        let subnets = match subnet_id(tables, specification)? {
+            Some(id) => vec![named_subnet(tables, &id, wanted_zone)?],
+            None => default_subnets(context, tables, wanted_zone)?,
+        };
+        let names = &input.security_groups;
+        let interfaces = specified.iter().map(|(place, specification)| {
+            let wanted = Wanted::check(tables, *place, specification, &subnets[0], names)?;
+            if count > 1 && wanted.is_particular() {
+                return Err(Error::invalid_parameter_combination(
+                    "A network interface or a private IP address may only be specified when launching a single instance",
+                ));
+            }
+            if specifications.len() > 1 && specification.associate_public_ip_address == Some(true) {
+                return Err(Error::invalid_parameter_combination(
+                    "The associatePublicIPAddress parameter cannot be specified when launching with multiple network interfaces.",
+                ));
+            }
+            Ok(wanted)
+        });
+        Ok(NetworkRequest { interfaces: interfaces.collect::<Result<_>>()?, subnets, limits })
     }
 
     /// In a VPC of dedicated tenancy no instance shares a host with others.
@@ -93,65 +116,192 @@ impl NetworkRequest {
             .ok_or_else(|| Error::internal(format!("no subnet in {zone}")))
     }
 
-    pub fn security_groups(&self, tables: &Tables, vpc_id: &Id) -> Result<Vec<Id>> {
-        match &self.groups {
-            Groups::Ids(ids) => Ok(ids.clone()),
-            Groups::Default => {
-                let group =
-                    tables.security_groups.with("vpc-id", vpc_id).find(|group| group.name == "default");
-                let group = group
-                    .ok_or_else(|| Error::internal(format!("{vpc_id} has no default security group")))?;
-                Ok(vec![group.group_id.clone()])
-            }
+    /// Makes or takes the interfaces of an instance.
+    pub fn make(
+        &self,
+        tx: &mut Tx<'_>,
+        instance_id: &Id,
+        subnet: &Arc<Subnet>,
+        pool: Ipv4Net,
+        tags: &crate::engine::Tags,
+    ) -> Result<Vec<Id>> {
+        let mut ids = Vec::with_capacity(self.interfaces.len());
+        let mut elsewhere = BTreeSet::new();
+        for wanted in &self.interfaces {
+            let attachment = InterfaceAttachment {
+                delete_on_termination: wanted.delete_on_termination,
+                ..InterfaceAttachment::new(tx, instance_id, wanted.place)
+            };
+            let interface = match &wanted.source {
+                Source::Existing(id) => {
+                    let mut interface = crate::network_interface::own(tx, id)?;
+                    attach::bind(&mut interface, &attachment, self.limits)?;
+                    interface.assign(tx, pool)?;
+                    tx.put(&interface);
+                    interface
+                }
+                Source::New { subnet: other, groups, asked, description, public_ip } => {
+                    let subnet = subnet::depend(tx, &other.as_ref().unwrap_or(subnet).subnet_id)?;
+                    groups::depend(tx, groups)?;
+                    let by_subnet = self.interfaces.len() == 1 && subnet.map_public_ip_on_launch;
+                    let mut interface = NetworkInterface {
+                        description: description.as_str().into(),
+                        security_groups: groups.clone(),
+                        wants_public_ip: public_ip.unwrap_or(by_subnet),
+                        tags: tags.clone(),
+                        ..NetworkInterface::new(tx, &subnet, asked)?
+                    };
+                    attach::bind(&mut interface, &attachment, self.limits)?;
+                    interface.assign(tx, pool)?;
+                    tx.create(&interface);
+                    interface
+                }
+            };
+            elsewhere.extend((interface.zone != subnet.zone).then_some(interface.interface_id.clone()));
+            ids.push(interface.interface_id);
+        }
+        match elsewhere.first() {
+            Some(id) => Err(Error::invalid_parameter_combination(format!(
+                "The network interface {id} is not in the instance's Availability Zone, {}",
+                subnet.zone
+            ))),
+            None => Ok(ids),
         }
     }
 }
 
-/// The request's specification of the primary interface; an empty one where there is none.
-fn one_specification(input: &ec2::RunInstancesRequest) -> Result<ec2::InstanceNetworkInterfaceSpecification> {
-    let specification = match input.network_interfaces.as_slice() {
-        [] => return Ok(Default::default()),
-        [one] => one.clone(),
-        _ => {
-            return Err(Error::new(
-                "UnsupportedOperation",
-                "More than one network interface at launch is not supported by this cloud.",
-            ));
+impl Wanted {
+    fn check(
+        tables: &Tables,
+        place: Place,
+        specification: &ec2::InstanceNetworkInterfaceSpecification,
+        subnet: &Arc<Subnet>,
+        group_names: &[String],
+    ) -> Result<Wanted> {
+        refuse([
+            (
+                specification.ipv6_address_count.unwrap_or(0) > 0 || !specification.ipv6_addresses.is_empty(),
+                "IPv6 addresses at launch are",
+            ),
+            (
+                specification.ipv6_prefix_count.unwrap_or(0) > 0 || !specification.ipv6_prefixes.is_empty(),
+                "Delegated IPv6 prefixes are",
+            ),
+            (
+                specification.interface_type.as_deref().is_some_and(|kind| kind != "interface"),
+                "Other interface types than interface are",
+            ),
+            (
+                specification.connection_tracking_specification.is_some(),
+                "Time-outs of connection tracking are",
+            ),
+            (specification.associate_carrier_ip_address == Some(true), "Carrier IP addresses are"),
+        ])?;
+        if let Some(id) = &specification.network_interface_id {
+            let id = Id::parse(Kind::NetworkInterface, id)?;
+            check_existing(specification)?;
+            return Ok(Wanted { place, delete_on_termination: false, source: Source::Existing(id) });
         }
-    };
-    if input.subnet_id.is_some() {
-        return Err(Error::invalid_parameter_combination(
-            "Network interfaces and an instance-level subnet ID may not be specified on the same request",
-        ));
+        let other =
+            specification.subnet_id.as_deref().map(|id| named_subnet(tables, id, None)).transpose()?;
+        let vpc_id = &other.as_ref().unwrap_or(subnet).vpc_id;
+        let prefixes: Vec<_> =
+            specification.ipv4_prefixes.iter().map(|prefix| prefix.ipv4_prefix.as_deref()).collect();
+        let text = specification.description.clone().unwrap_or_default();
+        description::check(&text)?;
+        Ok(Wanted {
+            place,
+            delete_on_termination: specification.delete_on_termination.unwrap_or(true),
+            source: Source::New {
+                groups: groups::resolve(tables, vpc_id, &specification.groups, group_names)?,
+                asked: Asked::new(
+                    specification.private_ip_address.as_deref(),
+                    &specification.private_ip_addresses,
+                    specification.secondary_private_ip_address_count,
+                    &prefixes,
+                    specification.ipv4_prefix_count,
+                )?,
+                description: text,
+                public_ip: specification.associate_public_ip_address,
+                subnet: other.filter(|other| other.subnet_id != subnet.subnet_id),
+            },
+        })
     }
-    if !input.security_group_ids.is_empty() || !input.security_groups.is_empty() {
-        return Err(Error::invalid_parameter_combination(
-            "Network interfaces and an instance-level security groups may not be specified on the same request",
-        ));
+
+    fn is_particular(&self) -> bool {
+        match &self.source {
+            Source::Existing(_) => true,
+            Source::New { asked, .. } => asked.is_particular(),
+        }
     }
-    if input.private_ip_address.is_some() {
-        return Err(Error::invalid_parameter_combination(
-            "Network interfaces and an instance-level private address may not be specified on the same request",
-        ));
+}
+
+/// What there is of an interface can't be asked for anew.
+fn check_existing(specification: &ec2::InstanceNetworkInterfaceSpecification) -> Result<()> {
+    let beside = [
+        ("subnet", specification.subnet_id.is_some()),
+        ("security groups", !specification.groups.is_empty()),
+        ("private IP addresses", specification.private_ip_address.is_some()),
+        ("private IP addresses", !specification.private_ip_addresses.is_empty()),
+        ("private IP addresses", specification.secondary_private_ip_address_count.unwrap_or(0) > 0),
+        ("prefixes", !specification.ipv4_prefixes.is_empty()),
+        ("prefixes", specification.ipv4_prefix_count.unwrap_or(0) > 0),
+        ("public IP address", specification.associate_public_ip_address.is_some()),
+        ("deletion on termination", specification.delete_on_termination == Some(true)),
+    ];
+    match beside.into_iter().find(|(_, given)| *given) {
+        Some((what, _)) => Err(Error::invalid_parameter_combination(format!(
+            "A network interface may not specify both a network interface ID and its {what}"
+        ))),
+        None => Ok(()),
     }
-    if specification.device_index.is_some_and(|index| index != 0) {
-        return Err(Error::invalid_parameter_value(
-            "Each network interface requires a device index; the first must be 0",
-        ));
+}
+
+fn no_primary() -> Error {
+    Error::invalid_parameter_value("Each network interface requires a device index; the first must be 0")
+}
+
+/// The request's specifications; one made of what it says of the instance where there is none.
+fn specifications(
+    input: &ec2::RunInstancesRequest,
+) -> Result<Vec<ec2::InstanceNetworkInterfaceSpecification>> {
+    if input.network_interfaces.is_empty() {
+        return Ok(vec![ec2::InstanceNetworkInterfaceSpecification {
+            device_index: Some(0),
+            subnet_id: input.subnet_id.clone().filter(|id| !id.is_empty()),
+            groups: input.security_group_ids.clone(),
+            private_ip_address: input.private_ip_address.clone(),
+            ..Default::default()
+        }]);
     }
-    let unsupported = specification.network_interface_id.is_some()
-        || !specification.private_ip_addresses.is_empty()
-        || specification.secondary_private_ip_address_count.unwrap_or(0) > 0
-        || specification.ipv6_address_count.unwrap_or(0) > 0
-        || !specification.ipv6_addresses.is_empty()
-        || specification.interface_type.as_deref().is_some_and(|kind| kind != "interface");
-    if unsupported {
-        return Err(Error::new(
-            "UnsupportedOperation",
-            "Existing interfaces, secondary and IPv6 addresses and other interface types are not supported at launch by this cloud.",
-        ));
+    let beside = [
+        ("subnet ID", input.subnet_id.is_some()),
+        ("security groups", !input.security_group_ids.is_empty() || !input.security_groups.is_empty()),
+        ("private address", input.private_ip_address.is_some()),
+    ];
+    if let Some((what, _)) = beside.into_iter().find(|(_, given)| *given) {
+        return Err(Error::invalid_parameter_combination(format!(
+            "Network interfaces and an instance-level {what} may not be specified on the same request"
+        )));
     }
-    Ok(specification)
+    // The primary one may leave its index out where it is the only one.
+    let mut specifications = input.network_interfaces.clone();
+    if let [one] = specifications.as_mut_slice() {
+        one.device_index.get_or_insert(0);
+    }
+    Ok(specifications)
+}
+
+/// Of the primary interface: where the instance will be.
+fn subnet_id(
+    tables: &Tables,
+    primary: &ec2::InstanceNetworkInterfaceSpecification,
+) -> Result<Option<String>> {
+    let Some(id) = &primary.network_interface_id else { return Ok(primary.subnet_id.clone()) };
+    Id::parse(Kind::NetworkInterface, id)?;
+    let interface = tables.network_interfaces.find(id);
+    let interface = interface.ok_or_else(|| Id::not_found(Kind::NetworkInterface, id))?;
+    Ok(Some(interface.subnet_id.to_string()))
 }
 
 /// The zone that the placement names, by name or by id. Terraform names none by an empty text.
@@ -206,50 +356,4 @@ fn default_subnets(context: &Context, tables: &Tables, zone: Option<&str>) -> Re
     let mut subnets = subnets;
     subnets.sort_by(|one, other| one.zone.cmp(&other.zone));
     Ok(subnets)
-}
-
-fn groups(tables: &Tables, vpc_id: &Id, ids: &[String], names: &[String]) -> Result<Groups> {
-    if !ids.is_empty() && !names.is_empty() {
-        return Err(Error::invalid_parameter_combination(
-            "The parameter groupName cannot be used with the parameter groupId",
-        ));
-    }
-    if ids.len().max(names.len()) > GROUPS_MAX {
-        return Err(Error::new(
-            "SecurityGroupsPerInterfaceLimitExceeded",
-            format!("You have reached the maximum of {GROUPS_MAX} security groups per network interface."),
-        ));
-    }
-    let mut found: Vec<Id> = Vec::new();
-    for id in ids {
-        let group_id = Id::parse(Kind::SecurityGroup, id)?;
-        let group: &Arc<SecurityGroup> =
-            tables.security_groups.find(id).ok_or_else(|| Id::not_found(Kind::SecurityGroup, id))?;
-        if group.vpc_id != *vpc_id {
-            return Err(Error::new(
-                "InvalidParameter",
-                format!("Security group {id} and the subnet belong to different networks."),
-            ));
-        }
-        found.push(group_id);
-    }
-    for name in names {
-        let in_default_vpc = tables.vpcs.find(vpc_id).is_some_and(|vpc: &Arc<Vpc>| vpc.is_default);
-        if !in_default_vpc {
-            return Err(Error::invalid_parameter_combination(
-                "The parameter groupName cannot be used with the parameter subnet",
-            ));
-        }
-        let group = tables.security_groups.with("group-name", name).find(|group| group.vpc_id == *vpc_id);
-        let group = group.ok_or_else(|| {
-            Error::new(
-                "InvalidGroup.NotFound",
-                format!("The security group '{name}' does not exist in default VPC '{vpc_id}'"),
-            )
-        })?;
-        found.push(group.group_id.clone());
-    }
-    found.sort();
-    found.dedup();
-    Ok(if found.is_empty() { Groups::Default } else { Groups::Ids(found) })
 }

@@ -1,0 +1,231 @@
+//! AttachNetworkInterface, DetachNetworkInterface, and what a host says of an instance's interfaces.
+
+use super::{InterfaceAttachment, NetworkInterface, address};
+use crate::Context;
+use crate::attachment::{AttachmentState, Outcome};
+use crate::engine::{Tables, Tx};
+use crate::instance::Instance;
+use crate::instance_type::{self, InterfaceLimits};
+use agent_api::PlugState;
+use aws_api::ec2;
+use model::{Error, Id, InstanceState, Kind, Result};
+use std::sync::Arc;
+
+/// Where on an instance an interface is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub network_card: u8,
+    pub device_index: u8,
+}
+
+impl Place {
+    pub fn new(card: Option<i32>, index: i32, limits: InterfaceLimits) -> Result<Place> {
+        let within = |value: i32, max: usize, name: &str| {
+            let valid = u8::try_from(value).ok().filter(|value| usize::from(*value) < max);
+            valid.ok_or_else(|| {
+                Error::invalid_parameter_value(format!("Value ({value}) for parameter {name} is invalid."))
+            })
+        };
+        Ok(Place {
+            network_card: within(card.unwrap_or(0), limits.network_cards, "networkCardIndex")?,
+            device_index: within(index, INDEX_MAX, "deviceIndex")?,
+        })
+    }
+}
+
+/// Above every device index: no type takes more interfaces on one card.
+const INDEX_MAX: usize = 32;
+
+pub async fn attach_network_interface(
+    context: &Context,
+    input: ec2::AttachNetworkInterfaceRequest,
+) -> Result<ec2::AttachNetworkInterfaceResult> {
+    let interface_id = input.network_interface_id.as_deref().unwrap_or_default();
+    let instance_id = Id::parse(Kind::Instance, input.instance_id.as_deref().unwrap_or_default())?;
+    let index = input.device_index.ok_or_else(|| Error::missing_parameter("deviceIndex"))?;
+    let attached = context
+        .transact(|tx| {
+            let mut interface = super::own(tx, interface_id)?;
+            let instance = tx.get::<Instance>(&instance_id);
+            let mut instance =
+                (*instance.ok_or_else(|| Id::not_found(Kind::Instance, &instance_id))?).clone();
+            if !matches!(instance.state, InstanceState::Running | InstanceState::Stopped) {
+                return Err(Error::new(
+                    "IncorrectState",
+                    format!("Instance '{instance_id}' is not 'running' or 'stopped'."),
+                ));
+            }
+            if interface.zone != instance.placement.zone {
+                return Err(Error::invalid_parameter_combination(
+                    "You may not attach a network interface to an instance if they are not in the same availability zone",
+                ));
+            }
+            let limits = instance_type::performance(tx.tables(), &instance.instance_type).interfaces;
+            let place = Place::new(input.network_card_index, index, limits)?;
+            check_room(tx.tables(), &instance, place, limits)?;
+            let attachment = InterfaceAttachment {
+                state: AttachmentState::begin(instance.state == InstanceState::Running),
+                ..InterfaceAttachment::new(tx, &instance_id, place)
+            };
+            bind(&mut interface, &attachment, limits)?;
+            instance.interfaces.push(interface.interface_id.clone());
+            tx.put(&interface);
+            tx.put(&instance);
+            Ok(attachment)
+        })
+        .await?;
+    Ok(ec2::AttachNetworkInterfaceResult {
+        attachment_id: Some(attached.attachment_id.to_string()),
+        network_card_index: Some(attached.network_card.into()),
+    })
+}
+
+impl InterfaceAttachment {
+    pub fn new(tx: &Tx<'_>, instance_id: &Id, place: Place) -> InterfaceAttachment {
+        InterfaceAttachment {
+            attachment_id: tx.new_id(Kind::NetworkInterfaceAttachment),
+            instance_id: instance_id.clone(),
+            device_index: place.device_index,
+            network_card: place.network_card,
+            state: AttachmentState::Attached,
+            delete_on_termination: false,
+            attached_at: tx.now(),
+        }
+    }
+}
+
+/// Gives a free interface to an instance of a type with these limits.
+pub fn bind(
+    interface: &mut NetworkInterface,
+    attachment: &InterfaceAttachment,
+    limits: InterfaceLimits,
+) -> Result<()> {
+    if interface.attachment.is_some() {
+        return Err(Error::new(
+            "InvalidNetworkInterface.InUse",
+            format!("Interface: [{}] in use.", interface.interface_id),
+        ));
+    }
+    address::check_count(interface.addresses.len() + interface.prefixes.len(), limits.ipv4_addresses)?;
+    interface.attachment = Some(attachment.clone());
+    Ok(())
+}
+
+fn check_room(tables: &Tables, instance: &Instance, place: Place, limits: InterfaceLimits) -> Result<()> {
+    check_interfaces(instance.interfaces.len() + 1, &instance.instance_type, limits)?;
+    let places = instance.interfaces.iter().filter_map(|id| tables.network_interfaces.find(id));
+    let mut places = places.filter_map(|other| other.attachment.as_ref()).map(InterfaceAttachment::place);
+    if places.any(|taken| taken == place) {
+        return Err(Error::invalid_parameter_value(format!(
+            "Instance '{}' already has an interface attached at device index '{}'.",
+            instance.instance_id, place.device_index
+        )));
+    }
+    Ok(())
+}
+
+/// Whether an instance of the type takes so many interfaces.
+pub fn check_interfaces(count: usize, instance_type: &str, limits: InterfaceLimits) -> Result<()> {
+    if count > limits.interfaces {
+        return Err(Error::new(
+            "AttachmentLimitExceeded",
+            format!("Interface count {count} exceeds the limit for {instance_type}"),
+        ));
+    }
+    Ok(())
+}
+
+impl InterfaceAttachment {
+    fn place(&self) -> Place {
+        Place { network_card: self.network_card, device_index: self.device_index }
+    }
+}
+
+/// How many addresses and prefixes the interface may have where it is.
+pub fn addresses_max(tables: &Tables, interface: &NetworkInterface) -> usize {
+    let instance = interface.attachment.as_ref().and_then(|at| tables.instances.find(&at.instance_id));
+    instance.map_or(usize::MAX, |instance| {
+        instance_type::performance(tables, &instance.instance_type).interfaces.ipv4_addresses
+    })
+}
+
+pub async fn detach_network_interface(
+    context: &Context,
+    input: ec2::DetachNetworkInterfaceRequest,
+) -> Result<()> {
+    let id = input.attachment_id.as_deref().unwrap_or_default();
+    let id = Id::parse(Kind::NetworkInterfaceAttachment, id)?;
+    let force = input.force.unwrap_or(false);
+    context
+        .transact(|tx| {
+            let not_found = || Id::not_found(Kind::NetworkInterfaceAttachment, &id);
+            let found = tx.tables().network_interfaces.with("attachment.attachment-id", &id).next();
+            let interface_id = found.map(|interface| interface.interface_id.clone()).ok_or_else(not_found)?;
+            let mut interface = super::own(tx, &interface_id)?;
+            let attachment =
+                interface.attachment.as_mut().filter(|attachment| attachment.attachment_id == id);
+            let attachment = attachment.ok_or_else(not_found)?;
+            if (attachment.network_card, attachment.device_index) == (0, 0) {
+                return Err(Error::new(
+                    "OperationNotPermitted",
+                    "The network interface at device index 0 cannot be detached.",
+                ));
+            }
+            attachment.state = attachment.state.detach(force);
+            let instance = tx.get::<Instance>(&attachment.instance_id);
+            if let Some(instance) = instance.filter(|instance| instance.state == InstanceState::Stopped) {
+                let mut instance = (*instance).clone();
+                instance.interfaces.retain(|own| *own != interface_id);
+                tx.put(&instance);
+                interface.attachment = None;
+            }
+            tx.put(&interface);
+            Ok(())
+        })
+        .await
+}
+
+/// Takes in what a host says of an interface of an instance.
+pub fn observed(tx: &mut Tx<'_>, instance: &mut Instance, interface_id: &Id, told: &PlugState) {
+    let Some((interface, state)) = attached_to(tx, instance, interface_id) else { return };
+    if let PlugState::Failed { message } = told {
+        tracing::error!(instance = %instance.instance_id, interface = %interface_id, message, "an interface was not attached");
+    }
+    if let Some(outcome) = state.told(told) {
+        take(tx, instance, &interface, outcome);
+    }
+}
+
+/// No guest runs.
+pub fn settle(tx: &mut Tx<'_>, instance: &mut Instance) {
+    for interface_id in instance.interfaces.clone() {
+        let Some((interface, state)) = attached_to(tx, instance, &interface_id) else { continue };
+        if let Some(outcome) = state.settled() {
+            take(tx, instance, &interface, outcome);
+        }
+    }
+}
+
+fn attached_to(
+    tx: &mut Tx<'_>,
+    instance: &Instance,
+    interface_id: &Id,
+) -> Option<(Arc<NetworkInterface>, AttachmentState)> {
+    let interface = tx.get::<NetworkInterface>(interface_id)?;
+    let attachment = interface.attachment.as_ref()?;
+    let state = attachment.state;
+    (attachment.instance_id == instance.instance_id).then_some((interface, state))
+}
+
+fn take(tx: &mut Tx<'_>, instance: &mut Instance, interface: &NetworkInterface, outcome: Outcome) {
+    let attachment = match outcome {
+        Outcome::Goes(state) => {
+            interface.attachment.clone().map(|attachment| InterfaceAttachment { state, ..attachment })
+        }
+        Outcome::Over => {
+            instance.interfaces.retain(|own| *own != interface.interface_id);
+            None
+        }
+    };
+    tx.put(&NetworkInterface { attachment, ..interface.clone() });
+}

@@ -1,0 +1,85 @@
+//! CreateNetworkInterface, DeleteNetworkInterface.
+
+use super::{Asked, NetworkInterface, describe, groups};
+use crate::engine::tags::Specified;
+use crate::engine::unsupported::refuse;
+use crate::{Context, description, subnet};
+use aws_api::ec2;
+use model::{Error, Id, Kind, Result};
+
+pub async fn create_network_interface(
+    context: &Context,
+    input: ec2::CreateNetworkInterfaceRequest,
+) -> Result<ec2::CreateNetworkInterfaceResult> {
+    let any_ipv6 = !input.ipv6_addresses.is_empty() || input.ipv6_address_count.unwrap_or(0) > 0;
+    let any_ipv6_prefix = !input.ipv6_prefixes.is_empty() || input.ipv6_prefix_count.unwrap_or(0) > 0;
+    refuse([
+        (any_ipv6 || input.enable_primary_ipv6 == Some(true), "IPv6 addresses of interfaces are"),
+        (any_ipv6_prefix, "Delegated IPv6 prefixes are"),
+        (
+            input.interface_type.as_deref().is_some_and(|kind| kind != "interface"),
+            "Other interface types than interface are",
+        ),
+        (input.connection_tracking_specification.is_some(), "Time-outs of connection tracking are"),
+        (input.operator.is_some(), "Operators of resources are"),
+    ])?;
+    let subnet_id = input.subnet_id.as_deref().ok_or_else(|| Error::missing_parameter("subnetId"))?;
+    let text = input.description.as_deref().unwrap_or_default();
+    description::check(text)?;
+    let tags = Specified::from_api(&input.tag_specifications, &[Kind::NetworkInterface])?;
+    let prefixes: Vec<_> = input.ipv4_prefixes.iter().map(|one| one.ipv4_prefix.as_deref()).collect();
+    let asked = Asked::new(
+        input.private_ip_address.as_deref(),
+        &input.private_ip_addresses,
+        input.secondary_private_ip_address_count,
+        &prefixes,
+        input.ipv4_prefix_count,
+    )?;
+    let idempotent = context.idempotent()?;
+    let id = context
+        .transact(|tx| {
+            if let Some(made) = idempotent.made_before(tx)? {
+                return Ok(made.concat());
+            }
+            let subnet = subnet::depend(tx, subnet_id)?;
+            let groups = groups::resolve(tx.tables(), &subnet.vpc_id, &input.groups, &[])?;
+            groups::depend(tx, &groups)?;
+            let interface = NetworkInterface {
+                description: text.into(),
+                security_groups: groups,
+                tags: tags.of(Kind::NetworkInterface),
+                ..NetworkInterface::new(tx, &subnet, &asked)?
+            };
+            tx.create(&interface);
+            idempotent.remember(tx, vec![interface.interface_id.to_string()]);
+            Ok(interface.interface_id.to_string())
+        })
+        .await?;
+    let tables = context.tables();
+    let made =
+        tables.network_interfaces.find(&id).ok_or_else(|| Id::not_found(Kind::NetworkInterface, &id))?;
+    // As EC2 says of one that it has just made.
+    let shown =
+        ec2::NetworkInterface { status: Some("pending".into()), ..describe::to_api(context, &tables, made) };
+    Ok(ec2::CreateNetworkInterfaceResult { client_token: input.client_token, network_interface: Some(shown) })
+}
+
+pub async fn delete_network_interface(
+    context: &Context,
+    input: ec2::DeleteNetworkInterfaceRequest,
+) -> Result<()> {
+    let id = input.network_interface_id.as_deref().unwrap_or_default();
+    context
+        .transact(|tx| {
+            let interface = super::own(tx, id)?;
+            if interface.attachment.is_some() {
+                return Err(Error::new(
+                    "InvalidParameterValue",
+                    format!("Network interface '{id}' is currently in use."),
+                ));
+            }
+            interface.delete(tx);
+            Ok(())
+        })
+        .await
+}

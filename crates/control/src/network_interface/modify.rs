@@ -1,0 +1,113 @@
+//! ModifyNetworkInterfaceAttribute, ResetNetworkInterfaceAttribute.
+
+use super::{NetworkInterface, groups};
+use crate::engine::unsupported::refuse;
+use crate::{Context, description};
+use aws_api::ec2;
+use model::{Error, Id, Kind, Result};
+
+/// What one call changes: EC2 takes one attribute at a time.
+enum Change<'a> {
+    Description(&'a str),
+    SourceDestCheck(bool),
+    Groups(&'a [String]),
+    DeleteOnTermination { attachment_id: Id, value: bool },
+    AssociatePublicIpAddress(bool),
+}
+
+pub async fn modify_network_interface_attribute(
+    context: &Context,
+    input: ec2::ModifyNetworkInterfaceAttributeRequest,
+) -> Result<()> {
+    refuse([
+        (input.enable_primary_ipv6 == Some(true), "Primary IPv6 addresses are"),
+        (input.connection_tracking_specification.is_some(), "Time-outs of connection tracking are"),
+        (input.ena_srd_specification.is_some(), "ENA Express is"),
+        (!input.associated_subnet_ids.is_empty(), "Further subnets of an interface are"),
+    ])?;
+    let id = input.network_interface_id.as_deref().unwrap_or_default();
+    let change = change(&input)?;
+    context
+        .transact(|tx| {
+            let mut interface = super::own(tx, id)?;
+            match &change {
+                Change::Description(text) => interface.description = (*text).into(),
+                Change::SourceDestCheck(value) => interface.source_dest_check = *value,
+                Change::Groups(ids) => {
+                    interface.security_groups = groups::resolve(tx.tables(), &interface.vpc_id, ids, &[])?;
+                    groups::depend(tx, &interface.security_groups)?;
+                }
+                Change::DeleteOnTermination { attachment_id, value } => {
+                    set_delete_on_termination(&mut interface, attachment_id, *value)?;
+                }
+                Change::AssociatePublicIpAddress(value) => interface.wants_public_ip = *value,
+            }
+            tx.put(&interface);
+            Ok(())
+        })
+        .await
+}
+
+fn change(input: &ec2::ModifyNetworkInterfaceAttributeRequest) -> Result<Change<'_>> {
+    let mut found = Vec::new();
+    if let Some(wanted) = &input.description {
+        let text = wanted.value.as_deref().unwrap_or_default();
+        description::check(text)?;
+        found.push(Change::Description(text));
+    }
+    if let Some(wanted) = &input.source_dest_check {
+        found.push(Change::SourceDestCheck(wanted.value.ok_or_else(|| Error::missing_parameter("value"))?));
+    }
+    if !input.groups.is_empty() {
+        found.push(Change::Groups(&input.groups));
+    }
+    if let Some(wanted) = &input.attachment {
+        let id = wanted.attachment_id.as_deref().ok_or_else(|| Error::missing_parameter("attachmentId"))?;
+        refuse([(wanted.ena_queue_count.is_some(), "Queue counts of interfaces are")])?;
+        found.push(Change::DeleteOnTermination {
+            attachment_id: Id::parse(Kind::NetworkInterfaceAttachment, id)?,
+            value: wanted
+                .delete_on_termination
+                .ok_or_else(|| Error::missing_parameter("deleteOnTermination"))?,
+        });
+    }
+    found.extend(input.associate_public_ip_address.map(Change::AssociatePublicIpAddress));
+    match (found.pop(), found.is_empty()) {
+        (Some(change), true) => Ok(change),
+        (Some(_), false) => Err(Error::invalid_parameter_combination(
+            "Fields for multiple attribute types specified; only one attribute can be modified at a time",
+        )),
+        (None, _) => Err(Error::invalid_parameter_combination("No attributes specified")),
+    }
+}
+
+fn set_delete_on_termination(
+    interface: &mut NetworkInterface,
+    attachment_id: &Id,
+    value: bool,
+) -> Result<()> {
+    let attachment = interface.attachment.as_mut().filter(|one| one.attachment_id == *attachment_id);
+    let attachment =
+        attachment.ok_or_else(|| Id::not_found(Kind::NetworkInterfaceAttachment, attachment_id))?;
+    attachment.delete_on_termination = value;
+    Ok(())
+}
+
+/// Only `sourceDestCheck` has a default to go back to.
+pub async fn reset_network_interface_attribute(
+    context: &Context,
+    input: ec2::ResetNetworkInterfaceAttributeRequest,
+) -> Result<()> {
+    let id = input.network_interface_id.as_deref().unwrap_or_default();
+    if input.source_dest_check.is_none() {
+        return Err(Error::missing_parameter("sourceDestCheck"));
+    }
+    context
+        .transact(|tx| {
+            let mut interface = super::own(tx, id)?;
+            interface.source_dest_check = true;
+            tx.put(&interface);
+            Ok(())
+        })
+        .await
+}

@@ -1,0 +1,97 @@
+//! Network interfaces that come and go, and the addresses and instances that they are with.
+
+use crate::actions::Run;
+use crate::call::Call;
+use control::attachment::AttachmentState;
+use control::engine::Tables;
+
+impl Run {
+    pub fn interface(&mut self) -> Call {
+        let (subnet, instance) = (self.a_subnet(), self.an_instance());
+        let tables = self.world.region().view.read();
+        let interfaces = || tables.network_interfaces.iter();
+        let interface = self.of(interfaces().map(|one| &one.interface_id), "eni-0123456789abcdef0");
+        let attachments = interfaces().filter_map(|one| Some(&one.attachment.as_ref()?.attachment_id));
+        let attachment = self.of(attachments, "eni-attach-0123456789abcdef0");
+        let address = match tables.network_interfaces.find(&interface) {
+            Some(one) => one.addresses[self.draw(one.addresses.len())].private_ip.to_string(),
+            None => "10.0.0.9".into(),
+        };
+        let prefix = tables.network_interfaces.find(&interface).and_then(|one| one.prefixes.first().copied());
+        drop(tables);
+        let prefix = prefix.map_or("10.0.0.16/28".into(), |prefix| prefix.to_string());
+        let (subnet, interface) = (("SubnetId", subnet.as_str()), ("NetworkInterfaceId", interface.as_str()));
+        let one = ("SecondaryPrivateIpAddressCount", "1");
+        let call = match self.draw(12) {
+            0 => Call::new("CreateNetworkInterface", vec![subnet]),
+            1 => Call::new("CreateNetworkInterface", vec![subnet, one, ("Ipv4PrefixCount", "1")]),
+            2 => Call::new("DeleteNetworkInterface", vec![interface]),
+            3..=5 => {
+                let index = ("DeviceIndex", ["1", "2"][self.draw(2)]);
+                Call::new("AttachNetworkInterface", vec![interface, ("InstanceId", &instance), index])
+            }
+            6 | 7 => {
+                let force = ("Force", ["true", "false"][self.draw(2)]);
+                Call::new("DetachNetworkInterface", vec![("AttachmentId", &attachment), force])
+            }
+            8 => Call::new("AssignPrivateIpAddresses", vec![interface, one]),
+            9 => {
+                let moved = [("PrivateIpAddress.1", address.as_str()), ("AllowReassignment", "true")];
+                Call::new("AssignPrivateIpAddresses", vec![interface, moved[0], moved[1]])
+            }
+            10 => Call::new("UnassignPrivateIpAddresses", vec![interface, ("PrivateIpAddress.1", &address)]),
+            _ => Call::new("UnassignPrivateIpAddresses", vec![interface, ("Ipv4Prefix.1", &prefix)]),
+        };
+        call.ended().map(|id| self.kept.remove(id));
+        call
+    }
+}
+
+/// What is wrong at any moment.
+pub fn violations(tables: &Tables) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for interface in tables.network_interfaces.iter() {
+        let id = &interface.interface_id;
+        if let Some(attachment) = &interface.attachment {
+            let instance = tables.instances.find(&attachment.instance_id);
+            if !instance.is_some_and(|instance| instance.interfaces.contains(id)) {
+                wrong.push(format!("{id} is attached to {}, which has it not", attachment.instance_id));
+            }
+        }
+        let claims = tables.claims.iter().filter(|claim| claim.owner == id.as_str());
+        let in_subnet = claims.filter(|claim| claim.key.starts_with("address/")).count();
+        if in_subnet != interface.used_addresses() {
+            wrong.push(format!("{id} has {} addresses and {in_subnet} claims", interface.used_addresses()));
+        }
+    }
+    for instance in tables.instances.iter() {
+        let mut places = Vec::new();
+        for id in &instance.interfaces {
+            let interface = tables.network_interfaces.find(id);
+            let attachment = interface.and_then(|interface| interface.attachment.as_ref());
+            match attachment.filter(|attachment| attachment.instance_id == instance.instance_id) {
+                Some(attachment) => places.push((attachment.network_card, attachment.device_index)),
+                None => wrong.push(format!("{} has {id}, which is not attached to it", instance.instance_id)),
+            }
+        }
+        places.sort();
+        if places.windows(2).any(|two| two[0] == two[1]) {
+            wrong.push(format!("{} has two interfaces at one place: {places:?}", instance.instance_id));
+        }
+        let has_primary = places.first() == Some(&(0, 0));
+        if !has_primary && instance.state.name() != "terminated" {
+            wrong.push(format!("{} has no primary interface", instance.instance_id));
+        }
+    }
+    wrong
+}
+
+/// What is under way though nothing happens any more.
+pub fn unsettled(tables: &Tables) -> Vec<String> {
+    let attached = |interface: &control::network_interface::NetworkInterface| {
+        let state = interface.attachment.as_ref().map(|attachment| attachment.state);
+        state.is_none_or(|state| state == AttachmentState::Attached)
+    };
+    let unsettled = tables.network_interfaces.iter().filter(|interface| !attached(interface));
+    unsettled.map(|one| format!("{} is {:?} for ever", one.interface_id, one.attachment)).collect()
+}
