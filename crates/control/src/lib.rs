@@ -46,6 +46,7 @@ mod sweep;
 pub mod tag;
 pub mod volume;
 pub mod vpc;
+pub mod vpc_peering_connection;
 pub mod workflow;
 
 pub use access_key::RootKey;

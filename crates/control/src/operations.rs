@@ -172,6 +172,13 @@ fn offered() -> Operations {
         ModifyVpcTenancy => vpc::attribute::modify_vpc_tenancy,
         AssociateVpcCidrBlock => vpc::cidr::associate_vpc_cidr_block,
         DisassociateVpcCidrBlock => vpc::cidr::disassociate_vpc_cidr_block,
+        CreateVpcPeeringConnection => vpc_peering_connection::change::create_vpc_peering_connection,
+        AcceptVpcPeeringConnection => vpc_peering_connection::change::accept_vpc_peering_connection,
+        RejectVpcPeeringConnection => vpc_peering_connection::change::reject_vpc_peering_connection,
+        DeleteVpcPeeringConnection => vpc_peering_connection::change::delete_vpc_peering_connection,
+        DescribeVpcPeeringConnections => vpc_peering_connection::describe_vpc_peering_connections,
+        ModifyVpcPeeringConnectionOptions =>
+            vpc_peering_connection::change::modify_vpc_peering_connection_options,
         CreateSubnet => subnet::create::create_subnet,
         CreateDefaultSubnet => subnet::create::create_default_subnet,
         DeleteSubnet => subnet::create::delete_subnet,

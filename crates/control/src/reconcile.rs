@@ -258,6 +258,10 @@ impl Affected {
             Change::PrefixList { old, new } => {
                 self.prefix_lists.extend(old.iter().chain(new).map(|list| list.prefix_list_id.clone()));
             }
+            Change::VpcPeeringConnection { old, new } => {
+                let both = old.iter().chain(new).flat_map(|peering| [&peering.requester, &peering.accepter]);
+                self.vpcs.extend(both.cloned());
+            }
             Change::NatGateway { old, new } => {
                 self.vpcs.extend(old.iter().chain(new).map(|gateway| gateway.vpc_id.clone()));
             }

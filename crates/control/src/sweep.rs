@@ -1,5 +1,5 @@
-//! What ends after a while: launches that no host brings about, terminated instances, released Dedicated Hosts and
-//! deleted NAT gateways after an hour, client tokens after a day.
+//! What ends after a while: launches that no host brings about, terminated instances, released Dedicated Hosts,
+//! deleted NAT gateways and peering connections that are over after an hour, client tokens after a day.
 
 use crate::Control;
 use crate::dedicated_host::DedicatedHost;
@@ -8,6 +8,7 @@ use crate::engine::transaction;
 use crate::instance::{Instance, lifecycle};
 use crate::nat_gateway::NatGateway;
 use crate::region::RegionState;
+use crate::vpc_peering_connection::VpcPeeringConnection;
 use model::{InstanceState, Timestamp};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -22,6 +23,8 @@ const TERMINATED_FOR: Duration = Duration::from_secs(60 * 60);
 const RELEASED_FOR: Duration = Duration::from_secs(60 * 60);
 /// How long a deleted NAT gateway stays visible (EC2 API Reference, DescribeNatGateways: "about an hour").
 const DELETED_FOR: Duration = Duration::from_secs(60 * 60);
+/// How long a peering connection stays visible that is over (VPC Peering Guide: "for a period of time").
+const PEERED_FOR: Duration = Duration::from_secs(60 * 60);
 /// How long a client token is good for.
 const TOKEN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most rows in one transaction.
@@ -60,7 +63,7 @@ pub(crate) async fn sweep(control: &Control, region: &RegionState) -> model::Res
     })
     .await?;
     loop {
-        let (instances, hosts, tokens, nats) = {
+        let (instances, hosts, tokens, nats, peerings) = {
             let tables = region.view.read();
             let instances: Vec<String> = tables
                 .instances
@@ -90,14 +93,27 @@ pub(crate) async fn sweep(control: &Control, region: &RegionState) -> model::Res
                 .map(|gateway| gateway.nat_gateway_id.to_string())
                 .take(BATCH)
                 .collect();
-            (instances, hosts, tokens, nats)
+            let peerings: Vec<String> = tables
+                .vpc_peering_connections
+                .iter()
+                .filter(|peering| peering.over_since(now).is_some_and(|at| older(at, PEERED_FOR)))
+                .map(|peering| peering.peering_id.to_string())
+                .take(BATCH)
+                .collect();
+            (instances, hosts, tokens, nats, peerings)
         };
-        if instances.is_empty() && hosts.is_empty() && tokens.is_empty() && nats.is_empty() {
+        if instances.is_empty()
+            && hosts.is_empty()
+            && tokens.is_empty()
+            && nats.is_empty()
+            && peerings.is_empty()
+        {
             return Ok(());
         }
         transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
             instances.iter().for_each(|id| tx.delete::<Instance>(id));
             hosts.iter().for_each(|id| tx.delete::<DedicatedHost>(id));
+            peerings.iter().for_each(|id| tx.delete::<VpcPeeringConnection>(id));
             nats.iter().for_each(|id| tx.delete::<NatGateway>(id));
             tokens.iter().for_each(|key| tx.delete::<ClientToken>(key));
             Ok(())

@@ -65,6 +65,7 @@ taggable! {
     EgressOnlyInternetGateway: crate::egress_only_internet_gateway::EgressOnlyInternetGateway
         as egress_only_internet_gateways,
     InternetGateway: crate::internet_gateway::InternetGateway as internet_gateways,
+    VpcPeeringConnection: crate::vpc_peering_connection::VpcPeeringConnection as vpc_peering_connections,
     PrefixList: crate::prefix_list::PrefixList as prefix_lists,
     NetworkAcl: crate::network_acl::NetworkAcl as network_acls,
     DhcpOptions: crate::dhcp_options::DhcpOptions as dhcp_options,

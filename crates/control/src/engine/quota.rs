@@ -49,6 +49,8 @@ const QUOTAS: &[Quota] = &[
     // Of one VPC, table or list: as EC2 has them (VPC User Guide, "Amazon VPC quotas").
     within(CIDRS_PER_VPC, 5, "CidrLimitExceeded"),
     within(SUBNETS_PER_VPC, 200, "SubnetLimitExceeded"),
+    within(PEERINGS_PER_VPC, 50, "ActiveVpcPeeringConnectionPerVpcLimitExceeded"),
+    within(PENDING_PEERINGS_PER_VPC, 25, "OutstandingVpcPeeringConnectionLimitExceeded"),
     within(ROUTE_TABLES_PER_VPC, 200, "RouteTableLimitExceeded"),
     within(ROUTES_PER_TABLE, 500, "RouteLimitExceeded"),
     within(NETWORK_ACLS_PER_VPC, 200, "NetworkAclLimitExceeded"),
@@ -57,6 +59,8 @@ const QUOTAS: &[Quota] = &[
 
 pub const CIDRS_PER_VPC: &str = "cidrs-per-vpc";
 pub const SUBNETS_PER_VPC: &str = "subnets-per-vpc";
+pub const PEERINGS_PER_VPC: &str = "peerings-per-vpc";
+pub const PENDING_PEERINGS_PER_VPC: &str = "pending-peerings-per-vpc";
 pub const ROUTE_TABLES_PER_VPC: &str = "route-tables-per-vpc";
 pub const ROUTES_PER_TABLE: &str = "routes-per-table";
 pub const NETWORK_ACLS_PER_VPC: &str = "network-acls-per-vpc";

@@ -115,6 +115,7 @@ tables! {
     route_tables: crate::route_table::RouteTable as RouteTable,
     egress_only_internet_gateways: crate::egress_only_internet_gateway::EgressOnlyInternetGateway as EgressOnlyInternetGateway,
     internet_gateways: crate::internet_gateway::InternetGateway as InternetGateway,
+    vpc_peering_connections: crate::vpc_peering_connection::VpcPeeringConnection as VpcPeeringConnection,
     prefix_lists: crate::prefix_list::PrefixList as PrefixList,
     prefix_list_versions: crate::prefix_list::PrefixListVersion as PrefixListVersion,
     network_acls: crate::network_acl::NetworkAcl as NetworkAcl,

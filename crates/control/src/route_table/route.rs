@@ -222,7 +222,7 @@ fn check_target(
     target: &Target,
 ) -> Result<()> {
     let (id, table_id) = (target.id(), &table.route_table_id);
-    let belongs = target.vpc_id(tables).as_ref() == Some(&table.vpc_id);
+    let belongs = target.is_of(tables, &table.vpc_id);
     let what = match target {
         Target::Local => {
             return Err(Error::invalid_parameter_value(format!(
@@ -250,6 +250,7 @@ fn check_target(
             }
             "NAT gateway"
         }
+        Target::VpcPeeringConnection(_) => "VPC peering connection",
         Target::NetworkInterface(_) => "interface",
     };
     if !belongs {

@@ -14,6 +14,7 @@ pub enum Target {
     InternetGateway(Id),
     EgressOnlyInternetGateway(Id),
     NatGateway(Id),
+    VpcPeeringConnection(Id),
     /// Whatever instance it is attached to forwards what comes.
     NetworkInterface(Id),
 }
@@ -46,10 +47,7 @@ impl Named {
             (&self.instance_id, Target::instance),
             (&self.network_interface_id, Target::interface),
             (&self.nat_gateway_id, Target::nat_gateway),
-            (&self.vpc_peering_connection_id, |id, _| {
-                let id = Id::parse(Kind::VpcPeeringConnection, id)?;
-                Err(Id::not_found(Kind::VpcPeeringConnection, &id))
-            }),
+            (&self.vpc_peering_connection_id, Target::peering),
         ];
         let mut named = named.iter().filter_map(|(id, target)| Some((id.as_deref()?, target)));
         match (named.find(|(id, _)| !id.is_empty()), named.any(|(id, _)| !id.is_empty())) {
@@ -99,6 +97,14 @@ impl Target {
         }
     }
 
+    fn peering(id: &str, tables: &Tables) -> Result<Target> {
+        let id = Id::parse(Kind::VpcPeeringConnection, id)?;
+        match tables.vpc_peering_connections.find(&id).filter(|peering| peering.is_active()) {
+            Some(_) => Ok(Target::VpcPeeringConnection(id)),
+            None => Err(Id::not_found(Kind::VpcPeeringConnection, &id)),
+        }
+    }
+
     /// An instance stands for its one interface.
     fn instance(id: &str, tables: &Tables) -> Result<Target> {
         let id = Id::parse(Kind::Instance, id)?;
@@ -119,17 +125,24 @@ impl Target {
         }
     }
 
-    /// The VPC that it is in; None where it is in none.
-    pub fn vpc_id(&self, tables: &Tables) -> Option<Id> {
-        match self {
+    /// Whether it is in the VPC, or at its edge.
+    pub fn is_of(&self, tables: &Tables, vpc_id: &Id) -> bool {
+        let of = match self {
             Target::Local => None,
-            Target::InternetGateway(id) => tables.internet_gateways.find(id)?.vpc_id.clone(),
-            Target::EgressOnlyInternetGateway(id) => {
-                Some(tables.egress_only_internet_gateways.find(id)?.vpc_id.clone())
+            Target::InternetGateway(id) => {
+                tables.internet_gateways.find(id).and_then(|gateway| gateway.vpc_id.as_ref())
             }
-            Target::NatGateway(id) => Some(tables.nat_gateways.find(id)?.vpc_id.clone()),
-            Target::NetworkInterface(id) => Some(tables.network_interfaces.find(id)?.vpc_id.clone()),
-        }
+            Target::EgressOnlyInternetGateway(id) => {
+                tables.egress_only_internet_gateways.find(id).map(|gateway| &gateway.vpc_id)
+            }
+            Target::NatGateway(id) => tables.nat_gateways.find(id).map(|gateway| &gateway.vpc_id),
+            Target::NetworkInterface(id) => tables.network_interfaces.find(id).map(|one| &one.vpc_id),
+            Target::VpcPeeringConnection(id) => {
+                let peering = tables.vpc_peering_connections.find(id);
+                return peering.is_some_and(|of| [&of.requester, &of.accepter].contains(&vpc_id));
+            }
+        };
+        of == Some(vpc_id)
     }
 
     /// As EC2's messages and the data path know it.
@@ -139,6 +152,7 @@ impl Target {
             Target::InternetGateway(id)
             | Target::EgressOnlyInternetGateway(id)
             | Target::NatGateway(id)
+            | Target::VpcPeeringConnection(id)
             | Target::NetworkInterface(id) => id,
         }
     }
@@ -158,6 +172,11 @@ impl Target {
                 .find(id)
                 .filter(|gateway| gateway.deleted_at.is_none())
                 .map(|_| datapath::Target::NatGateway(id.clone())),
+            Target::VpcPeeringConnection(id) => tables
+                .vpc_peering_connections
+                .find(id)
+                .filter(|peering| peering.is_active())
+                .map(|_| datapath::Target::Peering(id.clone())),
             Target::NetworkInterface(id) => tables
                 .network_interfaces
                 .find(id)
@@ -174,6 +193,7 @@ impl Target {
             Target::Local | Target::InternetGateway(_) => route.gateway_id = id,
             Target::EgressOnlyInternetGateway(_) => route.egress_only_internet_gateway_id = id,
             Target::NatGateway(_) => route.nat_gateway_id = id,
+            Target::VpcPeeringConnection(_) => route.vpc_peering_connection_id = id,
             Target::NetworkInterface(interface_id) => {
                 route.network_interface_id = id;
                 let interface = tables.network_interfaces.find(interface_id);

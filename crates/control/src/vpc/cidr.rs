@@ -9,6 +9,7 @@ use crate::engine::{Tables, Tx, quota};
 use crate::network_acl::NetworkAcl;
 use crate::route_table::{self, Destination, Route};
 use crate::security_group::{self, SecurityGroup};
+use crate::vpc_peering_connection;
 use aws_api::ec2;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::{Error, Id, Kind, Region, Result};
@@ -174,6 +175,16 @@ fn add_ipv4(tx: &mut Tx<'_>, vpc: &mut Vpc, cidr: Ipv4Net) -> Result<Id> {
     if let Some(route) = tables.flat_map(|table| &table.routes).find(|route| within(route, cidr)) {
         let why = format!("in conflict with the route to {} of the VPC.", route.destination);
         return Err(out_of_range(cidr, &why));
+    }
+    let now = tx.now();
+    for peering in vpc_peering_connection::of_vpc(tx.tables(), &vpc.vpc_id).filter(|of| of.is_live(now)) {
+        let peer = tx.get::<Vpc>(peering.peer_of(&vpc.vpc_id));
+        if peer.is_some_and(|peer| peer.cidrs().any(|(_, of)| overlap(of, cidr))) {
+            return Err(out_of_range(
+                cidr,
+                &format!("in conflict with the VPC behind {}.", peering.peering_id),
+            ));
+        }
     }
     tx.quotas().check_within(quota::CIDRS_PER_VPC, has.len() + 1)?;
     let association_id = tx.new_id(Kind::VpcCidrAssociation);

@@ -13,9 +13,10 @@ use crate::engine::{Claim, Tables, Tags, Tx, retire};
 use crate::network_acl::NetworkAcl;
 use crate::route_table::RouteTable;
 use crate::security_group::{self, SecurityGroup};
+use crate::vpc_peering_connection;
 use aws_api::ec2;
 use ipnet::Ipv4Net;
-use model::{AccountId, Error, Id, Kind, Result};
+use model::{AccountId, Error, Id, Kind, Result, Timestamp};
 
 const DEFAULT_SCOPE: &str = "default-vpc";
 const DEFAULT: &str = "the";
@@ -137,7 +138,7 @@ pub async fn create_default_vpc(
 pub async fn delete_vpc(context: &Context, input: ec2::DeleteVpcRequest) -> Result<()> {
     let id = Id::parse(Kind::Vpc, input.vpc_id.as_deref().unwrap_or_default())?;
     let in_use = |tables: &Tables| {
-        has_dependents(tables, &id).then(|| {
+        has_dependents(tables, &id, context.environment.clock.now()).then(|| {
             let message = format!("The vpc '{id}' has dependencies and cannot be deleted.");
             Error::new("DependencyViolation", message)
         })
@@ -146,12 +147,13 @@ pub async fn delete_vpc(context: &Context, input: ec2::DeleteVpcRequest) -> Resu
 }
 
 /// Whether anything is in the VPC but what it came with.
-fn has_dependents(tables: &Tables, id: &str) -> bool {
+fn has_dependents(tables: &Tables, id: &str, now: Timestamp) -> bool {
     let own = |group: &SecurityGroup| group.name == security_group::DEFAULT;
     tables.subnets.count("vpc-id", id) > 0
         || tables.network_interfaces.count("vpc-id", id) > 0
         || tables.internet_gateways.count("attachment.vpc-id", id) > 0
         || egress_only_internet_gateway::of_vpc(tables, id).is_some()
+        || vpc_peering_connection::of_vpc(tables, id).any(|peering| peering.is_live(now))
         || tables.route_tables.with("vpc-id", id).any(|table| table.main_association_id.is_none())
         || tables.network_acls.with("vpc-id", id).any(|acl| !acl.is_default)
         || tables.security_groups.with("vpc-id", id).any(|group| !own(group))

@@ -10,6 +10,7 @@ use crate::network_acl::{self, Entry, NetworkAcl};
 use crate::prefix_list;
 use crate::route_table::{self, Destination, Route, RouteTable, local_destinations};
 use crate::subnet::Subnet;
+use crate::vpc_peering_connection;
 use ipnet::IpNet;
 use model::Region;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,7 +49,13 @@ pub fn desired(vpc: &Vpc, tables: &Tables, region: &Region, generation: Revision
                 .collect::<BTreeMap<_, _>>(),
             subnets,
             nat_gateways: tables.nat_gateways.with("vpc-id", id).filter_map(|one| nat(one, tables)).collect(),
-            peerings: Vec::new(),
+            peerings: vpc_peering_connection::of_vpc(tables, id)
+                .filter(|peering| peering.is_active())
+                .map(|peering| datapath::Peering {
+                    peering_id: peering.peering_id.clone(),
+                    peer_vpc_id: peering.peer_of(id).clone(),
+                })
+                .collect(),
         },
         dns_domain: region.private_dns_domain(),
         dns_support: vpc.dns_support,

@@ -153,3 +153,41 @@ async fn prefix_lists_are_written_out_for_hosts_and_followed() {
     let told = cloud.told_of_vpc(&id, leads("203.0.113.0/24")).await.unwrap();
     assert_eq!(route(&told, &table, "192.0.2.0/24"), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn both_ends_of_a_peering_are_told_once_it_is_accepted_and_a_request_expires() {
+    let cloud = Cloud::start().await;
+    let one = made(&cloud, "CreateVpc", &[("CidrBlock", "10.1.0.0/16")], "vpcId").await;
+    let other = made(&cloud, "CreateVpc", &[("CidrBlock", "10.2.0.0/16")], "vpcId").await;
+    let ends = [("VpcId", one.as_str()), ("PeerVpcId", other.as_str())];
+    let id = made(&cloud, "CreateVpcPeeringConnection", &ends, "vpcPeeringConnectionId").await;
+    let peering = [("VpcPeeringConnectionId", id.as_str())];
+    tokio::time::sleep(std::time::Duration::from_secs(7 * 24 * 60 * 60)).await;
+    let late = cloud.call("AcceptVpcPeeringConnection", &peering).await;
+    assert_eq!(late.unwrap_err(), "InvalidStateTransition");
+    let id = made(&cloud, "CreateVpcPeeringConnection", &ends, "vpcPeeringConnectionId").await;
+    let peering = [("VpcPeeringConnectionId", id.as_str())];
+    cloud.ok("AcceptVpcPeeringConnection", &peering).await;
+    let table = [("Filter.1.Name", "vpc-id"), ("Filter.1.Value.1", one.as_str())];
+    let table = made(&cloud, "DescribeRouteTables", &table, "routeTableId").await;
+    cloud.ok("CreateSubnet", &[ends[0], ("CidrBlock", "10.1.1.0/24")]).await;
+    let over = [("DestinationCidrBlock", "10.2.0.0/16"), peering[0]];
+    cloud.ok("CreateRoute", &[("RouteTableId", table.as_str()), over[0], over[1]]).await;
+    let leads = |wanted: Target| {
+        let table = &table;
+        move |vpc: Option<&agent_api::Vpc>| {
+            vpc.is_some_and(|vpc| route(vpc, table, "10.2.0.0/16").as_ref() == Some(&wanted))
+        }
+    };
+    let peering_id = model::Id::parse(model::Kind::VpcPeeringConnection, &id).unwrap();
+    let told = cloud.told_of_vpc(&one, leads(Target::Peering(peering_id))).await.unwrap();
+    assert_eq!(*told.network.peerings[0].peer_vpc_id, *other);
+    let peers = |count: usize| {
+        move |vpc: Option<&agent_api::Vpc>| vpc.is_some_and(|vpc| vpc.network.peerings.len() == count)
+    };
+    let told = cloud.told_of_vpc(&other, peers(1)).await.unwrap();
+    assert_eq!(*told.network.peerings[0].peer_vpc_id, *one);
+    cloud.ok("DeleteVpcPeeringConnection", &peering).await;
+    cloud.told_of_vpc(&one, leads(Target::Blackhole)).await;
+    cloud.told_of_vpc(&other, peers(0)).await;
+}

@@ -52,7 +52,11 @@ impl Run {
         let routing = self.of(routing, "rtbassoc-0123456789abcdef0");
         let listing = tables.network_acls.iter().flat_map(|one| one.associations.iter().map(|(id, _)| id));
         let listing = self.of(listing, "aclassoc-0123456789abcdef0");
+        let peer = self.of(tables.vpcs.iter().map(|one| &one.vpc_id), "vpc-0123456789abcdef0");
+        let peerings = tables.vpc_peering_connections.iter().map(|one| &one.peering_id);
+        let peering = self.of(peerings, "pcx-0123456789abcdef0");
         drop(tables);
+        let peering = ("VpcPeeringConnectionId", peering.as_str());
         let vpc = ("VpcId", vpc.as_str());
         let subnet = ("SubnetId", subnet.as_str());
         let table = ("RouteTableId", table.as_str());
@@ -61,7 +65,17 @@ impl Run {
         let options = ("DhcpOptionsId", options.as_str());
         let cidr = ("CidrBlock", BLOCKS[self.draw(BLOCKS.len())]);
         let ipv6 = ("AmazonProvidedIpv6CidrBlock", "true");
-        match self.draw(26) {
+        match self.draw(30) {
+            26 => Call::new("CreateVpcPeeringConnection", vec![vpc, ("PeerVpcId", &peer)]),
+            27 => Call::new("AcceptVpcPeeringConnection", vec![peering]),
+            28 => {
+                let destination = ("DestinationCidrBlock", BLOCKS[self.draw(BLOCKS.len())]);
+                Call::new("CreateRoute", vec![table, destination, peering])
+            }
+            29 => match self.draw(2) {
+                0 => Call::new("RejectVpcPeeringConnection", vec![peering]),
+                _ => Call::new("DeleteVpcPeeringConnection", vec![peering]),
+            },
             0 => Call::new("CreateVpc", vec![cidr]),
             1 => Call::new("CreateVpc", vec![cidr, ipv6]),
             2 => Call::new("DeleteVpc", vec![vpc]),
@@ -156,9 +170,30 @@ pub fn violations(tables: &Tables) -> Vec<String> {
     wrong
 }
 
+/// Connections that are one too many, or lead from or to what is not there.
+fn mispeered(tables: &Tables) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut pairs = BTreeMap::new();
+    for peering in tables.vpc_peering_connections.iter().filter(|peering| peering.is_active()) {
+        let id = &peering.peering_id;
+        let ends = [&peering.requester, &peering.accepter].map(|end| tables.vpcs.find(end));
+        let [Some(one), Some(other)] = ends else {
+            wrong.push(format!("{id} connects what is not there"));
+            continue;
+        };
+        let mut ends = [&one.vpc_id, &other.vpc_id];
+        ends.sort();
+        wrong.extend(pairs.insert(ends, id).map(|twin| format!("{twin} and {id} connect the same")));
+        let meet = |(a, b): (Ipv4Net, Ipv4Net)| a.contains(&b) || b.contains(&a);
+        let both = one.cidrs().flat_map(|(_, a)| other.cidrs().map(move |(_, b)| (a, b)));
+        wrong.extend(both.into_iter().any(meet).then(|| format!("the ends of {id} overlap")));
+    }
+    wrong
+}
+
 /// What is in a VPC that is not there, or has a place that another has.
 fn stray(tables: &Tables) -> Vec<String> {
-    let mut wrong = Vec::new();
+    let mut wrong = mispeered(tables);
     let tables_in = tables.route_tables.iter().map(|one| (&one.route_table_id, &one.vpc_id));
     let lists_in = tables.network_acls.iter().map(|one| (&one.network_acl_id, &one.vpc_id));
     let groups_in = tables.security_groups.iter().map(|one| (&one.group_id, &one.vpc_id));
