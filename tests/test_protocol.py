@@ -136,7 +136,7 @@ def test_sts_has_an_envelope_of_its_own(wire):
     [
         ("GetTheWeather", {}, "InvalidAction", "GetTheWeather"),
         ("describeinstances", {}, "InvalidAction", "describeinstances"),
-        ("AcceptVpcPeeringConnection", {}, "InvalidAction", "AcceptVpcPeeringConnection"),
+        ("AcceptReservedInstancesExchangeQuote", {}, "InvalidAction", "AcceptReservedInstancesExchangeQuote"),
         ("DescribeInstances", {"Colour": "red"}, "UnknownParameter", "Colour"),
         ("DescribeInstances", {"InstanceIds.1": "i-0123456789abcdef0"}, "UnknownParameter", "InstanceIds"),
         ("DescribeInstances", {"Filter.1.Colour": "red"}, "UnknownParameter", "Filter.1.Colour"),
