@@ -76,8 +76,29 @@ pub enum Check {
     Passed,
     /// Several times in a row. Since the first of them or, where it has never passed, since the start.
     Failed {
-        since: Timestamp,
+        since: Since,
     },
+}
+
+/// A moment, to the second: there is one for every check of every instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Since(u32);
+
+impl From<Timestamp> for Since {
+    fn from(at: Timestamp) -> Since {
+        Since(at.as_second().try_into().unwrap_or(0))
+    }
+}
+
+impl Since {
+    /// So many after 1970 began.
+    pub const fn seconds(seconds: u32) -> Since {
+        Since(seconds)
+    }
+
+    pub fn timestamp(self) -> Timestamp {
+        Timestamp::from_second(self.0.into()).unwrap_or_default()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -27,7 +27,8 @@ pub mod placement;
 pub mod run;
 pub mod status;
 
-pub use placement::{Affinity, Placement, Tenancy};
+pub use credit::CreditOption;
+pub use placement::{Affinity, InGroup, Placement, Tenancy};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Instance {
@@ -91,9 +92,10 @@ pub struct Instance {
     pub ebs_optimized: bool,
     pub ena_support: bool,
     pub monitoring: bool,
-    /// `standard` or `unlimited` for burstable types.
-    pub cpu_credits: Option<Text>,
-    pub auto_recovery: Text,
+    /// Of burstable types; None leaves it to the type.
+    pub cpu_credits: Option<CreditOption>,
+    #[serde(default)]
+    pub auto_recovery: AutoRecovery,
     #[serde(default)]
     pub names: HostNames,
     pub tags: Tags,
@@ -139,6 +141,34 @@ pub struct MetadataOptions {
 pub enum ShutdownBehavior {
     Stop,
     Terminate,
+}
+
+/// Whether an instance is started again elsewhere where its host fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AutoRecovery {
+    #[default]
+    Default,
+    Disabled,
+}
+
+impl AutoRecovery {
+    pub fn name(self) -> &'static str {
+        match self {
+            AutoRecovery::Default => "default",
+            AutoRecovery::Disabled => "disabled",
+        }
+    }
+
+    pub fn parse(text: &str) -> model::Result<Self> {
+        match text {
+            "default" => Ok(AutoRecovery::Default),
+            "disabled" => Ok(AutoRecovery::Disabled),
+            other => Err(model::Error::invalid_parameter_value(format!(
+                "Value ({other}) for parameter autoRecovery is invalid. Valid values are default and disabled."
+            ))),
+        }
+    }
 }
 
 impl ShutdownBehavior {
@@ -276,7 +306,7 @@ impl Record for Instance {
             "key-name" => filter::some(values, self.public_key.as_ref().map(|key| key.0.as_str())),
             "launch-index" => filter::one(values, self.launch_index.to_string()),
             "launch-time" => filter::one(values, filter::time(self.launched_at)),
-            "maintenance-options.auto-recovery" => filter::one(values, self.auto_recovery.as_str()),
+            "maintenance-options.auto-recovery" => filter::one(values, self.auto_recovery.name()),
             "metadata-options.http-endpoint" => {
                 filter::one(values, if options.http_endpoint { "enabled" } else { "disabled" })
             }
@@ -294,9 +324,9 @@ impl Record for Instance {
             "metadata-options.state" => filter::one(values, "applied"),
             "monitoring-state" => filter::one(values, if self.monitoring { "enabled" } else { "disabled" }),
             "owner-id" => filter::one(values, self.owner.as_str()),
-            "placement-group-name" => filter::some(values, placement.group_name.as_deref()),
+            "placement-group-name" => filter::some(values, placement.group_name()),
             "placement-partition-number" => {
-                filter::some(values, placement.partition_number.map(|number| number.to_string()))
+                filter::some(values, placement.partition_number().map(|number| number.to_string()))
             }
             "platform-details" => filter::one(values, self.platform_details.as_str()),
             "reason" => filter::one(values, &*self.state_transition_reason),

@@ -6,7 +6,7 @@ use crate::engine::{Tables, Tags, Tx, filter};
 use crate::subnet::Subnet;
 use crate::{address as elastic, public_address};
 use ipnet::Ipv4Net;
-use model::{AccountId, Error, Id, Kind, Result, Text, Timestamp};
+use model::{AccountId, Error, Id, Kind, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::net::Ipv4Addr;
@@ -26,7 +26,6 @@ pub struct NetworkInterface {
     pub owner: AccountId,
     pub vpc_id: Id,
     pub subnet_id: Id,
-    pub zone: Text,
     pub description: Box<str>,
     pub mac: [u8; 6],
     #[serde(default)]
@@ -41,7 +40,6 @@ pub struct NetworkInterface {
     pub security_groups: SmallVec<[Id; 1]>,
     pub source_dest_check: bool,
     pub attachment: Option<InterfaceAttachment>,
-    pub created_at: Timestamp,
     pub tags: Tags,
 }
 
@@ -136,7 +134,6 @@ impl NetworkInterface {
             owner: subnet.owner.clone(),
             vpc_id: subnet.vpc_id.clone(),
             subnet_id: subnet.subnet_id.clone(),
-            zone: subnet.zone.as_str().into(),
             description: Box::default(),
             purpose: Purpose::Instance,
             addresses,
@@ -145,10 +142,14 @@ impl NetworkInterface {
             security_groups: SmallVec::new(),
             source_dest_check: true,
             attachment: None,
-            created_at: tx.now(),
             tags: Tags::default(),
             interface_id,
         })
+    }
+
+    /// Its subnet's.
+    pub fn zone<'t>(&self, tables: &'t Tables) -> &'t str {
+        tables.subnets.find(&self.subnet_id).map_or("", |subnet| &subnet.zone)
     }
 
     /// Every interface has one, its first.
@@ -361,7 +362,6 @@ impl Record for NetworkInterface {
                 filter::some(values, attachment.map(|a| a.network_card.to_string()))
             }
             "attachment.status" => filter::some(values, attachment.map(|a| a.state_name())),
-            "availability-zone" => filter::one(values, self.zone.as_str()),
             "description" => filter::one(values, &*self.description),
             "group-id" => filter::many(values, self.security_groups.iter().map(|id| id.as_str())),
             "interface-type" => filter::one(values, self.purpose.name()),

@@ -67,8 +67,8 @@ fn hosted(instance: &Instance) -> cumulet::HostedInstance {
         instance_id: Some(instance.instance_id.to_string()),
         instance_type: Some(instance.instance_type.to_string()),
         state: Some(instance.state.name().to_owned()),
-        placement_group: instance.placement.group_name.clone().map(Into::into),
-        partition_number: instance.placement.partition_number.map(|partition| partition as i32),
+        placement_group: instance.placement.group_name().map(Into::into),
+        partition_number: instance.placement.partition_number().map(|partition| partition as i32),
     }
 }
 
@@ -87,9 +87,9 @@ pub async fn explain_placement(
     let wanted = instance.load();
     let hosts = place::candidates(&context.region, &tables, &[], Some(instance));
     let zones = [instance.placement.zone.to_string()];
-    let group = instance.placement.group_name.as_deref().and_then(|name| {
+    let group = instance.placement.group_name().and_then(|name| {
         let group = tables.placement_groups.with("group-name", name).next()?;
-        Some(place::rules(&tables, &[], group, instance.placement.partition_number, Some(instance)))
+        Some(place::rules(&tables, &[], group, instance.placement.partition_number(), Some(instance)))
     });
     let request = placement::Request {
         instance_type: &instance.instance_type,

@@ -1,5 +1,6 @@
 //! cumulet: your own EC2. One binary: the cloud (`serve`) and the commands of those who use it.
 
+mod allocator;
 mod cloud;
 mod command;
 mod config;
@@ -50,6 +51,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    allocator::keep_little();
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Env(args) => command::env::run(args),

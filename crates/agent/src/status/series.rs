@@ -43,9 +43,11 @@ impl Series {
         let (failures, since) = (self.failures.saturating_add(1), self.failing_since.unwrap_or(now));
         let told = match self.told {
             Some(Check::Initializing) if now.duration_since(started).unsigned_abs() >= START_TIME_MAX => {
-                Some(Check::Failed { since: started })
+                Some(Check::Failed { since: started.into() })
             }
-            Some(Check::Passed) | None if failures >= FAILURES_TOLD => Some(Check::Failed { since }),
+            Some(Check::Passed) | None if failures >= FAILURES_TOLD => {
+                Some(Check::Failed { since: since.into() })
+            }
             told => told,
         };
         Series { told, failures, failing_since: Some(since) }
@@ -76,7 +78,7 @@ mod tests {
     fn one_failure_is_none_and_the_second_dates_from_the_first() {
         let results =
             [(5, true), (60, false), (120, true), (180, false), (240, false), (300, false), (360, true)];
-        let (passed, failed) = (Some(Check::Passed), Some(Check::Failed { since: at(180) }));
+        let (passed, failed) = (Some(Check::Passed), Some(Check::Failed { since: at(180).into() }));
         let expected = [passed, passed, passed, passed, failed, failed, passed];
         assert_eq!(told(Series::OF_NEW, &results), expected);
     }
@@ -84,7 +86,7 @@ mod tests {
     #[test]
     fn what_never_passes_failed_when_it_started() {
         let initializing = Some(Check::Initializing);
-        let failed = Some(Check::Failed { since: STARTED });
+        let failed = Some(Check::Failed { since: STARTED.into() });
         let expected = [initializing, initializing, failed, failed];
         let results = [(5, false), (299, false), (300, false), (360, false)];
         assert_eq!(told(Series::OF_NEW, &results), expected);
@@ -93,7 +95,7 @@ mod tests {
     #[test]
     fn of_what_was_found_nothing_is_told_before_it_is_known() {
         assert_eq!(told(Series::OF_FOUND, &[(1, true)]), [Some(Check::Passed)]);
-        let failed = Some(Check::Failed { since: at(1) });
+        let failed = Some(Check::Failed { since: at(1).into() });
         assert_eq!(told(Series::OF_FOUND, &[(1, false), (61, false)]), [None, failed]);
     }
 

@@ -9,28 +9,47 @@ use crate::engine::filter;
 use crate::instance_type::{self, Burstable};
 use aws_api::ec2;
 use model::{Error, Id, InstanceState, Kind, Result};
+use serde::{Deserialize, Serialize};
 
-const STANDARD: &str = "standard";
-const UNLIMITED: &str = "unlimited";
+/// What a burstable instance does that has no credits left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CreditOption {
+    Standard,
+    Unlimited,
+}
 
-pub fn check(option: &str) -> Result<String> {
-    if [STANDARD, UNLIMITED].contains(&option) {
-        return Ok(option.to_owned());
+impl CreditOption {
+    fn name(self) -> &'static str {
+        match self {
+            CreditOption::Standard => "standard",
+            CreditOption::Unlimited => "unlimited",
+        }
     }
-    Err(Error::invalid_parameter_value(format!(
-        "Value ({option}) for parameter cpuCredits is invalid. Valid values are {STANDARD} and {UNLIMITED}."
-    )))
+
+    pub fn parse(text: &str) -> Result<Self> {
+        match text {
+            "standard" => Ok(CreditOption::Standard),
+            "unlimited" => Ok(CreditOption::Unlimited),
+            other => Err(Error::invalid_parameter_value(format!(
+                "Value ({other}) for parameter cpuCredits is invalid. Valid values are standard and unlimited."
+            ))),
+        }
+    }
 }
 
 /// None where the type is not burstable, whatever was said at launch.
-fn option_of(tables: &Tables, instance: &Instance) -> Option<&'static str> {
+fn option_of(tables: &Tables, instance: &Instance) -> Option<CreditOption> {
     let burstable = instance_type::burstable(tables, &instance.instance_type)?;
-    Some(if is_unlimited(instance, burstable) { UNLIMITED } else { STANDARD })
+    Some(match is_unlimited(instance, burstable) {
+        true => CreditOption::Unlimited,
+        false => CreditOption::Standard,
+    })
 }
 
 /// As it was launched or modified, or as its type is without a word.
 pub(super) fn is_unlimited(instance: &Instance, burstable: Burstable) -> bool {
-    instance.cpu_credits.as_deref().map_or(burstable.unlimited_by_default, |option| option == UNLIMITED)
+    instance.cpu_credits.map_or(burstable.unlimited_by_default, |option| option == CreditOption::Unlimited)
 }
 
 /// Of the instances that are named; where none is, of those that are unlimited.
@@ -53,7 +72,7 @@ pub async fn describe_instance_credit_specifications(
     };
     let named = !input.instance_ids.is_empty();
     let visible = |instance: &Instance| {
-        named || !instance.is_terminated() && option_of(&tables, instance) == Some(UNLIMITED)
+        named || !instance.is_terminated() && option_of(&tables, instance) == Some(CreditOption::Unlimited)
     };
     let page =
         describe::select(&tables.instances, Kind::Instance, &query, visible, |instance, name, values| {
@@ -65,7 +84,7 @@ pub async fn describe_instance_credit_specifications(
         })?;
         Ok(ec2::InstanceCreditSpecification {
             instance_id: Some(instance.instance_id.to_string()),
-            cpu_credits: Some(option.to_owned()),
+            cpu_credits: Some(option.name().to_owned()),
         })
     };
     Ok(ec2::DescribeInstanceCreditSpecificationsResult {
@@ -88,12 +107,12 @@ pub async fn modify_instance_credit_specification(
     input: ec2::ModifyInstanceCreditSpecificationRequest,
 ) -> Result<ec2::ModifyInstanceCreditSpecificationResult> {
     let mut result = ec2::ModifyInstanceCreditSpecificationResult::default();
-    for wanted in &input.instance_credit_specifications {
-        check(wanted.cpu_credits.as_deref().unwrap_or_default())?;
-    }
-    for wanted in input.instance_credit_specifications {
-        let instance_id = wanted.instance_id.unwrap_or_default();
-        match modify(context, &instance_id, wanted.cpu_credits.as_deref().unwrap_or_default()).await {
+    let wanted = input.instance_credit_specifications.into_iter().map(|wanted| {
+        let option = CreditOption::parse(wanted.cpu_credits.as_deref().unwrap_or_default())?;
+        Ok((wanted.instance_id.unwrap_or_default(), option))
+    });
+    for (instance_id, option) in wanted.collect::<Result<Vec<_>>>()? {
+        match modify(context, &instance_id, option).await {
             Ok(()) => result
                 .successful_instance_credit_specifications
                 .push(ec2::SuccessfulInstanceCreditSpecificationItem { instance_id: Some(instance_id) }),
@@ -112,7 +131,7 @@ pub async fn modify_instance_credit_specification(
     Ok(result)
 }
 
-async fn modify(context: &Context, id: &str, option: &str) -> Result<()> {
+async fn modify(context: &Context, id: &str, option: CreditOption) -> Result<()> {
     Id::parse(Kind::Instance, id)?;
     context
         .transact(|tx| {
@@ -128,7 +147,7 @@ async fn modify(context: &Context, id: &str, option: &str) -> Result<()> {
                 ));
             }
             let mut instance = (*before).clone();
-            instance.cpu_credits = Some(option.into());
+            instance.cpu_credits = Some(option);
             if instance != *before {
                 tx.put(&instance);
             }

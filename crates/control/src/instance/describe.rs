@@ -171,9 +171,9 @@ pub fn to_api(context: &Context, tables: &Tables, instance: &Instance) -> ec2::I
         launch_time: Some(instance.launched_at),
         placement: Some(ec2::Placement {
             availability_zone: text(&instance.placement.zone),
-            group_name: Some(instance.placement.group_name.as_deref().unwrap_or_default().to_owned()),
-            group_id: instance.placement.group_id.as_ref().map(|id| id.to_string()),
-            partition_number: instance.placement.partition_number.map(|number| number as i32),
+            group_name: Some(instance.placement.group_name().unwrap_or_default().to_owned()),
+            group_id: instance.placement.group_id().map(|id| id.to_string()),
+            partition_number: instance.placement.partition_number().map(|number| number as i32),
             tenancy: text(instance.placement.tenancy.name()),
             affinity: on_dedicated_host.then(|| instance.placement.affinity.name().to_owned()),
             host_id: instance.placement.dedicated_host_id.clone().map(Into::into),
@@ -211,7 +211,7 @@ pub fn to_api(context: &Context, tables: &Tables, instance: &Instance) -> ec2::I
         enclave_options: Some(ec2::EnclaveOptions { enabled: Some(false) }),
         metadata_options: Some(super::attribute::metadata_options_to_api(&instance.metadata_options)),
         maintenance_options: Some(ec2::InstanceMaintenanceOptions {
-            auto_recovery: text(&instance.auto_recovery),
+            auto_recovery: text(instance.auto_recovery.name()),
             ..Default::default()
         }),
         private_dns_name_options: Some(super::names::to_api(instance.names)),

@@ -128,8 +128,8 @@ fn metadata(
         // Checked when it was given.
         user_data: instance.user_data.as_deref().and_then(|text| STANDARD.decode(text).ok()),
         tags: instance.tags.to_map(),
-        partition_number: instance.placement.partition_number,
-        placement_group: instance.placement.group_name.clone().map(Into::into),
+        partition_number: instance.placement.partition_number(),
+        placement_group: instance.placement.group_name().map(Into::into),
         host_id: instance.placement.dedicated_host_id.clone().map(Into::into),
     }
 }

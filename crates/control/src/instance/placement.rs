@@ -20,26 +20,52 @@ pub struct Placement {
     pub zone: Text,
     /// The machine behind the cloud; EC2's own host id is that of a Dedicated Host.
     pub host_id: Text,
-    pub group_name: Option<Text>,
-    pub group_id: Option<Id>,
-    pub partition_number: Option<u32>,
+    /// Its placement group.
+    #[serde(default)]
+    pub group: Option<Box<InGroup>>,
     #[serde(default)]
     pub tenancy: Tenancy,
     #[serde(default)]
     pub affinity: Affinity,
     /// The Dedicated Host that it is on; of a stopped instance the last one, or the one that it was given since.
     #[serde(default)]
-    pub dedicated_host_id: Option<Text>,
+    pub dedicated_host_id: Option<Box<str>>,
     /// Whether the next start is to be on that Dedicated Host, whatever the affinity.
     #[serde(default)]
     pub targeted: bool,
 }
 
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InGroup {
+    pub name: Text,
+    pub group_id: Id,
+    /// None too while the next start is to find one.
+    pub partition_number: Option<u32>,
+}
+
 impl Placement {
+    pub fn group_name(&self) -> Option<&str> {
+        self.group.as_ref().map(|group| group.name.as_str())
+    }
+
+    pub fn group_id(&self) -> Option<&Id> {
+        self.group.as_ref().map(|group| &group.group_id)
+    }
+
+    pub fn partition_number(&self) -> Option<u32> {
+        self.group.as_ref().and_then(|group| group.partition_number)
+    }
+
     /// The Dedicated Host that it must start on.
     pub fn named_host(&self) -> Option<&str> {
         let bound = self.targeted || self.affinity == Affinity::Host;
         self.dedicated_host_id.as_deref().filter(|_| bound)
+    }
+}
+
+impl InGroup {
+    pub fn new(group: &PlacementGroup, partition_number: Option<u32>) -> InGroup {
+        InGroup { name: group.name.as_str().into(), group_id: group.group_id.clone(), partition_number }
     }
 }
 
@@ -268,7 +294,7 @@ impl Modification {
             Some(WantedGroup::None) => (None, None),
             Some(WantedGroup::Named(name)) => (Some(name.clone()), None),
             Some(WantedGroup::WithId(id)) => (None, Some(id.clone())),
-            None => (None, placement.group_id.as_ref().map(ToString::to_string)),
+            None => (None, placement.group_id().map(ToString::to_string)),
         };
         let group = place::find_group(tx.tables(), name.as_deref(), id.as_deref(), self.partition)?;
         let Some(group) = group else {
@@ -277,18 +303,16 @@ impl Modification {
                     "A partition can be named only together with a partition placement group",
                 ));
             }
-            (placement.group_name, placement.group_id, placement.partition_number) = (None, None, None);
+            placement.group = None;
             return Ok(());
         };
         place::check_tenancy(&group, placement.tenancy)?;
         // Depended upon: a group that is deleted meanwhile is noticed.
         tx.get::<PlacementGroup>(&group.group_id);
         // The next start finds a partition in a group that is new to it.
-        let kept =
-            placement.partition_number.filter(|_| placement.group_id.as_ref() == Some(&group.group_id));
-        placement.partition_number = self.partition.map(|number| number as u32).or(kept);
-        placement.group_name = Some(group.name.as_str().into());
-        placement.group_id = Some(group.group_id.clone());
+        let kept = placement.partition_number().filter(|_| placement.group_id() == Some(&group.group_id));
+        let partition_number = self.partition.map(|number| number as u32).or(kept);
+        placement.group = Some(InGroup::new(&group, partition_number).into());
         Ok(())
     }
 }
@@ -333,7 +357,9 @@ pub(super) fn settle(
         }
     }
     placement.host_id = choice.host_id.into();
-    placement.partition_number = choice.partition;
+    if let Some(group) = &mut placement.group {
+        group.partition_number = choice.partition;
+    }
     placement.dedicated_host_id = choice.dedicated_host_id.map(Into::into);
     placement.targeted = false;
     Ok(())

@@ -1,7 +1,10 @@
 //! RunInstances: everything is checked first, then one transaction makes the instances, their interfaces, volumes
 //! and address claims; the hosts learn of them from the reconciler.
 
-use super::{Instance, InstanceDisk, MetadataOptions, Placement, ShutdownBehavior, Tenancy};
+use super::{
+    AutoRecovery, CreditOption, InGroup, Instance, InstanceDisk, MetadataOptions, Placement,
+    ShutdownBehavior, Tenancy,
+};
 use crate::Context;
 use crate::attachment::AttachmentState;
 use crate::dedicated_host::{self, DedicatedHost};
@@ -241,9 +244,9 @@ fn metadata_options(input: &ec2::RunInstancesRequest, image: &Image) -> Result<M
     Ok(options)
 }
 
-fn credit_option(input: &ec2::RunInstancesRequest) -> Result<Option<String>> {
+fn credit_option(input: &ec2::RunInstancesRequest) -> Result<Option<CreditOption>> {
     let credit = input.credit_specification.as_ref().and_then(|credit| credit.cpu_credits.as_deref());
-    credit.map(super::credit::check).transpose()
+    credit.map(CreditOption::parse).transpose()
 }
 
 impl Launch {
@@ -275,9 +278,7 @@ impl Launch {
             let placement = Placement {
                 zone: places.zone.as_str().into(),
                 host_id: place.host_id.as_str().into(),
-                group_name: request.group.as_ref().map(|group| group.name.as_str().into()),
-                group_id: request.group.as_ref().map(|group| group.group_id.clone()),
-                partition_number: place.partition,
+                group: request.group.as_ref().map(|group| InGroup::new(group, place.partition).into()),
                 tenancy,
                 affinity,
                 dedicated_host_id: place.dedicated_host_id.clone().map(Into::into),
@@ -402,13 +403,12 @@ impl Launch {
             ebs_optimized: input.ebs_optimized.unwrap_or(false),
             ena_support: self.image.ena_support,
             monitoring: input.monitoring.as_ref().and_then(|monitoring| monitoring.enabled).unwrap_or(false),
-            cpu_credits: credit_option(input)?.map(Into::into),
+            cpu_credits: credit_option(input)?,
             auto_recovery: input
                 .maintenance_options
                 .as_ref()
                 .and_then(|options| options.auto_recovery.as_deref())
-                .unwrap_or("default")
-                .into(),
+                .map_or(Ok(AutoRecovery::Default), AutoRecovery::parse)?,
             names: super::names::at_launch(input, subnet)?,
             tags: self.tags.of(Kind::Instance),
         };

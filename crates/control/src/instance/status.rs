@@ -148,7 +148,7 @@ impl Statuses {
         let status = |check| match check {
             Check::Initializing => Status::Initializing,
             Check::Passed => Status::Ok,
-            Check::Failed { since } => Status::Impaired { since },
+            Check::Failed { since } => Status::Impaired { since: since.timestamp() },
         };
         match instance.checks {
             Some((boot, found)) if boot == instance.boot => Statuses {

@@ -55,7 +55,7 @@ pub async fn attach_network_interface(
                     format!("Instance '{instance_id}' is not 'running' or 'stopped'."),
                 ));
             }
-            if interface.zone != instance.placement.zone {
+            if interface.zone(tx.tables()) != instance.placement.zone {
                 return Err(Error::invalid_parameter_combination(
                     "You may not attach a network interface to an instance if they are not in the same availability zone",
                 ));

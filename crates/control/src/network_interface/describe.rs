@@ -27,6 +27,7 @@ pub async fn describe_network_interfaces(
         &query,
         |_| true,
         |interface, name, values| match name {
+            "availability-zone" => filter::one(values, interface.zone(&tables).to_owned()),
             "private-dns-name" => filter::one(values, interface.private_dns_name(region)),
             "association.public-dns-name" => filter::some(values, interface.public_dns_name(&tables, region)),
             "attachment.instance-owner-id" => {
@@ -88,7 +89,7 @@ pub fn to_api(context: &Context, tables: &Tables, interface: &NetworkInterface) 
         network_interface_id: Some(interface.interface_id.to_string()),
         subnet_id: Some(interface.subnet_id.to_string()),
         vpc_id: Some(interface.vpc_id.to_string()),
-        availability_zone: Some(interface.zone.to_string()),
+        availability_zone: Some(interface.zone(tables).to_owned()),
         description: Some(interface.description.to_string()),
         owner_id: Some(interface.owner.to_string()),
         requester_managed: Some(interface.is_managed()),

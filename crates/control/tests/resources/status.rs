@@ -1,12 +1,11 @@
 //! Status checks, as DescribeInstanceStatus shows what a host finds.
 
 use crate::cloud::{Cloud, Text};
-use agent_api::{Check, InstanceObservation, StatusChecks};
-use model::Timestamp;
+use agent_api::{Check, InstanceObservation, Since, StatusChecks};
 
 const PASSED: StatusChecks =
     StatusChecks { system: Check::Passed, instance: Check::Passed, attached_ebs: Check::Passed };
-const SINCE: Timestamp = Timestamp::constant(1_700_000_060, 0);
+const SINCE: Since = Since::seconds(1_700_000_060);
 const IMPAIRED: StatusChecks = StatusChecks { instance: Check::Failed { since: SINCE }, ..PASSED };
 
 /// The statuses in an answer: instance, system, attached EBS.
@@ -56,7 +55,7 @@ async fn what_a_host_finds_is_shown_and_told() {
     assert_eq!(shown.all("name"), ["running", "reachability", "reachability", "reachability"]);
 
     // A host that began anew knows of a later time only, or of nothing yet.
-    let later = Check::Failed { since: Timestamp::constant(1_700_000_600, 0) };
+    let later = Check::Failed { since: Since::seconds(1_700_000_600) };
     cloud.observe(&id, 1, InstanceObservation::Running, Some(StatusChecks { instance: later, ..IMPAIRED }));
     cloud.observe(&id, 1, InstanceObservation::Running, None);
     let marker = StatusChecks { instance: later, system: later, ..PASSED };

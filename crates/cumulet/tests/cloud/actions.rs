@@ -273,11 +273,11 @@ impl Run {
             if self.vacated.contains(&id) {
                 continue;
             }
-            let group = one.placement.group_id.as_ref().and_then(|id| tables.placement_groups.find(id));
+            let group = one.placement.group_id().and_then(|id| tables.placement_groups.find(id));
             let group = group.map(|group| {
                 let rule = match group.strategy {
                     Strategy::Cluster => Rule::Cluster,
-                    Strategy::Partition => Rule::Partition(one.placement.partition_number.unwrap_or(0)),
+                    Strategy::Partition => Rule::Partition(one.placement.partition_number().unwrap_or(0)),
                     Strategy::Spread => Rule::Spread,
                 };
                 Group { id: group.group_id.to_string(), rule }

@@ -108,8 +108,8 @@ pub fn violations(tables: &Tables) -> Vec<String> {
     }
     for one in tables.instances.iter().filter(|one| one.state.name() != "terminated") {
         let placement = &one.placement;
-        if placement.group_id.as_ref().is_some_and(|id| !tables.placement_groups.contains(id)) {
-            wrong.push(format!("{} is in {:?}, which is not there", one.instance_id, placement.group_id));
+        if placement.group_id().is_some_and(|id| !tables.placement_groups.contains(id)) {
+            wrong.push(format!("{} is in {:?}, which is not there", one.instance_id, placement.group_id()));
         }
         let Some(id) = &placement.dedicated_host_id else { continue };
         let host = tables.dedicated_hosts.find(id).filter(|host| !host.is_released());

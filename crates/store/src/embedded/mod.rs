@@ -33,7 +33,7 @@ use std::time::Duration;
 use writer::Writer;
 
 /// Pages of the file kept in memory; what control needs often is in its own view.
-const CACHE_LEN: usize = 32 * 1024 * 1024;
+const CACHE_LEN: usize = 16 * 1024 * 1024;
 
 #[derive(Clone, Debug)]
 pub struct RedbOptions {

@@ -157,7 +157,9 @@ impl NetworkRequest {
                     interface
                 }
             };
-            elsewhere.extend((interface.zone != subnet.zone).then_some(interface.interface_id.clone()));
+            elsewhere.extend(
+                (interface.zone(tx.tables()) != subnet.zone).then_some(interface.interface_id.clone()),
+            );
             ids.push(interface.interface_id);
         }
         match elsewhere.first() {

@@ -121,7 +121,7 @@ impl PlacingGuard {
             instance_id: Some(id.clone()),
             load: instance.load(),
             tenancy: Some(instance.placement.tenancy),
-            group_name: instance.placement.group_name.clone().map(Into::into),
+            group_name: instance.placement.group_name().map(Into::into),
             member: Member { host_id: choice.host_id.clone(), partition: choice.partition },
         });
         self.check_vcpus(tables, &placing)?;
@@ -220,8 +220,8 @@ fn at_home<'a>(
     zones: &'a [String],
 ) -> placement::Request<'a> {
     let placement = &instance.placement;
-    let group = placement.group_id.as_ref().and_then(|id| tables.placement_groups.find(id));
-    let rules = |group| rules(tables, placing, group, placement.partition_number, Some(instance));
+    let group = placement.group_id().and_then(|id| tables.placement_groups.find(id));
+    let rules = |group| rules(tables, placing, group, placement.partition_number(), Some(instance));
     placement::Request {
         instance_type: &instance.instance_type,
         architecture: instance.architecture,
@@ -345,7 +345,7 @@ pub(crate) fn rules(
     });
     let placed = others.map(|other| Member {
         host_id: other.placement.host_id.clone().into(),
-        partition: other.placement.partition_number,
+        partition: other.placement.partition_number(),
     });
     let being_placed = placing.iter().filter(|other| other.group_name.as_deref() == Some(&group.name));
     Group {
