@@ -27,6 +27,7 @@ pub mod key_pair;
 pub mod location;
 pub mod nat_gateway;
 pub mod network_acl;
+pub mod network_insights;
 pub mod network_interface;
 mod operations;
 pub mod operator;

@@ -61,6 +61,8 @@ taggable! {
     SubnetCidrReservation: crate::subnet::reservation::SubnetCidrReservation as subnet_cidr_reservations,
     SecurityGroup: crate::security_group::SecurityGroup as security_groups,
     NetworkInterface: crate::network_interface::NetworkInterface as network_interfaces,
+    NetworkInsightsPath: crate::network_insights::NetworkInsightsPath as network_insights_paths,
+    NetworkInsightsAnalysis: crate::network_insights::NetworkInsightsAnalysis as network_insights_analyses,
     RouteTable: crate::route_table::RouteTable as route_tables,
     EgressOnlyInternetGateway: crate::egress_only_internet_gateway::EgressOnlyInternetGateway
         as egress_only_internet_gateways,

@@ -9,6 +9,7 @@ pub mod explain;
 pub mod hosts;
 pub mod image;
 pub mod instance_type;
+pub mod net;
 pub mod ps;
 pub mod ssh;
 pub mod workflows;

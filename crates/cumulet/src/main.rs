@@ -44,6 +44,8 @@ enum Command {
     Restore(command::backup::RestoreArgs),
     /// Say why something is as it is
     Explain(command::explain::Args),
+    /// Draw VPCs, and say why packets pass or do not
+    Net(command::net::Args),
     /// Open a shell on an instance
     Ssh(command::ssh::Args),
     /// Show an instance's serial console
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Command::Events(args) => command::events::run(args),
         Command::Backup(args) => command::backup::backup(args),
         Command::Restore(args) => command::backup::restore(args),
+        Command::Net(args) => command::net::run(args),
         Command::Explain(args) => command::explain::run(args),
         Command::Ssh(args) => command::ssh::run(args),
         Command::Console(args) => command::console::run(args),

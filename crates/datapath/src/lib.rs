@@ -4,13 +4,14 @@
 //! Invariants: plain data and pure functions. What users name once and use often (prefix lists, groups' members) is
 //! written out here; what is gone is a blackhole here.
 
-#[cfg(feature = "examples")]
+#[cfg(any(test, feature = "examples"))]
 pub mod examples;
 mod interface;
 mod network_acl;
 mod protocol;
 mod route;
 mod security_group;
+pub mod trace;
 
 pub use interface::{Address, Bandwidth, Elsewhere, Interface};
 pub use network_acl::{AclEntry, NetworkAcl};

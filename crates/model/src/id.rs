@@ -56,6 +56,8 @@ kinds! {
     NatGateway "nat" "InvalidNatGatewayID" "natgateway",
     VpcPeeringConnection "pcx" "InvalidVpcPeeringConnectionID" "vpc-peering-connection",
     PrefixList "pl" "InvalidPrefixListID" "prefix-list",
+    NetworkInsightsPath "nip" "InvalidNetworkInsightsPathId" "network-insights-path",
+    NetworkInsightsAnalysis "nia" "InvalidNetworkInsightsAnalysisId" "network-insights-analysis",
     NetworkAcl "acl" "InvalidNetworkAclID" "network-acl",
     NetworkAclAssociation "aclassoc" "InvalidAssociationID" "network-acl-association",
     DhcpOptions "dopt" "InvalidDhcpOptionsID" "dhcp-options",

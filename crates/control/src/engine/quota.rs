@@ -44,6 +44,16 @@ const QUOTAS: &[Quota] = &[
         10_000,
         "EgressOnlyInternetGatewayLimitExceeded",
     ),
+    quota::<crate::network_insights::NetworkInsightsPath>(
+        "network-insights-paths",
+        1_000,
+        "ResourceLimitExceeded",
+    ),
+    quota::<crate::network_insights::NetworkInsightsAnalysis>(
+        "network-insights-analyses",
+        1_000,
+        "ResourceLimitExceeded",
+    ),
     quota::<crate::prefix_list::PrefixList>("prefix-lists", 10_000, "PrefixListLimitExceeded"),
     quota::<crate::dhcp_options::DhcpOptions>("dhcp-options", 10_000, "DhcpOptionsLimitExceeded"),
     // Of one VPC, table or list: as EC2 has them (VPC User Guide, "Amazon VPC quotas").

@@ -79,7 +79,10 @@ pub fn desired(
     })
 }
 
-fn interface_desired(interface: &NetworkInterface, bandwidth: Option<Bandwidth>) -> agent_api::Interface {
+pub(crate) fn interface_desired(
+    interface: &NetworkInterface,
+    bandwidth: Option<Bandwidth>,
+) -> agent_api::Interface {
     agent_api::Interface {
         network: datapath::Interface {
             interface_id: interface.interface_id.clone(),

@@ -14,4 +14,5 @@ mod reachability;
 mod recovery;
 mod routes;
 mod services;
+mod trace;
 mod wire;

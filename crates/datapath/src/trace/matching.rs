@@ -1,0 +1,66 @@
+//! Whether a rule, an entry or a route is about a packet.
+
+use super::{Ground, Packet, Payload};
+use crate::{AclEntry, Peer, Protocol, Route, RouteTable, Rule, Vpc};
+use ipnet::{IpNet, Ipv4Net};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// What a route table says of a destination.
+pub(super) enum Way<'a> {
+    /// To whoever has it in the VPC.
+    Local(Ipv4Net),
+    Route(&'a Route),
+    None,
+}
+
+impl Protocol {
+    fn is_of(self, payload: Payload) -> bool {
+        match (self, payload) {
+            (Protocol::All, _) => true,
+            (Protocol::Tcp { from, to }, Payload::Tcp { destination_port, .. })
+            | (Protocol::Udp { from, to }, Payload::Udp { destination_port, .. }) => {
+                (from..=to).contains(&destination_port)
+            }
+            (Protocol::Icmp { kind, code }, Payload::Icmp { kind: of, code: with }) => {
+                kind.is_none_or(|kind| kind == of && code.is_none_or(|code| code == with))
+            }
+            (Protocol::Number(number), payload) => number == payload.protocol(),
+            _ => false,
+        }
+    }
+}
+
+fn holds(net: IpNet, address: Ipv4Addr) -> bool {
+    matches!(net, IpNet::V4(net) if net.contains(&address))
+}
+
+/// Whether a group's rule allows a packet from or to a peer.
+pub(super) fn allows(ground: &dyn Ground, rule: &Rule, peer: Ipv4Addr, packet: Packet) -> bool {
+    let is_peer = match &rule.peer {
+        Peer::Cidr(net) => holds(*net, peer),
+        Peer::Group(id) => ground.group(id).is_some_and(|group| group.members.contains(&IpAddr::V4(peer))),
+    };
+    is_peer && rule.protocol.is_of(packet.payload)
+}
+
+/// The entry that decides.
+pub(super) fn deciding(entries: &[AclEntry], peer: Ipv4Addr, packet: Packet) -> Option<&AclEntry> {
+    entries.iter().find(|entry| holds(entry.cidr, peer) && entry.protocol.is_of(packet.payload))
+}
+
+/// A route within the VPC's own ranges wins over the local ones, which win over all others, by the longest prefix (VPC
+/// User Guide, "Route priority").
+pub(super) fn way<'a>(vpc: &Vpc, table: &'a RouteTable, destination: Ipv4Addr) -> Way<'a> {
+    let local = vpc.cidrs.iter().find(|cidr| cidr.contains(&destination)).map(Ipv4Net::trunc);
+    let concerned = table.routes.iter().filter(|route| holds(route.destination, destination));
+    let longest = concerned.max_by_key(|route| route.destination.prefix_len());
+    let is_inner = |route: &&Route| match (route.destination, local) {
+        (IpNet::V4(net), Some(local)) => local.contains(&net),
+        _ => local.is_none(),
+    };
+    match (longest.filter(is_inner), local) {
+        (Some(route), _) => Way::Route(route),
+        (None, Some(local)) => Way::Local(local),
+        (None, None) => Way::None,
+    }
+}

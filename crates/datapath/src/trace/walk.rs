@@ -1,0 +1,451 @@
+//! From hop to hop.
+
+use super::matching::{Way, allows, deciding, way};
+use super::{Because, End, Ground, Hop, Obstacle, Packet, Path, Payload, Place, Source};
+use crate::{Address, Interface, NatGateway, Route, Subnet, Target, Vpc};
+use ipnet::Ipv4Net;
+use model::Id;
+use std::net::Ipv4Addr;
+
+/// More routers than anybody puts one behind the other.
+const HOPS_MAX: usize = 100;
+
+const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 253);
+const TIME: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 123);
+const LINK_LOCAL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
+const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+const MULTICAST_AND_RESERVED: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3);
+
+type Ended = std::result::Result<Place, Obstacle>;
+
+struct Walk<'g> {
+    ground: &'g dyn Ground,
+    hops: Vec<Hop>,
+    /// Answers meet no rules of groups.
+    is_answer: bool,
+    /// What NAT gateways have put another source to.
+    translations: Vec<Translation>,
+    packet: Packet,
+}
+
+struct Translation {
+    nat_gateway_id: Id,
+    /// The source as it came, and as it went on.
+    from: Ipv4Addr,
+    to: Ipv4Addr,
+}
+
+/// A way there, and what is to be known of it to go back.
+pub(super) struct There {
+    pub(super) path: Path,
+    translations: Vec<Translation>,
+    /// As it arrived.
+    packet: Packet,
+}
+
+pub(super) fn there(ground: &dyn Ground, source: Source<'_>, packet: Packet) -> There {
+    let mut walk = Walk { ground, hops: Vec::new(), is_answer: false, translations: Vec::new(), packet };
+    let end = match source {
+        Source::Interface(interface) => walk.sent_by(interface),
+        Source::Internet => {
+            walk.push(None, Place::Internet, Because::Passing);
+            let destination = packet.destination;
+            match ground.translated(destination) {
+                Some(_) => walk.outside(),
+                None => Err(Obstacle::NoDestination { destination }),
+            }
+        }
+    };
+    let Walk { hops, translations, packet, .. } = walk;
+    There { path: Path { hops, end: ended(end) }, translations, packet }
+}
+
+fn ended(end: Ended) -> End {
+    match end {
+        Ok(place) => End::Arrives(place),
+        Err(obstacle) => End::Dropped(obstacle),
+    }
+}
+
+impl There {
+    /// The way back to where `first` began, where there is somebody who answers.
+    pub(super) fn answer(&self, ground: &dyn Ground, source: &Source<'_>, first: Packet) -> Option<Path> {
+        let End::Arrives(place) = &self.path.end else { return None };
+        let translations = self.translations.iter().map(|one| Translation {
+            nat_gateway_id: one.nat_gateway_id.clone(),
+            from: one.from,
+            to: one.to,
+        });
+        let mut walk = Walk {
+            ground,
+            hops: Vec::new(),
+            is_answer: true,
+            translations: translations.collect(),
+            packet: self.packet.answered(),
+        };
+        let end = match place {
+            Place::Interface(id) => {
+                let interface = ground.interface(id)?;
+                walk.sent_by(&interface)
+            }
+            Place::Internet => {
+                walk.push(None, Place::Internet, Because::Passing);
+                walk.outside()
+            }
+            // It answers by the way that was asked by.
+            _ => return None,
+        };
+        let end = end.and_then(|place| {
+            let expected = first.answered();
+            let is_back = match source {
+                Source::Interface(interface) => place == Place::Interface(interface.interface_id.clone()),
+                Source::Internet => place == Place::Internet,
+            };
+            let found = walk.packet.source;
+            match is_back && (found, walk.packet.destination) == (expected.source, expected.destination) {
+                true => Ok(place),
+                false => Err(Obstacle::AnswersAsAnother { expected: expected.source, found }),
+            }
+        });
+        Some(Path { hops: walk.hops, end: ended(end) })
+    }
+}
+
+impl Walk<'_> {
+    fn push(&mut self, vpc_id: Option<&Id>, place: Place, because: Because) {
+        self.hops.push(Hop { vpc_id: vpc_id.cloned(), place, packet: self.packet, because });
+    }
+
+    fn sent_by(&mut self, interface: &Interface) -> Ended {
+        if self.hops.len() > HOPS_MAX {
+            return Err(Obstacle::Circle);
+        }
+        let id = &interface.interface_id;
+        self.push(Some(&interface.vpc_id), Place::Interface(id.clone()), Because::Passing);
+        let source_ip = self.packet.source;
+        if interface.source_dest_check && !interface.has(source_ip) {
+            return Err(Obstacle::ForeignSource { interface_id: id.clone(), source_ip });
+        }
+        let vpc = self.vpc(&interface.vpc_id)?;
+        if let Some(served) = self.service(&vpc) {
+            return served;
+        }
+        let subnet = subnet(&vpc, &interface.subnet_id)?;
+        self.route(&vpc, subnet, Some(interface))
+    }
+
+    fn vpc(&self, vpc_id: &Id) -> Result<Vpc, Obstacle> {
+        let nobody = || Obstacle::NobodyHas { vpc_id: vpc_id.clone(), address: self.packet.destination };
+        self.ground.vpc(vpc_id).map(|vpc| vpc.into_owned()).ok_or_else(nobody)
+    }
+
+    /// Where it is for the router itself.
+    fn service(&mut self, vpc: &Vpc) -> Option<Ended> {
+        let destination = self.packet.destination;
+        let nth = |net: Ipv4Net, n: u32| Ipv4Addr::from(u32::from(net.network()) + n);
+        let base = vpc.cidrs.first().map(|cidr| nth(*cidr, 2));
+        let is_gateway = vpc.subnets.iter().any(|subnet| nth(subnet.cidr, 1) == destination);
+        if !LINK_LOCAL.contains(&destination) && !is_gateway && base != Some(destination) {
+            return None;
+        }
+        let is_resolver = destination == RESOLVER || base == Some(destination);
+        let is_served = match self.packet.payload {
+            Payload::Tcp { destination_port: 80, .. } => destination == METADATA,
+            Payload::Udp { destination_port: 123, .. } => destination == TIME,
+            Payload::Udp { destination_port: 53, .. } | Payload::Tcp { destination_port: 53, .. } => {
+                is_resolver
+            }
+            _ => false,
+        };
+        if !is_served {
+            return Some(Err(Obstacle::NotServed { destination }));
+        }
+        self.push(Some(&vpc.vpc_id), Place::Service, Because::Passing);
+        Some(Ok(Place::Service))
+    }
+
+    /// As the route table of the subnet says. `from` is None where a NAT gateway sends.
+    fn route(&mut self, vpc: &Vpc, subnet: &Subnet, from: Option<&Interface>) -> Ended {
+        let destination = self.packet.destination;
+        let route_table_id = subnet.route_table_id.clone();
+        let none = || Obstacle::NoRoute { route_table_id: route_table_id.clone(), destination };
+        let table = vpc.route_tables.get(&subnet.route_table_id).ok_or_else(none)?;
+        let at = At { vpc, subnet, from, table: &subnet.route_table_id };
+        match way(vpc, table, destination) {
+            Way::None => {
+                self.leave(&at, None)?;
+                Err(none())
+            }
+            Way::Local(cidr) => self.local(&at, cidr),
+            Way::Route(route) => self.follow(&at, route),
+        }
+    }
+
+    /// To whoever has the address in the VPC.
+    fn local(&mut self, at: &At<'_>, cidr: Ipv4Net) -> Ended {
+        let (vpc, destination) = (at.vpc, self.packet.destination);
+        let owner = self.owner(vpc, destination);
+        let (At { subnet, .. }, to) = (at, owner.as_ref().map(Owner::subnet_id));
+        self.leave(at, to)?;
+        self.push(Some(&vpc.vpc_id), Place::RouteTable(at.table.clone()), Because::Local(cidr));
+        let nobody = Obstacle::NobodyHas { vpc_id: vpc.vpc_id.clone(), address: destination };
+        self.deliver(vpc, Some(&subnet.subnet_id), owner.ok_or(nobody)?)
+    }
+
+    fn follow(&mut self, at: &At<'_>, route: &Route) -> Ended {
+        let vpc = at.vpc;
+        let blackhole = || Obstacle::Blackhole { route_table_id: at.table.clone(), route: route.clone() };
+        match &route.target {
+            Target::InternetGateway => {
+                self.leave(at, None)?;
+                self.push_route(at, route);
+                self.gateway_out(vpc)
+            }
+            Target::NatGateway(id) => {
+                let nat = vpc.nat_gateways.iter().find(|nat| nat.nat_gateway_id == *id);
+                let nat = nat.ok_or_else(blackhole)?;
+                self.leave(at, Some(&nat.subnet_id))?;
+                self.push_route(at, route);
+                self.translate(at, nat)
+            }
+            Target::Interface(id) => {
+                let interface = self.ground.interface(id).filter(|one| one.vpc_id == vpc.vpc_id);
+                let interface = interface.ok_or_else(blackhole)?.into_owned();
+                self.leave(at, Some(&interface.subnet_id))?;
+                self.push_route(at, route);
+                let destination = self.packet.destination;
+                if interface.source_dest_check && !interface.has(destination) {
+                    return Err(Obstacle::ForeignDestination { interface_id: id.clone(), destination });
+                }
+                let place = self.enter(vpc, Some(&at.subnet.subnet_id), &interface)?;
+                match interface.has(destination) {
+                    true => Ok(place),
+                    false => self.sent_by(&interface),
+                }
+            }
+            Target::Peering(id) => {
+                let peering = vpc.peerings.iter().find(|peering| peering.peering_id == *id);
+                let peer = peering.and_then(|peering| self.ground.vpc(&peering.peer_vpc_id));
+                let peer = peer.filter(|peer| peer.peerings.iter().any(|its| its.peering_id == *id));
+                let peer = peer.ok_or_else(blackhole)?.into_owned();
+                self.leave(at, None)?;
+                self.push_route(at, route);
+                self.push(Some(&vpc.vpc_id), Place::Peering(id.clone()), Because::Passing);
+                self.over_peering(vpc, &peer, id)
+            }
+            Target::EgressOnlyInternetGateway | Target::Endpoint(_) | Target::Blackhole => {
+                self.leave(at, None)?;
+                Err(blackhole())
+            }
+        }
+    }
+
+    fn push_route(&mut self, at: &At<'_>, route: &Route) {
+        let place = Place::RouteTable(at.table.clone());
+        self.push(Some(&at.vpc.vpc_id), place, Because::Route(route.clone()));
+    }
+
+    /// Peering is a way from one of the two to the other, and no further.
+    fn over_peering(&mut self, vpc: &Vpc, peer: &Vpc, peering_id: &Id) -> Ended {
+        let Packet { source, destination, .. } = self.packet;
+        let is_in = |vpc: &Vpc, address| vpc.cidrs.iter().any(|cidr| cidr.contains(&address));
+        if !is_in(vpc, source) || is_in(peer, source) || !is_in(peer, destination) {
+            let peering_id = peering_id.clone();
+            return Err(Obstacle::Transit { peering_id, source_ip: source, destination });
+        }
+        let nobody = Obstacle::NobodyHas { vpc_id: peer.vpc_id.clone(), address: destination };
+        let owner = self.owner(peer, destination).ok_or(nobody)?;
+        self.deliver(peer, None, owner)
+    }
+
+    /// Out of the VPC, with the public address in place of the private one.
+    fn gateway_out(&mut self, vpc: &Vpc) -> Ended {
+        if !vpc.internet_gateway {
+            return Err(Obstacle::NoInternetGateway { vpc_id: vpc.vpc_id.clone() });
+        }
+        let Packet { source, destination, .. } = self.packet;
+        if LOOPBACK.contains(&destination) || MULTICAST_AND_RESERVED.contains(&destination) {
+            return Err(Obstacle::NoDestination { destination });
+        }
+        let public = match self.owner(vpc, source) {
+            Some(owner) => owner.address(source).and_then(|own| own.public_ip),
+            None => None,
+        };
+        self.packet.source = public.ok_or(Obstacle::NoPublicAddress { address: source })?;
+        let because = Because::SourceTranslated { from: source };
+        self.push(Some(&vpc.vpc_id), Place::InternetGateway, because);
+        self.outside()
+    }
+
+    /// To the VPC that has the public address, or out into the world.
+    fn outside(&mut self) -> Ended {
+        let Packet { source, destination, .. } = self.packet;
+        let Some((vpc_id, private)) = self.ground.translated(destination) else {
+            self.push(None, Place::Internet, Because::Passing);
+            return Ok(Place::Internet);
+        };
+        let vpc = self.vpc(&vpc_id)?;
+        if !vpc.internet_gateway {
+            return Err(Obstacle::NoInternetGateway { vpc_id });
+        }
+        if vpc.cidrs.iter().any(|cidr| cidr.contains(&source)) {
+            return Err(Obstacle::NoDestination { destination });
+        }
+        self.packet.destination = private;
+        let because = Because::DestinationTranslated { from: destination };
+        self.push(Some(&vpc_id), Place::InternetGateway, because);
+        let nobody = Obstacle::NobodyHas { vpc_id, address: private };
+        let owner = self.owner(&vpc, private).ok_or(nobody)?;
+        self.deliver(&vpc, None, owner)
+    }
+
+    /// Through a NAT gateway, as itself.
+    fn translate(&mut self, at: &At<'_>, nat: &NatGateway) -> Ended {
+        let vpc = at.vpc;
+        if self.hops.len() > HOPS_MAX {
+            return Err(Obstacle::Circle);
+        }
+        let subnet = subnet(vpc, &nat.subnet_id)?;
+        self.acl(vpc, subnet, Some(&at.subnet.subnet_id), false)?;
+        let id = &nat.nat_gateway_id;
+        if self.is_answer || matches!(self.packet.payload, Payload::Other(_)) {
+            // What it has not begun itself it does not pass on.
+            return Err(match self.is_answer {
+                true => Obstacle::NoWayIn { nat_gateway_id: id.clone() },
+                false => Obstacle::NotTranslatable { nat_gateway_id: id.clone() },
+            });
+        }
+        let from = self.packet.source;
+        let to = nat.addresses.first().map_or(Ipv4Addr::UNSPECIFIED, |own| own.private_ip);
+        self.translations.push(Translation { nat_gateway_id: id.clone(), from, to });
+        self.packet.source = to;
+        self.push(Some(&vpc.vpc_id), Place::NatGateway(id.clone()), Because::SourceTranslated { from });
+        self.route(vpc, subnet, None)
+    }
+
+    /// An answer to what a NAT gateway has passed on goes back to whom it spoke for.
+    fn restore(&mut self, vpc: &Vpc, from_subnet: Option<&Id>, nat: &NatGateway) -> Ended {
+        let subnet = subnet(vpc, &nat.subnet_id)?;
+        self.acl(vpc, subnet, from_subnet, false)?;
+        let id = &nat.nat_gateway_id;
+        let destination = self.packet.destination;
+        let is_its = |one: &Translation| one.nat_gateway_id == *id && one.to == destination;
+        let known = self.translations.iter().rposition(is_its).filter(|_| self.is_answer);
+        let known = known.ok_or_else(|| Obstacle::NoWayIn { nat_gateway_id: id.clone() })?;
+        self.packet.destination = self.translations.remove(known).from;
+        let because = Because::DestinationTranslated { from: destination };
+        self.push(Some(&vpc.vpc_id), Place::NatGateway(id.clone()), because);
+        self.route(vpc, subnet, None)
+    }
+
+    /// To who has it, from a subnet of the VPC or from outside of it.
+    fn deliver(&mut self, vpc: &Vpc, from_subnet: Option<&Id>, owner: Owner) -> Ended {
+        match owner {
+            Owner::Interface(interface) => self.enter(vpc, from_subnet, &interface),
+            Owner::Nat(nat) => self.restore(vpc, from_subnet, &nat),
+        }
+    }
+
+    /// Out of an interface and, unless `to` is its own, out of its subnet.
+    fn leave(&mut self, at: &At<'_>, to: Option<&Id>) -> Result<(), Obstacle> {
+        if let Some(interface) = at.from {
+            self.groups(interface, true)?;
+        }
+        self.acl(at.vpc, at.subnet, to, true)
+    }
+
+    fn enter(&mut self, vpc: &Vpc, from_subnet: Option<&Id>, interface: &Interface) -> Ended {
+        let subnet = subnet(vpc, &interface.subnet_id)?;
+        self.acl(vpc, subnet, from_subnet, false)?;
+        self.groups(interface, false)?;
+        let place = Place::Interface(interface.interface_id.clone());
+        self.push(Some(&vpc.vpc_id), place.clone(), Because::Passing);
+        Ok(place)
+    }
+
+    fn groups(&mut self, interface: &Interface, egress: bool) -> Result<(), Obstacle> {
+        let interface_id = interface.interface_id.clone();
+        let place = Place::SecurityGroups { interface_id: interface_id.clone(), egress };
+        if self.is_answer {
+            self.push(Some(&interface.vpc_id), place, Because::Tracked);
+            return Ok(());
+        }
+        let peer = if egress { self.packet.destination } else { self.packet.source };
+        for group_id in &interface.groups {
+            let Some(group) = self.ground.group(group_id) else { continue };
+            let rules = if egress { &group.egress } else { &group.ingress };
+            if let Some(rule) = rules.iter().find(|rule| allows(self.ground, rule, peer, self.packet)) {
+                let because = Because::Rule { group_id: group_id.clone(), rule: rule.clone() };
+                self.push(Some(&interface.vpc_id), place, because);
+                return Ok(());
+            }
+        }
+        Err(Obstacle::NoRule { interface_id, groups: interface.groups.clone(), egress })
+    }
+
+    /// At the edge of a subnet: what stays in it, `other` being the same, meets none.
+    fn acl(&mut self, vpc: &Vpc, subnet: &Subnet, other: Option<&Id>, egress: bool) -> Result<(), Obstacle> {
+        if other == Some(&subnet.subnet_id) {
+            return Ok(());
+        }
+        let (network_acl_id, subnet_id) = (subnet.network_acl_id.clone(), subnet.subnet_id.clone());
+        let Some(acl) = vpc.network_acls.get(&network_acl_id) else { return Ok(()) };
+        let (entries, peer) = match egress {
+            true => (&acl.egress, self.packet.destination),
+            false => (&acl.ingress, self.packet.source),
+        };
+        match deciding(entries, peer, self.packet) {
+            Some(entry) if entry.allow => {
+                let place = Place::NetworkAcl { network_acl_id, subnet_id, egress };
+                self.push(Some(&vpc.vpc_id), place, Because::Entry(entry.clone()));
+                Ok(())
+            }
+            Some(entry) => Err(Obstacle::Denied { network_acl_id, subnet_id, egress, entry: entry.clone() }),
+            None => Err(Obstacle::NoEntry { network_acl_id, subnet_id, egress }),
+        }
+    }
+
+    fn owner(&self, vpc: &Vpc, address: Ipv4Addr) -> Option<Owner> {
+        let is_its = |nat: &&NatGateway| nat.addresses.iter().any(|own| own.private_ip == address);
+        match self.ground.owner(&vpc.vpc_id, address) {
+            Some(interface) => Some(Owner::Interface(interface.into_owned())),
+            None => vpc.nat_gateways.iter().find(is_its).cloned().map(Owner::Nat),
+        }
+    }
+}
+
+/// Where a packet is that is about to go out of a subnet.
+struct At<'a> {
+    vpc: &'a Vpc,
+    subnet: &'a Subnet,
+    from: Option<&'a Interface>,
+    table: &'a Id,
+}
+
+enum Owner {
+    Interface(Interface),
+    Nat(NatGateway),
+}
+
+impl Owner {
+    fn subnet_id(&self) -> &Id {
+        match self {
+            Owner::Interface(interface) => &interface.subnet_id,
+            Owner::Nat(nat) => &nat.subnet_id,
+        }
+    }
+
+    fn address(&self, private_ip: Ipv4Addr) -> Option<&Address> {
+        let addresses = match self {
+            Owner::Interface(interface) => &interface.addresses,
+            Owner::Nat(nat) => &nat.addresses,
+        };
+        addresses.iter().find(|own| own.private_ip == private_ip)
+    }
+}
+
+fn subnet<'v>(vpc: &'v Vpc, subnet_id: &Id) -> Result<&'v Subnet, Obstacle> {
+    let found = vpc.subnets.iter().find(|subnet| subnet.subnet_id == *subnet_id);
+    found.ok_or_else(|| Obstacle::NobodyHas { vpc_id: vpc.vpc_id.clone(), address: Ipv4Addr::UNSPECIFIED })
+}
