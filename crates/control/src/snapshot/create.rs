@@ -308,12 +308,20 @@ fn let_volumes_go(tx: &mut Tx<'_>, taken: &[NewSnapshot]) {
     let volumes: BTreeSet<&Id> = taken.iter().map(|new| &new.volume_id).collect();
     for volume_id in volumes {
         let Some(volume) = tx.get::<Volume>(volume_id) else { continue };
-        let others = tx.tables().snapshots.with("volume-id", volume_id).any(|snapshot| {
+        if volume.condition != Condition::Deleting {
+            continue;
+        }
+        let others = tx.tables().snapshots.with("volume-id", volume_id).filter(|snapshot| {
             snapshot.state == SnapshotState::Pending
                 && !taken.iter().any(|new| new.snapshot_id == snapshot.snapshot_id)
         });
-        if volume.condition == Condition::Deleting && !others {
+        let others: Vec<Id> = others.map(|snapshot| snapshot.snapshot_id.clone()).collect();
+        if others.is_empty() {
             tx.delete::<Volume>(volume_id);
+        }
+        // Of two that end at one moment neither shall leave the volume to the other.
+        for other in &others {
+            tx.get::<Snapshot>(other);
         }
     }
 }
