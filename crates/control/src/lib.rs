@@ -47,6 +47,7 @@ mod sweep;
 pub mod tag;
 pub mod volume;
 pub mod vpc;
+pub mod vpc_endpoint;
 pub mod vpc_peering_connection;
 pub mod workflow;
 

@@ -13,11 +13,12 @@ use crate::route_table;
 use crate::security_group;
 use aws_api::ec2;
 use ipnet::IpNet;
-use model::{AccountId, Id, Kind, Result};
+use model::{AccountId, Error, Id, Kind, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub mod aws;
 pub mod create;
 pub mod entries;
 pub mod modify;
@@ -35,6 +36,9 @@ pub struct PrefixList {
     pub entries: Entries,
     pub change: Change,
     pub retired: bool,
+    /// One of AWS's own: it names a service's addresses, and is nobody's to change.
+    #[serde(default)]
+    pub aws_managed: bool,
     pub tags: Tags,
 }
 
@@ -66,6 +70,10 @@ impl PrefixList {
             Change::Modified => "modify-complete",
             Change::Restored => "restore-complete",
         }
+    }
+
+    fn shown_owner(&self) -> &str {
+        if self.aws_managed { aws::OWNER } else { self.owner.as_str() }
     }
 
     fn as_version(&self) -> PrefixListVersion {
@@ -100,6 +108,23 @@ pub fn depend(tx: &mut Tx<'_>, id: &str) -> Result<Arc<PrefixList>> {
     retire::depend(tx, id).ok_or_else(|| Id::not_found(Kind::PrefixList, id))
 }
 
+/// A list that is to be changed.
+fn own(tx: &mut Tx<'_>, id: &str) -> Result<Arc<PrefixList>> {
+    let list = depend(tx, id)?;
+    check_own(&list)?;
+    Ok(list)
+}
+
+fn check_own(list: &PrefixList) -> Result<()> {
+    if list.aws_managed {
+        return Err(Error::new(
+            "OperationNotPermitted",
+            format!("The prefix list '{}' is managed by AWS and cannot be changed.", list.prefix_list_id),
+        ));
+    }
+    Ok(())
+}
+
 /// The ranges of a list.
 pub fn cidrs<'t>(tables: &'t Tables, id: &str) -> impl Iterator<Item = IpNet> + use<'t> {
     tables.prefix_lists.find(id).into_iter().flat_map(|list| list.entries.keys().copied())
@@ -127,7 +152,7 @@ impl Record for PrefixList {
 
     fn field<'a>(&'a self, name: &str, values: &mut Values<'a>) -> bool {
         match name {
-            "owner-id" => filter::one(values, self.owner.as_str()),
+            "owner-id" => filter::one(values, self.shown_owner()),
             "prefix-list-id" => filter::one(values, self.prefix_list_id.as_str()),
             "prefix-list-name" => filter::one(values, self.name.as_str()),
             _ => false,
@@ -173,12 +198,16 @@ pub async fn describe_managed_prefix_lists(
 fn to_api(context: &Context, list: &PrefixList) -> ec2::ManagedPrefixList {
     ec2::ManagedPrefixList {
         prefix_list_id: Some(list.prefix_list_id.to_string()),
-        prefix_list_arn: Some(context.arn("prefix-list", &list.prefix_list_id)),
+        prefix_list_arn: Some(match list.aws_managed {
+            true => aws::arn(&context.region.view.region, &list.prefix_list_id),
+            false => context.arn("prefix-list", &list.prefix_list_id),
+        }),
         prefix_list_name: Some(list.name.clone()),
-        owner_id: Some(list.owner.to_string()),
+        owner_id: Some(list.shown_owner().to_owned()),
         address_family: Some(if list.ipv6 { "IPv6" } else { "IPv4" }.into()),
-        max_entries: Some(list.max_entries as i32),
-        version: Some(list.version),
+        // AWS's own are shown without.
+        max_entries: (!list.aws_managed).then_some(list.max_entries as i32),
+        version: (!list.aws_managed).then_some(list.version),
         state: Some(list.state().into()),
         tags: list.tags.to_api(),
         ..Default::default()

@@ -262,6 +262,9 @@ impl Affected {
                 let both = old.iter().chain(new).flat_map(|peering| [&peering.requester, &peering.accepter]);
                 self.vpcs.extend(both.cloned());
             }
+            Change::VpcEndpoint { old, new } => {
+                self.vpcs.extend(old.iter().chain(new).map(|endpoint| endpoint.vpc_id.clone()));
+            }
             Change::NatGateway { old, new } => {
                 self.vpcs.extend(old.iter().chain(new).map(|gateway| gateway.vpc_id.clone()));
             }

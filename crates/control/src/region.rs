@@ -5,7 +5,7 @@ use crate::engine::{View, retire, transaction};
 use crate::event::Events;
 use crate::instance::Tenancy;
 use crate::placement::{Load, Member, VCPU_OVERCOMMIT};
-use crate::{Control, default_vpc, location};
+use crate::{Control, default_vpc, location, prefix_list};
 use agent_api::{HostAgent, HostDescription};
 use model::{Id, Region, Result};
 use parking_lot::Mutex;
@@ -138,6 +138,7 @@ pub(crate) async fn open(
         }
     });
     default_vpc::ensure(control, &region).await?;
+    prefix_list::aws::ensure(control, &region).await?;
     retire::undo_all(control, &region).await?;
     Ok(region)
 }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 pub mod association;
 pub mod create;
+pub mod endpoint;
 pub mod route;
 mod target;
 
@@ -168,7 +169,7 @@ pub fn main<'t>(tables: &'t Tables, vpc_id: &str) -> Option<&'t Arc<RouteTable>>
     tables.route_tables.with("vpc-id", vpc_id).find(|table| table.main_association_id.is_some())
 }
 
-/// The tables with a route to a network interface.
+/// The tables with a route to a network interface, or to a gateway endpoint.
 pub fn leading_to<'t>(tables: &'t Tables, id: &str) -> impl Iterator<Item = &'t Arc<RouteTable>> {
     tables.route_tables.with(BY_TARGET, id)
 }

@@ -55,6 +55,7 @@ kinds! {
     EgressOnlyInternetGateway "eigw" "InvalidEgressOnlyInternetGatewayId" "egress-only-internet-gateway",
     NatGateway "nat" "InvalidNatGatewayID" "natgateway",
     VpcPeeringConnection "pcx" "InvalidVpcPeeringConnectionID" "vpc-peering-connection",
+    VpcEndpoint "vpce" "InvalidVpcEndpointId" "vpc-endpoint",
     PrefixList "pl" "InvalidPrefixListID" "prefix-list",
     NetworkInsightsPath "nip" "InvalidNetworkInsightsPathId" "network-insights-path",
     NetworkInsightsAnalysis "nia" "InvalidNetworkInsightsAnalysisId" "network-insights-analysis",
@@ -82,6 +83,11 @@ impl Id {
     pub fn new(kind: Kind, random: &dyn Random) -> Id {
         let mut bytes = [0u8; 9];
         random.fill(&mut bytes);
+        Id::of_bytes(kind, bytes)
+    }
+
+    /// The same id for the same bytes: of what is not made but always there.
+    pub fn of_bytes(kind: Kind, bytes: [u8; 9]) -> Id {
         let digits = hex::encode(bytes);
         // EC2's own ids begin with 0 in their long form.
         Id(format_compact!("{}-0{}", kind.prefix(), &digits[..DIGITS - 1]))
@@ -140,6 +146,7 @@ impl Id {
             "network-acl" => "networkAcl ID",
             "natgateway" => "natGateway ID",
             "vpc-peering-connection" => "vpcPeeringConnection ID",
+            "vpc-endpoint" => "Vpc Endpoint Id",
             "prefix-list" => "prefix list ID",
             "internet-gateway" => "internetGateway ID",
             "egress-only-internet-gateway" => "egress only internet gateway ID",

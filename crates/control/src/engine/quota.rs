@@ -54,6 +54,8 @@ const QUOTAS: &[Quota] = &[
         1_000,
         "ResourceLimitExceeded",
     ),
+    // As EC2 has it (PrivateLink Guide, "AWS PrivateLink quotas").
+    quota::<crate::vpc_endpoint::VpcEndpoint>("gateway-vpc-endpoints", 20, "VpcEndpointLimitExceeded"),
     quota::<crate::prefix_list::PrefixList>("prefix-lists", 10_000, "PrefixListLimitExceeded"),
     quota::<crate::dhcp_options::DhcpOptions>("dhcp-options", 10_000, "DhcpOptionsLimitExceeded"),
     // Of one VPC, table or list: as EC2 has them (VPC User Guide, "Amazon VPC quotas").

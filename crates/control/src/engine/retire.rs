@@ -15,6 +15,7 @@ use crate::engine::view::Has;
 use crate::engine::{Record, Tables, Tx, transaction};
 use crate::instance_type::OwnType;
 use crate::placement_group::PlacementGroup;
+use crate::prefix_list::PrefixList;
 use crate::region::RegionState;
 use crate::security_group::SecurityGroup;
 use crate::subnet::Subnet;
@@ -30,6 +31,7 @@ pub(crate) async fn undo_all(control: &Control, region: &RegionState) -> Result<
         undo::<Vpc>(tx);
         undo::<Subnet>(tx);
         undo::<DhcpOptions>(tx);
+        undo::<PrefixList>(tx);
         undo::<SecurityGroup>(tx);
         undo::<PlacementGroup>(tx);
         undo::<OwnType>(tx);

@@ -116,6 +116,7 @@ tables! {
     egress_only_internet_gateways: crate::egress_only_internet_gateway::EgressOnlyInternetGateway as EgressOnlyInternetGateway,
     internet_gateways: crate::internet_gateway::InternetGateway as InternetGateway,
     vpc_peering_connections: crate::vpc_peering_connection::VpcPeeringConnection as VpcPeeringConnection,
+    vpc_endpoints: crate::vpc_endpoint::VpcEndpoint as VpcEndpoint,
     network_insights_paths: crate::network_insights::NetworkInsightsPath as NetworkInsightsPath,
     network_insights_analyses: crate::network_insights::NetworkInsightsAnalysis as NetworkInsightsAnalysis,
     prefix_lists: crate::prefix_list::PrefixList as PrefixList,

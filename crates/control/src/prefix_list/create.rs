@@ -1,6 +1,6 @@
 //! CreateManagedPrefixList, DeleteManagedPrefixList.
 
-use super::{BY_LIST, Change, Entries, PrefixList, PrefixListVersion, referring, to_api};
+use super::{BY_LIST, Change, Entries, PrefixList, PrefixListVersion, check_own, referring, to_api};
 use crate::Context;
 use crate::cidr;
 use crate::description;
@@ -104,6 +104,7 @@ pub async fn create_managed_prefix_list(
                 entries: entries.clone(),
                 change: Change::Created,
                 retired: false,
+                aws_managed: false,
                 tags: tags.of(Kind::PrefixList),
             };
             tx.create(&list);
@@ -124,6 +125,7 @@ pub async fn delete_managed_prefix_list(
     let id = Id::parse(Kind::PrefixList, input.prefix_list_id.as_deref().unwrap_or_default())?;
     let not_found = || Id::not_found(Kind::PrefixList, &id);
     let list = context.region.view.record::<PrefixList>(&id).ok_or_else(not_found)?;
+    check_own(&list)?;
     let in_use = |tables: &Tables| {
         (!referring(tables, &id).is_empty()).then(|| {
             let message = format!("The prefix list '{id}' has dependencies and cannot be deleted.");

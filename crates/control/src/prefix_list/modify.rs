@@ -1,7 +1,7 @@
 //! ModifyManagedPrefixList, RestoreManagedPrefixListVersion.
 
 use super::create::{check_count, check_name, max_entries, read};
-use super::{BY_LIST, Change, PrefixList, PrefixListVersion, depend, to_api};
+use super::{BY_LIST, Change, PrefixList, PrefixListVersion, own, to_api};
 use crate::Context;
 use crate::cidr;
 use crate::engine::Tx;
@@ -56,7 +56,7 @@ pub async fn modify_managed_prefix_list(
     let id = input.prefix_list_id.unwrap_or_default();
     let list = context
         .transact(|tx| {
-            let mut list = (*depend(tx, &id)?).clone();
+            let mut list = (*own(tx, &id)?).clone();
             if input.current_version.is_some() || changes_entries {
                 check_version(&list, input.current_version)?;
             }
@@ -97,7 +97,7 @@ pub async fn restore_managed_prefix_list_version(
     let previous = input.previous_version.ok_or_else(|| Error::missing_parameter("previousVersion"))?;
     let list = context
         .transact(|tx| {
-            let mut list = (*depend(tx, &id)?).clone();
+            let mut list = (*own(tx, &id)?).clone();
             check_version(&list, input.current_version)?;
             let version = super::entries::version(tx.tables(), &id, previous)?;
             check_count(version.entries.len(), list.max_entries)?;

@@ -18,7 +18,7 @@ const RESERVED: [IpNet; 2] = [
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0), 32)),
 ];
 
-fn find(tx: &mut Tx<'_>, id: &str) -> Result<(RouteTable, Arc<Vpc>)> {
+pub(super) fn find(tx: &mut Tx<'_>, id: &str) -> Result<(RouteTable, Arc<Vpc>)> {
     Id::parse(Kind::RouteTable, id)?;
     let table = tx.get::<RouteTable>(id).ok_or_else(|| Id::not_found(Kind::RouteTable, id))?;
     let vpc = vpc::depend(tx, &table.vpc_id)?;
@@ -110,6 +110,7 @@ pub async fn replace_route(context: &Context, input: ec2::ReplaceRouteRequest) -
             if !table.all_routes(&vpc).any(|route| route.destination == destination) {
                 return Err(no_route(&destination, &id));
             }
+            check_free(&table, &destination, "replace")?;
             let target = named.target(tx.tables())?;
             let is_local = local_destinations(&vpc).any(|local| local == destination);
             match (is_local, &target) {
@@ -158,11 +159,23 @@ pub async fn delete_route(context: &Context, input: ec2::DeleteRouteRequest) -> 
             if table.route_to(&destination).is_none() {
                 return Err(no_route(&destination, &id));
             }
+            check_free(&table, &destination, "remove")?;
             table.routes.retain(|route| route.destination != destination);
             tx.put(&table);
             Ok(())
         })
         .await
+}
+
+/// An endpoint's routes are changed with the endpoint only (PrivateLink Guide, "Gateway endpoints").
+fn check_free(table: &RouteTable, destination: &Destination, verb: &str) -> Result<()> {
+    match table.route_to(destination) {
+        Some(Route { target: Target::VpcEndpoint(_), .. }) => Err(Error::invalid_parameter_value(format!(
+            "cannot {verb} VPC endpoint route {destination} in route table {}",
+            table.route_table_id
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn no_route(destination: &Destination, id: &str) -> Error {
@@ -173,7 +186,7 @@ fn no_route(destination: &Destination, id: &str) -> Error {
 }
 
 /// How many routes a table has with one more: a prefix list stands for as many as it may have entries.
-fn weight(tables: &Tables, table: &RouteTable, more: &Destination) -> usize {
+pub(super) fn weight(tables: &Tables, table: &RouteTable, more: &Destination) -> usize {
     let lists = table.routes.iter().map(|route| &route.destination).chain([more]);
     let of = |id: &Id| tables.prefix_lists.find(id).map_or(0, |list| list.max_entries);
     lists.map(|destination| destination.prefix_list().map_or(1, of)).sum()
@@ -250,6 +263,7 @@ fn check_target(
             }
             "NAT gateway"
         }
+        Target::VpcEndpoint(_) => "VPC endpoint",
         Target::VpcPeeringConnection(_) => "VPC peering connection",
         Target::NetworkInterface(_) => "interface",
     };

@@ -15,6 +15,8 @@ pub enum Target {
     EgressOnlyInternetGateway(Id),
     NatGateway(Id),
     VpcPeeringConnection(Id),
+    /// A gateway endpoint: set and taken away with it alone.
+    VpcEndpoint(Id),
     /// Whatever instance it is attached to forwards what comes.
     NetworkInterface(Id),
 }
@@ -137,6 +139,7 @@ impl Target {
             }
             Target::NatGateway(id) => tables.nat_gateways.find(id).map(|gateway| &gateway.vpc_id),
             Target::NetworkInterface(id) => tables.network_interfaces.find(id).map(|one| &one.vpc_id),
+            Target::VpcEndpoint(id) => tables.vpc_endpoints.find(id).map(|endpoint| &endpoint.vpc_id),
             Target::VpcPeeringConnection(id) => {
                 let peering = tables.vpc_peering_connections.find(id);
                 return peering.is_some_and(|of| [&of.requester, &of.accepter].contains(&vpc_id));
@@ -153,6 +156,7 @@ impl Target {
             | Target::EgressOnlyInternetGateway(id)
             | Target::NatGateway(id)
             | Target::VpcPeeringConnection(id)
+            | Target::VpcEndpoint(id)
             | Target::NetworkInterface(id) => id,
         }
     }
@@ -177,6 +181,9 @@ impl Target {
                 .find(id)
                 .filter(|peering| peering.is_active())
                 .map(|_| datapath::Target::Peering(id.clone())),
+            Target::VpcEndpoint(id) => {
+                tables.vpc_endpoints.find(id).map(|_| datapath::Target::Endpoint(id.clone()))
+            }
             Target::NetworkInterface(id) => tables
                 .network_interfaces
                 .find(id)
@@ -190,7 +197,7 @@ impl Target {
     pub fn show(&self, tables: &Tables, vpc_id: &str, route: &mut ec2::Route) -> bool {
         let id = Some(self.id().to_owned());
         match self {
-            Target::Local | Target::InternetGateway(_) => route.gateway_id = id,
+            Target::Local | Target::InternetGateway(_) | Target::VpcEndpoint(_) => route.gateway_id = id,
             Target::EgressOnlyInternetGateway(_) => route.egress_only_internet_gateway_id = id,
             Target::NatGateway(_) => route.nat_gateway_id = id,
             Target::VpcPeeringConnection(_) => route.vpc_peering_connection_id = id,

@@ -154,6 +154,7 @@ fn has_dependents(tables: &Tables, id: &str, now: Timestamp) -> bool {
         || tables.internet_gateways.count("attachment.vpc-id", id) > 0
         || egress_only_internet_gateway::of_vpc(tables, id).is_some()
         || vpc_peering_connection::of_vpc(tables, id).any(|peering| peering.is_live(now))
+        || tables.vpc_endpoints.count("vpc-id", id) > 0
         || tables.route_tables.with("vpc-id", id).any(|table| table.main_association_id.is_none())
         || tables.network_acls.with("vpc-id", id).any(|acl| !acl.is_default)
         || tables.security_groups.with("vpc-id", id).any(|group| !own(group))

@@ -191,3 +191,25 @@ async fn both_ends_of_a_peering_are_told_once_it_is_accepted_and_a_request_expir
     cloud.told_of_vpc(&one, leads(Target::Blackhole)).await;
     cloud.told_of_vpc(&other, peers(0)).await;
 }
+
+#[tokio::test]
+async fn an_endpoint_is_told_as_routes_to_its_services_addresses() {
+    let cloud = Cloud::start().await;
+    let id = made(&cloud, "CreateVpc", &[("CidrBlock", "10.1.0.0/16")], "vpcId").await;
+    let vpc = ("VpcId", id.as_str());
+    cloud.ok("CreateSubnet", &[vpc, ("CidrBlock", "10.1.1.0/24")]).await;
+    let of_vpc = [("Filter.1.Name", "vpc-id"), ("Filter.1.Value.1", id.as_str())];
+    let table = made(&cloud, "DescribeRouteTables", &of_vpc, "routeTableId").await;
+    let to_s3 = [vpc, ("ServiceName", "com.amazonaws.us-east-1.s3"), ("RouteTableId.1", table.as_str())];
+    let endpoint = made(&cloud, "CreateVpcEndpoint", &to_s3, "vpcEndpointId").await;
+    let leads = |wanted: Option<Target>| {
+        let table = &table;
+        move |vpc: Option<&agent_api::Vpc>| {
+            vpc.is_some_and(|vpc| route(vpc, table, "192.0.0.64/28") == wanted)
+        }
+    };
+    let endpoint_id = model::Id::parse(model::Kind::VpcEndpoint, &endpoint).unwrap();
+    cloud.told_of_vpc(&id, leads(Some(Target::Endpoint(endpoint_id)))).await;
+    cloud.ok("DeleteVpcEndpoints", &[("VpcEndpointId.1", &endpoint)]).await;
+    cloud.told_of_vpc(&id, leads(None)).await;
+}

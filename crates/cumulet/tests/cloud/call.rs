@@ -30,6 +30,7 @@ impl Call {
             // One that comes to be the main one goes with its VPC.
             "DeleteRouteTable" | "ReplaceRouteTableAssociation" => "RouteTableId",
             "DeleteNetworkAcl" => "NetworkAclId",
+            "DeleteVpcEndpoints" => "VpcEndpointId.1",
             "DeleteDhcpOptions" => "DhcpOptionsId",
             _ => return None,
         })
@@ -51,6 +52,7 @@ impl Call {
             "CreateEgressOnlyInternetGateway" => "egressOnlyInternetGatewayId",
             "CreateRouteTable" => "routeTableId",
             "CreateNetworkAcl" => "networkAclId",
+            "CreateVpcEndpoint" => "vpcEndpointId",
             "CreateDhcpOptions" => "dhcpOptionsId",
             _ => return None,
         })

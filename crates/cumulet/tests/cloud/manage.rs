@@ -136,6 +136,7 @@ pub fn missing(tables: &Tables, kept: &BTreeSet<String>) -> Vec<String> {
             || tables.route_tables.contains(id)
             || tables.network_acls.contains(id)
             || tables.dhcp_options.contains(id)
+            || tables.vpc_endpoints.contains(id)
     };
     let gone = kept.iter().filter(|id| !is_there(id));
     gone.map(|id| format!("{id} was made and is not there")).collect()

@@ -3,6 +3,7 @@
 use crate::actions::Run;
 use crate::call::Call;
 use control::engine::Tables;
+use control::route_table::Target;
 use ipnet::Ipv4Net;
 use std::collections::BTreeMap;
 
@@ -55,6 +56,8 @@ impl Run {
         let peer = self.of(tables.vpcs.iter().map(|one| &one.vpc_id), "vpc-0123456789abcdef0");
         let peerings = tables.vpc_peering_connections.iter().map(|one| &one.peering_id);
         let peering = self.of(peerings, "pcx-0123456789abcdef0");
+        let endpoints = tables.vpc_endpoints.iter().map(|one| &one.endpoint_id);
+        let endpoint = self.of(endpoints, "vpce-0123456789abcdef0");
         drop(tables);
         let peering = ("VpcPeeringConnectionId", peering.as_str());
         let vpc = ("VpcId", vpc.as_str());
@@ -65,7 +68,18 @@ impl Run {
         let options = ("DhcpOptionsId", options.as_str());
         let cidr = ("CidrBlock", BLOCKS[self.draw(BLOCKS.len())]);
         let ipv6 = ("AmazonProvidedIpv6CidrBlock", "true");
-        match self.draw(30) {
+        match self.draw(33) {
+            30 => {
+                let service =
+                    ["com.amazonaws.us-east-1.s3", "com.amazonaws.us-east-1.dynamodb"][self.draw(2)];
+                let table = ("RouteTableId.1", table.1);
+                Call::new("CreateVpcEndpoint", vec![vpc, table, ("ServiceName", service)])
+            }
+            31 => {
+                let change = ["AddRouteTableId.1", "RemoveRouteTableId.1"][self.draw(2)];
+                Call::new("ModifyVpcEndpoint", vec![("VpcEndpointId", &endpoint), (change, table.1)])
+            }
+            32 => Call::new("DeleteVpcEndpoints", vec![("VpcEndpointId.1", &endpoint)]),
             26 => Call::new("CreateVpcPeeringConnection", vec![vpc, ("PeerVpcId", &peer)]),
             27 => Call::new("AcceptVpcPeeringConnection", vec![peering]),
             28 => {
@@ -191,9 +205,31 @@ fn mispeered(tables: &Tables) -> Vec<String> {
     wrong
 }
 
+/// Routes that are two for one destination, or lead to an endpoint that is not there.
+fn misled(tables: &Tables) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for table in tables.route_tables.iter() {
+        let id = &table.route_table_id;
+        let mut destinations = std::collections::BTreeSet::new();
+        for route in &table.routes {
+            let destination = route.destination.to_string();
+            let lost = match &route.target {
+                Target::VpcEndpoint(id) => {
+                    tables.vpc_endpoints.find(id).is_none_or(|endpoint| endpoint.vpc_id != table.vpc_id)
+                }
+                _ => false,
+            };
+            wrong.extend(lost.then(|| format!("{id} leads {destination} to an endpoint it has not")));
+            wrong.extend((!destinations.insert(destination)).then(|| format!("{id} has a route twice")));
+        }
+    }
+    wrong
+}
+
 /// What is in a VPC that is not there, or has a place that another has.
 fn stray(tables: &Tables) -> Vec<String> {
     let mut wrong = mispeered(tables);
+    wrong.extend(misled(tables));
     let tables_in = tables.route_tables.iter().map(|one| (&one.route_table_id, &one.vpc_id));
     let lists_in = tables.network_acls.iter().map(|one| (&one.network_acl_id, &one.vpc_id));
     let groups_in = tables.security_groups.iter().map(|one| (&one.group_id, &one.vpc_id));
@@ -202,7 +238,9 @@ fn stray(tables: &Tables) -> Vec<String> {
         attached.filter_map(|one| Some((&one.internet_gateway_id, one.vpc_id.as_ref()?))).collect();
     let egress = tables.egress_only_internet_gateways.iter().map(|one| (&one.gateway_id, &one.vpc_id));
     let egress: Vec<_> = egress.collect();
+    let endpoints = tables.vpc_endpoints.iter().map(|one| (&one.endpoint_id, &one.vpc_id));
     let all = tables_in.chain(lists_in).chain(groups_in).chain(attached.clone()).chain(egress.clone());
+    let all = all.chain(endpoints);
     for (id, vpc_id) in all.filter(|(_, vpc_id)| !tables.vpcs.contains(vpc_id)) {
         wrong.push(format!("{id} is in {vpc_id}, which is not there"));
     }
