@@ -9,6 +9,7 @@ disk, as cumulet's instance does. The figure is the ratio of the medians; its bo
 
 import ctypes
 import http.server
+import json
 import os
 import pathlib
 import shutil
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 
 import boto3
 from botocore.config import Config
@@ -128,11 +130,12 @@ def main():
                            aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
                            aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"], config=Config(retries={"max_attempts": 1}))
         snapshot = ec2.describe_images(ImageIds=[image])["Images"][0]["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
-        (disk,) = pathlib.Path(data_dir, "snapshots").glob(f"{snapshot}*")
+        (layer,) = json.loads(pathlib.Path(data_dir, "snapshots", f"{snapshot}.json").read_text())["layers"]
+        disk = pathlib.Path(data_dir, "layers", layer)
         times = {"cumulet": [], "bare QEMU": []}
         for number in range(rounds):
             times["cumulet"].append(through_cumulet(ec2, image))
-            times["bare QEMU"].append(in_own_network(lambda: bare(str(disk), number)))
+            times["bare QEMU"].append(in_own_network(lambda: bare(disk, number)))
         for name, seconds in times.items():
             print(f"{name:<10} median {statistics.median(seconds):.2f} s of {', '.join(f'{s:.2f}' for s in seconds)}")
         ratio = statistics.median(times["cumulet"]) / statistics.median(times["bare QEMU"])
@@ -155,6 +158,8 @@ def in_own_network(work):
             subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
             serve_metadata()
             os.write(writing, str(work()).encode())
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(0)
     os.close(writing)

@@ -341,19 +341,24 @@ impl Network for Doubles {
         let listener = || TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = || UdpSocket::bind("127.0.0.1:0").unwrap();
         let sockets = ServiceSockets {
-            metadata: listener(),
+            metadata: vec![listener()],
             dhcp: socket(),
             dns_udp: vec![socket()],
             dns_tcp: Vec::new(),
-            time: socket(),
+            time: vec![socket()],
+            ipv6: None,
         };
-        *self.metadata_address.lock() = Some(sockets.metadata.local_addr().unwrap());
+        *self.metadata_address.lock() = Some(sockets.metadata[0].local_addr().unwrap());
         *self.dns_address.lock() = Some(sockets.dns_udp[0].local_addr().unwrap());
         Ok(sockets)
     }
 
     fn interface_of_connection(&self, _vpc_id: &Id, _stream: &TcpStream) -> Option<Id> {
         Some(self.plan.lock().as_ref()?.interfaces.first()?.interface_id.clone())
+    }
+
+    fn index_of_interface(&self, _interface_id: &Id) -> Option<u32> {
+        None
     }
 
     fn interface_of_index(&self, _vpc_id: &Id, _index: u32) -> Option<Id> {

@@ -14,6 +14,7 @@
 mod agent;
 mod credits;
 mod dhcp;
+mod dhcp6;
 mod dns;
 #[cfg(test)]
 mod doubles;
@@ -23,10 +24,12 @@ mod freeze;
 mod instance;
 mod lifecycle;
 mod limits;
+mod link_socket;
 mod metadata;
 mod network;
 mod observations;
 mod plug;
+mod router_advertisement;
 mod scratch;
 mod services;
 mod simulated;

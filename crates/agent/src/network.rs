@@ -49,7 +49,7 @@ struct Kept<T> {
 }
 
 #[derive(Default)]
-struct Applied {
+pub(crate) struct Applied {
     revision: u64,
     interfaces: BTreeSet<Id>,
     failed: Option<Arc<NetError>>,
@@ -206,6 +206,30 @@ impl HostNetwork {
         Some(Guest { instance: instance.clone(), vpc: vpc.clone(), interface })
     }
 
+    /// Who is behind the tap of that index.
+    pub(crate) fn guest_of_index(&self, vpc_id: &Id, index: u32) -> Option<Guest> {
+        self.guest(&self.driver.interface_of_index(vpc_id, index)?)
+    }
+
+    /// Indexes of the taps in the VPC that have addresses of IPv6.
+    pub(crate) fn speakers_of_ipv6(&self, vpc_id: &Id) -> impl Iterator<Item = u32> {
+        let state = self.state.read();
+        let speakers = state
+            .used_interfaces()
+            .filter(|interface| interface.vpc_id == *vpc_id && !interface.ipv6_addresses.is_empty());
+        let speakers: Vec<u32> = speakers
+            .filter_map(|interface| self.driver.index_of_interface(&interface.interface_id))
+            .collect();
+        speakers.into_iter()
+    }
+
+    /// Changes each time that a plan is applied.
+    pub(crate) fn applied(&self) -> watch::Receiver<Applied> {
+        let mut applied = self.applied.subscribe();
+        applied.mark_changed();
+        applied
+    }
+
     /// The private address, in the VPC, of the interface that has this public one.
     pub(crate) fn private_address(&self, vpc_id: &Id, public_ip: Ipv4Addr) -> Option<Ipv4Addr> {
         let state = self.state.read();
@@ -224,10 +248,14 @@ impl HostNetwork {
 
     /// Whether the address, as seen from the host, is a guest's. (Private ones may well be somebody else's there.)
     pub(crate) fn is_guest(&self, address: IpAddr) -> bool {
-        let IpAddr::V4(address) = address else { return false };
         let state = self.state.read();
-        let mut addresses = state.used_interfaces().flat_map(|interface| &interface.addresses);
-        addresses.any(|own| own.public_ip == Some(address))
+        let mut interfaces = state.used_interfaces();
+        match address {
+            IpAddr::V4(address) => interfaces
+                .flat_map(|interface| &interface.addresses)
+                .any(|own| own.public_ip == Some(address)),
+            IpAddr::V6(address) => interfaces.any(|interface| interface.ipv6_addresses.contains(&address)),
+        }
     }
 
     /// Keeps the host's network as the plan says. Never ends by itself.

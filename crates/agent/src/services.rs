@@ -1,9 +1,10 @@
-//! What guests are served inside their VPC: metadata, DHCP, DNS, the time. Opened with the VPC, closed before it goes.
+//! What guests are served inside their VPC: metadata, DHCP, DNS, the time, and word of their router. Opened with the VPC, closed before it goes.
 
+use crate::link_socket::LinkSocket;
 use crate::metadata::{Identity, MetadataService, TokenKey};
 use crate::network::HostNetwork;
-use crate::{dhcp, dns, metadata, time};
-use host::net::ServiceSockets;
+use crate::{dhcp, dhcp6, dns, metadata, router_advertisement, time};
+use host::net::{Ipv6Sockets, ServiceSockets};
 use model::{Environment, Id};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use tokio::task::JoinSet;
 pub(crate) struct Services {
     metadata: Arc<MetadataService>,
     dhcp: Arc<dhcp::DhcpService>,
+    dhcp6: Arc<dhcp6::Dhcp6Service>,
+    advertisement: Arc<router_advertisement::AdvertisementService>,
     dns: Arc<dns::DnsService>,
     time: Arc<time::TimeService>,
     /// By VPC. Their tasks, and with them the sockets, end when dropped.
@@ -22,6 +25,8 @@ impl Services {
     pub(crate) fn new(environment: Environment, token_key: TokenKey, identity: Arc<Identity>) -> Self {
         Services {
             dhcp: Arc::new(dhcp::DhcpService::new()),
+            dhcp6: Arc::new(dhcp6::Dhcp6Service::new()),
+            advertisement: Arc::new(router_advertisement::AdvertisementService::new()),
             time: Arc::new(time::TimeService::new(environment.clock.clone())),
             dns: Arc::new(dns::DnsService::new(environment.random.clone())),
             metadata: Arc::new(MetadataService::new(environment, token_key, identity)),
@@ -73,18 +78,28 @@ impl Services {
         network: &Arc<HostNetwork>,
     ) -> std::io::Result<JoinSet<()>> {
         let mut tasks = JoinSet::new();
-        sockets.metadata.set_nonblocking(true)?;
-        let listener = tokio::net::TcpListener::from_std(sockets.metadata)?;
-        tasks.spawn(metadata::serve(listener, vpc_id.clone(), network.clone(), self.metadata.clone()));
-        tasks.spawn(dhcp::serve(
-            dhcp::DhcpSocket::new(sockets.dhcp)?,
-            vpc_id.clone(),
-            network.clone(),
-            self.dhcp.clone(),
-        ));
-        sockets.time.set_nonblocking(true)?;
-        let socket = tokio::net::UdpSocket::from_std(sockets.time)?;
-        tasks.spawn(time::serve(socket, vpc_id.clone(), network.clone(), self.time.clone()));
+        let service = || (vpc_id.clone(), network.clone());
+        for listener in sockets.metadata {
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let (vpc_id, network) = service();
+            tasks.spawn(metadata::serve(listener, vpc_id, network, self.metadata.clone()));
+        }
+        let (id, on) = service();
+        tasks.spawn(dhcp::serve(LinkSocket::new(sockets.dhcp)?, id, on, self.dhcp.clone()));
+        if let Some(Ipv6Sockets { dhcp, router }) = sockets.ipv6 {
+            let (id, on) = service();
+            tasks.spawn(dhcp6::serve(LinkSocket::new(dhcp)?, id, on, self.dhcp6.clone()));
+            let (id, on) = service();
+            let router = LinkSocket::new(router)?;
+            tasks.spawn(router_advertisement::serve(router, id, on, self.advertisement.clone()));
+        }
+        for socket in sockets.time {
+            socket.set_nonblocking(true)?;
+            let socket = tokio::net::UdpSocket::from_std(socket)?;
+            let (vpc_id, network) = service();
+            tasks.spawn(time::serve(socket, vpc_id, network, self.time.clone()));
+        }
         for socket in sockets.dns_udp {
             socket.set_nonblocking(true)?;
             let socket = tokio::net::UdpSocket::from_std(socket)?;

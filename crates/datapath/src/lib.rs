@@ -53,6 +53,14 @@ pub struct Vpc {
     pub peerings: Vec<Peering>,
 }
 
+impl Vpc {
+    /// Whether anything goes from it to the outside: by an internet gateway or, of IPv6, an egress-only one.
+    pub fn leads_out(&self) -> bool {
+        let mut routes = self.route_tables.values().flat_map(|table| &table.routes);
+        self.internet_gateway || routes.any(|route| route.target == Target::EgressOnlyInternetGateway)
+    }
+}
+
 /// The router has its first address.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Subnet {

@@ -5,18 +5,16 @@
 //! many are dropped.
 
 mod request;
-mod socket;
-
-pub(crate) use socket::DhcpSocket;
 
 use crate::limits::Rate;
+use crate::link_socket::{DATAGRAM_BYTES_MAX, LinkSocket};
 use crate::network::{Guest, HostNetwork};
 use agent_api::DhcpOptions;
 use dhcproto::Encodable as _;
 use dhcproto::v4::{DhcpOption, Flags, Message, MessageType, Opcode};
 use model::Id;
 use request::Request;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,30 +48,28 @@ impl DhcpService {
 
 /// Serves the VPC until aborted.
 pub(crate) async fn serve(
-    socket: DhcpSocket,
+    socket: LinkSocket,
     vpc_id: Id,
     network: Arc<HostNetwork>,
     service: Arc<DhcpService>,
 ) {
-    let mut buffer = [0; socket::DATAGRAM_BYTES_MAX];
+    let mut buffer = [0; DATAGRAM_BYTES_MAX];
     loop {
-        let (length, index) = match socket.receive(&mut buffer).await {
-            Ok(received) => received,
+        let datagram = match socket.receive(&mut buffer).await {
+            Ok(datagram) => datagram,
             Err(error) => {
                 tracing::warn!(%vpc_id, error = %error, "no request received");
                 tokio::time::sleep(RECEIVE_AGAIN).await;
                 continue;
             }
         };
-        let driver = network.driver();
-        let guest = driver.interface_of_index(&vpc_id, index).and_then(|interface| network.guest(&interface));
-        let Some(guest) =
-            guest.filter(|guest| service.requests.allow(&guest.interface().network.interface_id))
-        else {
-            continue;
-        };
-        let Some(reply) = answer(&guest, driver.mtu(), &buffer[..length]) else { continue };
-        if let Err(error) = socket.send(&reply.bytes, reply.to, reply.from, index) {
+        let guest = network.guest_of_index(&vpc_id, datagram.index);
+        let allowed = |guest: &Guest| service.requests.allow(&guest.interface().network.interface_id);
+        let Some(guest) = guest.filter(allowed) else { continue };
+        let request = &buffer[..datagram.length];
+        let Some(reply) = answer(&guest, network.driver().mtu(), request) else { continue };
+        let Reply { bytes, to, from } = reply;
+        if let Err(error) = socket.send(&bytes, SocketAddr::V4(to), Some(from), datagram.index) {
             // The guest asks again.
             tracing::debug!(%vpc_id, error = %error, "reply not sent");
         }

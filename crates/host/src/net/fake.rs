@@ -146,6 +146,14 @@ impl Network for FakeNetwork {
         state.interfaces(vpc_id).nth(position).map(|nic| nic.interface_id.clone())
     }
 
+    fn index_of_interface(&self, interface_id: &Id) -> Option<u32> {
+        let state = self.state.lock();
+        let interface = state.plan.interfaces.iter().find(|nic| nic.interface_id == *interface_id)?;
+        let position =
+            state.interfaces(&interface.vpc_id).position(|nic| nic.interface_id == *interface_id)?;
+        u32::try_from(position + 1).ok()
+    }
+
     fn interface_of_address(&self, vpc_id: &Id, address: IpAddr) -> Option<Id> {
         let state = self.state.lock();
         let claimed = state.claims.get(&(vpc_id.clone(), address)).cloned();
@@ -182,7 +190,8 @@ fn open(resolvers: usize) -> io::Result<(ServiceSockets, FakeServices)> {
         time: time.local_addr()?,
         dns_tcp: dns_tcp.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?,
     };
-    let sockets = ServiceSockets { metadata, dhcp, dns_udp, dns_tcp, time };
+    let (metadata, time) = (vec![metadata], vec![time]);
+    let sockets = ServiceSockets { metadata, dhcp, dns_udp, dns_tcp, time, ipv6: None };
     services::prepare(&sockets)?;
     Ok((sockets, services))
 }

@@ -3,25 +3,31 @@
 //!
 //! The host is the internet of its guests. It forwards between them, itself and its other interfaces, and lends its
 //! own address to guests that speak to the outside (masquerade), since nobody there has a route to the pool.
-//! Forwarding (`ip_forward`) is switched on for that; where it was off a file in the state directory remembers, and
-//! it is switched off again once nothing of any cloud is left.
+//! Forwarding is switched on for that, of IPv6 once a VPC has some; where it was off a file in the state directory
+//! remembers, and it is switched off again once nothing of any cloud is left.
 //!
 //! Another table whose forward chain drops (Docker's policy does) still drops: in nftables all must accept. We never
 //! edit others' rules; `LinuxNetwork::diagnose` tells.
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::family::Family;
 use super::kernel::{Kernel, Layer3, MAIN_TABLE, Route};
 use super::namespace::Namespace;
 use super::netlink::Listener;
 use super::nft::Filter;
-use super::vpc::{GATEWAY, GATEWAY_MAC, GATEWAY_PEER, GATEWAY_PEER_MAC};
+use super::vpc::{GATEWAY, GATEWAY_MAC, GATEWAY_PEER_MAC, gateway_peer};
 use super::{NetError, NetOptions, io_failed, render, sysctl};
+
+/// The host as its guests see it over IPv6: it may have no other address.
+const SELF6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 1);
+
+const FORWARDING6: &str = "ipv6/conf/all/forwarding";
 
 pub(super) struct Host {
     pub namespace: Namespace,
@@ -34,6 +40,7 @@ pub(super) struct Gateway {
     pub link: String,
     pub public: BTreeSet<Ipv4Addr>,
     pub cidrs: Vec<Ipv4Net>,
+    pub ipv6_cidrs: Vec<Ipv6Net>,
 }
 
 impl Host {
@@ -81,6 +88,8 @@ impl Host {
         let public: BTreeSet<Ipv4Addr> =
             gateways.iter().flat_map(|gateway| &gateway.public).copied().collect();
         let cidrs: BTreeSet<Ipv4Net> = gateways.iter().flat_map(|gateway| &gateway.cidrs).copied().collect();
+        let ipv6_cidrs: Vec<Ipv6Net> =
+            gateways.iter().flat_map(|gateway| &gateway.ipv6_cidrs).copied().collect();
         let text = render::host(render::Host {
             table: &options.table(),
             links: &format!("{}*", options.link_prefix()),
@@ -88,37 +97,48 @@ impl Host {
             uplink: options.uplink.as_deref(),
             public: &public,
             cidrs: &cidrs,
+            ipv6_cidrs: &ipv6_cidrs,
             hosts,
         });
         self.filter.load(text).await?;
 
         let links = self.kernel.links().await.map_err(&failed)?;
         let mut want = Layer3::default();
-        want.routes.insert((MAIN_TABLE, options.public_pool), Route::Unreachable);
+        want.routes.insert((MAIN_TABLE, options.public_pool.into()), Route::Unreachable);
         let mut asleep = Vec::new();
         for gateway in gateways {
             let Some(link) = links.get(&gateway.link) else { continue };
             if !link.up {
                 asleep.push((gateway.link.clone(), link.index));
             }
-            want.neighbours.insert((link.index, GATEWAY_PEER), GATEWAY_MAC);
+            let hop = |family| Route::Gateway { gateway: gateway_peer(family), link: link.index };
             for address in &gateway.public {
-                let route = Route::Gateway { gateway: GATEWAY_PEER, link: link.index };
-                want.routes.insert((MAIN_TABLE, Ipv4Net::from(*address)), route);
+                let destination = IpNet::from(IpAddr::V4(*address));
+                want.routes.insert((MAIN_TABLE, destination), hop(Family::V4));
             }
+            for cidr in &gateway.ipv6_cidrs {
+                want.addresses.insert((link.index, SELF6.into()));
+                want.routes.insert((MAIN_TABLE, cidr.trunc().into()), hop(Family::V6));
+            }
+            let peers = Family::BOTH.map(|family| ((link.index, gateway_peer(family)), GATEWAY_MAC));
+            want.neighbours.extend(peers);
         }
-        let settings: Vec<String> =
-            asleep.iter().map(|(name, _)| format!("ipv6/conf/{name}/disable_ipv6")).collect();
-        let memory = forwarding_memory(options);
+        // Our ends take no address, and no route, from what comes by them.
+        let settings = asleep.iter().flat_map(|(name, _)| {
+            [("addr_gen_mode", "1"), ("accept_ra", "0"), ("disable_ipv6", "0")]
+                .map(|(setting, value)| (format!("ipv6/conf/{name}/{setting}"), value))
+        });
+        let settings: Vec<(String, &str)> = settings.collect();
+        let (memory, memory6) = (forwarding_memory(options), ipv6_forwarding_memory(options));
+        let needs_ipv6 = !ipv6_cidrs.is_empty() && sysctl::has_ipv6();
         self.namespace
             .run(move || {
-                sysctl::write(settings.iter().map(|name| (name.as_str(), "1")))?;
+                sysctl::write(settings.iter().map(|(name, value)| (name.as_str(), *value)))?;
                 if sysctl::read("ipv4/ip_forward")? == "0" {
-                    memory.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-                    std::fs::write(&memory, "ip_forward was 0 before the cloud's network was made\n")?;
+                    remember(&memory, "ip_forward was 0 before the cloud's network was made\n")?;
                     sysctl::write([("ipv4/ip_forward", "1")])?;
                 }
-                Ok(())
+                if needs_ipv6 { forward_ipv6(&memory6) } else { Ok(()) }
             })
             .await
             .map_err(&failed)?;
@@ -141,7 +161,7 @@ impl Host {
         have.rules.clear();
         have.routes.retain(|(_, destination), route| match route {
             Route::Link(link) | Route::Gateway { link, .. } => ours.contains(link),
-            Route::Unreachable | Route::Blackhole => *destination == options.public_pool,
+            Route::Unreachable | Route::Blackhole => *destination == IpNet::V4(options.public_pool),
         });
         Ok(have)
     }
@@ -153,16 +173,19 @@ impl Host {
         let have = self.have(options).await.map_err(&failed)?;
         self.kernel.reconcile(&Layer3::default(), &have).await.map_err(&failed)?;
         self.filter.load(render::without(&options.table())).await?;
-        let memory = forwarding_memory(options);
+        let (memory, memory6) = (forwarding_memory(options), ipv6_forwarding_memory(options));
         // Each cloud has a route for its pool at least, which bears our mark.
         let others = self.kernel.layer3(|_| false).await.map_err(&failed)?;
-        if !others.routes.is_empty() || !memory.exists() {
+        if !others.routes.is_empty() {
             return Ok(());
         }
         self.namespace
             .run(move || {
-                sysctl::write([("ipv4/ip_forward", "0")])?;
-                std::fs::remove_file(&memory)
+                if memory.exists() {
+                    sysctl::write([("ipv4/ip_forward", "0")])?;
+                    std::fs::remove_file(&memory)?;
+                }
+                if memory6.exists() { unforward_ipv6(&memory6) } else { Ok(()) }
             })
             .await
             .map_err(&failed)
@@ -171,4 +194,48 @@ impl Host {
 
 fn forwarding_memory(options: &NetOptions) -> PathBuf {
     options.state_dir.join("ip_forward")
+}
+
+fn ipv6_forwarding_memory(options: &NetOptions) -> PathBuf {
+    options.state_dir.join("ipv6_forwarding")
+}
+
+fn remember(memory: &Path, text: &str) -> io::Result<()> {
+    memory.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+    std::fs::write(memory, text)
+}
+
+/// A host that forwards takes no routers' advertisements any more, unless it is told to: what it has from them it keeps.
+/// Those that were told so are remembered, a line each.
+fn forward_ipv6(memory: &Path) -> io::Result<()> {
+    if sysctl::read(FORWARDING6)? != "0" {
+        return Ok(());
+    }
+    // What was told before a crash is remembered still.
+    let mut told: Vec<String> =
+        std::fs::read_to_string(memory).unwrap_or_default().lines().map(str::to_owned).collect();
+    for link in sysctl::list("ipv6/conf")? {
+        // It may be gone again.
+        if sysctl::read(&accept_ra(&link)).is_ok_and(|setting| setting == "1") {
+            told.push(link);
+        }
+    }
+    remember(memory, &told.iter().map(|link| format!("{link}\n")).collect::<String>())?;
+    set_accept_ra(told.iter().map(String::as_str), "2")?;
+    sysctl::write([(FORWARDING6, "1")])
+}
+
+fn unforward_ipv6(memory: &Path) -> io::Result<()> {
+    let told = std::fs::read_to_string(memory)?;
+    sysctl::write([(FORWARDING6, "0")])?;
+    set_accept_ra(told.lines(), "1")?;
+    std::fs::remove_file(memory)
+}
+
+fn set_accept_ra<'a>(mut links: impl Iterator<Item = &'a str>, value: &str) -> io::Result<()> {
+    links.try_for_each(|link| sysctl::write([(accept_ra(link).as_str(), value)]))
+}
+
+fn accept_ra(link: &str) -> String {
+    format!("ipv6/conf/{link}/accept_ra")
 }

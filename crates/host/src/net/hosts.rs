@@ -14,9 +14,10 @@
 //!
 //! Hosts trust each other, and take packets from nobody else (`render::host`).
 
-use ipnet::Ipv4Net;
-use std::net::Ipv4Addr;
+use ipnet::IpNet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::family::Family;
 use super::kernel::{Layer3, MAIN_TABLE, Route};
 use super::vpc::{self, Vpc};
 
@@ -32,22 +33,31 @@ pub(super) fn mac(host: Ipv4Addr) -> [u8; 6] {
     [0xfe, b'v', a, b, c, d]
 }
 
+/// The next hop to another host: never on the wire, just the key of a permanent neighbour.
+pub(super) fn hop(host: Ipv4Addr, family: Family) -> IpAddr {
+    match family {
+        Family::V4 => host.into(),
+        Family::V6 => Ipv6Addr::from_bits(0xfe80 << 112 | u128::from(host.to_bits())).into(),
+    }
+}
+
 /// Routes to what is on other hosts, and how these are found.
 pub(super) fn layer3(vpc: &Vpc, link: u32) -> Layer3 {
     let mut layer3 = Layer3::default();
     for elsewhere in vpc.elsewhere {
         let host = elsewhere.host;
-        layer3.neighbours.insert((link, host), mac(host));
+        layer3.neighbours.extend(Family::BOTH.map(|family| ((link, hop(host, family)), mac(host))));
         layer3.forwarding.insert((link, mac(host)), host);
         for net in vpc::networks(&elsewhere.interface) {
-            layer3.routes.insert((MAIN_TABLE, net), Route::Gateway { gateway: host, link });
+            let gateway = hop(host, Family::of(net.addr()));
+            layer3.routes.insert((MAIN_TABLE, net), Route::Gateway { gateway, link });
         }
     }
     layer3
 }
 
 /// Whose the networks are that routes lead to other hosts for.
-pub(super) fn owners<'a>(vpc: &Vpc<'a>) -> impl Iterator<Item = (Ipv4Net, &'a model::Id)> {
+pub(super) fn owners<'a>(vpc: &Vpc<'a>) -> impl Iterator<Item = (IpNet, &'a model::Id)> {
     vpc.elsewhere.iter().flat_map(|elsewhere| {
         let interface = &elsewhere.interface;
         vpc::networks(interface).map(move |net| (net, &interface.interface_id))

@@ -8,9 +8,9 @@
 
 use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage,
 };
@@ -18,22 +18,21 @@ use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
-use rtnetlink::{
-    Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, MulticastGroup,
-    RouteMessageBuilder,
-};
+use rtnetlink::{Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, MulticastGroup};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
+use super::family::Family;
 use super::namespace::Namespace;
 use super::netlink::{Listener, u32_at};
+use super::sysctl;
 
 /// Who made a route or rule, for the kernel and for `ip route`. Unassigned in `/etc/iproute2/rt_protos`.
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(197);
@@ -76,12 +75,12 @@ pub(super) struct Link {
 /// Addresses, routes, neighbours and rules, each keyed by what the kernel takes for the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Layer3 {
-    /// Each a /32 on the link of that index.
-    pub addresses: BTreeSet<(u32, Ipv4Addr)>,
+    /// Each alone, as a network of one, on the link of that index. A multicast group is joined.
+    pub addresses: BTreeSet<(u32, IpAddr)>,
     /// By table and destination.
-    pub routes: BTreeMap<(u32, Ipv4Net), Route>,
+    pub routes: BTreeMap<(u32, IpNet), Route>,
     /// By link and address.
-    pub neighbours: BTreeMap<(u32, Ipv4Addr), [u8; 6]>,
+    pub neighbours: BTreeMap<(u32, IpAddr), [u8; 6]>,
     /// Which host a MAC is at, on links to other hosts.
     pub forwarding: BTreeMap<(u32, [u8; 6]), Ipv4Addr>,
     pub rules: BTreeSet<Rule>,
@@ -92,7 +91,7 @@ pub(super) enum Route {
     /// The destination is on the link.
     Link(u32),
     /// The link need not have an address of the gateway's network; its neighbour must be known.
-    Gateway { gateway: Ipv4Addr, link: u32 },
+    Gateway { gateway: IpAddr, link: u32 },
     /// Dropped in silence.
     Blackhole,
     /// Refused with an error, unless a better route is there.
@@ -102,6 +101,7 @@ pub(super) enum Route {
 /// Packets with this mark look into that table; rules without a mark are for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rule {
+    pub family: Family,
     pub priority: u32,
     pub mark: Option<(u32, u32)>,
     pub table: u32,
@@ -110,6 +110,8 @@ pub(super) struct Rule {
 pub(super) struct Kernel {
     handle: Handle,
     pub listener: Arc<Listener>,
+    /// Whether the kernel has IPv6 at all.
+    has_ipv6: bool,
 }
 
 impl Kernel {
@@ -125,7 +127,7 @@ impl Kernel {
         // Ends when the handle is dropped.
         tokio::spawn(connection);
         let listener = Listener::open(namespace, NETLINK_ROUTE, LISTENED_GROUPS, takes_away).await?;
-        Ok(Kernel { handle, listener: Arc::new(listener) })
+        Ok(Kernel { handle, listener: Arc::new(listener), has_ipv6: sysctl::has_ipv6() })
     }
 
     pub(super) async fn links(&self) -> io::Result<BTreeMap<String, Link>> {
@@ -241,20 +243,21 @@ impl Kernel {
     pub(super) async fn layer3(&self, ours: impl Fn(u32) -> bool) -> io::Result<Layer3> {
         let addresses: Vec<AddressMessage> =
             self.handle.address().get().execute().try_collect().await.map_err(io_error)?;
-        let every_route = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let routes: Vec<RouteMessage> =
-            self.handle.route().get(every_route).execute().try_collect().await.map_err(io_error)?;
-        let neighbours: Vec<NeighbourMessage> = self
-            .handle
-            .neighbours()
-            .get()
-            .set_family(IpVersion::V4)
-            .execute()
-            .try_collect()
-            .await
-            .map_err(io_error)?;
-        let rules: Vec<RuleMessage> =
-            self.handle.rule().get(IpVersion::V4).execute().try_collect().await.map_err(io_error)?;
+        let (mut routes, mut neighbours, mut rules) = (Vec::new(), Vec::new(), Vec::new());
+        for family in Family::BOTH {
+            let mut every_route = RouteMessage::default();
+            every_route.header.address_family = number(family);
+            let found = self.handle.route().get(every_route).execute();
+            routes.extend(found.try_collect::<Vec<_>>().await.map_err(io_error)?);
+            let version = match family {
+                Family::V4 => IpVersion::V4,
+                Family::V6 => IpVersion::V6,
+            };
+            let found = self.handle.neighbours().get().set_family(version.clone()).execute();
+            neighbours.extend(found.try_collect::<Vec<_>>().await.map_err(io_error)?);
+            let found = self.handle.rule().get(version).execute();
+            rules.extend(found.try_collect::<Vec<_>>().await.map_err(io_error)?);
+        }
         let mut bridge = self.handle.neighbours().get();
         bridge.message_mut().header.family = AddressFamily::Bridge;
         let forwarding: Vec<NeighbourMessage> = bridge.execute().try_collect().await.map_err(io_error)?;
@@ -263,7 +266,10 @@ impl Kernel {
                 .iter()
                 .filter_map(neighbour_of)
                 .filter(|((link, _), _)| ours(*link))
-                .map(|((link, host), mac)| ((link, mac), host))
+                .filter_map(|((link, host), mac)| match host {
+                    IpAddr::V4(host) => Some(((link, mac), host)),
+                    IpAddr::V6(_) => None,
+                })
                 .collect(),
             addresses: addresses.iter().filter_map(address_of).filter(|(link, _)| ours(*link)).collect(),
             routes: routes.iter().filter_map(route_of).collect(),
@@ -276,9 +282,11 @@ impl Kernel {
         })
     }
 
-    /// Makes `have` what `want` says.
+    /// Makes `have` what `want` says, as far as the kernel speaks of it.
     pub(super) async fn reconcile(&self, want: &Layer3, have: &Layer3) -> io::Result<()> {
-        stream::iter(want.changes(have))
+        let mut changes = want.changes(have);
+        changes.retain(|change| self.has_ipv6 || change.family() == Family::V4);
+        stream::iter(changes)
             .map(|change| {
                 self.carry_out(change).map(move |done| done.map_err(|error| while_at(change, &error)))
             })
@@ -293,10 +301,12 @@ impl Kernel {
         let handle = &self.handle;
         match change {
             Change::PutAddress(link, address) => {
-                handle.address().add(link, address.into(), 32).replace().execute().await.map_err(io_error)
+                let mut request = handle.address().add(link, address, 0).replace();
+                *request.message_mut() = address_message(link, address);
+                request.execute().await.map_err(io_error)
             }
             Change::PutNeighbour((link, address), mac) => {
-                let neighbour = handle.neighbours().add(link, address.into()).link_local_address(&mac);
+                let neighbour = handle.neighbours().add(link, address).link_local_address(&mac);
                 neighbour.replace().execute().await.map_err(io_error)
             }
             Change::PutForwarding((link, mac), host) => {
@@ -318,11 +328,10 @@ impl Kernel {
                 request.execute().await.map_err(io_error)
             }
             Change::DropAddress(link, address) => {
-                let mut address = handle.address().add(link, address.into(), 32);
-                gone_is_fine(handle.address().del(address.message_mut().clone()).execute().await)
+                gone_is_fine(handle.address().del(address_message(link, address)).execute().await)
             }
             Change::DropNeighbour((link, address)) => {
-                let mut neighbour = handle.neighbours().add(link, address.into());
+                let mut neighbour = handle.neighbours().add(link, address);
                 gone_is_fine(handle.neighbours().del(neighbour.message_mut().clone()).execute().await)
             }
             Change::DropRoute(key, route) => {
@@ -335,16 +344,30 @@ impl Kernel {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
-    PutAddress(u32, Ipv4Addr),
-    PutNeighbour((u32, Ipv4Addr), [u8; 6]),
+    PutAddress(u32, IpAddr),
+    PutNeighbour((u32, IpAddr), [u8; 6]),
     PutForwarding((u32, [u8; 6]), Ipv4Addr),
-    PutRoute((u32, Ipv4Net), Route),
+    PutRoute((u32, IpNet), Route),
     PutRule(Rule),
     DropRule(Rule),
-    DropRoute((u32, Ipv4Net), Route),
-    DropNeighbour((u32, Ipv4Addr)),
+    DropRoute((u32, IpNet), Route),
+    DropNeighbour((u32, IpAddr)),
     DropForwarding((u32, [u8; 6]), Ipv4Addr),
-    DropAddress(u32, Ipv4Addr),
+    DropAddress(u32, IpAddr),
+}
+
+impl Change {
+    fn family(&self) -> Family {
+        match self {
+            Change::PutAddress(_, address) | Change::DropAddress(_, address) => Family::of(*address),
+            Change::PutNeighbour((_, address), _) | Change::DropNeighbour((_, address)) => {
+                Family::of(*address)
+            }
+            Change::PutRoute((_, net), _) | Change::DropRoute((_, net), _) => Family::of(net.addr()),
+            Change::PutRule(rule) | Change::DropRule(rule) => rule.family,
+            Change::PutForwarding(..) | Change::DropForwarding(..) => Family::V4,
+        }
+    }
 }
 
 impl Layer3 {
@@ -406,6 +429,13 @@ fn takes_away(kind: u16, body: &[u8]) -> bool {
     }
 }
 
+fn number(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
 fn gone_is_fine(result: Result<(), rtnetlink::Error>) -> io::Result<()> {
     match result.map_err(io_error) {
         Err(error)
@@ -447,24 +477,43 @@ fn link_of(message: LinkMessage) -> Option<(String, Link)> {
     Some((name?, Link { index: message.header.index, up, mtu, mac, queueing }))
 }
 
-fn address_of(message: &AddressMessage) -> Option<(u32, Ipv4Addr)> {
-    if message.header.prefix_len != 32 {
-        return None;
-    }
+fn address_of(message: &AddressMessage) -> Option<(u32, IpAddr)> {
     message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Address(IpAddr::V4(address)) => Some((message.header.index, *address)),
+        AddressAttribute::Address(address) => Some((message.header.index, *address)).filter(|_| {
+            IpNet::from(*address).prefix_len() == message.header.prefix_len && !address.is_loopback()
+        }),
         _ => None,
     })
 }
 
-fn neighbour_of(message: &NeighbourMessage) -> Option<((u32, Ipv4Addr), [u8; 6])> {
+/// Nobody is asked whether an address is another's: the guest could say so.
+fn address_message(link: u32, address: IpAddr) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = number(Family::of(address));
+    message.header.prefix_len = IpNet::from(address).prefix_len();
+    message.header.index = link;
+    let flags = AddressFlags::Nodad
+        | if address.is_multicast() { AddressFlags::Mcautojoin } else { AddressFlags::empty() };
+    message.attributes = vec![AddressAttribute::Address(address), AddressAttribute::Local(address)];
+    if address.is_ipv6() {
+        message.attributes.push(AddressAttribute::Flags(flags));
+    }
+    message
+}
+
+fn neighbour_of(message: &NeighbourMessage) -> Option<((u32, IpAddr), [u8; 6])> {
     if message.header.state != NeighbourState::Permanent {
         return None;
     }
     let (mut address, mut mac) = (None, None);
     for attribute in &message.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(value)) => address = Some(*value),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(value)) => {
+                address = Some(IpAddr::V4(*value));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(value)) => {
+                address = Some(IpAddr::V6(*value));
+            }
             NeighbourAttribute::LinkLocalAddress(value) => mac = value.as_slice().try_into().ok(),
             _ => {}
         }
@@ -472,22 +521,27 @@ fn neighbour_of(message: &NeighbourMessage) -> Option<((u32, Ipv4Addr), [u8; 6])
     Some(((message.header.ifindex, address?), mac?))
 }
 
-fn route_of(message: &RouteMessage) -> Option<((u32, Ipv4Net), Route)> {
+fn route_of(message: &RouteMessage) -> Option<((u32, IpNet), Route)> {
     if message.header.protocol != PROTOCOL {
         return None;
     }
     let mut table = u32::from(message.header.table);
-    let (mut destination, mut gateway, mut link) = (Ipv4Addr::UNSPECIFIED, None, None);
+    let mut destination = match message.header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
+    let (mut gateway, mut link) = (None, None);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Table(value) => table = *value,
-            RouteAttribute::Destination(RouteAddress::Inet(value)) => destination = *value,
-            RouteAttribute::Gateway(RouteAddress::Inet(value)) => gateway = Some(*value),
+            RouteAttribute::Destination(value) => destination = address_in(value)?,
+            RouteAttribute::Gateway(value) => gateway = address_in(value),
             RouteAttribute::Oif(value) => link = Some(*value),
             _ => {}
         }
     }
-    let destination = Ipv4Net::new(destination, message.header.destination_prefix_length).ok()?;
+    let destination = IpNet::new(destination, message.header.destination_prefix_length).ok()?;
     let route = match (message.header.kind, gateway, link) {
         (RouteType::BlackHole, _, _) => Route::Blackhole,
         (RouteType::Unreachable, _, _) => Route::Unreachable,
@@ -498,18 +552,41 @@ fn route_of(message: &RouteMessage) -> Option<((u32, Ipv4Net), Route)> {
     Some(((table, destination), route))
 }
 
-fn route_message((table, destination): (u32, Ipv4Net), route: Route) -> RouteMessage {
-    let message = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(destination.network(), destination.prefix_len())
-        .table_id(table)
-        .protocol(PROTOCOL);
-    match route {
-        Route::Link(link) => message.output_interface(link).scope(RouteScope::Link),
-        Route::Gateway { gateway, link } => message.gateway(gateway).output_interface(link).onlink(),
-        Route::Blackhole => message.kind(RouteType::BlackHole),
-        Route::Unreachable => message.kind(RouteType::Unreachable).priority(LAST_RESORT),
+fn address_in(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
     }
-    .build()
+}
+
+fn route_message((table, destination): (u32, IpNet), route: Route) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let header = &mut message.header;
+    header.address_family = number(Family::of(destination.addr()));
+    header.destination_prefix_length = destination.prefix_len();
+    header.protocol = PROTOCOL;
+    header.kind = RouteType::Unicast;
+    header.scope = RouteScope::Universe;
+    let attributes = &mut message.attributes;
+    attributes.push(RouteAttribute::Table(table));
+    attributes.push(RouteAttribute::Destination(destination.network().into()));
+    match route {
+        Route::Link(link) => {
+            header.scope = RouteScope::Link;
+            attributes.push(RouteAttribute::Oif(link));
+        }
+        Route::Gateway { gateway, link } => {
+            header.flags = RouteFlags::Onlink;
+            attributes.extend([RouteAttribute::Gateway(gateway.into()), RouteAttribute::Oif(link)]);
+        }
+        Route::Blackhole => header.kind = RouteType::BlackHole,
+        Route::Unreachable => {
+            header.kind = RouteType::Unreachable;
+            attributes.push(RouteAttribute::Priority(LAST_RESORT));
+        }
+    }
+    message
 }
 
 fn rule_of(message: &RuleMessage) -> Option<Rule> {
@@ -525,12 +602,17 @@ fn rule_of(message: &RuleMessage) -> Option<Rule> {
             _ => {}
         }
     }
-    ours.then(|| Rule { priority, mark: mark.map(|mark| (mark, mask)), table })
+    let family = match message.header.family {
+        AddressFamily::Inet => Family::V4,
+        AddressFamily::Inet6 => Family::V6,
+        _ => return None,
+    };
+    ours.then(|| Rule { family, priority, mark: mark.map(|mark| (mark, mask)), table })
 }
 
 fn rule_message(rule: Rule) -> RuleMessage {
     let mut message = RuleMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = number(rule.family);
     message.header.action = RuleAction::ToTable;
     message.attributes = vec![
         RuleAttribute::Protocol(PROTOCOL),
@@ -547,22 +629,22 @@ fn rule_message(rule: Rule) -> RuleMessage {
 mod tests {
     use super::*;
 
-    fn net(text: &str) -> Ipv4Net {
+    fn net(text: &str) -> IpNet {
         text.parse().unwrap()
     }
 
     fn example() -> Layer3 {
         let address = Ipv4Addr::new(10, 0, 0, 5);
         Layer3 {
-            addresses: [(LOOPBACK, Ipv4Addr::new(10, 0, 0, 1))].into(),
+            addresses: [(LOOPBACK, Ipv4Addr::new(10, 0, 0, 1).into())].into(),
             routes: [
                 ((MAIN_TABLE, net("10.0.0.0/16")), Route::Blackhole),
                 ((MAIN_TABLE, net("10.0.0.5/32")), Route::Link(16)),
             ]
             .into(),
-            neighbours: [((16, address), [2, 0, 0, 0, 0, 5])].into(),
+            neighbours: [((16, address.into()), [2, 0, 0, 0, 0, 5])].into(),
             forwarding: [((3, [2, 0, 0, 0, 0, 6]), address)].into(),
-            rules: [Rule { priority: 1, mark: None, table: MAIN_TABLE }].into(),
+            rules: [Rule { family: Family::V4, priority: 1, mark: None, table: MAIN_TABLE }].into(),
         }
     }
 
@@ -603,15 +685,24 @@ mod tests {
 
     #[test]
     fn a_message_is_read_as_it_was_written() {
-        let gateway = Route::Gateway { gateway: Ipv4Addr::new(169, 254, 0, 1), link: 3 };
-        for route in [Route::Link(16), gateway, Route::Blackhole, Route::Unreachable] {
-            for key in [(MAIN_TABLE, net("10.0.0.5/32")), (1001, net("0.0.0.0/0"))] {
-                assert_eq!(route_of(&route_message(key, route)), Some((key, route)));
+        let nets = [("10.0.0.5/32", "0.0.0.0/0", "169.254.0.1"), ("fd00::5/128", "::/0", "fe80::1")];
+        for (host, everywhere, gateway) in nets {
+            let gateway = Route::Gateway { gateway: gateway.parse().unwrap(), link: 3 };
+            for route in [Route::Link(16), gateway, Route::Blackhole, Route::Unreachable] {
+                for key in [(MAIN_TABLE, net(host)), (1001, net(everywhere))] {
+                    assert_eq!(route_of(&route_message(key, route)), Some((key, route)));
+                }
             }
         }
-        for mark in [None, Some((0x1_0000, 0xffff_0000))] {
-            let rule = Rule { priority: 20_001, mark, table: 1001 };
-            assert_eq!(rule_of(&rule_message(rule)), Some(rule));
+        for family in Family::BOTH {
+            for mark in [None, Some((0x1_0000, 0xffff_0000))] {
+                let rule = Rule { family, priority: 20_001, mark, table: 1001 };
+                assert_eq!(rule_of(&rule_message(rule)), Some(rule));
+            }
+        }
+        for text in ["10.0.0.5", "fd00::5", "ff02::1:2"] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(address_of(&address_message(1, address)), Some((1, address)));
         }
     }
 
@@ -620,7 +711,7 @@ mod tests {
         let mut route = route_message((MAIN_TABLE, net("10.0.0.0/16")), Route::Blackhole);
         route.header.protocol = RouteProtocol::Static;
         assert_eq!(route_of(&route), None);
-        let mut rule = rule_message(Rule { priority: 1, mark: None, table: MAIN_TABLE });
+        let mut rule = rule_message(Rule { family: Family::V4, priority: 1, mark: None, table: MAIN_TABLE });
         rule.attributes.retain(|attribute| !matches!(attribute, RuleAttribute::Protocol(_)));
         assert_eq!(rule_of(&rule), None);
     }

@@ -101,7 +101,7 @@ impl NetOptions {
     }
 
     pub(super) fn table(&self) -> String {
-        format!("ip cumulet_{}", self.tag)
+        format!("inet cumulet_{}", self.tag)
     }
 }
 
@@ -250,7 +250,7 @@ impl Network for LinuxNetwork {
             failures.extend(Router::remove(name).await.err());
         }
 
-        let pairs = plan.vpcs.iter().filter(|vpc| vpc.internet_gateway).filter_map(|vpc| {
+        let pairs = plan.vpcs.iter().filter(|vpc| vpc.leads_out()).filter_map(|vpc| {
             let router = state.routers.get(&vpc.vpc_id)?;
             Some((options.link_name(&vpc.vpc_id), router.namespace.clone()))
         });
@@ -274,7 +274,7 @@ impl Network for LinuxNetwork {
         let gateways: Vec<Gateway> = plan
             .vpcs
             .iter()
-            .filter(|vpc| vpc.internet_gateway)
+            .filter(|vpc| vpc.leads_out())
             .map(|vpc| Gateway {
                 link: options.link_name(&vpc.vpc_id),
                 public: index
@@ -285,6 +285,7 @@ impl Network for LinuxNetwork {
                     .filter_map(|address| address.public_ip)
                     .collect(),
                 cidrs: vpc.cidrs.clone(),
+                ipv6_cidrs: vpc.ipv6_cidrs.clone(),
             })
             .collect();
         let hosts = plan.elsewhere.iter().map(|elsewhere| elsewhere.host).collect();
@@ -357,11 +358,12 @@ impl Network for LinuxNetwork {
         self.inside(vpc_id)?.by_number.get(&index).cloned()
     }
 
+    fn index_of_interface(&self, interface_id: &Id) -> Option<u32> {
+        self.guest(interface_id).ok().map(|(_, guest)| guest.index)
+    }
+
     fn interface_of_address(&self, vpc_id: &Id, address: IpAddr) -> Option<Id> {
-        match address {
-            IpAddr::V4(address) => self.inside(vpc_id)?.owner(address).cloned(),
-            IpAddr::V6(_) => None,
-        }
+        self.inside(vpc_id)?.owner(address).cloned()
     }
 
     fn mtu(&self) -> u16 {

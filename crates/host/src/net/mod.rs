@@ -46,6 +46,10 @@
 //!    guest the host is an outside address like any other: what it serves to its network it serves to guests. It can
 //!    speak to guests by their public addresses only.
 //!
+//! IPv6 goes the same way by sets and tables of its own; it is never translated but by the host, where nobody outside could
+//! answer. Each tap's router has the one address on the link, which only its own guest can speak to: what neighbours tell
+//! each other ends there. An interface without an address of IPv6 is not heard at all.
+//!
 //! An interface on another host is one hop more: its router there continues with the mark that ours began with
 //! (`hosts`).
 //!
@@ -57,12 +61,11 @@
 //!
 //! What somebody else takes away (a flush of the rules, a route, a link that is set down) the kernel tells, and the plan
 //! is applied again at once (`netlink`); what it does not tell of is looked at now and then.
-//!
-//! Not here yet: IPv6.
 
 mod arp;
 mod diagnosis;
 mod fake;
+mod family;
 mod gateway;
 mod hosts;
 mod index;
@@ -117,15 +120,26 @@ fn io_failed(what: impl Into<String>) -> impl Fn(std::io::Error) -> NetError {
 
 /// Sockets that were opened inside a VPC, for the services that its guests see.
 pub struct ServiceSockets {
-    /// On 169.254.169.254:80.
-    pub metadata: TcpListener,
+    /// On port 80 of 169.254.169.254 and fd00:ec2::254.
+    pub metadata: Vec<TcpListener>,
     /// On port 67 of every tap of the VPC, with the arriving interface's index told (`IP_PKTINFO`).
     pub dhcp: UdpSocket,
-    /// On port 53 of 169.254.169.253 and of the VPC's base plus two.
+    /// On port 53 of 169.254.169.253, fd00:ec2::253 and of the VPC's base plus two.
     pub dns_udp: Vec<UdpSocket>,
     pub dns_tcp: Vec<TcpListener>,
-    /// On port 123 of 169.254.169.123.
-    pub time: UdpSocket,
+    /// On port 123 of 169.254.169.123 and fd00:ec2::123.
+    pub time: Vec<UdpSocket>,
+    /// None where the kernel has no IPv6.
+    pub ipv6: Option<Ipv6Sockets>,
+}
+
+/// What guests need of their router before they have an address. Both tell the arriving interface's index
+/// (`IPV6_PKTINFO`).
+pub struct Ipv6Sockets {
+    /// On port 547 of every tap.
+    pub dhcp: UdpSocket,
+    /// Raw ICMPv6: hears router solicitations, and nothing else.
+    pub router: OwnedFd,
 }
 
 #[async_trait]
@@ -158,6 +172,9 @@ pub trait Network: Send + Sync {
 
     /// The interface behind a tap's index in the VPC's namespace, and an address's owner there.
     fn interface_of_index(&self, vpc_id: &Id, index: u32) -> Option<Id>;
+
+    /// And the index of the tap that is this interface's.
+    fn index_of_interface(&self, interface_id: &Id) -> Option<u32>;
 
     /// The interface that has this private address in the VPC.
     fn interface_of_address(&self, vpc_id: &Id, address: IpAddr) -> Option<Id>;

@@ -9,7 +9,7 @@
 //! that its time-outs and its ports are its own (VPC User Guide, "NAT gateway basics").
 
 use datapath::NatGateway;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(super) const LINK: &str = "vpc";
 
 /// The next hop: never on the wire, just the key of a permanent neighbour.
 const ROUTER: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 1);
-const EVERYWHERE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
+const EVERYWHERE: IpNet = IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
 
 /// Flows are forgotten after 350 seconds without a packet; one that is forgotten is not taken up again in its middle.
 const SETTINGS: [(&str, &str); 13] = [
@@ -86,9 +86,10 @@ impl Nat {
             self.kernel.set_link_up(link.index, None, None, None).await.map_err(&failed)?;
         }
         let mut want = Layer3::default();
-        want.addresses.extend(addresses.into_iter().map(|address| (link.index, address)));
-        want.neighbours.insert((link.index, ROUTER), ROUTER_MAC);
-        want.routes.insert((MAIN_TABLE, EVERYWHERE), Route::Gateway { gateway: ROUTER, link: link.index });
+        want.addresses.extend(addresses.into_iter().map(|address| (link.index, address.into())));
+        want.neighbours.insert((link.index, ROUTER.into()), ROUTER_MAC);
+        let out = Route::Gateway { gateway: ROUTER.into(), link: link.index };
+        want.routes.insert((MAIN_TABLE, EVERYWHERE), out);
         let have = self.kernel.layer3(|index| index == link.index).await.map_err(&failed)?;
         self.kernel.reconcile(&want, &have).await.map_err(&failed)
     }

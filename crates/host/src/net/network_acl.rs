@@ -6,10 +6,10 @@
 //! default one does, is not there at all.
 
 use datapath::{AclEntry, NatGateway, Protocol, Subnet};
-use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use super::family::Family;
 use super::hosts;
 use super::render::render_map;
 use super::security_group::render_set;
@@ -26,21 +26,24 @@ pub(super) fn render(vpc: &Vpc, out: &mut String) {
         };
         let mark = vpc.subnet_mark(&subnet.subnet_id);
         let number = mark >> 16;
+        let passes_all = |entries: &[AclEntry]| passes_all(entries, subnet.ipv6_cidr.is_some());
         if !passes_all(&acl.egress) {
             let quoted: Vec<String> = links.iter().map(|link| format!("\"{link}\"")).collect();
             render_set(&format!("subnet_{number}"), "ifname", "", &quoted, out);
             let name = format!("acl_from_{number}");
-            let is_own = [
+            let elsewhere = format!("oifname \"{}\"", hosts::LINK);
+            let mut is_own = vec![
                 format!("oifname @subnet_{number}"),
-                format!("oifname \"{}\" ip daddr {}", hosts::LINK, subnet.cidr.trunc()),
+                format!("{elsewhere} ip daddr {}", subnet.cidr.trunc()),
             ];
-            render_entries(&name, &is_own, "ip daddr", &acl.egress, out);
+            is_own.extend(subnet.ipv6_cidr.map(|cidr| format!("{elsewhere} ip6 daddr {}", cidr.trunc())));
+            render_entries(&name, &is_own, "daddr", &acl.egress, out);
             leaving.push(format!("{mark:#010x} : jump {name}"));
         }
         if !passes_all(&acl.ingress) {
             let name = format!("acl_to_{number}");
             let is_own = [format!("meta mark & {:#010x} == {mark:#010x}", !NUMBER_MASK)];
-            render_entries(&name, &is_own, "ip saddr", &acl.ingress, out);
+            render_entries(&name, &is_own, "saddr", &acl.ingress, out);
             entering.extend(links.iter().map(|link| format!("\"{link}\" : jump {name}")));
         }
     }
@@ -75,48 +78,55 @@ fn links(vpc: &Vpc, subnet: &Subnet) -> BTreeSet<String> {
     nics.map(|nic| nic.tap.clone()).chain(nats).collect()
 }
 
-/// Whether every packet passes, as the first entry that concerns IPv4 says.
-fn passes_all(entries: &[AclEntry]) -> bool {
-    let mut concerned = entries.iter().filter(|entry| matches!(entry.cidr, IpNet::V4(_)));
-    concerned
-        .next()
-        .is_some_and(|entry| entry.allow && entry.protocol == Protocol::All && entry.cidr.prefix_len() == 0)
+/// Whether every packet passes, as the first entry that concerns each family says.
+fn passes_all(entries: &[AclEntry], has_ipv6: bool) -> bool {
+    let passes = |family: Family| {
+        let mut concerned = entries.iter().filter(|entry| Family::of(entry.cidr.addr()) == family);
+        concerned.next().is_some_and(|entry| {
+            entry.allow && entry.protocol == Protocol::All && entry.cidr.prefix_len() == 0
+        })
+    };
+    passes(Family::V4) && (!has_ipv6 || passes(Family::V6))
 }
 
-fn render_entries(name: &str, is_within: &[String], peer: &str, entries: &[AclEntry], out: &mut String) {
+fn render_entries(name: &str, is_within: &[String], end: &str, entries: &[AclEntry], out: &mut String) {
     let _ = writeln!(out, "\tchain {name} {{");
     for is_within in is_within {
         let _ = writeln!(out, "\t\t{is_within} return");
     }
     for entry in entries {
-        let IpNet::V4(cidr) = entry.cidr else { continue };
-        let Some(protocol) = matches(entry.protocol) else { continue };
+        let family = Family::of(entry.cidr.addr());
+        let Some(protocol) = matches(entry.protocol, family) else { continue };
         let verdict = if entry.allow { "return" } else { "drop" };
-        let _ = match cidr.prefix_len() {
-            0 => writeln!(out, "\t\t{protocol}{verdict}"),
-            _ => writeln!(out, "\t\t{peer} {} {protocol}{verdict}", cidr.trunc()),
+        let peer = match entry.cidr.prefix_len() {
+            0 => format!("meta nfproto {}", family.protocol()),
+            _ => format!("{} {end} {}", family.ip(), entry.cidr.trunc()),
         };
+        let _ = writeln!(out, "\t\t{peer} {protocol}{verdict}");
     }
     let _ = writeln!(out, "\t\tdrop\n\t}}");
 }
 
-/// What a packet must be, with a space after it; None for what no packet of IPv4 is.
-fn matches(protocol: Protocol) -> Option<String> {
+/// What a packet must be, with a space after it; None for what no packet of the family is.
+fn matches(protocol: Protocol, family: Family) -> Option<String> {
     let ports = |name: &str, from: u16, to: u16| match (from, to) {
         (0, u16::MAX) => format!("meta l4proto {name} "),
         (from, to) if from == to => format!("{name} dport {from} "),
         (from, to) => format!("{name} dport {from}-{to} "),
     };
+    let icmp = family.icmp();
     Some(match protocol {
+        Protocol::Icmp { .. } if family == Family::V6 => return None,
+        Protocol::Icmpv6 { .. } if family == Family::V4 => return None,
         Protocol::All => String::new(),
         Protocol::Tcp { from, to } if from <= to => ports("tcp", from, to),
         Protocol::Udp { from, to } if from <= to => ports("udp", from, to),
-        Protocol::Tcp { .. } | Protocol::Udp { .. } | Protocol::Icmpv6 { .. } => return None,
-        Protocol::Icmp { kind: None, .. } => "meta l4proto icmp ".into(),
-        Protocol::Icmp { kind: Some(kind), code: None } => format!("icmp type {kind} "),
-        Protocol::Icmp { kind: Some(kind), code: Some(code) } => {
-            format!("icmp type {kind} icmp code {code} ")
-        }
+        Protocol::Tcp { .. } | Protocol::Udp { .. } => return None,
+        Protocol::Icmp { kind, code } | Protocol::Icmpv6 { kind, code } => match (kind, code) {
+            (None, _) => format!("meta l4proto {icmp} "),
+            (Some(kind), None) => format!("{icmp} type {kind} "),
+            (Some(kind), Some(code)) => format!("{icmp} type {kind} {icmp} code {code} "),
+        },
         Protocol::Number(number) => format!("meta l4proto {number} "),
     })
 }

@@ -8,7 +8,7 @@
 
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::namespace::Namespace;
 use super::netlink::{HEADER, Listener, aligned, messages, u32_at};
@@ -29,6 +29,8 @@ const TUPLE_REPLY: u16 = 2;
 const TUPLE_IP: u16 = 1;
 const IP_V4_SOURCE: u16 = 1;
 const IP_V4_DESTINATION: u16 = 2;
+const IP_V6_SOURCE: u16 = 3;
+const IP_V6_DESTINATION: u16 = 4;
 const CONNTRACK_ID: u16 = 12;
 
 const ERROR: u16 = libc::NLMSG_ERROR as u16;
@@ -43,7 +45,7 @@ const HEADERS: usize = HEADER + 4;
 const TYPE_MASK: u16 = 0x3fff;
 
 /// Source and destination.
-pub(super) type Ends = (Ipv4Addr, Ipv4Addr);
+pub(super) type Ends = (IpAddr, IpAddr);
 
 /// A tracked flow: what its first packet bore, and what a reply bears, which differs where addresses are translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +57,7 @@ pub(super) struct Flow {
 /// Changes with every transaction on the packet filter of the calling thread's namespace.
 pub(super) fn generation() -> io::Result<u32> {
     let mut generation = None;
-    exchange(&open()?, GET_GENERATION, ACKNOWLEDGE, &[], |kind, payload| {
+    exchange(&open()?, GET_GENERATION, ACKNOWLEDGE, (libc::AF_UNSPEC, &[]), |kind, payload| {
         if kind == NEW_GENERATION {
             let id = attributes(payload).find(|(kind, _)| *kind == GENERATION_ID);
             generation = id.and_then(|(_, value)| Some(u32::from_be_bytes(value.try_into().ok()?)));
@@ -69,17 +71,20 @@ pub(super) async fn listen(namespace: &Namespace) -> io::Result<Listener> {
     Listener::open(namespace, NETLINK_NETFILTER, NFTABLES_GROUP, |kind, _| kind == NEW_GENERATION).await
 }
 
-/// Ends the tracking of the IPv4 flows that are picked, in the calling thread's namespace.
-pub(super) fn forget_flows(mut stale: impl FnMut(Flow) -> bool) -> io::Result<()> {
+/// Ends the tracking of the flows that are picked, in the calling thread's namespace.
+pub(super) fn forget_flows(mut stale: impl FnMut(&Flow) -> bool) -> io::Result<()> {
     let socket = open()?;
     let mut deletions = Vec::new();
-    exchange(&socket, CONNTRACK_GET, DUMP, &[], |kind, payload| {
-        if kind == CONNTRACK_NEW && flow_of(payload).is_some_and(&mut stale) {
-            deletions.push(name_of_flow(payload));
+    exchange(&socket, CONNTRACK_GET, DUMP, (libc::AF_UNSPEC, &[]), |kind, payload| {
+        if kind == CONNTRACK_NEW
+            && let Some(flow) = flow_of(payload).filter(&mut stale)
+        {
+            let family = if flow.original.0.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+            deletions.push((family, name_of_flow(payload)));
         }
     })?;
-    for name in deletions {
-        match exchange(&socket, CONNTRACK_DELETE, ACKNOWLEDGE, &name, |_, _| {}) {
+    for (family, name) in deletions {
+        match exchange(&socket, CONNTRACK_DELETE, ACKNOWLEDGE, (family, &name), |_, _| {}) {
             // It ended by itself meanwhile.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
             result => result?,
@@ -92,12 +97,12 @@ fn open() -> io::Result<Socket> {
     Socket::new(NETLINK_NETFILTER)
 }
 
-/// Sends a request and hands each message of the answer over: its type and its attributes.
+/// Sends a request, for a family, and hands each message of the answer over: its type and its attributes.
 fn exchange(
     socket: &Socket,
     kind: u16,
     flags: u16,
-    payload: &[u8],
+    (family, payload): (libc::c_int, &[u8]),
     mut answer: impl FnMut(u16, &[u8]),
 ) -> io::Result<()> {
     let length = (HEADERS + payload.len()) as u32;
@@ -106,7 +111,7 @@ fn exchange(
     request.extend(kind.to_ne_bytes());
     request.extend((REQUEST | flags).to_ne_bytes());
     request.extend([0; 8]); // sequence number and sender: one request at a time needs neither
-    request.extend([libc::AF_INET as u8, 0, 0, 0]);
+    request.extend([family as u8, 0, 0, 0]);
     request.extend(payload);
     socket.send_to(&request, &SocketAddr::new(0, 0), 0)?;
     loop {
@@ -132,8 +137,11 @@ fn flow_of(payload: &[u8]) -> Option<Flow> {
 
 fn ends(payload: &[u8], tuple: u16) -> Option<Ends> {
     let ip = attribute(attribute(payload, tuple)?, TUPLE_IP)?;
-    let address = |kind| Some(Ipv4Addr::from(<[u8; 4]>::try_from(attribute(ip, kind)?).ok()?));
-    Some((address(IP_V4_SOURCE)?, address(IP_V4_DESTINATION)?))
+    let address = |v4, v6| match attribute(ip, v4) {
+        Some(bytes) => Some(IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?))),
+        None => Some(IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(attribute(ip, v6)?).ok()?))),
+    };
+    Some((address(IP_V4_SOURCE, IP_V6_SOURCE)?, address(IP_V4_DESTINATION, IP_V6_DESTINATION)?))
 }
 
 /// What names one flow and no later one with the same ends: its tuple and its number.
@@ -198,8 +206,8 @@ mod tests {
         let reply = tuple(TUPLE_REPLY, [10, 0, 0, 6], [198, 18, 0, 5]);
         let number = put(CONNTRACK_ID, &[1, 2, 3, 4]);
         let message = [original.clone(), reply, put(99, b"other"), number.clone()].concat();
-        let [a, b] = [[10, 0, 0, 5], [10, 0, 0, 6]].map(Ipv4Addr::from);
-        let flow = Flow { original: (a, b), reply: (b, Ipv4Addr::new(198, 18, 0, 5)) };
+        let [a, b, c] = [[10, 0, 0, 5], [10, 0, 0, 6], [198, 18, 0, 5]].map(IpAddr::from);
+        let flow = Flow { original: (a, b), reply: (b, c) };
         assert_eq!(flow_of(&message), Some(flow));
         assert_eq!(name_of_flow(&message), [original, number].concat());
     }

@@ -3,19 +3,20 @@
 //! A text replaces its whole table in one transaction: packets see the old rules or the new, never neither.
 //! Flows that are tracked stay as they are, since the tracking is not part of the table.
 
-use datapath::SecurityGroup;
-use ipnet::Ipv4Net;
+use datapath::{SecurityGroup, Target};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::Id;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
+use super::family::{Family, elements};
 use super::hosts::{self, LINK as HOSTS, PORT};
 use super::network_acl;
 use super::security_group::{self, Direction, render_set};
 use super::vpc::{
-    GATEWAY, METADATA, NAT_GATEWAY, NUMBER_MASK, Nic, OTHER_HOST, PEER, TIME, Vpc, nat_link, networks,
-    peering_link,
+    GATEWAY, METADATA, METADATA6, NAT_GATEWAY, NUMBER_MASK, Nic, OTHER_HOST, PEER, RESOLVER6, TIME, TIME6,
+    Vpc, cidrs, nat_link, networks, peering_link,
 };
 
 /// Our one table in the namespace of a VPC.
@@ -28,12 +29,15 @@ const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 /// is dropped.
 pub(super) fn vpc(vpc: &Vpc, groups: &BTreeMap<&Id, &SecurityGroup>) -> String {
     let mut out = opening(TABLE);
-    let inside: Vec<String> = Ipv4Net::aggregate(&vpc.plan.cidrs).iter().map(Ipv4Net::to_string).collect();
-    render_set("inside", "ipv4_addr", "flags interval; ", &inside, &mut out);
-    let elsewhere = vpc.elsewhere.iter().flat_map(|elsewhere| networks(&elsewhere.interface));
-    let elsewhere = Ipv4Net::aggregate(&elsewhere.collect());
-    let elsewhere: Vec<String> = elsewhere.iter().map(Ipv4Net::to_string).collect();
-    render_set("elsewhere", "ipv4_addr", "flags interval; ", &elsewhere, &mut out);
+    for family in Family::BOTH {
+        let elsewhere = vpc.elsewhere.iter().flat_map(|elsewhere| networks(&elsewhere.interface));
+        let sets =
+            [("inside", elements(cidrs(vpc.plan), family)), ("elsewhere", elements(elsewhere, family))];
+        for (name, elements) in sets {
+            render_set(&family.named(name), family.address(), "flags interval; ", &elements, &mut out);
+        }
+    }
+    egress_only(vpc, &mut out);
     interfaces(vpc, &mut out);
     addresses(vpc, &mut out);
     let membership = group_sets(vpc, groups, &mut out);
@@ -56,22 +60,26 @@ pub(super) struct Host<'a> {
     pub public: &'a BTreeSet<Ipv4Addr>,
     /// The networks of the VPCs that are here.
     pub cidrs: &'a BTreeSet<Ipv4Net>,
+    pub ipv6_cidrs: &'a [Ipv6Net],
     /// The other hosts, which alone may send what guests of theirs do.
     pub hosts: &'a BTreeSet<Ipv4Addr>,
 }
 
 /// The host's rules, in a table of our own beside whatever else filters there. Outsiders whose address is one of
-/// a VPC's own could not be answered there: they appear as `STRANGER`.
+/// a VPC's own could not be answered there: they appear as `STRANGER`. Nobody outside has a route to the pool of IPv4,
+/// nor to unique local addresses (RFC 4193).
 pub(super) fn host(host: Host) -> String {
-    let Host { table, links, pool, uplink, public, cidrs, hosts } = host;
+    let Host { table, links, pool, uplink, public, cidrs, ipv6_cidrs, hosts } = host;
     let mut out = opening(table);
-    let elements: Vec<String> = public.iter().map(Ipv4Addr::to_string).collect();
-    render_set("public", "ipv4_addr", "", &elements, &mut out);
-    let elements: Vec<String> =
-        Ipv4Net::aggregate(&cidrs.iter().copied().collect()).iter().map(Ipv4Net::to_string).collect();
-    render_set("vpcs", "ipv4_addr", "flags interval; ", &elements, &mut out);
-    let elements: Vec<String> = hosts.iter().map(Ipv4Addr::to_string).collect();
-    render_set("hosts", "ipv4_addr", "", &elements, &mut out);
+    let public: Vec<String> = public.iter().map(Ipv4Addr::to_string).collect();
+    render_set("public", "ipv4_addr", "", &public, &mut out);
+    let vpcs = cidrs.iter().copied().map(IpNet::from).chain(ipv6_cidrs.iter().copied().map(IpNet::from));
+    for family in Family::BOTH {
+        let vpcs = elements(vpcs.clone(), family);
+        render_set(&family.named("vpcs"), family.address(), "flags interval; ", &vpcs, &mut out);
+    }
+    let hosts: Vec<String> = hosts.iter().map(Ipv4Addr::to_string).collect();
+    render_set("hosts", "ipv4_addr", "", &hosts, &mut out);
     let outward = match uplink {
         Some(uplink) => format!("oifname \"{uplink}\""),
         None => format!("oifname != \"{links}\""),
@@ -81,6 +89,7 @@ pub(super) fn host(host: Host) -> String {
         "\tchain antispoof {{
 		type filter hook prerouting priority raw; policy accept;
 		iifname \"{links}\" ip saddr != @public drop
+		iifname \"{links}\" ip6 saddr != @vpcs6 drop
 		iifname \"{links}\" udp dport {PORT} ip daddr @hosts drop
 	}}
 	chain other_hosts {{
@@ -94,6 +103,7 @@ pub(super) fn host(host: Host) -> String {
 	chain outward {{
 		type nat hook postrouting priority srcnat; policy accept;
 		{outward} ip saddr {pool} ip daddr != {pool} masquerade
+		{outward} ip6 saddr @vpcs6 ip6 saddr fc00::/7 ip6 daddr != @vpcs6 masquerade
 		oifname \"{links}\" ip saddr @vpcs snat to {STRANGER}
 	}}
 }}
@@ -123,21 +133,47 @@ pub(super) fn render_map(name: &str, types: &str, elements: &[String], out: &mut
 fn interfaces(vpc: &Vpc, out: &mut String) {
     let key = |nic: &Nic| format!("\"{}\" . {}", nic.tap, mac(nic.plan.mac));
     let checked = vpc.nics.iter().filter(|nic| nic.plan.source_dest_check);
-    let (mut sources, mut delegated) = (Vec::new(), Vec::new());
-    for nic in checked {
-        let (key, mark) = (key(nic), vpc.mark(nic));
-        let own = nic.plan.addresses.iter().map(|own| format!("{key} . {} : {mark:#010x}", own.private_ip));
-        sources.extend(own);
-        delegated.extend(nic.prefixes().map(|prefix| format!("{key} . {prefix} : {mark:#010x}")));
+    let owned: Vec<(&Nic, IpNet)> =
+        checked.flat_map(|nic| networks(nic.plan).map(move |net| (nic, net))).collect();
+    let is_one = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
+    for family in Family::BOTH {
+        let owned = owned.iter().copied().filter(|(_, net)| Family::of(net.addr()) == family);
+        let (single, delegated): (Vec<_>, Vec<_>) = owned.partition(|(_, net)| is_one(net));
+        let element = |nic: &Nic, net: String| format!("{} . {net} : {:#010x}", key(nic), vpc.mark(nic));
+        let single: Vec<String> =
+            single.into_iter().map(|(nic, net)| element(nic, net.addr().to_string())).collect();
+        let delegated: Vec<String> =
+            delegated.into_iter().map(|(nic, net)| element(nic, net.to_string())).collect();
+        let types = format!("ifname . ether_addr . {} : mark", family.address());
+        render_map(&family.named("sources"), &types, &single, out);
+        render_map(&family.named("delegated"), &format!("{types}; flags interval"), &delegated, out);
     }
-    render_map("sources", "ifname . ether_addr . ipv4_addr : mark", &sources, out);
-    render_map("delegated", "ifname . ether_addr . ipv4_addr : mark; flags interval", &delegated, out);
-    let taps: Vec<String> =
-        vpc.nics.iter().map(|nic| format!("{} : {:#010x}", key(nic), vpc.mark(nic))).collect();
-    render_map("taps", "ifname . ether_addr : mark", &taps, out);
+    let taps = |nics: &mut dyn Iterator<Item = &Nic>| -> Vec<String> {
+        nics.map(|nic| format!("{} : {:#010x}", key(nic), vpc.mark(nic))).collect()
+    };
+    let all = taps(&mut vpc.nics.iter());
+    render_map("taps", "ifname . ether_addr : mark", &all, out);
+    let speaking = taps(&mut vpc.nics.iter().filter(|nic| nic.speaks_ipv6()));
+    render_map("taps6", "ifname . ether_addr : mark", &speaking, out);
     let unchecked = vpc.nics.iter().filter(|nic| !nic.plan.source_dest_check);
     let unchecked: Vec<String> = unchecked.map(|nic| format!("\"{}\"", nic.tap)).collect();
     render_set("unchecked", "ifname", "", &unchecked, out);
+}
+
+/// Whom nobody outside may begin to speak to over IPv6: what a route leads to an egress-only gateway for (VPC User
+/// Guide, "Egress-only internet gateways").
+fn egress_only(vpc: &Vpc, out: &mut String) {
+    let mut nets = Vec::new();
+    for subnet in &vpc.plan.subnets {
+        let (Some(own), Some(table)) = (subnet.ipv6_cidr, vpc.plan.route_tables.get(&subnet.route_table_id))
+        else {
+            continue;
+        };
+        let outward = table.routes.iter().filter(|route| route.target == Target::EgressOnlyInternetGateway);
+        let outward = elements(outward.map(|route| route.destination), Family::V6);
+        nets.extend(outward.into_iter().map(|net| format!("{} . {net}", own.trunc())));
+    }
+    render_set("egress_only", "ipv6_addr . ipv6_addr", "flags interval; ", &nets, out);
 }
 
 /// The internet gateway's translation, both ways.
@@ -207,16 +243,22 @@ fn verdicts(vpc: &Vpc, membership: &BTreeMap<&[Id], String>, out: &mut String) {
     render_map("ingress_of", "ifname : verdict", &ingress, out);
 }
 
-/// The base chains: the same in every VPC but for the resolver's address.
+/// The base chains: the same in every VPC but for the resolver's address, and its gateways. What neighbours tell each
+/// other (ICMPv6 133 to 137) is of one link and goes nowhere.
 fn chains(vpc: &Vpc) -> String {
     let resolvers: Vec<String> = vpc.resolvers().iter().map(Ipv4Addr::to_string).collect();
     let resolvers = resolvers.join(", ");
-    let (gateways, peers) = (nat_sources(vpc), peer_sources(vpc));
-    let (checked, acls) = (checked_targets(vpc), network_acl::chains());
+    let (gateways, checked, acls) = (nat_sources(vpc), checked_targets(vpc), network_acl::chains());
+    let [peers, peers6] = Family::BOTH.map(|family| peer_sources(vpc, family));
+    let shut = match vpc.plan.internet_gateway {
+        true => String::new(),
+        false => format!("\t\tiifname \"{GATEWAY}\" ct state new drop\n"),
+    };
     format!(
-        "\tchain antispoof {{
+        "\tset asking {{ type ifname; size 65535; flags dynamic,timeout; timeout 1m; }}
+	chain antispoof {{
 		type filter hook prerouting priority raw; policy drop;
-		meta nfproto ipv6 drop
+		meta nfproto ipv6 goto antispoof6
 		iifname \"lo\" accept
 		iifname \"{GATEWAY}\" icmp type redirect drop
 		iifname \"{GATEWAY}\" ip saddr @inside drop
@@ -227,6 +269,26 @@ fn chains(vpc: &Vpc) -> String {
 		iifname @unchecked meta mark set iifname . ether saddr map @taps accept
 		ip saddr 0.0.0.0 udp sport 68 udp dport 67 meta mark set iifname . ether saddr map @taps accept
 	}}
+	chain antispoof6 {{
+		iifname \"lo\" accept
+		icmpv6 type nd-redirect drop
+		iifname \"{GATEWAY}\" ip6 saddr fe80::/10 drop
+		iifname \"{GATEWAY}\" ip6 saddr @inside6 drop
+		iifname \"{GATEWAY}\" accept
+		iifname \"{HOSTS}\" meta mark set (meta mark << 16) | {OTHER_HOST:#x} accept
+{peers6}		meta mark set iifname . ether saddr . ip6 saddr map @sources6 accept
+		meta mark set iifname . ether saddr . ip6 saddr map @delegated6 accept
+		icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} goto link6
+		ip6 saddr fe80::/10 udp dport 547 goto link6
+		ip6 saddr fe80::/10 drop
+		iifname @unchecked meta mark set iifname . ether saddr map @taps6 accept
+		drop
+	}}
+	chain link6 {{
+		update @asking {{ iifname limit rate over 20/second burst 40 packets }} drop
+		meta mark set iifname . ether saddr map @taps6 accept
+		drop
+	}}
 	chain services {{
 		type filter hook input priority filter; policy drop;
 		iifname \"lo\" accept
@@ -236,14 +298,23 @@ fn chains(vpc: &Vpc) -> String {
 		ip daddr {METADATA} tcp dport 80 accept
 		ip daddr {TIME} udp dport 123 accept
 		ip daddr {{ {resolvers} }} meta l4proto . th dport {{ udp . 53, tcp . 53 }} accept
+		icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} accept
+		ip6 daddr {{ fe80::/10, ff02::1:2 }} udp dport 547 accept
+		ip6 daddr {METADATA6} tcp dport 80 accept
+		ip6 daddr {TIME6} udp dport 123 accept
+		ip6 daddr {RESOLVER6} meta l4proto . th dport {{ udp . 53, tcp . 53 }} accept
 	}}
 	chain gateway {{
 		type filter hook forward priority filter - 10; policy accept;
 		ct state invalid drop
-		iifname \"{GATEWAY}\" ct status ! snat,dnat drop
+		icmpv6 type 133-137 drop
+		iifname \"{GATEWAY}\" meta nfproto ipv4 ct status ! snat,dnat drop
 		iifname \"{GATEWAY}\" ip daddr != @translated drop
-		oifname \"{GATEWAY}\" ip saddr != @translated drop
+		iifname \"{GATEWAY}\" ip6 daddr != @inside6 drop
+		iifname \"{GATEWAY}\" ct state new ip6 daddr . ip6 saddr @egress_only drop
+{shut}		oifname \"{GATEWAY}\" ip saddr != @translated drop
 		oifname \"{GATEWAY}\" ip daddr {{ 127.0.0.0/8, 224.0.0.0/3 }} drop
+		oifname \"{GATEWAY}\" ip6 saddr != @inside6 drop
 		iifname \"{HOSTS}\" oifname \"{HOSTS}\" drop
 {checked}	}}
 {acls}	chain group_egress {{
@@ -290,14 +361,20 @@ fn nat_sources(vpc: &Vpc) -> String {
 
 /// What comes from peers: theirs, to ours. Peering leads nowhere else (VPC Peering Guide, "How VPC peering connections
 /// work"). What goes on to another host is not tracked: what answers it takes another way.
-fn peer_sources(vpc: &Vpc) -> String {
+fn peer_sources(vpc: &Vpc, family: Family) -> String {
     let mut out = String::new();
+    let (ip, inside) = (family.ip(), family.named("inside"));
     for (peering, peer) in &vpc.peers {
-        let theirs: Vec<String> = Ipv4Net::aggregate(&peer.cidrs).iter().map(Ipv4Net::to_string).collect();
-        let from = format!("iifname \"{}\" ip saddr {{ {} }}", peering_link(peering), theirs.join(", "));
-        let _ = writeln!(out, "\t\t{from} ip daddr @elsewhere notrack");
-        let _ =
-            writeln!(out, "\t\t{from} ip saddr != @inside ip daddr @inside meta mark set {PEER:#x} accept");
+        let theirs = elements(cidrs(peer), family);
+        if theirs.is_empty() {
+            continue;
+        }
+        let from = format!("iifname \"{}\" {ip} saddr {{ {} }}", peering_link(peering), theirs.join(", "));
+        let _ = writeln!(out, "\t\t{from} {ip} daddr @{} notrack", family.named("elsewhere"));
+        let _ = writeln!(
+            out,
+            "\t\t{from} {ip} saddr != @{inside} {ip} daddr @{inside} meta mark set {PEER:#x} accept"
+        );
     }
     out
 }
@@ -306,8 +383,14 @@ fn peer_sources(vpc: &Vpc) -> String {
 fn checked_targets(vpc: &Vpc) -> String {
     let mut out = String::new();
     for nic in vpc.checked_targets() {
-        let own: Vec<String> = nic.networks().map(|net| net.to_string()).collect();
-        let _ = writeln!(out, "\t\toifname \"{}\" ip daddr != {{ {} }} drop", nic.tap, own.join(", "));
+        for family in Family::BOTH {
+            let own = elements(networks(nic.plan), family);
+            let is_others = match own.is_empty() {
+                true => format!("meta nfproto {}", family.protocol()),
+                false => format!("{} daddr != {{ {} }}", family.ip(), own.join(", ")),
+            };
+            let _ = writeln!(out, "\t\toifname \"{}\" {is_others} drop", nic.tap);
+        }
     }
     out
 }
@@ -423,6 +506,31 @@ mod tests {
     }
 
     #[test]
+    fn ipv6() {
+        let mut vpc = plan();
+        vpc.ipv6_cidrs = vec!["fd12:3456:7800::/56".parse().unwrap()];
+        vpc.subnets[0].ipv6_cidr = Some("fd12:3456:7800::/64".parse().unwrap());
+        let table = vpc.route_tables.values_mut().next().unwrap();
+        table.routes[1].target = Target::EgressOnlyInternetGateway;
+        let six = "fd12:3456:7800:1::/64";
+        let web = group(
+            1,
+            vec![
+                rule(Protocol::Tcp { from: 80, to: 80 }, six),
+                rule(Protocol::Icmpv6 { kind: Some(128), code: None }, "::/0"),
+                rule(Protocol::Tcp { from: 80, to: 80 }, "10.0.0.0/8"),
+                from_group(Protocol::All, 1),
+            ],
+            vec![rule(Protocol::All, "0.0.0.0/0"), rule(Protocol::All, "::/0")],
+        );
+        let shut = group(2, vec![rule(Protocol::All, "::/0")], vec![rule(Protocol::All, "0.0.0.0/0")]);
+        let mut speaks = interface(5, &[1]);
+        speaks.ipv6_addresses = vec!["fd12:3456:7800::a".parse().unwrap()];
+        speaks.prefixes = vec!["fd12:3456:7800:0:1::/80".parse().unwrap()];
+        insta::assert_snapshot!(render(&vpc, &[speaks, interface(6, &[2])], &[web, shut]));
+    }
+
+    #[test]
     fn the_host() {
         let pool = "198.18.0.0/24".parse().unwrap();
         let public = [Ipv4Addr::new(198, 18, 0, 5)].into();
@@ -430,12 +538,13 @@ mod tests {
         let hosts = [Ipv4Addr::new(203, 0, 113, 9)].into();
         let host = |uplink| {
             super::host(Host {
-                table: "ip cumulet_a",
+                table: "inet cumulet_a",
                 links: "cg12ab*",
                 pool,
                 uplink,
                 public: &public,
                 cidrs: &cidrs,
+                ipv6_cidrs: &["fd12:3400::/56".parse().unwrap()],
                 hosts: &hosts,
             })
         };

@@ -1,11 +1,11 @@
 //! The router of one VPC on this host: a namespace, and what `vpc` and `render` say shall be in it.
 
 use datapath::Bandwidth;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use model::Id;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use super::arp::Neighbour;
@@ -24,13 +24,14 @@ use super::{NetError, io_failed, render, shape, sysctl, tap};
 /// Public addresses by the private ones that they stand for.
 type Translation = BTreeMap<Ipv4Addr, Ipv4Addr>;
 
-/// Of prefixes that are delegated to an interface (EC2 User Guide, "Prefix delegation").
-const PREFIX_LENGTH: u8 = 28;
+/// Of addresses, and of prefixes that are delegated to an interface (EC2 User Guide, "Prefix delegation").
+const LENGTHS: [u8; 2] = [32, 28];
+const LENGTHS6: [u8; 2] = [128, 80];
 
 /// Of the whole namespace. Reverse path filtering is off but where a tap asks for it: sources are checked by the
-/// packet filter, and what comes through the gateway has no route back in the table that the filter would ask.
-/// Nothing speaks IPv6 yet.
-const NAMESPACE_SETTINGS: [(&str, &str); 11] = [
+/// packet filter, and what comes through the gateway has no route back in the table that the filter would ask. The
+/// router takes nobody's word for an address or a route of its own.
+const NAMESPACE_SETTINGS: [(&str, &str); 21] = [
     ("ipv4/ip_forward", "1"),
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "0"),
@@ -41,8 +42,18 @@ const NAMESPACE_SETTINGS: [(&str, &str); 11] = [
     ("ipv4/conf/all/accept_source_route", "0"),
     // An accepted connection bears the mark of the packet that opened it: the metadata service asks it who calls.
     ("ipv4/tcp_fwmark_accept", "1"),
-    ("ipv6/conf/all/disable_ipv6", "1"),
-    ("ipv6/conf/default/disable_ipv6", "1"),
+    ("ipv6/conf/all/disable_ipv6", "0"),
+    ("ipv6/conf/default/disable_ipv6", "0"),
+    ("ipv6/conf/all/accept_ra", "0"),
+    ("ipv6/conf/default/accept_ra", "0"),
+    ("ipv6/conf/all/accept_redirects", "0"),
+    ("ipv6/conf/default/accept_redirects", "0"),
+    ("ipv6/conf/all/accept_dad", "0"),
+    ("ipv6/conf/default/accept_dad", "0"),
+    ("ipv6/conf/default/dad_transmits", "0"),
+    ("ipv6/conf/default/addr_gen_mode", "0"),
+    ("ipv6/conf/all/forwarding", "1"),
+    ("ipv6/conf/default/forwarding", "1"),
 ];
 
 pub(super) struct Router {
@@ -55,7 +66,7 @@ pub(super) struct Router {
     settled: BTreeSet<(u32, bool)>,
     nats: BTreeMap<Id, Nat>,
     /// Whose networks are on other hosts, as of the last time.
-    elsewhere: BTreeMap<Ipv4Net, Id>,
+    elsewhere: BTreeMap<IpNet, Id>,
     /// What taps, by number, are held to by us, and whether both ways.
     shaped: BTreeMap<u32, (Bandwidth, bool)>,
 }
@@ -67,16 +78,15 @@ pub(super) struct Inside {
     pub resolvers: Vec<Ipv4Addr>,
     pub by_number: HashMap<u32, Id>,
     /// Single addresses, and delegated prefixes.
-    by_network: HashMap<Ipv4Net, Id>,
+    by_network: HashMap<IpNet, Id>,
     pub guests: HashMap<Id, Neighbour>,
 }
 
 impl Inside {
     /// The interface that has the address.
-    pub(super) fn owner(&self, address: Ipv4Addr) -> Option<&Id> {
-        let nets = std::iter::once(32)
-            .chain([PREFIX_LENGTH])
-            .filter_map(|length| Ipv4Net::new(address, length).ok());
+    pub(super) fn owner(&self, address: IpAddr) -> Option<&Id> {
+        let lengths = if address.is_ipv4() { LENGTHS } else { LENGTHS6 };
+        let nets = lengths.into_iter().filter_map(|length| IpNet::new(address, length).ok());
         nets.map(|net| net.trunc()).find_map(|net| self.by_network.get(&net))
     }
 }
@@ -143,7 +153,7 @@ impl Router {
             by_network: vpc
                 .nics
                 .iter()
-                .flat_map(|nic| nic.networks().map(|net| (net, nic.plan.interface_id.clone())))
+                .flat_map(|nic| vpc::networks(nic.plan).map(|net| (net, nic.plan.interface_id.clone())))
                 .collect(),
             guests: vpc.nics.iter().map(|nic| (nic.plan.interface_id.clone(), vpc.neighbour(nic))).collect(),
         })
@@ -346,9 +356,9 @@ impl Router {
     /// Ends the flows of addresses that are an interface's no more, before another gets them.
     async fn forget_flows(&mut self, vpc: &Vpc<'_>, have: &Layer3) -> io::Result<()> {
         let owners = vpc.owners();
-        let elsewhere: BTreeMap<Ipv4Net, &Id> = hosts::owners(vpc).collect();
+        let elsewhere: BTreeMap<IpNet, &Id> = hosts::owners(vpc).collect();
         let gone = self.elsewhere.iter().filter(|(net, id)| elsewhere.get(net) != Some(id));
-        let departed: BTreeSet<Ipv4Net> = have
+        let departed: BTreeSet<IpNet> = have
             .routes
             .iter()
             .filter_map(|((table, net), route)| match route {
@@ -457,9 +467,12 @@ fn exits(links: &BTreeMap<String, Link>) -> Exits {
 }
 
 /// Whether a flow is one of an address that left, or is translated as the gateway does no more.
-fn is_stale(flow: Flow, departed: &BTreeSet<Ipv4Net>, translation: &Translation) -> bool {
+fn is_stale(flow: &Flow, departed: &BTreeSet<IpNet>, translation: &Translation) -> bool {
     let Flow { original, reply } = flow;
-    let translates = |private: Ipv4Addr, public: Ipv4Addr| translation.get(&private) == Some(&public);
+    let translates = |private: IpAddr, public: IpAddr| match private {
+        IpAddr::V4(private) => translation.get(&private).is_some_and(|to| IpAddr::V4(*to) == public),
+        IpAddr::V6(_) => false,
+    };
     [original.0, original.1, reply.0, reply.1]
         .iter()
         .any(|address| departed.iter().any(|net| net.contains(address)))

@@ -9,15 +9,15 @@
 //! rare, goes to further sets (`layers`), each one more lookup.
 
 use datapath::{Peer, Protocol, Rule, SecurityGroup};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use model::Id;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
+use super::family::Family;
 use super::vpc::digits;
 
-const EVERYWHERE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
 const TCP: u16 = 6;
 const UDP: u16 = 17;
 const EVERY_OCTET: Range = (0, u8::MAX as u16);
@@ -42,11 +42,12 @@ impl Direction {
     }
 
     /// The field of a packet that holds the peer's address.
-    fn peer(self) -> &'static str {
-        match self {
-            Direction::Ingress => "ip saddr",
-            Direction::Egress => "ip daddr",
-        }
+    fn peer(self, family: Family) -> String {
+        let end = match self {
+            Direction::Ingress => "saddr",
+            Direction::Egress => "daddr",
+        };
+        format!("{} {end}", family.ip())
     }
 
     fn rules(self, group: &SecurityGroup) -> &[Rule] {
@@ -77,30 +78,37 @@ impl Shape {
     }
 
     /// The types of the fields, for a set's declaration.
-    fn types(self) -> &'static [&'static str] {
-        match self {
-            Shape::Any => &[],
-            Shape::Protocol => &["inet_proto"],
-            Shape::Ports => &["inet_proto", "inet_service"],
-            Shape::Icmp => &["icmp_type", "icmp_code"],
+    fn types(self, family: Family) -> &'static [&'static str] {
+        match (self, family) {
+            (Shape::Any, _) => &[],
+            (Shape::Protocol, _) => &["inet_proto"],
+            (Shape::Ports, _) => &["inet_proto", "inet_service"],
+            (Shape::Icmp, Family::V4) => &["icmp_type", "icmp_code"],
+            (Shape::Icmp, Family::V6) => &["icmpv6_type", "icmpv6_code"],
         }
     }
 
     /// The fields, for a rule.
-    fn fields(self) -> &'static [&'static str] {
-        match self {
-            Shape::Any => &[],
-            Shape::Protocol => &["meta l4proto"],
-            Shape::Ports => &["meta l4proto", "th dport"],
-            Shape::Icmp => &["icmp type", "icmp code"],
+    fn fields(self, family: Family) -> &'static [&'static str] {
+        match (self, family) {
+            (Shape::Any, _) => &[],
+            (Shape::Protocol, _) => &["meta l4proto"],
+            (Shape::Ports, _) => &["meta l4proto", "th dport"],
+            (Shape::Icmp, Family::V4) => &["icmp type", "icmp code"],
+            (Shape::Icmp, Family::V6) => &["icmpv6 type", "icmpv6 code"],
         }
+    }
+
+    /// How many they are.
+    fn width(self) -> usize {
+        self.fields(Family::V4).len()
     }
 }
 
 /// What one rule allows: peers in `net`, fields within the ranges. Fields that a shape has not are (0, 0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Allowed {
-    net: Ipv4Net,
+    net: IpNet,
     first: Range,
     second: Range,
 }
@@ -122,7 +130,7 @@ impl Allowed {
     fn element(&self, shape: Shape, with_net: bool) -> String {
         let net = with_net.then(|| self.net.to_string());
         let ranges = [self.first, self.second];
-        let fields = ranges.iter().take(shape.fields().len()).map(|(low, high)| match low == high {
+        let fields = ranges.iter().take(shape.width()).map(|(low, high)| match low == high {
             true => low.to_string(),
             false => format!("{low}-{high}"),
         });
@@ -135,8 +143,8 @@ pub(super) fn chain_name(group_id: &Id, direction: Direction) -> String {
     format!("sg_{}_{}", digits(group_id), direction.name())
 }
 
-fn members_name(group_id: &Id) -> String {
-    format!("sg_{}_members", digits(group_id))
+fn members_name(group_id: &Id, family: Family) -> String {
+    family.named(&format!("sg_{}_members", digits(group_id)))
 }
 
 /// The sets and chains of one group.
@@ -148,43 +156,65 @@ pub(super) fn render(group: &SecurityGroup, out: &mut String) {
 
 /// The addresses that a group stands for where a rule names it as its peer.
 pub(super) fn render_members(group_id: &Id, group: Option<&SecurityGroup>, out: &mut String) {
-    let elements: Vec<String> = group
-        .into_iter()
-        .flat_map(|group| &group.members)
-        .filter(|address| address.is_ipv4())
-        .map(IpAddr::to_string)
-        .collect();
-    render_set(&members_name(group_id), "ipv4_addr", "", &elements, out);
+    for family in Family::BOTH {
+        let members = group.into_iter().flat_map(|group| &group.members);
+        let members = members.filter(|address| Family::of(**address) == family);
+        let elements: Vec<String> = members.map(IpAddr::to_string).collect();
+        render_set(&members_name(group_id, family), family.address(), "", &elements, out);
+    }
 }
 
 fn render_direction(group: &SecurityGroup, direction: Direction, out: &mut String) {
     let name = chain_name(&group.group_id, direction);
-    let everything = Rule { protocol: Protocol::All, peer: Peer::Cidr(IpNet::V4(EVERYWHERE)) };
-    let rules = match direction.rules(group) {
-        // The default egress of every group: worth no lookup, and nothing can be added to it.
-        rules if rules.contains(&everything) => {
-            let _ = writeln!(out, "\tchain {name} {{\n\t\taccept\n\t}}");
-            return;
-        }
-        rules => rules,
+    let rules = direction.rules(group);
+    // The default egress of every group: worth no lookup, and nothing can be added to it.
+    let lets_all = |family: &Family| {
+        rules.contains(&Rule { protocol: Protocol::All, peer: Peer::Cidr(family.everywhere()) })
     };
-    let mut chain = Vec::new();
+    let chain = match Family::BOTH.iter().all(lets_all) {
+        true => vec!["accept".to_owned()],
+        false => {
+            let chain = Family::BOTH.into_iter().flat_map(|family| match lets_all(&family) {
+                true => vec![format!("meta nfproto {} accept", family.protocol())],
+                false => {
+                    let mut chain = by_net(&name, rules, direction, family, out);
+                    chain.extend(by_group(rules, direction, family));
+                    chain
+                }
+            });
+            chain.collect()
+        }
+    };
+    let _ = writeln!(out, "\tchain {name} {{");
+    for rule in chain {
+        let _ = writeln!(out, "\t\t{rule}");
+    }
+    let _ = writeln!(out, "\t}}");
+}
 
-    let by_net = allowed(rules, |peer| match peer {
-        Peer::Cidr(IpNet::V4(net)) => Some(net.trunc()),
+/// The part of the chain that asks for networks, and its sets.
+fn by_net(name: &str, rules: &[Rule], direction: Direction, family: Family, out: &mut String) -> Vec<String> {
+    let mut chain = Vec::new();
+    let by_net = allowed(rules, family, |peer| match peer {
+        Peer::Cidr(net) if Family::of(net.addr()) == family => Some(net.trunc()),
         _ => None,
     });
     for (shape, boxes) in by_net {
         for (index, layer) in layers(boxes).iter().enumerate() {
-            let set = format!("{name}_{}_{index}", shape.name());
-            let types = ["ipv4_addr"].iter().chain(shape.types()).copied().collect::<Vec<_>>().join(" . ");
+            let set = format!("{}_{index}", family.named(&format!("{name}_{}", shape.name())));
+            let types = [family.address()].iter().chain(shape.types(family)).copied().collect::<Vec<_>>();
             let elements: Vec<String> = layer.iter().map(|allowed| allowed.element(shape, true)).collect();
-            render_set(&set, &types, "flags interval; ", &elements, out);
-            let fields = [direction.peer()].iter().chain(shape.fields()).copied().collect::<Vec<_>>();
+            render_set(&set, &types.join(" . "), "flags interval; ", &elements, out);
+            let peer = direction.peer(family);
+            let fields = [peer.as_str()].iter().chain(shape.fields(family)).copied().collect::<Vec<_>>();
             chain.push(format!("{} @{set} accept", fields.join(" . ")));
         }
     }
+    chain
+}
 
+/// The part that asks for members of groups.
+fn by_group(rules: &[Rule], direction: Direction, family: Family) -> Vec<String> {
     let mut peers: Vec<&Id> = rules
         .iter()
         .filter_map(|rule| match &rule.peer {
@@ -194,10 +224,11 @@ fn render_direction(group: &SecurityGroup, direction: Direction, out: &mut Strin
         .collect();
     peers.sort();
     peers.dedup();
+    let mut chain = Vec::new();
     for peer in peers {
-        let from_peer = format!("{} @{}", direction.peer(), members_name(peer));
-        let by_peer = allowed(rules, |candidate| match candidate {
-            Peer::Group(group_id) if group_id == peer => Some(EVERYWHERE),
+        let from_peer = format!("{} @{}", direction.peer(family), members_name(peer, family));
+        let by_peer = allowed(rules, family, |candidate| match candidate {
+            Peer::Group(group_id) if group_id == peer => Some(family.everywhere()),
             _ => None,
         });
         for (shape, boxes) in by_peer {
@@ -208,33 +239,35 @@ fn render_direction(group: &SecurityGroup, direction: Direction, out: &mut Strin
             for layer in layers(boxes) {
                 let elements: Vec<String> =
                     layer.iter().map(|allowed| allowed.element(shape, false)).collect();
-                let fields = shape.fields().join(" . ");
+                let fields = shape.fields(family).join(" . ");
                 chain.push(format!("{from_peer} {fields} {{ {} }} accept", elements.join(", ")));
             }
         }
     }
-
-    let _ = writeln!(out, "\tchain {name} {{");
-    for rule in chain {
-        let _ = writeln!(out, "\t\t{rule}");
-    }
-    let _ = writeln!(out, "\t}}");
+    chain
 }
 
 /// The rules that `net_of` picks by their peer, as boxes by shape; none inside another.
-fn allowed(rules: &[Rule], net_of: impl Fn(&Peer) -> Option<Ipv4Net>) -> BTreeMap<Shape, Vec<Allowed>> {
+fn allowed(
+    rules: &[Rule],
+    family: Family,
+    net_of: impl Fn(&Peer) -> Option<IpNet>,
+) -> BTreeMap<Shape, Vec<Allowed>> {
     let mut shapes: BTreeMap<Shape, Vec<Allowed>> = BTreeMap::new();
     for rule in rules {
         let Some(net) = net_of(&rule.peer) else { continue };
         let octet = |value: Option<u8>| value.map_or(EVERY_OCTET, |value| (value.into(), value.into()));
         let (shape, first, second) = match rule.protocol {
+            // Each family has control messages of its own.
+            Protocol::Icmp { .. } if family == Family::V6 => continue,
+            Protocol::Icmpv6 { .. } if family == Family::V4 => continue,
             Protocol::All => (Shape::Any, (0, 0), (0, 0)),
             Protocol::Number(number) => (Shape::Protocol, (number.into(), number.into()), (0, 0)),
             Protocol::Tcp { from, to } => (Shape::Ports, (TCP, TCP), (from, to)),
             Protocol::Udp { from, to } => (Shape::Ports, (UDP, UDP), (from, to)),
-            Protocol::Icmp { kind, code } => (Shape::Icmp, octet(kind), octet(code)),
-            // IPv6 has no way here yet.
-            Protocol::Icmpv6 { .. } => continue,
+            Protocol::Icmp { kind, code } | Protocol::Icmpv6 { kind, code } => {
+                (Shape::Icmp, octet(kind), octet(code))
+            }
         };
         if second.0 <= second.1 {
             shapes.entry(shape).or_default().push(Allowed { net, first, second });
@@ -278,7 +311,7 @@ mod tests {
     /// What a rule may look at.
     #[derive(Clone, Copy, Debug)]
     struct Packet {
-        peer: Ipv4Addr,
+        peer: IpAddr,
         protocol: u8,
         /// Destination port, or ICMP type and code.
         port: u16,
@@ -288,7 +321,7 @@ mod tests {
     /// EC2's reading of a rule, as plain as can be.
     fn allows(rule: &Rule, packet: Packet) -> bool {
         let peer = match &rule.peer {
-            Peer::Cidr(IpNet::V4(net)) => net.contains(&packet.peer),
+            Peer::Cidr(net) => net.contains(&packet.peer),
             _ => false,
         };
         let within = |from, to| from <= packet.port && packet.port <= to;
@@ -297,12 +330,13 @@ mod tests {
             Protocol::Number(number) => packet.protocol == number,
             Protocol::Tcp { from, to } => packet.protocol == 6 && within(from, to),
             Protocol::Udp { from, to } => packet.protocol == 17 && within(from, to),
-            Protocol::Icmp { kind, code } => {
-                packet.protocol == 1
+            Protocol::Icmp { kind, code } | Protocol::Icmpv6 { kind, code } => {
+                let number = if matches!(rule.protocol, Protocol::Icmp { .. }) { 1 } else { 58 };
+                packet.protocol == number
+                    && packet.peer.is_ipv4() == (number == 1)
                     && kind.is_none_or(|kind| kind == packet.icmp.0)
                     && code.is_none_or(|code| code == packet.icmp.1)
             }
-            Protocol::Icmpv6 { .. } => false,
         }
     }
 
@@ -316,7 +350,7 @@ mod tests {
                 Shape::Protocol => within(allowed.first, protocol),
                 Shape::Ports => within(allowed.first, protocol) && within(allowed.second, packet.port),
                 Shape::Icmp => {
-                    protocol == 1
+                    protocol == if packet.peer.is_ipv4() { 1 } else { 58 }
                         && within(allowed.first, packet.icmp.0.into())
                         && within(allowed.second, packet.icmp.1.into())
                 }
@@ -332,18 +366,27 @@ mod tests {
             (0..20u8).prop_map(Protocol::Number),
             (port.clone(), port.clone()).prop_map(|(from, to)| Protocol::Tcp { from, to }),
             (port.clone(), port).prop_map(|(from, to)| Protocol::Udp { from, to }),
-            (octet.clone(), octet).prop_map(|(kind, code)| Protocol::Icmp { kind, code }),
+            (octet.clone(), octet.clone()).prop_map(|(kind, code)| Protocol::Icmp { kind, code }),
+            (octet.clone(), octet).prop_map(|(kind, code)| Protocol::Icmpv6 { kind, code }),
         ];
-        (protocol, 0..8u8, 24..=32u8).prop_map(|(protocol, host, length)| {
-            let net = Ipv4Net::new(Ipv4Addr::new(10, 0, 0, host), length).unwrap();
-            Rule { protocol, peer: Peer::Cidr(net.into()) }
+        (protocol, address(8), 0..=8u8).prop_map(|(protocol, address, less)| {
+            let net = IpNet::new(address, IpNet::from(address).prefix_len() - less).unwrap();
+            Rule { protocol, peer: Peer::Cidr(net) }
+        })
+    }
+
+    /// Of a handful, of either family.
+    fn address(count: u8) -> impl Strategy<Value = IpAddr> {
+        (any::<bool>(), 0..count).prop_map(|(is_ipv4, host)| match is_ipv4 {
+            true => [10, 0, 0, host].into(),
+            false => [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(host)].into(),
         })
     }
 
     fn packet() -> impl Strategy<Value = Packet> {
-        let protocol = prop_oneof![Just(1u8), Just(6), Just(17), 0..20u8];
-        (0..16u8, protocol, 0..9u16, (0..4u8, 0..4u8)).prop_map(|(host, protocol, port, icmp)| Packet {
-            peer: Ipv4Addr::new(10, 0, 0, host),
+        let protocol = prop_oneof![Just(1u8), Just(6), Just(17), Just(58), 0..20u8];
+        (address(16), protocol, 0..9u16, (0..4u8, 0..4u8)).prop_map(|(peer, protocol, port, icmp)| Packet {
+            peer,
             protocol,
             port,
             icmp,
@@ -356,13 +399,15 @@ mod tests {
             rules in proptest::collection::vec(rule(), 0..30),
             packets in proptest::collection::vec(packet(), 50),
         ) {
-            let shapes = allowed(&rules, |peer| match peer {
-                Peer::Cidr(IpNet::V4(net)) => Some(net.trunc()),
-                _ => None,
-            });
             let mut sets = Vec::new();
-            for (shape, boxes) in shapes {
-                for layer in layers(boxes) {
+            for family in Family::BOTH {
+                let shapes = allowed(&rules, family, |peer| match peer {
+                    Peer::Cidr(net) if Family::of(net.addr()) == family => Some(net.trunc()),
+                    _ => None,
+                });
+                for (shape, layer) in shapes.into_iter().flat_map(|(shape, boxes)| {
+                    layers(boxes).into_iter().map(move |layer| (shape, layer))
+                }) {
                     for (index, one) in layer.iter().enumerate() {
                         prop_assert!(!layer[..index].iter().any(|other| other.overlaps(one)), "{layer:?}");
                     }
@@ -388,8 +433,8 @@ mod tests {
             tcp(0, 65535, "10.1.0.0/16"),
             tcp(80, 80, "10.1.2.0/24"),
         ];
-        let shapes = allowed(&rules, |peer| match peer {
-            Peer::Cidr(IpNet::V4(net)) => Some(*net),
+        let shapes = allowed(&rules, Family::V4, |peer| match peer {
+            Peer::Cidr(net) => Some(*net),
             _ => None,
         });
         // The two that are left overlap: port 22 from 10.1.0.0/16.

@@ -22,6 +22,18 @@ pub(super) fn read(name: &str) -> io::Result<String> {
     Ok(std::fs::read_to_string(path_of(name))?.trim().to_owned())
 }
 
+/// Names of the directory's entries.
+pub(super) fn list(directory: &str) -> io::Result<Vec<String>> {
+    let entries = std::fs::read_dir(path_of(directory))?;
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+    names.collect()
+}
+
+/// Whether the kernel has IPv6 at all.
+pub(super) fn has_ipv6() -> bool {
+    path_of("ipv6").exists()
+}
+
 fn path_of(name: &str) -> PathBuf {
     Path::new("/proc/sys/net").join(name)
 }

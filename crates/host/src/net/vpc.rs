@@ -9,10 +9,11 @@ use datapath::{Address, Elsewhere, Interface, NatGateway, Peering, Plan, Target}
 use ipnet::{IpNet, Ipv4Net};
 use model::Id;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::NetError;
 use super::arp::Neighbour;
+use super::family::Family;
 use super::hosts;
 use super::index::Index;
 use super::kernel::{LOOPBACK, Layer3, MAIN_TABLE, Route, Rule};
@@ -22,15 +23,29 @@ use super::kernel::{LOOPBACK, Layer3, MAIN_TABLE, Route, Rule};
 pub(super) const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 pub(super) const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 253);
 pub(super) const TIME: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 123);
+/// The same for IPv6 (EC2 User Guide, "Access instance metadata"; VPC User Guide, "Amazon DNS server"; "Amazon Time Sync
+/// Service").
+pub(super) const METADATA6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+pub(super) const RESOLVER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x253);
+pub(super) const TIME6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x123);
+/// Where guests look for DHCPv6 servers (RFC 8415, "All_DHCP_Relay_Agents_and_Servers").
+const DHCP_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 const LINK_LOCAL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
-const EVERYWHERE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
 
 /// The VPC's end of the pair that leads to the host: its internet gateway.
 pub(super) const GATEWAY: &str = "igw";
 pub(super) const GATEWAY_MAC: [u8; 6] = [0xfe, b'c', b'm', b'l', 0, 3];
 pub(super) const GATEWAY_PEER_MAC: [u8; 6] = [0xfe, b'c', b'm', b'l', 0, 2];
-/// The next hop on both ends of that pair: never on the wire, just the key of a permanent neighbour.
-pub(super) const GATEWAY_PEER: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 1);
+/// The next hops on both ends of that pair: never on the wire, just the keys of permanent neighbours.
+const GATEWAY_PEER: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 1);
+const GATEWAY_PEER6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 1);
+
+pub(super) fn gateway_peer(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => GATEWAY_PEER.into(),
+        Family::V6 => GATEWAY_PEER6.into(),
+    }
+}
 
 /// What every guest sees as its router. First octets of EC2's own interfaces are 02 to 1e.
 pub(super) const ROUTER_MAC: [u8; 6] = [0xfe, b'c', b'm', b'l', 0, 1];
@@ -55,13 +70,14 @@ const PEERING_LINK: char = 'p';
 /// all others. Above those that the kernel names.
 const INNER_TABLES: u32 = 100_000;
 const OUTER_TABLES: u32 = 200_000;
-/// The kernel's own last resort.
+/// The kernel's own last resort; it asks there for IPv4 only.
 const DEFAULT_TABLE: u32 = 253;
 /// A route within a VPC's own ranges wins over the local ones, which win over all others, by the longest prefix (VPC
 /// User Guide, "Route priority").
 const INNER_PRIORITY: u32 = 5_000;
 const LOCAL_PRIORITY: u32 = 10_000;
 const OUTER_PRIORITY: u32 = 20_000;
+const LAST_PRIORITY: u32 = 40_000;
 
 /// A network interface on its tap.
 #[derive(Clone, Debug)]
@@ -169,8 +185,8 @@ impl<'a> Vpc<'a> {
     }
 
     /// The networks that are an interface's own, and its number.
-    pub(super) fn owners(&self) -> BTreeMap<Ipv4Net, u32> {
-        self.nics.iter().flat_map(|nic| nic.networks().map(|net| (net, nic.number))).collect()
+    pub(super) fn owners(&self) -> BTreeMap<IpNet, u32> {
+        self.nics.iter().flat_map(|nic| networks(nic.plan).map(|net| (net, nic.number))).collect()
     }
 
     /// Names of the links to NAT gateways and to peers.
@@ -195,27 +211,23 @@ impl<'a> Vpc<'a> {
     /// The whole of layer 3 inside the namespace.
     pub(super) fn layer3(&self, exits: &Exits) -> Layer3 {
         let mut layer3 = self.routes(exits);
-        layer3.addresses.extend(self.plan.subnets.iter().map(|subnet| (LOOPBACK, nth(subnet.cidr, 1))));
-        layer3.addresses.extend(self.resolvers().into_iter().map(|address| (LOOPBACK, address)));
-        layer3.addresses.extend([METADATA, TIME].map(|address| (LOOPBACK, address)));
+        let gateways = self.plan.subnets.iter().map(|subnet| nth(subnet.cidr, 1));
+        let services = [METADATA, TIME].into_iter().chain(self.resolvers()).chain(gateways);
+        layer3.addresses.extend(services.map(|address| (LOOPBACK, address.into())));
+        layer3.addresses.extend([METADATA6, TIME6, RESOLVER6].map(|address| (LOOPBACK, address.into())));
 
         // Only known addresses of the VPC answer, and what no table routes is dropped in silence, as EC2 does: a
         // blackhole sends no error, and makes proxy ARP keep still.
-        let blackholes = self.plan.cidrs.iter().copied().chain([LINK_LOCAL]);
+        let blackholes = cidrs(self.plan).chain([LINK_LOCAL.into()]);
         layer3.routes.extend(blackholes.map(|net| ((MAIN_TABLE, net.trunc()), Route::Blackhole)));
-        layer3.routes.insert((DEFAULT_TABLE, EVERYWHERE), Route::Blackhole);
-        layer3.rules.insert(Rule { priority: LOCAL_PRIORITY, mark: None, table: MAIN_TABLE });
+        for family in Family::BOTH {
+            layer3.routes.insert((DEFAULT_TABLE, family.everywhere()), Route::Blackhole);
+            layer3.rules.insert(Rule { family, priority: LOCAL_PRIORITY, mark: None, table: MAIN_TABLE });
+        }
+        let last = Rule { family: Family::V6, priority: LAST_PRIORITY, mark: None, table: DEFAULT_TABLE };
+        layer3.rules.insert(last);
         for nic in &self.nics {
-            for address in &nic.plan.addresses {
-                let destination = Ipv4Net::from(address.private_ip);
-                layer3.routes.insert((MAIN_TABLE, destination), Route::Link(nic.number));
-                layer3.neighbours.insert((nic.number, address.private_ip), nic.plan.mac);
-            }
-            // Too many for a neighbour each: all are behind the primary address.
-            let gateway = nic.plan.primary().private_ip;
-            for prefix in nic.prefixes() {
-                layer3.routes.insert((MAIN_TABLE, prefix), Route::Gateway { gateway, link: nic.number });
-            }
+            layer3 = layer3.with(&nic.layer3());
         }
         if let Some(link) = exits.hosts {
             layer3 = layer3.with(&hosts::layer3(self, link));
@@ -226,62 +238,67 @@ impl<'a> Vpc<'a> {
     /// The part that says what the route tables say: rules, routes, and the next hops of those that lead out.
     pub(super) fn routes(&self, exits: &Exits) -> Layer3 {
         let mut layer3 = Layer3::default();
-        if let Some(link) = exits.internet_gateway {
-            layer3.neighbours.insert((link, GATEWAY_PEER), GATEWAY_PEER_MAC);
+        let peers = self.peers.iter().filter_map(|(peering, _)| exits.links.get(&peering_link(peering)));
+        let outer = exits.internet_gateway.map(|link| (link, GATEWAY_PEER_MAC));
+        for (link, mac) in peers.map(|link| (*link, ROUTER_MAC)).chain(outer) {
+            layer3.neighbours.extend(Family::BOTH.map(|family| ((link, gateway_peer(family)), mac)));
         }
         for nat in &self.plan.nat_gateways {
             let Some(link) = exits.links.get(&nat_link(nat)) else { continue };
             for address in &nat.addresses {
-                let destination = Ipv4Net::from(address.private_ip);
+                let destination = IpNet::from(IpAddr::V4(address.private_ip));
                 layer3.routes.insert((MAIN_TABLE, destination), Route::Link(*link));
-                layer3.neighbours.insert((*link, address.private_ip), nat.mac);
+                layer3.neighbours.insert((*link, address.private_ip.into()), nat.mac);
             }
-        }
-        for (peering, _) in &self.peers {
-            let link = exits.links.get(&peering_link(peering));
-            layer3.neighbours.extend(link.map(|link| ((*link, GATEWAY_PEER), ROUTER_MAC)));
         }
         for subnet in &self.plan.subnets {
             let Some(table) = self.plan.route_tables.get(&subnet.route_table_id) else { continue };
             let number = self.route_tables.get(&subnet.route_table_id).copied().unwrap_or(0);
             for route in &table.routes {
-                let IpNet::V4(destination) = route.destination else { continue };
-                let is_inner = self.plan.cidrs.iter().any(|cidr| cidr.contains(&destination));
+                let is_inner = cidrs(self.plan).any(|cidr| cidr.contains(&route.destination));
                 let (priority, table) = match is_inner {
                     true => (INNER_PRIORITY, INNER_TABLES + number),
                     false => (OUTER_PRIORITY, OUTER_TABLES + number),
                 };
                 let mark = Some((self.subnet_mark(&subnet.subnet_id), !NUMBER_MASK));
-                layer3.rules.insert(Rule { priority, mark, table });
-                layer3.routes.insert((table, destination.trunc()), self.hop(&route.target, exits));
+                let family = Family::of(route.destination.addr());
+                layer3.rules.insert(Rule { family, priority, mark, table });
+                let hop = self.hop(&route.target, family, exits);
+                layer3.routes.insert((table, route.destination.trunc()), hop);
             }
         }
         layer3
     }
 
-    /// What is not here, or not for IPv4, is as if it were gone.
-    fn hop(&self, target: &Target, exits: &Exits) -> Route {
+    /// What is not here, or not for the family, is as if it were gone.
+    fn hop(&self, target: &Target, family: Family, exits: &Exits) -> Route {
+        let outward = |link: u32| (gateway_peer(family), link);
         let hop = match target {
-            Target::InternetGateway => exits.internet_gateway.map(|link| (GATEWAY_PEER, link)),
-            Target::NatGateway(id) => {
+            Target::InternetGateway if self.plan.internet_gateway => exits.internet_gateway.map(outward),
+            Target::EgressOnlyInternetGateway if family == Family::V6 => exits.internet_gateway.map(outward),
+            Target::NatGateway(id) if family == Family::V4 => {
                 let nat = self.plan.nat_gateways.iter().find(|nat| nat.nat_gateway_id == *id);
                 nat.and_then(|nat| {
                     let link = *exits.links.get(&nat_link(nat))?;
-                    Some((nat.addresses.first()?.private_ip, link))
+                    Some((nat.addresses.first()?.private_ip.into(), link))
                 })
             }
             Target::Interface(id) => {
                 let nic = self.nics.iter().find(|nic| nic.plan.interface_id == *id);
-                let here = nic.map(|nic| (nic.plan.primary().private_ip, nic.number));
+                let here = nic.map(|nic| (nic.hop(family), nic.number));
                 let elsewhere = self.elsewhere.iter().find(|other| other.interface.interface_id == *id);
-                here.or_else(|| Some((elsewhere?.host, exits.hosts?)))
+                here.or_else(|| Some((hosts::hop(elsewhere?.host, family), exits.hosts?)))
             }
             Target::Peering(id) => {
                 let peer = self.peers.iter().find(|(peering, _)| peering.peering_id == *id);
                 let link = peer.and_then(|(peering, _)| exits.links.get(&peering_link(peering)));
-                link.map(|link| (GATEWAY_PEER, *link))
+                link.copied().map(outward)
             }
-            Target::EgressOnlyInternetGateway | Target::Endpoint(_) | Target::Blackhole => None,
+            Target::InternetGateway
+            | Target::EgressOnlyInternetGateway
+            | Target::NatGateway(_)
+            | Target::Endpoint(_)
+            | Target::Blackhole => None,
         };
         hop.map_or(Route::Blackhole, |(gateway, link)| Route::Gateway { gateway, link })
     }
@@ -302,28 +319,59 @@ impl<'a> Vpc<'a> {
 }
 
 impl Nic<'_> {
-    /// Prefixes that are delegated to it.
-    pub(super) fn prefixes(&self) -> impl Iterator<Item = Ipv4Net> {
-        prefixes(self.plan)
+    /// Whether it has a way for IPv6 at all.
+    pub(super) fn speaks_ipv6(&self) -> bool {
+        networks(self.plan).any(|net| matches!(net, IpNet::V6(_)))
     }
 
-    /// All that it may send from, and is sent.
-    pub(super) fn networks(&self) -> impl Iterator<Item = Ipv4Net> {
-        networks(self.plan)
+    /// How it is found by what is not for an address of its own.
+    fn hop(&self, family: Family) -> IpAddr {
+        match family {
+            Family::V4 => self.plan.primary().private_ip.into(),
+            Family::V6 => link_local(self.plan.mac).into(),
+        }
+    }
+
+    fn layer3(&self) -> Layer3 {
+        let mut layer3 = Layer3::default();
+        let (link, mac) = (self.number, self.plan.mac);
+        for net in networks(self.plan) {
+            let family = Family::of(net.addr());
+            let route = match net.prefix_len() == net.max_prefix_len() {
+                true => {
+                    layer3.neighbours.insert((link, net.addr()), mac);
+                    Route::Link(link)
+                }
+                // Too many for a neighbour each: all are behind one.
+                false => Route::Gateway { gateway: self.hop(family), link },
+            };
+            layer3.routes.insert((MAIN_TABLE, net), route);
+        }
+        if self.speaks_ipv6() {
+            layer3.addresses.insert((link, DHCP_SERVERS.into()));
+            layer3.neighbours.insert((link, self.hop(Family::V6)), mac);
+        }
+        layer3
     }
 }
 
-/// What is an interface's own: its addresses, and its prefixes.
-pub(super) fn networks(interface: &Interface) -> impl Iterator<Item = Ipv4Net> {
-    let addresses = interface.addresses.iter().map(|address| Ipv4Net::from(address.private_ip));
-    addresses.chain(prefixes(interface))
+/// The address that a card with this MAC has on its link, unless it chose another (RFC 4291, appendix A).
+fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+    let bytes = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+    Ipv6Addr::from(bytes)
 }
 
-fn prefixes(interface: &Interface) -> impl Iterator<Item = Ipv4Net> {
-    interface.prefixes.iter().filter_map(|prefix| match prefix {
-        IpNet::V4(prefix) => Some(prefix.trunc()),
-        IpNet::V6(_) => None,
-    })
+/// A VPC's own ranges.
+pub(super) fn cidrs(plan: &datapath::Vpc) -> impl Iterator<Item = IpNet> + use<'_> {
+    let ipv6 = plan.ipv6_cidrs.iter().copied().map(IpNet::from);
+    plan.cidrs.iter().copied().map(IpNet::from).chain(ipv6)
+}
+
+/// What is an interface's own, all that it may send from and is sent: its addresses, and its prefixes.
+pub(super) fn networks(interface: &Interface) -> impl Iterator<Item = IpNet> {
+    let ipv4 = interface.addresses.iter().map(|address| IpAddr::V4(address.private_ip));
+    let ipv6 = interface.ipv6_addresses.iter().copied().map(IpAddr::V6);
+    ipv4.chain(ipv6).map(IpNet::from).chain(interface.prefixes.iter().map(IpNet::trunc))
 }
 
 /// Peerings of the VPC whose other VPC is on this host and knows of them too.
@@ -386,7 +434,9 @@ pub(super) fn check(plan: &Plan) -> Result<(), NetError> {
         }
     }
     let (mut taps, mut privates, mut publics) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    for Interface { interface_id, vpc_id, addresses, prefixes, .. } in &plan.interfaces {
+    let mut privates6 = BTreeSet::new();
+    for interface in &plan.interfaces {
+        let Interface { interface_id, vpc_id, addresses, ipv6_addresses, prefixes, .. } = interface;
         let Some(vpc) = vpcs.get(vpc_id) else {
             return failed(format!("{interface_id} is in {vpc_id}, which is not planned"));
         };
@@ -402,6 +452,14 @@ pub(super) fn check(plan: &Plan) -> Result<(), NetError> {
             }
             if public_ip.is_some_and(|address| !publics.insert(address)) {
                 return failed(format!("the public address of {interface_id} is taken"));
+            }
+        }
+        for address in ipv6_addresses {
+            if !vpc.ipv6_cidrs.iter().any(|cidr| cidr.contains(address)) {
+                return failed(format!("{address} of {interface_id} is outside of {vpc_id}"));
+            }
+            if !privates6.insert((vpc_id, address)) {
+                return failed(format!("{address} of {interface_id} is taken in {vpc_id}"));
             }
         }
         for prefix in prefixes {
@@ -539,31 +597,35 @@ mod tests {
         assert!(subnet > 0 && marks == [subnet | 0x10, subnet | 0x11], "{marks:x?}");
 
         let layer3 = vpc.layer3(&Exits { internet_gateway: Some(3), ..Exits::default() });
-        let local: Vec<Ipv4Addr> = layer3.addresses.iter().map(|(_, address)| *address).collect();
+        let local: Vec<String> = layer3.addresses.iter().map(|(_, address)| address.to_string()).collect();
         let expected = [
-            [10, 0, 0, 2],
-            [10, 0, 1, 1],
-            [10, 9, 2, 1],
-            [169, 254, 169, 123],
-            [169, 254, 169, 253],
-            [169, 254, 169, 254],
+            "10.0.0.2",
+            "10.0.1.1",
+            "10.9.2.1",
+            "169.254.169.123",
+            "169.254.169.253",
+            "169.254.169.254",
+            "fd00:ec2::123",
+            "fd00:ec2::253",
+            "fd00:ec2::254",
         ];
-        assert_eq!(local, expected.map(Ipv4Addr::from));
+        assert_eq!(local, expected);
         let default_routes: Vec<_> = layer3
             .routes
             .iter()
-            .filter(|((_, net), _)| *net == EVERYWHERE)
+            .filter(|((_, net), _)| *net == Family::V4.everywhere())
             .map(|((table, _), r)| (*table, *r))
             .collect();
-        let out = Route::Gateway { gateway: GATEWAY_PEER, link: 3 };
+        let out = Route::Gateway { gateway: GATEWAY_PEER.into(), link: 3 };
         let table = OUTER_TABLES + vpc.route_tables[&id(Kind::RouteTable, 1)];
         assert_eq!(default_routes, [(DEFAULT_TABLE, Route::Blackhole), (table, out)]);
-        let rules: Vec<_> = layer3.rules.iter().map(|rule| (rule.priority, rule.table)).collect();
+        let rules = layer3.rules.iter().filter(|rule| rule.family == Family::V4);
+        let rules: Vec<_> = rules.map(|rule| (rule.priority, rule.table)).collect();
         assert_eq!(rules[..2], [(LOCAL_PRIORITY, MAIN_TABLE), (OUTER_PRIORITY, table)]);
         let elsewhere = (MAIN_TABLE, "10.0.1.7/32".parse().unwrap());
         assert!(!layer3.routes.contains_key(&elsewhere));
         let linked = vpc.layer3(&Exits { hosts: Some(4), ..Exits::default() });
-        assert_eq!(linked.routes[&elsewhere], Route::Gateway { gateway: host, link: 4 });
+        assert_eq!(linked.routes[&elsewhere], Route::Gateway { gateway: host.into(), link: 4 });
         assert_eq!(linked.forwarding, [((4, hosts::mac(host)), host)].into());
         let shut = vpc.layer3(&Exits::default());
         assert!(!shut.routes.values().any(|route| matches!(route, Route::Gateway { .. })));

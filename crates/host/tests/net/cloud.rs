@@ -4,16 +4,17 @@
 //! ```text
 //!  outside ── wan ── host ══ LinuxNetwork ══ tap ── relay ── tap in the guest's namespace
 //!  203.0.113.2    203.0.113.1
+//!  2001:db8::2    2001:db8::1
 //! ```
 
 pub use datapath::examples::id;
 use datapath::{Address, Interface, Peer, Plan, Protocol, Rule, SecurityGroup, Subnet, examples};
 use host::net::{LinuxNetwork, Namespace, NetOptions, Network};
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use model::{Id, Kind};
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,6 +26,10 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 pub const HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+pub const HOST6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+pub const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2);
+/// The router on the link of every guest.
+pub const ROUTER6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xfc63, 0x6dff, 0xfe6c, 1);
 
 pub struct Cloud {
     pub network: LinuxNetwork,
@@ -61,8 +66,9 @@ impl Cloud {
         let outside = Machine::new(&format!("{tag}-outside")).await;
         let peer = outside.name.clone();
         host.ip(&["link", "add", "wan", "type", "veth", "peer", "name", "wan", "netns", &peer]).await;
-        for (machine, address) in [(&host, HOST), (&outside, OUTSIDE)] {
+        for (machine, address, ipv6) in [(&host, HOST, HOST6), (&outside, OUTSIDE, OUTSIDE6)] {
             machine.ip(&["address", "add", &format!("{address}/24"), "dev", "wan"]).await;
+            machine.ip(&["address", "add", &format!("{ipv6}/64"), "dev", "wan", "nodad"]).await;
             machine.ip(&["link", "set", "wan", "up"]).await;
         }
         let mut options = NetOptions::new(tag, "198.18.7.0/24".parse().unwrap(), state.path());
@@ -84,6 +90,26 @@ impl Cloud {
         vpc_id
     }
 
+    /// Gives a VPC of one subnet a block of IPv6, and its subnet a part of that.
+    pub fn add_ipv6(&mut self, vpc_id: &Id, cidr: &str) {
+        let vpc = self.plan.vpcs.iter_mut().find(|vpc| vpc.vpc_id == *vpc_id).unwrap();
+        let cidr: Ipv6Net = cidr.parse().unwrap();
+        vpc.ipv6_cidrs.push(cidr);
+        vpc.subnets[0].ipv6_cidr = Some(Ipv6Net::new(cidr.network(), 64).unwrap());
+    }
+
+    /// Gives an interface an address of IPv6.
+    pub fn assign_ipv6(&mut self, interface_id: &Id, address: &str) -> Ipv6Addr {
+        let address: Ipv6Addr = address.parse().unwrap();
+        let interface = self.interface(interface_id);
+        interface.ipv6_addresses.push(address);
+        let groups = interface.groups.clone();
+        for group in self.plan.groups.iter_mut().filter(|group| groups.contains(&group.group_id)) {
+            group.members.insert(address.into());
+        }
+        address
+    }
+
     /// A group that lets everything out and, in, what the rules say.
     pub fn add_group(&mut self, number: u64, vpc_id: &Id, ingress: Vec<Rule>) -> Id {
         let group_id = id(Kind::SecurityGroup, number);
@@ -91,7 +117,7 @@ impl Cloud {
             group_id: group_id.clone(),
             vpc_id: vpc_id.clone(),
             ingress,
-            egress: vec![any_from("0.0.0.0/0")],
+            egress: vec![any_from("0.0.0.0/0"), any_from("::/0")],
             members: BTreeSet::new(),
         });
         group_id
@@ -152,7 +178,7 @@ impl Cloud {
 
     /// All that a driver may change of the host, and nothing that the kernel changes by itself in a new namespace
     /// (states of links, IPv6 routes).
-    pub async fn host_state(&self) -> [String; 5] {
+    pub async fn host_state(&self) -> [String; 7] {
         let links = self.host.ip(&["-o", "link", "show"]).await;
         let names: Vec<&str> = links.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
         [
@@ -161,6 +187,11 @@ impl Cloud {
             self.host.ip(&["rule", "show"]).await,
             self.host.command("nft", &["list", "ruleset"]).await,
             self.host.run(|| std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward")).await.unwrap(),
+            self.host
+                .run(|| std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding"))
+                .await
+                .unwrap(),
+            self.host.run(|| std::fs::read_to_string("/proc/sys/net/ipv6/conf/wan/accept_ra")).await.unwrap(),
         ]
     }
 
@@ -219,17 +250,21 @@ impl Machine {
         self.run(move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))).await.unwrap()
     }
 
+    pub async fn listen6(&self, port: u16) -> TcpListener {
+        self.run(move || TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))).await.unwrap()
+    }
+
     pub async fn connect(&self, to: impl Into<IpAddr>, port: u16, wait: Duration) -> io::Result<TcpStream> {
         let to = SocketAddr::new(to.into(), port);
         self.run(move || TcpStream::connect_timeout(&to, wait)).await
     }
 
-    pub async fn reaches(&self, to: Ipv4Addr, port: u16) -> bool {
+    pub async fn reaches(&self, to: impl Into<IpAddr>, port: u16) -> bool {
         self.connect(to, port, PATIENCE).await.is_ok()
     }
 
     /// Whether nothing at all comes back, as from EC2: a refusal would be an answer.
-    pub async fn is_ignored(&self, to: Ipv4Addr, port: u16) -> bool {
+    pub async fn is_ignored(&self, to: impl Into<IpAddr>, port: u16) -> bool {
         matches!(self.connect(to, port, SILENCE).await, Err(error) if error.kind() == io::ErrorKind::TimedOut)
     }
 
@@ -303,6 +338,12 @@ impl Guest {
         let address = format!("{private_ip}/{}", subnet.prefix_len());
         machine.ip(&["address", "add", &address, "dev", "eth0"]).await;
         machine.ip(&["route", "add", "default", "via", &gateway.to_string()]).await;
+        for address in &nic.ipv6_addresses {
+            machine.ip(&["address", "add", &format!("{address}/128"), "dev", "eth0", "nodad"]).await;
+        }
+        if !nic.ipv6_addresses.is_empty() {
+            machine.ip(&["-6", "route", "add", "default", "via", &ROUTER6.to_string(), "dev", "eth0"]).await;
+        }
         let (plug, socket) = rustix::pipe::pipe().unwrap();
         std::thread::spawn(move || relay(tap, card, plug));
         Guest { machine, address: private_ip, _plug: socket }

@@ -81,6 +81,9 @@ async fn a_vpc_is_the_same_on_two_hosts() {
     let stranger = whole.add_interface(2, &vpc, "10.0.0.6", &[&other]);
     let b = whole.add_interface(3, &vpc, "10.0.0.7", &[&members_only]);
     let c = whole.add_interface(4, &vpc, "10.0.1.5", &[&members_only]);
+    whole.add_ipv6(&vpc, "fd12:3456:7800::/56");
+    whole.assign_ipv6(&a, "fd12:3456:7800::a");
+    let b_ipv6 = whole.assign_ipv6(&b, "fd12:3456:7800::b");
     pair.on_second = vec![b.clone(), c.clone()];
     pair.apply().await;
     let (a, stranger) = (pair.guest(&a).await, pair.guest(&stranger).await);
@@ -93,6 +96,11 @@ async fn a_vpc_is_the_same_on_two_hosts() {
     assert_eq!(from.ip(), a.address);
     assert!(stranger.is_ignored(guest_b.address, 80).await && stranger.is_ignored(guest_c.address, 80).await);
     assert!(a.is_ignored(Ipv4Addr::new(10, 0, 0, 9), 80).await, "nobody's address");
+
+    let at_b_ipv6 = guest_b.listen6(81).await;
+    assert!(a.reaches(b_ipv6, 81).await);
+    assert_eq!(at_b_ipv6.accept().unwrap().1.ip().to_string(), "fd12:3456:7800::a");
+    drop(at_b_ipv6);
 
     // More than one packet of the network below carries, both ways.
     let mut stream = a.connect(guest_b.address, 80, SILENCE).await.unwrap();

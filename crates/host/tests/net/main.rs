@@ -7,6 +7,7 @@ mod costs;
 mod gateway;
 mod groups;
 mod hosts;
+mod ipv6;
 mod isolation;
 mod life;
 mod peering;

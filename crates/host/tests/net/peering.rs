@@ -40,6 +40,11 @@ async fn peers_reach_each_other_where_both_route_so() {
     let a = cloud.add_interface(1, &one, "10.0.0.5", &[&open]);
     let stranger = cloud.add_interface(2, &one, "10.0.0.6", &[&other]);
     let b = cloud.add_interface(3, &two, "10.1.0.5", &[&members_only]);
+    for (vpc, block) in [(&one, "fd00:1::/56"), (&two, "fd00:2::/56")] {
+        cloud.add_ipv6(vpc, block);
+    }
+    cloud.assign_ipv6(&a, "fd00:1::a");
+    let b_ipv6 = cloud.assign_ipv6(&b, "fd00:2::b");
     peer(&mut cloud, 1, 0, 1);
     set_routes(&mut cloud, 0, &[]);
     set_routes(&mut cloud, 1, &[]);
@@ -55,6 +60,13 @@ async fn peers_reach_each_other_where_both_route_so() {
     assert!(a.reaches(b.address, 80).await && b.reaches(a.address, 80).await);
     assert_eq!(at_b.accept().unwrap().1.ip(), a.address);
     assert!(stranger.is_ignored(b.address, 80).await, "in no group that may");
+    let ipv6_at_b = b.listen6(81).await;
+    assert!(a.is_ignored(b_ipv6, 81).await, "no routes for IPv6");
+    set_routes(&mut cloud, 0, &[("10.1.0.0/16", 1), ("fd00:2::/56", 1)]);
+    set_routes(&mut cloud, 1, &[("10.0.0.0/24", 1), ("fd00:1::/56", 1)]);
+    cloud.apply().await;
+    assert!(a.reaches(b_ipv6, 81).await);
+    assert_eq!(ipv6_at_b.accept().unwrap().1.ip().to_string(), "fd00:1::a");
     for service in [[10, 1, 0, 1], [10, 1, 0, 2]] {
         assert!(a.is_ignored(Ipv4Addr::from(service), 53).await, "services are the VPC's own");
     }

@@ -94,7 +94,7 @@ async fn what_somebody_takes_away_comes_back_without_a_gap_for_the_rest() {
         within(&host, &["ip", "route", "del", &PUBLIC.to_string()]);
         until("a public address", async || cloud.host.ping(PUBLIC, SILENCE).await).await;
 
-        within(&host, &["nft", "delete", "table", "ip", &format!("cumulet_{}", cloud.options.tag)]);
+        within(&host, &["nft", "delete", "table", "inet", &format!("cumulet_{}", cloud.options.tag)]);
         until("the host's rules", async || {
             within(&host, &["nft", "list", "tables"]).contains(&cloud.options.tag)
         })

@@ -25,8 +25,8 @@ async fn a_caller_is_known_by_its_tap_even_where_another_vpc_has_its_address() {
         let ServiceSockets { metadata, dns_udp, .. } = cloud.network.open_services(vpc).await.unwrap();
         let guest = cloud.guest(nic).await;
         assert!(guest.reaches(METADATA, 80).await);
-        metadata.set_nonblocking(false).unwrap();
-        let (stream, from) = metadata.accept().unwrap();
+        metadata[0].set_nonblocking(false).unwrap();
+        let (stream, from) = metadata[0].accept().unwrap();
         assert_eq!(from.ip(), guest.address);
         assert_eq!(cloud.network.interface_of_connection(vpc, &stream).as_ref(), Some(nic));
         assert_eq!(cloud.network.interface_of_address(vpc, guest.address.into()).as_ref(), Some(nic));

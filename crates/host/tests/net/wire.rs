@@ -6,7 +6,7 @@ use model::Id;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
@@ -30,6 +30,47 @@ pub struct Ends {
     pub mac: [u8; 6],
     pub from: (Ipv4Addr, u16),
     pub to: (Ipv4Addr, u16),
+}
+
+/// A packet of IPv6 to be made.
+#[derive(Clone, Copy)]
+pub struct Packet6 {
+    pub from: Ipv6Addr,
+    pub to: Ipv6Addr,
+    pub hops: u8,
+    pub protocol: u8,
+}
+
+impl Packet6 {
+    pub fn datagram(self, (from, to): (u16, u16), payload: &[u8]) -> Vec<u8> {
+        let length = (8 + payload.len()) as u16;
+        let header = [from, to, length, 0].map(u16::to_be_bytes).concat();
+        self.with(&[&header, payload].concat(), 6)
+    }
+
+    /// A control message (ICMPv6) of code 0.
+    pub fn control(self, kind: u8, body: &[u8]) -> Vec<u8> {
+        self.with(&[&[kind, 0, 0, 0], body].concat(), 2)
+    }
+
+    /// With a payload whose checksum is at that place.
+    fn with(self, payload: &[u8], checksum_at: usize) -> Vec<u8> {
+        let mut payload = payload.to_vec();
+        let length = payload.len() as u16;
+        let mut summed = [self.from.octets(), self.to.octets()].concat();
+        summed.extend([0, 0]);
+        summed.extend(length.to_be_bytes());
+        summed.extend([0, 0, 0, self.protocol]);
+        summed.extend(&payload);
+        summed.resize(summed.len().next_multiple_of(2), 0);
+        payload[checksum_at..checksum_at + 2].copy_from_slice(&checksum(&summed).to_be_bytes());
+        let mut packet = vec![0x60, 0, 0, 0];
+        packet.extend(length.to_be_bytes());
+        packet.extend([self.protocol, self.hops]);
+        packet.extend([self.from.octets(), self.to.octets()].concat());
+        packet.extend(payload);
+        packet
+    }
 }
 
 impl Card {
@@ -104,6 +145,15 @@ impl Card {
         frame
     }
 
+    /// To the router, or to a group on the link.
+    pub fn frame6(&self, packet: Vec<u8>) -> Vec<u8> {
+        let to = match packet[24] {
+            0xff => [0x33, 0x33, packet[36], packet[37], packet[38], packet[39]],
+            _ => ROUTER,
+        };
+        [&to[..], &self.mac, &[0x86, 0xdd], &packet].concat()
+    }
+
     pub fn arp_request(&self, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
         let mut frame =
             [&BROADCAST[..], &self.mac, &[0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1], &self.mac].concat();
@@ -138,6 +188,13 @@ pub fn receive_with_index(socket: &UdpSocket) -> (Vec<u8>, u32) {
     assert!(length >= 0, "{}", std::io::Error::last_os_error());
     let first = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     assert!(!first.is_null(), "the link's index was not told");
-    let info = unsafe { std::ptr::read_unaligned(libc::CMSG_DATA(first).cast::<libc::in_pktinfo>()) };
-    (data[..length as usize].to_vec(), info.ipi_ifindex as u32)
+    let data = data[..length as usize].to_vec();
+    let told = unsafe { libc::CMSG_DATA(first) };
+    let index = match unsafe { (*first).cmsg_level } {
+        libc::IPPROTO_IPV6 => {
+            unsafe { std::ptr::read_unaligned(told.cast::<libc::in6_pktinfo>()) }.ipi6_ifindex
+        }
+        _ => unsafe { std::ptr::read_unaligned(told.cast::<libc::in_pktinfo>()) }.ipi_ifindex as u32,
+    };
+    (data, index)
 }
