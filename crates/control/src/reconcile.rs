@@ -190,6 +190,8 @@ struct Affected {
     /// Where routes may lead.
     targets: BTreeSet<Id>,
     prefix_lists: BTreeSet<Id>,
+    /// Connections that rules are of.
+    peerings: BTreeSet<Id>,
     /// Of what is deleted: the host that had it.
     volume_hosts: HashMap<Id, Text>,
     instance_hosts: HashMap<Id, Text>,
@@ -261,6 +263,7 @@ impl Affected {
             Change::VpcPeeringConnection { old, new } => {
                 let both = old.iter().chain(new).flat_map(|peering| [&peering.requester, &peering.accepter]);
                 self.vpcs.extend(both.cloned());
+                self.peerings.extend(old.iter().chain(new).map(|peering| peering.peering_id.clone()));
             }
             Change::VpcEndpoint { old, new } => {
                 self.vpcs.extend(old.iter().chain(new).map(|endpoint| endpoint.vpc_id.clone()));
@@ -275,10 +278,11 @@ impl Affected {
         }
     }
 
-    /// The groups that are different, also by the prefix lists that they name.
+    /// The groups that are different, also by the prefix lists that they name and by what leads to their peers.
     fn groups(&self, tables: &Tables) -> BTreeSet<Id> {
         let naming = self.prefix_lists.iter().flat_map(|id| security_group::naming(tables, id));
-        naming.map(|group| &group.group_id).chain(&self.groups).cloned().collect()
+        let over = self.peerings.iter().flat_map(|id| security_group::peered::over(tables, id));
+        naming.chain(over).map(|group| &group.group_id).chain(&self.groups).cloned().collect()
     }
 
     /// The VPCs that are different, also by what their routes lead to.

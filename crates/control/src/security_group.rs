@@ -1,27 +1,28 @@
-//! Security groups: the record, what hosts are told of it, and the group as a whole: described, created, deleted.
+//! Security groups: the record, and what hosts are told of it.
 //! Its rules are kept in its record, so that what a group lets through changes in one write; they are changed in
 //! `rules`.
 
-use crate::Context;
-use crate::engine::describe::{self, Query};
 use crate::engine::retire::{self, Retire};
 use crate::engine::table::{Record, Values};
-use crate::engine::tags::Specified;
 use crate::engine::{Tables, Tags, Tx, filter};
 use crate::prefix_list;
-use crate::vpc::{self, Vpc};
-use aws_api::ec2;
+use crate::vpc::Vpc;
+pub use create::{create_security_group, delete_security_group};
+pub use describe::{describe_security_groups, get_security_groups_for_vpc};
 use ipnet::{Ipv4Net, Ipv6Net};
 use model::{AccountId, Error, Id, Kind, Result};
+pub use peered::PeeredGroup;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+pub mod create;
+pub mod describe;
+pub mod peered;
 pub mod permission;
 pub mod rules;
 
-const NAME_LEN_MAX: usize = 255;
 /// The name of the one that every VPC has.
 pub(crate) const DEFAULT: &str = "default";
 const ANYWHERE: Peer = Peer::Ipv4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0));
@@ -67,6 +68,7 @@ pub enum Peer {
     Ipv4(Ipv4Net),
     Ipv6(Ipv6Net),
     Group(Id),
+    PeeredGroup(PeeredGroup),
     PrefixList(Id),
 }
 
@@ -154,6 +156,7 @@ impl Record for SecurityGroup {
         REFERENCES[1],
         NAMING[0],
         NAMING[1],
+        peered::BY_PEERING,
     ];
 
     fn id(&self) -> &str {
@@ -174,6 +177,9 @@ impl Record for SecurityGroup {
                 filter::many(values, self.rules.iter().map(|rule| rule.rule_id.as_str()))
             }
             "vpc-id" => filter::one(values, self.vpc_id.as_str()),
+            peered::BY_PEERING => {
+                filter::many(values, peered::named(self).map(|peered| peered.peering_id.as_str()))
+            }
             _ => rules_filter(name).is_some_and(|(egress, name)| self.rules_field(egress, name, values)),
         }
     }
@@ -219,7 +225,15 @@ impl SecurityGroup {
 
 impl Peer {
     fn group_id(&self) -> Option<&Id> {
-        if let Peer::Group(id) = self { Some(id) } else { None }
+        match self {
+            Peer::Group(id) => Some(id),
+            Peer::PeeredGroup(peered) => Some(&peered.group_id),
+            _ => None,
+        }
+    }
+
+    fn peered(&self) -> Option<&PeeredGroup> {
+        if let Peer::PeeredGroup(peered) = self { Some(peered) } else { None }
     }
 
     fn prefix_list_id(&self) -> Option<&Id> {
@@ -233,6 +247,7 @@ impl fmt::Display for Peer {
             Peer::Ipv4(cidr) => cidr.fmt(f),
             Peer::Ipv6(cidr) => cidr.fmt(f),
             Peer::Group(id) | Peer::PrefixList(id) => id.fmt(f),
+            Peer::PeeredGroup(peered) => peered.group_id.fmt(f),
         }
     }
 }
@@ -250,6 +265,8 @@ pub fn to_desired(group: &SecurityGroup, tables: &Tables) -> datapath::SecurityG
             Peer::Ipv4(cidr) => vec![datapath::Peer::Cidr((*cidr).into())],
             Peer::Ipv6(cidr) => vec![datapath::Peer::Cidr((*cidr).into())],
             Peer::Group(id) => vec![datapath::Peer::Group(id.clone())],
+            Peer::PeeredGroup(peered) if !peered.is_connected(tables) => Vec::new(),
+            Peer::PeeredGroup(peered) => vec![datapath::Peer::Group(peered.group_id.clone())],
             Peer::PrefixList(id) => prefix_list::cidrs(tables, id).map(datapath::Peer::Cidr).collect(),
         }
     };
@@ -304,191 +321,9 @@ fn in_default_vpc(tables: &Tables, name: &str) -> Result<Arc<SecurityGroup>> {
     })
 }
 
-pub async fn describe_security_groups(
-    context: &Context,
-    input: ec2::DescribeSecurityGroupsRequest,
-) -> Result<ec2::DescribeSecurityGroupsResult> {
-    let tables = context.tables();
-    let mut ids = input.group_ids.clone();
-    for name in &input.group_names {
-        ids.push(named(&tables, None, Some(name))?.group_id.to_string());
-    }
-    let query = Query {
-        ids: &ids,
-        filters: &input.filters,
-        max_results: input.max_results,
-        next_token: input.next_token.as_deref(),
-        ids_name: "securityGroupIds",
-    };
-    let page = describe::select(
-        &tables.security_groups,
-        Kind::SecurityGroup,
-        &query,
-        |_| true,
-        |group, name, values| match rules_filter(name) {
-            Some((egress, "group-name")) => filter::many(values, referenced_names(&tables, group, egress)),
-            _ => false,
-        },
-    )?;
-    Ok(ec2::DescribeSecurityGroupsResult {
-        security_groups: page.records.iter().map(|group| to_api(context, group)).collect(),
-        next_token: page.next_token,
-    })
-}
-
-fn referenced_names<'t>(
-    tables: &'t Tables,
-    group: &'t SecurityGroup,
-    egress: bool,
-) -> impl Iterator<Item = &'t str> {
-    let ids = group.rules(egress).filter_map(|rule| rule.permission.peer.group_id());
-    ids.filter_map(|id| tables.security_groups.find(id)).map(|group| group.name.as_str())
-}
-
-fn to_api(context: &Context, group: &SecurityGroup) -> ec2::SecurityGroup {
-    ec2::SecurityGroup {
-        group_id: Some(group.group_id.to_string()),
-        security_group_arn: Some(context.arn("security-group", &group.group_id)),
-        group_name: Some(group.name.clone()),
-        description: Some(group.description.clone()),
-        owner_id: Some(group.owner.to_string()),
-        vpc_id: Some(group.vpc_id.to_string()),
-        ip_permissions: permission::to_api(group, false),
-        ip_permissions_egress: permission::to_api(group, true),
-        tags: group.tags.to_api(),
-    }
-}
-
-pub async fn create_security_group(
-    context: &Context,
-    input: ec2::CreateSecurityGroupRequest,
-) -> Result<ec2::CreateSecurityGroupResult> {
-    // An empty text is none.
-    let given = |text: Option<String>, name| {
-        text.filter(|text| !text.is_empty()).ok_or_else(|| Error::missing_parameter(name))
-    };
-    let name = given(input.group_name, "GroupName")?;
-    let description = given(input.description, "GroupDescription")?;
-    check_name(&name)?;
-    check_text("groupDescription", &description)?;
-    let tags = Specified::from_api(&input.tag_specifications, &[Kind::SecurityGroup])?;
-    let group = context
-        .transact(|tx| {
-            let vpc_id = match input.vpc_id.as_deref() {
-                Some(id) => Id::parse(Kind::Vpc, id)?,
-                None => default_vpc(tx.tables())?.vpc_id.clone(),
-            };
-            let vpc = vpc::depend(tx, &vpc_id)?;
-            let group_id = tx.new_id(Kind::SecurityGroup);
-            if !tx.claim(&claim_scope(&vpc_id), &name, &group_id) {
-                return Err(Error::new(
-                    "InvalidGroup.Duplicate",
-                    format!("The security group '{name}' already exists for VPC '{vpc_id}'"),
-                ));
-            }
-            let mut group = SecurityGroup {
-                rules: vec![everything(tx, true, ANYWHERE)],
-                group_id,
-                owner: context.account().clone(),
-                vpc_id,
-                name: name.clone(),
-                description: description.clone(),
-                retired: false,
-                tags: tags.of(Kind::SecurityGroup),
-            };
-            if !vpc.ipv6_cidrs.is_empty() {
-                group.let_ipv6_out(tx);
-            }
-            tx.create(&group);
-            Ok(group)
-        })
-        .await?;
-    Ok(ec2::CreateSecurityGroupResult {
-        group_id: Some(group.group_id.to_string()),
-        security_group_arn: Some(context.arn("security-group", &group.group_id)),
-        tags: group.tags.to_api(),
-    })
-}
-
-/// EC2 trims no name: what begins or ends with a space is another name.
-fn check_name(name: &str) -> Result<()> {
-    check_text("groupName", name)?;
-    if name.to_ascii_lowercase().starts_with("sg-") {
-        return Err(Error::invalid_parameter_value(format!(
-            "Value ({name}) for parameter groupName is invalid. Group names may not be in the format sg-*."
-        )));
-    }
-    if name.eq_ignore_ascii_case(DEFAULT) {
-        return Err(Error::invalid_parameter_value(format!(
-            "Cannot use reserved security group name: {name}"
-        )));
-    }
-    Ok(())
-}
-
-fn check_text(parameter: &str, text: &str) -> Result<()> {
-    let why = match text {
-        "" => "It must not be empty.",
-        _ if text.len() > NAME_LEN_MAX => "It may have at most 255 characters.",
-        _ if !text.is_ascii() => "Character sets beyond ASCII are not supported.",
-        _ if !text.bytes().all(is_allowed) => {
-            "Valid characters are a-z, A-Z, 0-9, spaces, and ._-:/()#,@[]+=&;{}!$*."
-        }
-        _ => return Ok(()),
-    };
-    Err(Error::invalid_parameter_value(format!("Value ({text}) for parameter {parameter} is invalid. {why}")))
-}
-
-/// The characters that EC2 allows in a group's name and description in a VPC.
-fn is_allowed(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b" ._-:/()#,@[]+=&;{}!$*".contains(&byte)
-}
-
-pub async fn delete_security_group(
-    context: &Context,
-    input: ec2::DeleteSecurityGroupRequest,
-) -> Result<ec2::DeleteSecurityGroupResult> {
-    let found = named(&context.tables(), input.group_id.as_deref(), input.group_name.as_deref())?;
-    let group_id = &found.group_id;
-    let not_found = || Id::not_found(Kind::SecurityGroup, group_id);
-    let in_use = |tables: &Tables| check_unused(tables, &found).err();
-    let gone = |tx: &mut Tx<'_>, group: &SecurityGroup| tx.release(&claim_scope(&group.vpc_id), &group.name);
-    retire::delete(context, group_id, not_found, in_use, gone).await?;
-    Ok(ec2::DeleteSecurityGroupResult { r#return: Some(true), group_id: Some(group_id.to_string()) })
-}
-
-fn check_unused(tables: &Tables, group: &SecurityGroup) -> Result<()> {
-    let group_id = &group.group_id;
-    if group.name == DEFAULT {
-        return Err(Error::new(
-            "CannotDelete",
-            format!("the specified group: \"{group_id}\" name: \"{DEFAULT}\" cannot be deleted by a user"),
-        ));
-    }
-    let used = tables.network_interfaces.count("group-id", group_id) > 0;
-    let referred = REFERENCES
-        .into_iter()
-        .flat_map(|field| tables.security_groups.with(field, group_id))
-        .any(|other| other.group_id != *group_id);
-    if used || referred {
-        return Err(Error::new("DependencyViolation", format!("resource {group_id} has a dependent object")));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_keep_to_their_characters() {
-        for name in ["web", "web (80/tcp), [a+b]=c&d;{e}!$*#@_-.:", "sg", "a default", &"x".repeat(255)] {
-            assert!(check_name(name).is_ok(), "{name}");
-        }
-        for name in ["", "default", "Default", "sg-web", "SG-1", "wéb", "a\"b", "a\tb", &"x".repeat(256)] {
-            assert_eq!(check_name(name).unwrap_err().code, "InvalidParameterValue", "{name}");
-        }
-    }
 
     #[test]
     fn filters_about_rules_look_at_their_own_direction() {

@@ -1,6 +1,6 @@
 //! Permissions: read from the API's forms, checked as EC2 checks them, shown again.
 
-use super::{Peer, Permission, SecurityGroup, named};
+use super::{Peer, PeeredGroup, Permission, SecurityGroup, named, peered};
 use crate::engine::Tables;
 use aws_api::ec2;
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -27,10 +27,12 @@ fn invalid(message: impl Into<String>) -> Error {
     Error::invalid_parameter_value(message)
 }
 
-/// Reads permissions for the rules of one group: only groups of its VPC can be referred to.
+/// Reads permissions for the rules of one group: only groups of its VPC and of those peered with it can be referred to.
 pub struct Reader<'a> {
     pub tables: &'a Tables,
     pub group: &'a SecurityGroup,
+    /// Whether the rules are there already: what those name may be gone.
+    pub existing: bool,
 }
 
 impl Reader<'_> {
@@ -70,9 +72,7 @@ impl Reader<'_> {
             add(ipv6(range.cidr_ipv6.as_deref())?, &range.description)?;
         }
         for pair in &permission.user_id_group_pairs {
-            let peer =
-                self.peer(pair.group_id.as_deref(), pair.group_name.as_deref(), pair.user_id.as_deref())?;
-            add(peer, &pair.description)?;
+            add(self.pair(pair)?, &pair.description)?;
         }
         for list in &permission.prefix_list_ids {
             add(self.prefix_list(list.prefix_list_id.as_deref())?, &list.description)?;
@@ -133,20 +133,42 @@ impl Reader<'_> {
         }
     }
 
+    fn pair(&self, pair: &ec2::UserIdGroupPair) -> Result<Peer> {
+        let peer =
+            self.peer(pair.group_id.as_deref(), pair.group_name.as_deref(), pair.user_id.as_deref())?;
+        let differs = |given: &Option<String>, is: &Id| given.as_deref().is_some_and(|given| *given != **is);
+        match &peer {
+            Peer::PeeredGroup(peered)
+                if differs(&pair.vpc_id, &peered.vpc_id)
+                    || differs(&pair.vpc_peering_connection_id, &peered.peering_id) =>
+            {
+                Err(of_different_networks())
+            }
+            Peer::Group(_) if differs(&pair.vpc_id, &self.group.vpc_id) => Err(of_different_networks()),
+            _ => Ok(peer),
+        }
+    }
+
     fn peer(&self, group_id: Option<&str>, name: Option<&str>, owner: Option<&str>) -> Result<Peer> {
         if owner.is_some_and(|owner| owner != self.group.owner.as_str()) {
             let group = group_id.or(name).unwrap_or_default();
             return Err(Id::not_found(Kind::SecurityGroup, group));
         }
-        let peer = named(self.tables, group_id, name)?;
-        if peer.vpc_id != self.group.vpc_id {
-            return Err(Error::new(
-                "InvalidGroup.NotFound",
-                "You have specified two resources that belong to different networks.",
-            ));
+        let known = peered::named(self.group).find(|peered| group_id == Some(peered.group_id.as_str()));
+        if let Some(known) = known.filter(|_| self.existing) {
+            return Ok(Peer::PeeredGroup(known.clone()));
         }
-        Ok(Peer::Group(peer.group_id.clone()))
+        let peer = named(self.tables, group_id, name)?;
+        if peer.vpc_id == self.group.vpc_id {
+            return Ok(Peer::Group(peer.group_id.clone()));
+        }
+        let peered = PeeredGroup::of(self.tables, &self.group.vpc_id, &peer);
+        peered.map(Peer::PeeredGroup).ok_or_else(of_different_networks)
     }
+}
+
+fn of_different_networks() -> Error {
+    Error::new("InvalidGroup.NotFound", "You have specified two resources that belong to different networks.")
 }
 
 fn read(protocol: &str, from_port: Option<i32>, to_port: Option<i32>, peer: Peer) -> Result<Permission> {
@@ -232,7 +254,7 @@ pub fn icmp(kind: i32, code: i32) -> Result<()> {
 /// An empty description is none.
 pub fn description(text: Option<&str>) -> Result<Option<String>> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-    if text.len() > DESCRIPTION_LEN_MAX || !text.bytes().all(super::is_allowed) {
+    if text.len() > DESCRIPTION_LEN_MAX || !text.bytes().all(super::create::is_allowed) {
         return Err(invalid(
             "Invalid rule description. Valid descriptions are strings less than 256 characters from the following set: a-zA-Z0-9. _-:/()#,@[]+=&;{}!$*",
         ));
@@ -257,12 +279,13 @@ pub fn protocol(permission: &Permission) -> Option<datapath::Protocol> {
 }
 
 /// Rules of one direction as DescribeSecurityGroups shows them.
-pub fn to_api(group: &SecurityGroup, egress: bool) -> Vec<ec2::IpPermission> {
-    gather(group, group.rules(egress).map(|rule| (&rule.permission, &rule.description)))
+pub fn to_api(tables: &Tables, group: &SecurityGroup, egress: bool) -> Vec<ec2::IpPermission> {
+    gather(tables, group, group.rules(egress).map(|rule| (&rule.permission, &rule.description)))
 }
 
 /// Permissions that are, or would be, of a group: peers under the same protocol and ports together.
 pub fn gather<'p>(
+    tables: &Tables,
     group: &SecurityGroup,
     permissions: impl IntoIterator<Item = (&'p Permission, &'p Option<String>)>,
 ) -> Vec<ec2::IpPermission> {
@@ -297,6 +320,9 @@ pub fn gather<'p>(
             Peer::PrefixList(id) => shown
                 .prefix_list_ids
                 .push(ec2::PrefixListId { prefix_list_id: Some(id.to_string()), description }),
+            Peer::PeeredGroup(peered) => {
+                shown.user_id_group_pairs.push(ec2::UserIdGroupPair { description, ..peered.pair(tables) })
+            }
             Peer::Group(id) => shown.user_id_group_pairs.push(ec2::UserIdGroupPair {
                 group_id: Some(id.to_string()),
                 user_id: Some(group.owner.to_string()),

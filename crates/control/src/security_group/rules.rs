@@ -150,12 +150,12 @@ async fn authorize(
     let tags =
         Specified::from_api(tag_specifications, &[Kind::SecurityGroupRule])?.of(Kind::SecurityGroupRule);
     change(context, asked.group_id, asked.group_name, |tables, group, new_id| {
-        let wanted = permissions(tables, group, asked)?;
+        let wanted = permissions(&Reader { tables, group, existing: false }, asked)?;
         let mut made = Vec::with_capacity(wanted.len());
         for (permission, description) in wanted {
             let rule =
                 SecurityGroupRule { rule_id: new_id(), egress, permission, description, tags: tags.clone() };
-            made.push(to_api(context, group, &rule));
+            made.push(to_api(context, tables, group, &rule));
             group.rules.push(rule);
         }
         Ok(made)
@@ -164,12 +164,8 @@ async fn authorize(
 }
 
 /// At least one.
-fn permissions(
-    tables: &Tables,
-    group: &SecurityGroup,
-    asked: &Asked<'_>,
-) -> Result<Vec<permission::Described>> {
-    let wanted = Reader { tables, group }.all(asked.listed, &asked.flat)?;
+fn permissions(reader: &Reader<'_>, asked: &Asked<'_>) -> Result<Vec<permission::Described>> {
+    let wanted = reader.all(asked.listed, &asked.flat)?;
     if wanted.is_empty() { Err(Error::missing_parameter("ipPermissions")) } else { Ok(wanted) }
 }
 
@@ -208,7 +204,8 @@ struct Revoked {
 /// error (EC2 API Reference, RevokeSecurityGroupIngress).
 async fn revoke(context: &Context, asked: &Asked<'_>, rule_ids: &[String], egress: bool) -> Result<Revoked> {
     change(context, asked.group_id, asked.group_name, |tables, group, _| {
-        let named = if rule_ids.is_empty() { permissions(tables, group, asked)? } else { Vec::new() };
+        let reader = Reader { tables, group, existing: true };
+        let named = if rule_ids.is_empty() { permissions(&reader, asked)? } else { Vec::new() };
         let lenient = tables.vpcs.find(&group.vpc_id).is_some_and(|vpc| vpc.is_default);
         let mut revoked = Revoked::default();
         let mut unknown = Vec::new();
@@ -223,7 +220,7 @@ async fn revoke(context: &Context, asked: &Asked<'_>, rule_ids: &[String], egres
             let at = with_id(group, id, Some(egress))?;
             revoked.rules.push(take(group, at));
         }
-        revoked.unknown = permission::gather(group, unknown);
+        revoked.unknown = permission::gather(tables, group, unknown);
         Ok(revoked)
     })
     .await
@@ -265,7 +262,7 @@ pub async fn modify_security_group_rules(
         for update in &input.security_group_rules {
             let at = with_id(group, update.security_group_rule_id.as_deref().unwrap_or_default(), None)?;
             let Some(wanted) = &update.security_group_rule else { continue };
-            let (permission, description) = Reader { tables, group }.rule(wanted)?;
+            let (permission, description) = Reader { tables, group, existing: false }.rule(wanted)?;
             let rule = &mut group.rules[at];
             rule.permission = permission;
             rule.description = description;
@@ -311,7 +308,9 @@ fn describe_rules(
     if listed.is_empty() && by_id.is_empty() {
         return Err(Error::missing_parameter("ipPermissions"));
     }
-    for (permission, description) in (Reader { tables, group }).all(listed, &Flat::default())? {
+    for (permission, description) in
+        (Reader { tables, group, existing: true }).all(listed, &Flat::default())?
+    {
         let at = with_permission(group, &permission, egress)?;
         group.rules[at].description = description;
     }

@@ -150,6 +150,21 @@ impl Cloud {
         }
     }
 
+    /// What the host was told of a security group, once it is so.
+    pub async fn told_of_group(
+        &self,
+        group_id: &str,
+        is_so: impl Fn(&agent_api::SecurityGroup) -> bool,
+    ) -> agent_api::SecurityGroup {
+        loop {
+            let told = self.2.groups.lock().unwrap().get(group_id).cloned();
+            if let Some(told) = told.filter(&is_so) {
+                return told;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Stops an instance of the first boot, and has its host say that it has.
     pub async fn stop(&self, instance_id: &str) {
         self.ok("StopInstances", &[("InstanceId.1", instance_id)]).await;
@@ -229,6 +244,7 @@ struct IdleHost {
     observer: Mutex<Option<UnboundedSender<Observation>>>,
     wanted: Mutex<BTreeMap<String, agent_api::Instance>>,
     vpcs: Mutex<BTreeMap<String, agent_api::Vpc>>,
+    groups: Mutex<BTreeMap<String, agent_api::SecurityGroup>>,
     is_away: AtomicBool,
     /// What it has told of each instance last.
     said: Mutex<BTreeMap<String, ObservedInstance>>,
@@ -257,6 +273,8 @@ impl HostAgent for IdleHost {
             *self.wanted.lock().unwrap() = instances.collect();
             let vpcs = desired.vpcs.into_iter().map(|(id, vpc)| (id.to_string(), vpc));
             *self.vpcs.lock().unwrap() = vpcs.collect();
+            let groups = desired.security_groups.into_iter().map(|(id, group)| (id.to_string(), group));
+            *self.groups.lock().unwrap() = groups.collect();
         }
     }
 
@@ -269,6 +287,10 @@ impl HostAgent for IdleHost {
                 Change::PutVpc(vpc) => {
                     self.vpcs.lock().unwrap().insert(vpc.network.vpc_id.to_string(), *vpc);
                 }
+                Change::PutSecurityGroup(group) => {
+                    self.groups.lock().unwrap().insert(group.network.group_id.to_string(), group);
+                }
+                Change::RemoveSecurityGroup(id) => drop(self.groups.lock().unwrap().remove(id.as_str())),
                 Change::RemoveVpc(id) => drop(self.vpcs.lock().unwrap().remove(id.as_str())),
                 Change::PutInstance(instance) => {
                     self.wanted.lock().unwrap().insert(instance.instance_id.to_string(), *instance);

@@ -145,3 +145,28 @@ async fn a_group_that_is_used_or_referred_to_stays() {
     let of_group = [("Filter.1.Name", "group-name"), ("Filter.1.Value.1", "database")];
     assert_eq!(cloud.ok("DescribeNetworkInterfaces", &of_group).await.all("networkInterfaceId").len(), 1);
 }
+
+#[tokio::test]
+async fn a_rule_over_a_peering_connection_is_told_while_it_is_there() {
+    let cloud = Cloud::start().await;
+    let mut vpcs = Vec::new();
+    let mut groups = Vec::new();
+    for cidr in ["10.1.0.0/16", "10.2.0.0/16"] {
+        let vpc = cloud.ok("CreateVpc", &[("CidrBlock", cidr)]).await.all("vpcId")[0].to_owned();
+        let of = [("GroupName", "g"), ("GroupDescription", "of a peer"), ("VpcId", vpc.as_str())];
+        groups.push(cloud.ok("CreateSecurityGroup", &of).await.one("groupId").to_owned());
+        vpcs.push(vpc);
+    }
+    let ends = [("VpcId", vpcs[0].as_str()), ("PeerVpcId", vpcs[1].as_str())];
+    let asked = cloud.ok("CreateVpcPeeringConnection", &ends).await;
+    let peering = [("VpcPeeringConnectionId", asked.one("vpcPeeringConnectionId"))];
+    cloud.ok("AcceptVpcPeeringConnection", &peering).await;
+    let pair =
+        [("IpPermissions.1.IpProtocol", "-1"), ("IpPermissions.1.Groups.1.GroupId", groups[1].as_str())];
+    authorize(&cloud, &groups[0], &pair).await.unwrap();
+    let told = cloud.told_of_group(&groups[0], |group| !group.network.ingress.is_empty()).await;
+    let peer = model::Id::parse(model::Kind::SecurityGroup, &groups[1]).unwrap();
+    assert_eq!(told.network.ingress[0].peer, datapath::Peer::Group(peer));
+    cloud.ok("DeleteVpcPeeringConnection", &peering).await;
+    cloud.told_of_group(&groups[0], |group| group.network.ingress.is_empty()).await;
+}

@@ -3,6 +3,7 @@
 use crate::actions::Run;
 use crate::call::Call;
 use control::engine::Tables;
+use control::security_group::Peer;
 use std::collections::BTreeSet;
 
 /// Placement groups that come and go.
@@ -31,6 +32,11 @@ impl Run {
     pub fn manage(&mut self) -> Call {
         let there = self.manageable();
         let group = self.one_of(&there.groups, "sg-0123456789abcdef0");
+        let other = self.one_of(&there.groups, "sg-0123456789abcdef0");
+        let vpc = {
+            let tables = self.world.region().view.read();
+            self.of(tables.vpcs.iter().map(|one| &one.vpc_id), "vpc-0123456789abcdef0")
+        };
         let host = self.one_of(&there.hosts, "h-0123456789abcdef0");
         let address = self.one_of(&there.addresses, "eipalloc-0123456789abcdef0");
         let public_ip = self.one_of(&there.public_ips, "198.18.0.9");
@@ -40,7 +46,17 @@ impl Run {
         let (instance, zone) =
             (("InstanceId", instance.as_str()), ["us-east-1a", "us-east-1b"][self.draw(2)]);
         let fresh = format!("group-{}-{}", self.trace.len(), self.draw(1000));
-        let call = match self.draw(17) {
+        let call = match self.draw(20) {
+            16 => {
+                let described = ("GroupDescription", "of a seed");
+                Call::new("CreateSecurityGroup", vec![("GroupName", &fresh), described, ("VpcId", &vpc)])
+            }
+            17 | 18 => {
+                let named = ("IpPermissions.1.Groups.1.GroupId", other.as_str());
+                let all = ("IpPermissions.1.IpProtocol", "-1");
+                let way = ["AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress"][self.draw(2)];
+                Call::new(way, vec![("GroupId", &group), all, named])
+            }
             0 => Call::new("CreatePlacementGroup", vec![("GroupName", name), ("Strategy", strategy)]),
             1 => Call::new("DeletePlacementGroup", vec![("GroupName", name)]),
             2 => Call::new("ModifyInstancePlacement", vec![instance, ("GroupName", name)]),
@@ -81,6 +97,14 @@ pub fn violations(tables: &Tables) -> Vec<String> {
     for interface in tables.network_interfaces.iter() {
         for group in interface.security_groups.iter().filter(|id| !tables.security_groups.contains(id)) {
             wrong.push(format!("{} is in {group}, which is not there", interface.interface_id));
+        }
+    }
+    for (group, rule) in
+        tables.security_groups.iter().flat_map(|of| of.rules.iter().map(move |rule| (of, rule)))
+    {
+        let Peer::Group(named) = &rule.permission.peer else { continue };
+        if tables.security_groups.find(named).is_none_or(|named| named.vpc_id != group.vpc_id) {
+            wrong.push(format!("{} names {named}, which is not in its VPC", group.group_id));
         }
     }
     for address in tables.addresses.iter() {

@@ -1,5 +1,6 @@
 //! DescribeSecurityGroupRules, and rules as the API shows them.
 
+use super::super::PeeredGroup;
 use super::{Peer, SecurityGroup, SecurityGroupRule, no_such_rule};
 use crate::Context;
 use crate::engine::describe::page_of;
@@ -41,7 +42,10 @@ pub async fn describe_security_group_rules(
     let (page, next_token) =
         page_of(&passed, key, &input.filters, input.max_results, input.next_token.as_deref())?;
     Ok(ec2::DescribeSecurityGroupRulesResult {
-        security_group_rules: page.into_iter().map(|(group, rule)| to_api(context, group, rule)).collect(),
+        security_group_rules: page
+            .into_iter()
+            .map(|(group, rule)| to_api(context, &tables, group, rule))
+            .collect(),
         next_token,
     })
 }
@@ -85,7 +89,12 @@ fn port(port: Option<i32>) -> Option<i32> {
     Some(port.unwrap_or(-1))
 }
 
-pub fn to_api(context: &Context, group: &SecurityGroup, rule: &SecurityGroupRule) -> ec2::SecurityGroupRule {
+pub fn to_api(
+    context: &Context,
+    tables: &Tables,
+    group: &SecurityGroup,
+    rule: &SecurityGroupRule,
+) -> ec2::SecurityGroupRule {
     let permission = &rule.permission;
     let mut shown = ec2::SecurityGroupRule {
         security_group_rule_id: Some(rule.rule_id.to_string()),
@@ -104,6 +113,7 @@ pub fn to_api(context: &Context, group: &SecurityGroup, rule: &SecurityGroupRule
         Peer::Ipv4(cidr) => shown.cidr_ipv4 = Some(cidr.to_string()),
         Peer::Ipv6(cidr) => shown.cidr_ipv6 = Some(cidr.to_string()),
         Peer::PrefixList(id) => shown.prefix_list_id = Some(id.to_string()),
+        Peer::PeeredGroup(peered) => shown.referenced_group_info = Some(peered.referenced(tables)),
         Peer::Group(id) => {
             shown.referenced_group_info = Some(ec2::ReferencedSecurityGroup {
                 group_id: Some(id.to_string()),
@@ -132,7 +142,9 @@ pub fn revoked_to_api(group: &SecurityGroup, rule: &SecurityGroupRule) -> ec2::R
         Peer::Ipv4(cidr) => shown.cidr_ipv4 = Some(cidr.to_string()),
         Peer::Ipv6(cidr) => shown.cidr_ipv6 = Some(cidr.to_string()),
         Peer::PrefixList(id) => shown.prefix_list_id = Some(id.to_string()),
-        Peer::Group(id) => shown.referenced_group_id = Some(id.to_string()),
+        Peer::Group(id) | Peer::PeeredGroup(PeeredGroup { group_id: id, .. }) => {
+            shown.referenced_group_id = Some(id.to_string())
+        }
     }
     shown
 }
