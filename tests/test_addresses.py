@@ -43,6 +43,69 @@ def test_an_address_is_the_owners_until_it_is_released(ec2):
     ec2.release_address(AllocationId=again["AllocationId"])
 
 
+def test_a_released_address_rests_and_can_be_had_back_until_then(cloud_factory):
+    ec2 = cloud_factory("--simulate", "--public-pool", "198.51.100.0/28").client()
+    free = lambda made: ec2.release_address(AllocationId=made["AllocationId"])
+    ip = lambda made: made["PublicIp"]
+    # 11 of 16: a range has five addresses that are nobody's.
+    had = [allocate(ec2) for _ in range(11)]
+    assert error_code(ec2.allocate_address) == "InsufficientAddressCapacity"
+    for made in had[2:5]:
+        free(made)
+    # Of those that somebody had, the one released longest ago goes first.
+    assert [ip(allocate(ec2)) for _ in range(3)] == [ip(made) for made in had[2:5]]
+    for made in had[5:8]:
+        free(made)
+    back = allocate(ec2, Address=ip(had[7]))
+    assert ip(back) == ip(had[7]) and back["AllocationId"] != had[7]["AllocationId"]
+    assert ip(allocate(ec2)) == ip(had[5])
+    assert error_code(ec2.allocate_address, Address=ip(had[5])) == "InvalidAddress.NotFound"
+    # One that nobody had comes before any that was released.
+    other = cloud_factory("--simulate", "--public-pool", "198.51.100.0/28").client()
+    seen = set()
+    for _ in range(11):
+        made = allocate(other)
+        other.release_address(AllocationId=made["AllocationId"])
+        seen.add(ip(made))
+    assert len(seen) == 11
+    # What an instance had was never the account's.
+    images = other.describe_images(Owners=["amazon"])["Images"]
+    image = next(one["ImageId"] for one in images if one["Architecture"] == "x86_64")
+    instance = run(other, image)[0]["InstanceId"]
+    wait(other, "instance_running", [instance])
+    shown = other.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
+    other.stop_instances(InstanceIds=[instance])
+    wait(other, "instance_stopped", [instance])
+    assert error_code(other.allocate_address, Address=shown["PublicIpAddress"]) == "InvalidAddress.NotFound"
+
+
+def test_names_in_the_reverse_are_kept_and_wait(ec2):
+    made = allocate(ec2)
+    id = made["AllocationId"]
+    set_name = lambda name: ec2.modify_address_attribute(AllocationId=id, DomainName=name)["Address"]
+    shown = lambda: ec2.describe_addresses_attribute(AllocationIds=[id], Attribute="domain-name")["Addresses"]
+    assert shown() == [{"PublicIp": made["PublicIp"], "AllocationId": id}]
+    update = set_name("Mail.example.com")["PtrRecordUpdate"]
+    assert (update["Value"], update["Status"]) == ("mail.example.com.", "PENDING")
+    assert shown()[0]["PtrRecordUpdate"] == update and "PtrRecord" not in shown()[0]
+    assert error_code(set_name, name="no host") == "InvalidParameterValue"
+    missing = {"AllocationId": "eipalloc-0123456789abcdef0", "DomainName": "mail.example.com"}
+    assert error_code(ec2.modify_address_attribute, **missing) == "InvalidAllocationID.NotFound"
+    reset = ec2.reset_address_attribute(AllocationId=id, Attribute="domain-name")["Address"]
+    assert "PtrRecordUpdate" not in reset and shown() == [reset]
+    ec2.release_address(AllocationId=id)
+
+
+def test_what_others_have_brought_or_left_is_not_here(ec2):
+    assert ec2.describe_public_ipv4_pools()["PublicIpv4Pools"] == []
+    assert error_code(ec2.describe_public_ipv4_pools, PoolIds=["ipv4pool-ec2-0"]) == "InvalidPublicIpv4PoolID.NotFound"
+    ip = allocate(ec2)["PublicIp"]
+    for call in (ec2.move_address_to_vpc, ec2.restore_address_to_classic):
+        assert error_code(call, PublicIp=ip) == "UnsupportedOperation"
+        assert error_code(call, PublicIp="192.0.2.1") == "InvalidAddress.NotFound"
+    ec2.release_address(PublicIp=ip)
+
+
 def test_bad_requests_for_addresses(ec2):
     assert error_code(ec2.allocate_address, Domain="standard") == "InvalidParameterValue"
     assert error_code(ec2.release_address) == "MissingParameter"

@@ -12,10 +12,14 @@ use std::net::Ipv4Addr;
 
 mod allocate;
 mod associate;
+mod attribute;
+mod classic;
 mod describe;
 
 pub use allocate::{allocate_address, release_address};
 pub use associate::{associate_address, disassociate_address, take};
+pub use attribute::{describe_addresses_attribute, modify_address_attribute, reset_address_attribute};
+pub use classic::{describe_public_ipv4_pools, move_address_to_vpc, restore_address_to_classic};
 pub use describe::describe_addresses;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +28,9 @@ pub struct Address {
     pub owner: AccountId,
     pub public_ip: Ipv4Addr,
     pub association: Option<Association>,
+    /// What it shall be called in the reverse.
+    #[serde(default)]
+    pub reverse_name: Option<String>,
     pub tags: Tags,
 }
 

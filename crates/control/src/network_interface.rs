@@ -219,7 +219,7 @@ impl NetworkInterface {
     fn let_go(&self, tx: &mut Tx<'_>, address: &PrivateAddress) {
         match &address.public {
             Some(PublicAddress { elastic: Some(elastic), .. }) => elastic::disassociated(tx, elastic),
-            Some(public) => public_address::release(tx, public.ip),
+            Some(public) => public_address::release(tx, public.ip, None),
             None => {}
         }
     }
@@ -229,7 +229,7 @@ impl NetworkInterface {
         let mut any = false;
         for address in &mut self.addresses {
             if let Some(public) = address.public.take_if(|public| public.elastic.is_none()) {
-                public_address::release(tx, public.ip);
+                public_address::release(tx, public.ip, None);
                 any = true;
             }
         }

@@ -123,7 +123,8 @@ pub fn claim_address(
         };
     }
     let reserved = reservation::reserved(tx.tables(), &subnet.subnet_id, false);
-    claim_any(tx, &scope, subnet.cidr, &reserved, owner).ok_or_else(|| {
+    let is_free = |address: &Ipv4Addr| !reserved.iter().any(|cidr| cidr.contains(address));
+    claim_any(tx, &scope, subnet.cidr, is_free, usize::MAX, owner).ok_or_else(|| {
         Error::new(
             "InsufficientFreeAddressesInSubnet",
             format!("There are not enough free addresses in subnet '{}' to satisfy the requested number of instances.", subnet.subnet_id),
@@ -132,12 +133,13 @@ pub fn claim_address(
 }
 
 /// Claims a free address of a range, looked for from a random place on, so that one just released seldom comes
-/// again at once; none of what is reserved.
+/// again at once; one of those that may be had, within so many probes.
 pub fn claim_any(
     tx: &mut Tx<'_>,
     scope: &str,
     cidr: Ipv4Net,
-    reserved: &[Ipv4Net],
+    may_be_had: impl Fn(&Ipv4Addr) -> bool,
+    probes: usize,
     owner: &str,
 ) -> Option<Ipv4Addr> {
     let base = u32::from(cidr.network());
@@ -148,8 +150,9 @@ pub fn claim_any(
     let start = tx.random().u64() % assignable;
     (0..assignable)
         .map(|step| Ipv4Addr::from(base + RESERVED_FIRST + ((start + step) % assignable) as u32))
+        .take(probes)
         .find(|address| {
-            !reserved.iter().any(|cidr| cidr.contains(address))
+            may_be_had(address)
                 && !tx.tables().claims.contains(&Claim::key(scope, &address.to_string()))
                 && tx.claim(scope, &address.to_string(), owner)
         })

@@ -39,12 +39,15 @@ pub async fn allocate_address(
             let allocation_id = tx.new_id(Kind::ElasticIp);
             let address = Address {
                 public_ip: match wanted {
-                    Some(wanted) => public_address::claim_this(tx, pool, wanted, &allocation_id)?,
+                    Some(wanted) => {
+                        public_address::recover(tx, pool, wanted, context.account(), &allocation_id)?
+                    }
                     None => public_address::claim(tx, pool, &allocation_id)?,
                 },
                 allocation_id,
                 owner: context.account().clone(),
                 association: None,
+                reverse_name: None,
                 tags: tags.of(Kind::ElasticIp),
             };
             tx.create(&address);
@@ -71,7 +74,7 @@ pub async fn release_address(context: &Context, input: ec2::ReleaseAddressReques
                 return Err(Error::new("InvalidIPAddress.InUse", message));
             }
             tx.delete::<Address>(&id);
-            public_address::release(tx, address.public_ip);
+            public_address::release(tx, address.public_ip, Some(&address.owner));
             Ok(())
         })
         .await

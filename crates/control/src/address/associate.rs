@@ -126,7 +126,7 @@ fn associate(
     let own = &mut interface.addresses[at];
     match (had, own.public.take()) {
         (Some(elastic), _) => disassociated(tx, &elastic),
-        (None, Some(assigned)) => public_address::release(tx, assigned.ip),
+        (None, Some(assigned)) => public_address::release(tx, assigned.ip, None),
         (None, None) => {}
     }
     let association_id = bind(tx, &address, interface_id, own);

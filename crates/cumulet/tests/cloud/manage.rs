@@ -2,7 +2,7 @@
 
 use crate::actions::Run;
 use crate::call::Call;
-use control::engine::Tables;
+use control::engine::{Claim, Tables};
 use control::security_group::Peer;
 use std::collections::BTreeSet;
 
@@ -120,6 +120,13 @@ pub fn violations(tables: &Tables) -> Vec<String> {
         if !has {
             wrong.push(format!("{} is of {association:?}, which has it not", address.allocation_id));
         }
+    }
+    let mut released = BTreeSet::new();
+    for address in tables.released_addresses.iter() {
+        let ip = address.ip;
+        let is_had = tables.claims.contains(&Claim::key("public-address", &ip.to_string()));
+        wrong.extend(is_had.then(|| format!("{ip} is released, and somebody's")));
+        wrong.extend((!released.insert(ip)).then(|| format!("{ip} is released twice")));
     }
     for interface in tables.network_interfaces.iter() {
         for elastic in interface.addresses.iter().filter_map(|own| own.elastic()) {
