@@ -6,12 +6,17 @@
 
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tags, filter};
-use model::{AccountId, Id, Timestamp};
+use model::{AccountId, Error, Id, Timestamp};
 use serde::{Deserialize, Serialize};
 
+mod address;
 mod create;
 mod describe;
 
+pub use address::{
+    assign_private_nat_gateway_address, associate_nat_gateway_address, disassociate_nat_gateway_address,
+    unassign_private_nat_gateway_address,
+};
 pub use create::{create_nat_gateway, delete_nat_gateway};
 pub use describe::describe_nat_gateways;
 
@@ -29,6 +34,10 @@ pub struct NatGateway {
     /// It is shown for a while after (EC2 API Reference, DeleteNatGateway: "about an hour").
     pub deleted_at: Option<Timestamp>,
     pub tags: Tags,
+}
+
+fn not_found(id: &str) -> Error {
+    Error::new("NatGatewayNotFound", format!("NatGateway {id} was not found"))
 }
 
 impl NatGateway {

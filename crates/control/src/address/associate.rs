@@ -110,6 +110,7 @@ fn associate(
         if !may_move {
             return Err(already(allocation_id, &before.association_id));
         }
+        check_unmanaged(tx, &address)?;
     }
     let had = interface.addresses[at].elastic().cloned();
     if let Some(elastic) = had.as_ref().filter(|_| !may_move) {
@@ -179,6 +180,17 @@ fn check_gateway(tables: &Tables, vpc_id: &Id) -> Result<()> {
     }
 }
 
+/// A NAT gateway's address leaves it by the gateway's own operations only.
+fn check_unmanaged(tx: &mut Tx<'_>, address: &Address) -> Result<()> {
+    if interface_of(tx, address).is_some_and(|interface| interface.is_managed()) {
+        return Err(Error::new(
+            "OperationNotPermitted",
+            format!("The address '{}' is of an interface that a service manages.", address.public_ip),
+        ));
+    }
+    Ok(())
+}
+
 fn already(id: &Id, association_id: &Id) -> Error {
     Error::new(
         "Resource.AlreadyAssociated",
@@ -236,13 +248,7 @@ pub async fn disassociate_address(context: &Context, input: ec2::DisassociateAdd
                 }
             };
             let address = tx.get::<Address>(&id).ok_or_else(|| Id::not_found(Kind::ElasticIp, &id))?;
-            let managed = interface_of(tx, &address).is_some_and(|interface| interface.is_managed());
-            if managed {
-                return Err(Error::new(
-                    "OperationNotPermitted",
-                    format!("The address '{}' is of an interface that a service manages.", address.public_ip),
-                ));
-            }
+            check_unmanaged(tx, &address)?;
             if address.association.is_none() {
                 return match input.association_id.is_some() {
                     true => Err(Id::not_found(Kind::ElasticIpAssociation, &id)),

@@ -65,6 +65,7 @@ const QUOTAS: &[Quota] = &[
     within(PENDING_PEERINGS_PER_VPC, 25, "OutstandingVpcPeeringConnectionLimitExceeded"),
     within(ROUTE_TABLES_PER_VPC, 200, "RouteTableLimitExceeded"),
     within(ROUTES_PER_TABLE, 500, "RouteLimitExceeded"),
+    within(ELASTIC_IPS_PER_NAT_GATEWAY, 2, "AddressLimitExceeded"),
     within(NETWORK_ACLS_PER_VPC, 200, "NetworkAclLimitExceeded"),
     within(RULES_PER_NETWORK_ACL, 20, "NetworkAclEntryLimitExceeded"),
 ];
@@ -76,6 +77,8 @@ pub const PENDING_PEERINGS_PER_VPC: &str = "pending-peerings-per-vpc";
 pub const ROUTE_TABLES_PER_VPC: &str = "route-tables-per-vpc";
 pub const ROUTES_PER_TABLE: &str = "routes-per-table";
 pub const NETWORK_ACLS_PER_VPC: &str = "network-acls-per-vpc";
+/// EC2 raises it to eight at most.
+pub const ELASTIC_IPS_PER_NAT_GATEWAY: &str = "elastic-ips-per-nat-gateway";
 /// One way, with those that can't be removed.
 pub const RULES_PER_NETWORK_ACL: &str = "rules-per-network-acl";
 

@@ -1,9 +1,9 @@
 //! CreateNatGateway, DeleteNatGateway.
 
-use super::{NatGateway, describe};
-use crate::engine::Tx;
+use super::{NatGateway, describe, not_found};
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::refuse;
+use crate::engine::{Tx, quota};
 use crate::network_interface::{Asked, NetworkInterface, Purpose};
 use crate::subnet::{self, Subnet};
 use crate::{Context, address};
@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 /// Addresses of one gateway (VPC User Guide, "Amazon VPC quotas": 8 private ones).
-const ADDRESSES_MAX: usize = 8;
+pub const ADDRESSES_MAX: usize = 8;
 
 /// A checked request.
 struct Wanted {
@@ -27,10 +27,8 @@ pub async fn create_nat_gateway(
     context: &Context,
     input: ec2::CreateNatGatewayRequest,
 ) -> Result<ec2::CreateNatGatewayResult> {
-    refuse([
-        (input.availability_mode.as_deref() == Some("regional"), "Regional NAT gateways are"),
-        (!input.availability_zone_addresses.is_empty(), "Regional NAT gateways are"),
-    ])?;
+    let regional = input.availability_mode.as_deref() == Some("regional");
+    refuse_regional(regional || !input.availability_zone_addresses.is_empty())?;
     let subnet_id = input.subnet_id.as_deref().ok_or_else(|| Error::missing_parameter("subnetId"))?;
     let is_public = match input.connectivity_type.as_deref().unwrap_or("public") {
         "public" => true,
@@ -49,6 +47,7 @@ pub async fn create_nat_gateway(
             if let Some(made) = idempotent.made_before(tx)? {
                 return Ok(made.concat());
             }
+            tx.quotas().check_within(quota::ELASTIC_IPS_PER_NAT_GATEWAY, wanted.allocations.len())?;
             let subnet = subnet::depend(tx, subnet_id)?;
             let nat_gateway_id = tx.new_id(Kind::NatGateway);
             let interface = make_interface(tx, &nat_gateway_id, &subnet, &wanted)?;
@@ -72,6 +71,30 @@ pub async fn create_nat_gateway(
     let made = tables.nat_gateways.find(&id).ok_or_else(|| Id::not_found(Kind::NatGateway, &id))?;
     let shown = ec2::NatGateway { state: Some("pending".into()), ..describe::to_api(&tables, made) };
     Ok(ec2::CreateNatGatewayResult { client_token: input.client_token, nat_gateway: Some(shown) })
+}
+
+pub fn refuse_regional(asked: bool) -> Result<()> {
+    refuse([(asked, "Regional NAT gateways are")])
+}
+
+/// Whether a gateway may have so many private addresses.
+pub fn check_count(count: usize) -> Result<()> {
+    if count > ADDRESSES_MAX {
+        return Err(Error::new(
+            "PrivateIpAddressLimitExceeded",
+            format!("A NAT gateway can have {ADDRESSES_MAX} addresses at most."),
+        ));
+    }
+    Ok(())
+}
+
+/// Elastic addresses, each once.
+pub fn allocation_ids<'i>(listed: impl Iterator<Item = &'i str>) -> Result<Vec<Id>> {
+    let ids: Vec<Id> = listed.map(|id| Id::parse(Kind::ElasticIp, id)).collect::<Result<_>>()?;
+    if ids.iter().collect::<BTreeSet<_>>().len() < ids.len() {
+        return Err(Error::invalid_parameter_combination("An Elastic IP address can be given once only"));
+    }
+    Ok(ids)
 }
 
 fn wanted(input: &ec2::CreateNatGatewayRequest, is_public: bool) -> Result<Wanted> {
@@ -120,18 +143,8 @@ fn wanted(input: &ec2::CreateNatGatewayRequest, is_public: bool) -> Result<Wante
     } else {
         private.resize(private.len() + count, None);
     }
-    if private.len() > ADDRESSES_MAX {
-        return Err(Error::new(
-            "PrivateIpAddressLimitExceeded",
-            format!("A NAT gateway can have {ADDRESSES_MAX} addresses at most."),
-        ));
-    }
-    let allocations: Vec<Id> =
-        allocations.into_iter().map(|id| Id::parse(Kind::ElasticIp, id)).collect::<Result<_>>()?;
-    if allocations.iter().collect::<BTreeSet<_>>().len() < allocations.len() {
-        return combination("An Elastic IP address can be given once only");
-    }
-    Ok(Wanted { allocations, private })
+    check_count(private.len())?;
+    Ok(Wanted { allocations: allocation_ids(allocations.into_iter())?, private })
 }
 
 fn make_interface(
@@ -159,8 +172,7 @@ pub async fn delete_nat_gateway(
     let id = Id::parse(Kind::NatGateway, input.nat_gateway_id.as_deref().unwrap_or_default())?;
     context
         .transact(|tx| {
-            let not_found = || Error::new("NatGatewayNotFound", format!("NatGateway {id} was not found"));
-            let gateway = tx.get::<NatGateway>(&id).ok_or_else(not_found)?;
+            let gateway = tx.get::<NatGateway>(&id).ok_or_else(|| not_found(&id))?;
             if gateway.deleted_at.is_some() {
                 return Ok(());
             }

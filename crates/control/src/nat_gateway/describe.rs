@@ -4,6 +4,7 @@ use super::NatGateway;
 use crate::Context;
 use crate::engine::Tables;
 use crate::engine::describe::{self, Query};
+use crate::network_interface::{NetworkInterface, PrivateAddress};
 use aws_api::ec2;
 use model::{Kind, Result};
 
@@ -28,16 +29,8 @@ pub async fn describe_nat_gateways(
 
 pub fn to_api(tables: &Tables, gateway: &NatGateway) -> ec2::NatGateway {
     let interface = tables.network_interfaces.find(&gateway.interface_id);
-    let addresses = interface.into_iter().flat_map(|interface| &interface.addresses).enumerate();
-    let addresses = addresses.map(|(at, own)| ec2::NatGatewayAddress {
-        allocation_id: own.elastic().map(|elastic| elastic.allocation_id.to_string()),
-        association_id: own.elastic().map(|elastic| elastic.association_id.to_string()),
-        network_interface_id: Some(gateway.interface_id.to_string()),
-        private_ip: Some(own.private_ip.to_string()),
-        public_ip: own.public_ip().map(|ip| ip.to_string()),
-        is_primary: Some(at == 0),
-        status: Some("succeeded".into()),
-        ..Default::default()
+    let addresses = interface.into_iter().flat_map(|interface| {
+        interface.addresses.iter().map(|own| address_to_api(interface, own, "succeeded"))
     });
     ec2::NatGateway {
         nat_gateway_id: Some(gateway.nat_gateway_id.to_string()),
@@ -50,6 +43,24 @@ pub fn to_api(tables: &Tables, gateway: &NatGateway) -> ec2::NatGateway {
         delete_time: gateway.deleted_at,
         nat_gateway_addresses: addresses.collect(),
         tags: gateway.tags.to_api(),
+        ..Default::default()
+    }
+}
+
+/// An address that is the gateway's, or was until now.
+pub fn address_to_api(
+    interface: &NetworkInterface,
+    own: &PrivateAddress,
+    status: &str,
+) -> ec2::NatGatewayAddress {
+    ec2::NatGatewayAddress {
+        allocation_id: own.elastic().map(|elastic| elastic.allocation_id.to_string()),
+        association_id: own.elastic().map(|elastic| elastic.association_id.to_string()),
+        network_interface_id: Some(interface.interface_id.to_string()),
+        private_ip: Some(own.private_ip.to_string()),
+        public_ip: own.public_ip().map(|ip| ip.to_string()),
+        is_primary: Some(own.private_ip == interface.private_ip()),
+        status: Some(status.into()),
         ..Default::default()
     }
 }

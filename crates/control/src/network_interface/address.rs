@@ -235,7 +235,11 @@ pub async fn unassign_private_ip_addresses(
 }
 
 /// Takes a secondary address away, and what it is outside with it.
-fn remove(tx: &mut Tx<'_>, interface: &mut NetworkInterface, address: Ipv4Addr) -> Result<()> {
+pub fn remove(
+    tx: &mut Tx<'_>,
+    interface: &mut NetworkInterface,
+    address: Ipv4Addr,
+) -> Result<PrivateAddress> {
     match interface.addresses.iter().position(|own| own.private_ip == address) {
         None => Err(not_assigned(&address.to_string(), &interface.interface_id)),
         Some(0) => Err(Error::invalid_parameter_value(format!(
@@ -246,7 +250,7 @@ fn remove(tx: &mut Tx<'_>, interface: &mut NetworkInterface, address: Ipv4Addr) 
             let own = interface.addresses.remove(at);
             interface.let_go(tx, &own);
             tx.release(&Subnet::claim_scope(&interface.subnet_id), &address.to_string());
-            Ok(())
+            Ok(own)
         }
     }
 }

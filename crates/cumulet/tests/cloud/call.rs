@@ -30,6 +30,7 @@ impl Call {
             // One that comes to be the main one goes with its VPC.
             "DeleteRouteTable" | "ReplaceRouteTableAssociation" => "RouteTableId",
             "DeleteNetworkAcl" => "NetworkAclId",
+            "DeleteNatGateway" => "NatGatewayId",
             "DeleteVpcEndpoints" => "VpcEndpointId.1",
             "DeleteDhcpOptions" => "DhcpOptionsId",
             _ => return None,
@@ -52,6 +53,7 @@ impl Call {
             "CreateEgressOnlyInternetGateway" => "egressOnlyInternetGatewayId",
             "CreateRouteTable" => "routeTableId",
             "CreateNetworkAcl" => "networkAclId",
+            "CreateNatGateway" => "natGatewayId",
             "CreateVpcEndpoint" => "vpcEndpointId",
             "CreateDhcpOptions" => "dhcpOptionsId",
             _ => return None,

@@ -18,11 +18,34 @@ impl Run {
             None => "10.0.0.9".into(),
         };
         let prefix = tables.network_interfaces.find(&interface).and_then(|one| one.prefixes.first().copied());
+        let gateway =
+            self.of(tables.nat_gateways.iter().map(|one| &one.nat_gateway_id), "nat-0123456789abcdef0");
+        let kept = interfaces().filter(|one| one.is_managed()).flat_map(|one| &one.addresses);
+        let kept: Vec<String> = kept.map(|own| own.private_ip.to_string()).collect();
+        let kept = self.one_of(&kept, "10.0.0.9");
+        let elastic = tables.addresses.iter().map(|one| &one.allocation_id);
+        let elastic = self.of(elastic, "eipalloc-0123456789abcdef0");
+        let associations =
+            tables.addresses.iter().filter_map(|one| Some(&one.association.as_ref()?.association_id));
+        let association = self.of(associations, "eipassoc-0123456789abcdef0");
         drop(tables);
+        let gateway = ("NatGatewayId", gateway.as_str());
         let prefix = prefix.map_or("10.0.0.16/28".into(), |prefix| prefix.to_string());
         let (subnet, interface) = (("SubnetId", subnet.as_str()), ("NetworkInterfaceId", interface.as_str()));
         let one = ("SecondaryPrivateIpAddressCount", "1");
-        let call = match self.draw(12) {
+        let call = match self.draw(18) {
+            12 => Call::new("CreateNatGateway", vec![subnet, ("ConnectivityType", "private")]),
+            13 => Call::new("CreateNatGateway", vec![subnet, ("AllocationId", &elastic)]),
+            14 => Call::new("AssignPrivateNatGatewayAddress", vec![gateway, ("PrivateIpAddressCount", "2")]),
+            15 => Call::new("UnassignPrivateNatGatewayAddress", vec![gateway, ("PrivateIpAddress.1", &kept)]),
+            16 => match self.draw(2) {
+                0 => Call::new("AssociateNatGatewayAddress", vec![gateway, ("AllocationId.1", &elastic)]),
+                _ => Call::new(
+                    "DisassociateNatGatewayAddress",
+                    vec![gateway, ("AssociationId.1", association.as_str())],
+                ),
+            },
+            17 => Call::new("DeleteNatGateway", vec![gateway]),
             0 => Call::new("CreateNetworkInterface", vec![subnet]),
             1 => Call::new("CreateNetworkInterface", vec![subnet, one, ("Ipv4PrefixCount", "1")]),
             2 => Call::new("DeleteNetworkInterface", vec![interface]),
@@ -62,6 +85,19 @@ pub fn violations(tables: &Tables) -> Vec<String> {
         let in_subnet = claims.filter(|claim| claim.key.starts_with("address/")).count();
         if in_subnet != interface.used_addresses() {
             wrong.push(format!("{id} has {} addresses and {in_subnet} claims", interface.used_addresses()));
+        }
+    }
+    for gateway in tables.nat_gateways.iter() {
+        let (id, interface) =
+            (&gateway.nat_gateway_id, tables.network_interfaces.find(&gateway.interface_id));
+        match interface {
+            Some(one) if gateway.deleted_at.is_none() => {
+                let bare = one.addresses.iter().any(|own| own.elastic().is_some() != gateway.is_public);
+                let wrongly = bare || one.addresses.len() > 8;
+                wrong.extend(wrongly.then(|| format!("{id} has {:?}", one.addresses)));
+            }
+            None if gateway.deleted_at.is_some() => {}
+            _ => wrong.push(format!("{id}, ended {:?}, has {interface:?}", gateway.deleted_at)),
         }
     }
     for instance in tables.instances.iter() {

@@ -168,6 +168,7 @@ pub fn missing(tables: &Tables, kept: &BTreeSet<String>) -> Vec<String> {
             || tables.network_acls.contains(id)
             || tables.dhcp_options.contains(id)
             || tables.vpc_endpoints.contains(id)
+            || tables.nat_gateways.contains(id)
     };
     let gone = kept.iter().filter(|id| !is_there(id));
     gone.map(|id| format!("{id} was made and is not there")).collect()
