@@ -279,3 +279,46 @@ def test_an_interface_of_another_zone_is_refused(ec2, ami, network):
     assert error_code(ec2.run_instances, **launch) == "InvalidParameterCombination"
     ec2.terminate_instances(InstanceIds=[instance])
     ec2.delete_network_interface(NetworkInterfaceId=there)
+
+
+def test_others_are_granted_permissions_on_an_interface(ec2, network):
+    _, subnet = network
+    interface = create(ec2, subnet)["NetworkInterfaceId"]
+    grant = lambda account="210987654321", permission="INSTANCE-ATTACH", **more: ec2.create_network_interface_permission(
+        **{"NetworkInterfaceId": interface, "AwsAccountId": account, "Permission": permission, **more}
+    )["InterfacePermission"]
+    made = grant()
+    id = made["NetworkInterfacePermissionId"]
+    assert id.startswith("eni-perm-") and made["PermissionState"] == {"State": "granted"}
+    describe = lambda **asked: ec2.describe_network_interface_permissions(**asked)["NetworkInterfacePermissions"]
+    by = lambda name, value: describe(
+        Filters=[
+            {"Name": "network-interface-permission.network-interface-id", "Values": [interface]},
+            {"Name": f"network-interface-permission.{name}", "Values": [value]},
+        ]
+    )
+    assert describe(NetworkInterfacePermissionIds=[id]) == [made]
+    for name, value, other in [
+        ("network-interface-permission-id", id, "eni-perm-0123456789abcdef0"),
+        ("aws-account-id", "210987654321", "210987654322"),
+        ("permission", "INSTANCE-ATTACH", "EIP-ASSOCIATE"),
+    ]:
+        assert (by(name, value), by(name, other)) == ([made], []), name
+    assert by("aws-service", "any") == []
+    owner = ec2.describe_network_interfaces(NetworkInterfaceIds=[interface])["NetworkInterfaces"][0]["OwnerId"]
+    for code, changed in [
+        ("InvalidPermission.Duplicate", {}),
+        ("InvalidParameterValue", {"account": "me"}),
+        ("InvalidParameterValue", {"account": owner}),
+        ("InvalidParameterValue", {"permission": "ALL"}),
+        ("UnsupportedOperation", {"AwsService": "lambda"}),
+        ("InvalidNetworkInterfaceID.NotFound", {"NetworkInterfaceId": "eni-0123456789abcdef0"}),
+    ]:
+        assert error_code(grant, **changed) == code, changed
+    again = grant(permission="EIP-ASSOCIATE")["NetworkInterfacePermissionId"]
+    assert ec2.delete_network_interface_permission(NetworkInterfacePermissionId=id, Force=True)["Return"]
+    gone = error_code(ec2.delete_network_interface_permission, NetworkInterfacePermissionId=id)
+    assert gone == "InvalidPermissionID.NotFound"
+    # The rest goes with the interface.
+    ec2.delete_network_interface(NetworkInterfaceId=interface)
+    assert error_code(describe, NetworkInterfacePermissionIds=[again]) == "InvalidPermissionID.NotFound"

@@ -17,6 +17,7 @@ pub mod create;
 pub mod describe;
 pub mod groups;
 pub mod modify;
+pub mod permission;
 
 pub use address::Asked;
 
@@ -212,6 +213,7 @@ impl NetworkInterface {
         for prefix in &self.prefixes {
             address::release_prefix(tx, &self.subnet_id, *prefix);
         }
+        permission::revoke_all(tx, &self.interface_id);
         tx.delete::<NetworkInterface>(&self.interface_id);
     }
 

@@ -265,6 +265,10 @@ fn offered() -> Operations {
         ResetNetworkInterfaceAttribute => network_interface::modify::reset_network_interface_attribute,
         AssignPrivateIpAddresses => network_interface::address::assign_private_ip_addresses,
         UnassignPrivateIpAddresses => network_interface::address::unassign_private_ip_addresses,
+        CreateNetworkInterfacePermission => network_interface::permission::create_network_interface_permission,
+        DeleteNetworkInterfacePermission => network_interface::permission::delete_network_interface_permission,
+        DescribeNetworkInterfacePermissions =>
+            network_interface::permission::describe_network_interface_permissions,
         DescribeNetworkInterfaces => network_interface::describe::describe_network_interfaces,
         DescribeNetworkInterfaceAttribute => network_interface::describe::describe_network_interface_attribute,
         DescribeSecurityGroups => security_group::describe_security_groups,

@@ -66,6 +66,7 @@ const QUOTAS: &[Quota] = &[
     within(ROUTE_TABLES_PER_VPC, 200, "RouteTableLimitExceeded"),
     within(ROUTES_PER_TABLE, 500, "RouteLimitExceeded"),
     within(ELASTIC_IPS_PER_NAT_GATEWAY, 2, "AddressLimitExceeded"),
+    within(PERMISSIONS_PER_NETWORK_INTERFACE, 100, "ResourceLimitExceeded"),
     within(NETWORK_ACLS_PER_VPC, 200, "NetworkAclLimitExceeded"),
     within(RULES_PER_NETWORK_ACL, 20, "NetworkAclEntryLimitExceeded"),
 ];
@@ -77,6 +78,7 @@ pub const PENDING_PEERINGS_PER_VPC: &str = "pending-peerings-per-vpc";
 pub const ROUTE_TABLES_PER_VPC: &str = "route-tables-per-vpc";
 pub const ROUTES_PER_TABLE: &str = "routes-per-table";
 pub const NETWORK_ACLS_PER_VPC: &str = "network-acls-per-vpc";
+pub const PERMISSIONS_PER_NETWORK_INTERFACE: &str = "permissions-per-network-interface";
 /// EC2 raises it to eight at most.
 pub const ELASTIC_IPS_PER_NAT_GATEWAY: &str = "elastic-ips-per-nat-gateway";
 /// One way, with those that can't be removed.

@@ -113,6 +113,7 @@ tables! {
     released_addresses: crate::public_address::ReleasedAddress as ReleasedAddress,
     nat_gateways: crate::nat_gateway::NatGateway as NatGateway,
     network_interfaces: crate::network_interface::NetworkInterface as NetworkInterface,
+    network_interface_permissions: crate::network_interface::permission::NetworkInterfacePermission as NetworkInterfacePermission,
     route_tables: crate::route_table::RouteTable as RouteTable,
     egress_only_internet_gateways: crate::egress_only_internet_gateway::EgressOnlyInternetGateway as EgressOnlyInternetGateway,
     internet_gateways: crate::internet_gateway::InternetGateway as InternetGateway,

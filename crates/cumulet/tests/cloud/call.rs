@@ -30,6 +30,7 @@ impl Call {
             // One that comes to be the main one goes with its VPC.
             "DeleteRouteTable" | "ReplaceRouteTableAssociation" => "RouteTableId",
             "DeleteNetworkAcl" => "NetworkAclId",
+            "DeleteNetworkInterfacePermission" => "NetworkInterfacePermissionId",
             "DeleteNatGateway" => "NatGatewayId",
             "DeleteVpcEndpoints" => "VpcEndpointId.1",
             "DeleteDhcpOptions" => "DhcpOptionsId",

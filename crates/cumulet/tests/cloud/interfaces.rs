@@ -4,6 +4,7 @@ use crate::actions::Run;
 use crate::call::Call;
 use control::attachment::AttachmentState;
 use control::engine::Tables;
+use std::collections::BTreeSet;
 
 impl Run {
     pub fn interface(&mut self) -> Call {
@@ -28,12 +29,23 @@ impl Run {
         let associations =
             tables.addresses.iter().filter_map(|one| Some(&one.association.as_ref()?.association_id));
         let association = self.of(associations, "eipassoc-0123456789abcdef0");
+        let permissions = tables.network_interface_permissions.iter().map(|one| &one.permission_id);
+        let permission = self.of(permissions, "eni-perm-0123456789abcdef0");
         drop(tables);
         let gateway = ("NatGatewayId", gateway.as_str());
         let prefix = prefix.map_or("10.0.0.16/28".into(), |prefix| prefix.to_string());
         let (subnet, interface) = (("SubnetId", subnet.as_str()), ("NetworkInterfaceId", interface.as_str()));
         let one = ("SecondaryPrivateIpAddressCount", "1");
-        let call = match self.draw(18) {
+        let call = match self.draw(20) {
+            18 => {
+                let whose = ("AwsAccountId", ["210987654321", "210987654322"][self.draw(2)]);
+                let what = ("Permission", ["INSTANCE-ATTACH", "EIP-ASSOCIATE"][self.draw(2)]);
+                Call::new("CreateNetworkInterfacePermission", vec![interface, whose, what])
+            }
+            19 => Call::new(
+                "DeleteNetworkInterfacePermission",
+                vec![("NetworkInterfacePermissionId", permission.as_str())],
+            ),
             12 => Call::new("CreateNatGateway", vec![subnet, ("ConnectivityType", "private")]),
             13 => Call::new("CreateNatGateway", vec![subnet, ("AllocationId", &elastic)]),
             14 => Call::new("AssignPrivateNatGatewayAddress", vec![gateway, ("PrivateIpAddressCount", "2")]),
@@ -86,6 +98,14 @@ pub fn violations(tables: &Tables) -> Vec<String> {
         if in_subnet != interface.used_addresses() {
             wrong.push(format!("{id} has {} addresses and {in_subnet} claims", interface.used_addresses()));
         }
+    }
+    let mut granted = BTreeSet::new();
+    for one in tables.network_interface_permissions.iter() {
+        let (id, interface) = (&one.permission_id, &one.interface_id);
+        let stray = !tables.network_interfaces.contains(interface);
+        wrong.extend(stray.then(|| format!("{id} is of {interface}, which is not there")));
+        let is_new = granted.insert((interface, one.account.as_str(), one.permission));
+        wrong.extend((!is_new).then(|| format!("{id} grants what is granted already")));
     }
     for gateway in tables.nat_gateways.iter() {
         let (id, interface) =
