@@ -21,6 +21,7 @@ use super::kernel::{Kernel, Layer3, MAIN_TABLE, Route};
 use super::namespace::Namespace;
 use super::netlink::Listener;
 use super::nft::Filter;
+use super::table::Table;
 use super::vpc::{GATEWAY, GATEWAY_MAC, GATEWAY_PEER_MAC, gateway_peer};
 use super::{NetError, NetOptions, io_failed, render, sysctl};
 
@@ -90,7 +91,7 @@ impl Host {
         let cidrs: BTreeSet<Ipv4Net> = gateways.iter().flat_map(|gateway| &gateway.cidrs).copied().collect();
         let ipv6_cidrs: Vec<Ipv6Net> =
             gateways.iter().flat_map(|gateway| &gateway.ipv6_cidrs).copied().collect();
-        let text = render::host(render::Host {
+        let table = render::host(render::Host {
             table: &options.table(),
             links: &format!("{}*", options.link_prefix()),
             pool: options.public_pool,
@@ -100,7 +101,7 @@ impl Host {
             ipv6_cidrs: &ipv6_cidrs,
             hosts,
         });
-        self.filter.load(text).await?;
+        self.filter.load(vec![table]).await?;
 
         let links = self.kernel.links().await.map_err(&failed)?;
         let mut want = Layer3::default();
@@ -172,7 +173,7 @@ impl Host {
         self.pairs(options, &BTreeMap::new()).await?;
         let have = self.have(options).await.map_err(&failed)?;
         self.kernel.reconcile(&Layer3::default(), &have).await.map_err(&failed)?;
-        self.filter.load(render::without(&options.table())).await?;
+        self.filter.remove(&Table::new(options.table())).await?;
         let (memory, memory6) = (forwarding_memory(options), ipv6_forwarding_memory(options));
         // Each cloud has a route for its pool at least, which bears our mark.
         let others = self.kernel.layer3(|_| false).await.map_err(&failed)?;

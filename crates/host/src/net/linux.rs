@@ -123,6 +123,8 @@ pub struct LinuxNetwork {
 struct State {
     host: Option<Host>,
     routers: BTreeMap<Id, Router>,
+    /// The plan that was applied last, where nothing of it failed.
+    applied: Option<Plan>,
 }
 
 impl LinuxNetwork {
@@ -194,6 +196,26 @@ impl State {
         Ok(self.host.insert(host))
     }
 
+    /// Whether a plan differs from what is applied in security groups alone, as most changes do.
+    fn differs_in_groups(&self, plan: &Plan) -> bool {
+        self.applied.as_ref().is_some_and(|old| {
+            old.groups != plan.groups
+                && old.vpcs == plan.vpcs
+                && old.interfaces == plan.interfaces
+                && old.elsewhere == plan.elsewhere
+        })
+    }
+
+    /// Applies a plan that differs in groups alone.
+    async fn regroup(&mut self, plan: &Plan) -> Result<(), NetError> {
+        let index = Index::new(plan);
+        let regrouped = join_all(self.routers.iter_mut().filter_map(|(id, router)| {
+            let (plan, index) = (*index.vpcs.get(id)?, &index);
+            Some(async move { router.regroup(plan, index).await })
+        }));
+        regrouped.await.into_iter().collect()
+    }
+
     /// Makes the links that are missing between routers, and to other hosts.
     async fn link(&self, options: &NetOptions, plan: &Plan, index: &Index<'_>) -> Vec<NetError> {
         let mut failures = Vec::new();
@@ -239,6 +261,13 @@ impl Network for LinuxNetwork {
         vpc::check(&plan)?;
         let options = &self.options;
         let mut state = self.state.lock().await;
+        if state.differs_in_groups(&plan) {
+            state.applied = None;
+            state.regroup(&plan).await?;
+            state.applied = Some(plan);
+            return Ok(());
+        }
+        state.applied = None;
         let names = self.namespaces()?;
         let mut failures = Vec::new();
 
@@ -291,7 +320,13 @@ impl Network for LinuxNetwork {
         let hosts = plan.elsewhere.iter().map(|elsewhere| elsewhere.host).collect();
         state.host(&self.host_namespace).await?.apply(options, &gateways, &hosts).await?;
         *self.listeners.write() = state.listeners();
-        failures.into_iter().next().map_or(Ok(()), Err)
+        match failures.into_iter().next() {
+            Some(failure) => Err(failure),
+            None => {
+                state.applied = Some(plan);
+                Ok(())
+            }
+        }
     }
 
     async fn disturbed(&self) {
@@ -375,6 +410,7 @@ impl Network for LinuxNetwork {
         self.directory.write().clear();
         self.listeners.write().clear();
         state.routers.clear();
+        state.applied = None;
         for name in self.namespaces()? {
             Router::remove(&name).await?;
         }

@@ -83,6 +83,7 @@ mod security_group;
 mod services;
 mod shape;
 mod sysctl;
+mod table;
 mod tap;
 mod vpc;
 

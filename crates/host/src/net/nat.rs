@@ -17,6 +17,7 @@ use super::kernel::{Kernel, Layer3, MAIN_TABLE, Route};
 use super::namespace::Namespace;
 use super::netlink::Listener;
 use super::nft::Filter;
+use super::table::Table;
 use super::vpc::{ROUTER_MAC, nat_link};
 use super::{NetError, io_failed, render, sysctl};
 
@@ -62,7 +63,7 @@ impl Nat {
         let filter = Filter::open(&namespace).await.map_err(&failed)?;
         let mut nat = Nat { namespace, kernel, filter };
         // The tracking of flows, and with it its settings, comes with the first rule that asks for it.
-        nat.filter.load(text(&[])).await?;
+        nat.filter.load(vec![table(&[])]).await?;
         nat.namespace.run(|| sysctl::write(SETTINGS)).await.map_err(&failed)?;
         Ok(nat)
     }
@@ -79,7 +80,7 @@ impl Nat {
     pub(super) async fn apply(&mut self, plan: &NatGateway) -> Result<(), NetError> {
         let failed = io_failed(format!("can't set up {}", plan.nat_gateway_id));
         let addresses: Vec<Ipv4Addr> = plan.addresses.iter().map(|address| address.private_ip).collect();
-        self.filter.load(text(&addresses)).await?;
+        self.filter.load(vec![table(&addresses)]).await?;
         let links = self.kernel.links().await.map_err(&failed)?;
         let Some(link) = links.get(LINK) else { return Ok(()) };
         if !link.up {
@@ -97,34 +98,26 @@ impl Nat {
 
 /// Whoever begins from the VPC passes, and what answers; nothing is for the gateway itself. With several addresses each
 /// new connection takes the next.
-fn text(addresses: &[Ipv4Addr]) -> String {
+fn table(addresses: &[Ipv4Addr]) -> Table {
     let to = match addresses {
         [] => String::new(),
-        [only] => format!("\t\tsnat ip to {only}\n"),
+        [only] => format!("snat ip to {only}"),
         several => {
             let count = several.len();
             let turns: Vec<String> =
                 several.iter().enumerate().map(|(turn, address)| format!("{turn} : {address}")).collect();
-            format!("\t\tsnat ip to numgen inc mod {count} map {{ {} }}\n", turns.join(", "))
+            format!("snat ip to numgen inc mod {count} map {{ {} }}", turns.join(", "))
         }
     };
-    let table = render::TABLE;
-    format!(
-        "{}table {table} {{
-	chain services {{
-		type filter hook input priority filter; policy drop;
-	}}
-	chain forward {{
-		type filter hook forward priority filter; policy drop;
-		ct state established,related accept
-		ct state invalid meta l4proto tcp reject with tcp reset
-		ct state new meta l4proto {{ icmp, tcp, udp }} accept
-	}}
-	chain outward {{
-		type nat hook postrouting priority srcnat; policy accept;
-{to}	}}
-}}
-",
-        render::without(table)
-    )
+    let mut table = Table::new(render::TABLE);
+    table.chain("services", "type filter hook input priority filter; policy drop;", "");
+    table.chain(
+        "forward",
+        "type filter hook forward priority filter; policy drop;",
+        "ct state established,related accept
+        ct state invalid meta l4proto tcp reject with tcp reset
+        ct state new meta l4proto { icmp, tcp, udp } accept",
+    );
+    table.chain("outward", "type nat hook postrouting priority srcnat; policy accept;", to);
+    table
 }

@@ -7,16 +7,16 @@
 
 use datapath::{AclEntry, NatGateway, Protocol, Subnet};
 use std::collections::BTreeSet;
-use std::fmt::Write;
 
 use super::family::Family;
 use super::hosts;
-use super::render::render_map;
-use super::security_group::render_set;
+use super::table::Table;
 use super::vpc::{NUMBER_MASK, Vpc, nat_link};
 
-/// Renders what stands at the edges of the subnets that have interfaces here, and the two maps that lead to it.
-pub(super) fn render(vpc: &Vpc, out: &mut String) {
+/// Renders what stands at the edges of the subnets that have interfaces here, and the chain that leads to it; whether
+/// there is any. Translation at the internet gateway is between them and the outside: they see private addresses. What
+/// comes from another host has left its subnet there.
+pub(super) fn render(vpc: &Vpc, table: &mut Table) -> bool {
     let (mut leaving, mut entering) = (Vec::new(), Vec::new());
     for subnet in &vpc.plan.subnets {
         let links = links(vpc, subnet);
@@ -29,7 +29,7 @@ pub(super) fn render(vpc: &Vpc, out: &mut String) {
         let passes_all = |entries: &[AclEntry]| passes_all(entries, subnet.ipv6_cidr.is_some());
         if !passes_all(&acl.egress) {
             let quoted: Vec<String> = links.iter().map(|link| format!("\"{link}\"")).collect();
-            render_set(&format!("subnet_{number}"), "ifname", "", &quoted, out);
+            table.set(format!("subnet_{number}"), "ifname", &quoted);
             let name = format!("acl_from_{number}");
             let elsewhere = format!("oifname \"{}\"", hosts::LINK);
             let mut is_own = vec![
@@ -37,37 +37,26 @@ pub(super) fn render(vpc: &Vpc, out: &mut String) {
                 format!("{elsewhere} ip daddr {}", subnet.cidr.trunc()),
             ];
             is_own.extend(subnet.ipv6_cidr.map(|cidr| format!("{elsewhere} ip6 daddr {}", cidr.trunc())));
-            render_entries(&name, &is_own, "daddr", &acl.egress, out);
+            render_entries(&name, &is_own, "daddr", &acl.egress, table);
             leaving.push(format!("{mark:#010x} : jump {name}"));
         }
         if !passes_all(&acl.ingress) {
             let name = format!("acl_to_{number}");
             let is_own = [format!("meta mark & {:#010x} == {mark:#010x}", !NUMBER_MASK)];
-            render_entries(&name, &is_own, "saddr", &acl.ingress, out);
+            render_entries(&name, &is_own, "saddr", &acl.ingress, table);
             entering.extend(links.iter().map(|link| format!("\"{link}\" : jump {name}")));
         }
     }
-    render_map("acl_from", "mark : verdict", &leaving, out);
-    render_map("acl_to", "ifname : verdict", &entering, out);
-}
-
-/// The base chains. Translation at the internet gateway is between them and the outside: they see private addresses.
-/// What comes from another host has left its subnet there.
-pub(super) fn chains() -> String {
-    format!(
-        "\tchain acl_egress {{
-		type filter hook forward priority filter - 6; policy accept;
-		iifname \"{}\" accept
-		meta mark & {:#010x} vmap @acl_from
-	}}
-	chain acl_ingress {{
-		type filter hook forward priority filter - 5; policy accept;
-		oifname vmap @acl_to
-	}}
-",
-        hosts::LINK,
-        !NUMBER_MASK
-    )
+    if leaving.is_empty() && entering.is_empty() {
+        return false;
+    }
+    table.map("acl_from", "mark : verdict", &leaving);
+    table.map("acl_to", "ifname : verdict", &entering);
+    table.chain("acls_entering", "", "oifname vmap @acl_to");
+    let leaving = format!("meta mark & {:#010x} vmap @acl_from", !NUMBER_MASK);
+    let elsewhere = format!("iifname \"{}\" goto acls_entering", hosts::LINK);
+    table.chain("acls", "", format!("{elsewhere}\n{leaving}\ngoto acls_entering"));
+    true
 }
 
 /// Names of the links by which the subnet's packets come and go.
@@ -89,11 +78,8 @@ fn passes_all(entries: &[AclEntry], has_ipv6: bool) -> bool {
     passes(Family::V4) && (!has_ipv6 || passes(Family::V6))
 }
 
-fn render_entries(name: &str, is_within: &[String], end: &str, entries: &[AclEntry], out: &mut String) {
-    let _ = writeln!(out, "\tchain {name} {{");
-    for is_within in is_within {
-        let _ = writeln!(out, "\t\t{is_within} return");
-    }
+fn render_entries(name: &str, is_within: &[String], end: &str, entries: &[AclEntry], table: &mut Table) {
+    let mut rules: Vec<String> = is_within.iter().map(|is_within| format!("{is_within} return")).collect();
     for entry in entries {
         let family = Family::of(entry.cidr.addr());
         let Some(protocol) = matches(entry.protocol, family) else { continue };
@@ -102,9 +88,10 @@ fn render_entries(name: &str, is_within: &[String], end: &str, entries: &[AclEnt
             0 => format!("meta nfproto {}", family.protocol()),
             _ => format!("{} {end} {}", family.ip(), entry.cidr.trunc()),
         };
-        let _ = writeln!(out, "\t\t{peer} {protocol}{verdict}");
+        rules.push(format!("{peer} {protocol}{verdict}"));
     }
-    let _ = writeln!(out, "\t\tdrop\n\t}}");
+    rules.push("drop".into());
+    table.chain(name, "", rules.join("\n"));
 }
 
 /// What a packet must be, with a space after it; None for what no packet of the family is.

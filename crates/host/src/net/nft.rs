@@ -1,4 +1,4 @@
-//! Loads packet filter text into a namespace.
+//! Loads packet filters into a namespace.
 
 use std::io::{self, Write};
 use std::process::{Command, Output, Stdio};
@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::namespace::Namespace;
 use super::netlink::Listener;
+use super::table::Table;
 use super::{NetError, io_failed, nfnetlink};
 
 /// How much of nft's complaint is passed on: it repeats the line at fault, which may be a long set.
@@ -15,9 +16,9 @@ const COMPLAINT_LENGTH_MAX: usize = 2000;
 pub(super) struct Filter {
     namespace: Namespace,
     pub listener: Arc<Listener>,
-    /// The text that is loaded, as far as we know.
-    /// With the generation that loading it made: another one means that somebody touched the rules since.
-    loaded: Option<(String, u32)>,
+    /// The tables that are loaded, as far as we know, with the generation that loading it made: another one means that
+    /// somebody touched the rules since.
+    loaded: Option<(Vec<Table>, u32)>,
 }
 
 impl Filter {
@@ -26,28 +27,47 @@ impl Filter {
         Ok(Filter { namespace: namespace.clone(), listener, loaded: None })
     }
 
-    /// Makes the text hold, by one transaction: all of it from now on, or nothing has changed. Does nothing where it
-    /// holds already.
-    pub(super) async fn load(&mut self, text: String) -> Result<(), NetError> {
+    /// Makes the tables hold, by one transaction: all from now on, or nothing has changed. Says only what differs from
+    /// what holds already.
+    pub(super) async fn load(&mut self, tables: Vec<Table>) -> Result<(), NetError> {
         let failed = io_failed("can't run nft (package nftables)");
-        let namespace = &self.namespace;
-        if let Some((_, generation)) = self.loaded.take().filter(|(loaded, _)| *loaded == text)
-            && namespace.run(nfnetlink::generation).await.map_err(&failed)? == generation
+        if let Some((loaded, generation)) = self.loaded.take()
+            && self.namespace.run(nfnetlink::generation).await.map_err(&failed)? == generation
+            && let Some(change) = since(&tables, &loaded)
         {
-            self.loaded = Some((text, generation));
-            return Ok(());
+            if change.is_empty() {
+                self.loaded = Some((loaded, generation));
+                return Ok(());
+            }
+            match self.run(change).await {
+                Ok(generation) => {
+                    self.loaded = Some((tables, generation));
+                    return Ok(());
+                }
+                // The whole is always right.
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "rules not changed"),
+            }
         }
-        let (text, output, generation) = namespace
-            .run(move || {
-                let output = run_nft(&text)?;
-                Ok((text, output, nfnetlink::generation()?))
-            })
-            .await
-            .map_err(&failed)?;
+        let generation = self.run(tables.iter().map(Table::whole).collect()).await?;
+        self.loaded = Some((tables, generation));
+        Ok(())
+    }
+
+    pub(super) async fn remove(&mut self, table: &Table) -> Result<(), NetError> {
+        self.loaded = None;
+        self.run(table.gone()).await.map(drop)
+    }
+
+    /// Runs the text; the generation that it made.
+    async fn run(&self, text: String) -> Result<u32, NetError> {
+        let ran = self.namespace.run(move || {
+            let output = feed("nft", &["-f", "-"], &text)?;
+            Ok((output, nfnetlink::generation()?))
+        });
+        let (output, generation) = ran.await.map_err(io_failed("can't run nft (package nftables)"))?;
         if output.status.success() {
             self.listener.forget();
-            self.loaded = Some((text, generation));
-            return Ok(());
+            return Ok(generation);
         }
         let complaint = String::from_utf8_lossy(&output.stderr);
         let complaint: String = complaint.chars().take(COMPLAINT_LENGTH_MAX).collect();
@@ -55,8 +75,9 @@ impl Filter {
     }
 }
 
-fn run_nft(text: &str) -> io::Result<Output> {
-    feed("nft", &["-f", "-"], text)
+fn since(tables: &[Table], loaded: &[Table]) -> Option<String> {
+    let all = tables.iter().zip(loaded).map(|(table, loaded)| table.since(loaded));
+    if tables.len() == loaded.len() { all.collect() } else { None }
 }
 
 /// Runs a program that reads a text. A child gets the namespace of the thread that starts it.

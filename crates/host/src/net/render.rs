@@ -1,7 +1,4 @@
-//! The packet filter of a VPC's namespace, and of the host, as text for `nft -f`. Pure.
-//!
-//! A text replaces its whole table in one transaction: packets see the old rules or the new, never neither.
-//! Flows that are tracked stay as they are, since the tracking is not part of the table.
+//! The packet filter of a VPC's namespace, and of the host. Pure.
 
 use datapath::{SecurityGroup, Target};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -13,39 +10,48 @@ use std::net::Ipv4Addr;
 use super::family::{Family, elements};
 use super::hosts::{self, LINK as HOSTS, PORT};
 use super::network_acl;
-use super::security_group::{self, Direction, render_set};
+use super::security_group::{self, Direction};
+use super::table::Table;
 use super::vpc::{
     GATEWAY, METADATA, METADATA6, NAT_GATEWAY, NUMBER_MASK, Nic, OTHER_HOST, PEER, RESOLVER6, TIME, TIME6,
     Vpc, cidrs, nat_link, networks, peering_link,
 };
 
-/// Our one table in the namespace of a VPC.
+/// Our tables in a namespace of ours.
 pub(super) const TABLE: &str = "inet cumulet";
+const ARP_TABLE: &str = "arp cumulet";
+
+/// A set of who asks its router as somebody it is not known as, and what tells whether one does so too often.
+const ASKING: &str = "iface_index; size 65535; flags dynamic,timeout; timeout 1m";
+const TOO_OFTEN: &str = "update @asking { iif limit rate over 20/second burst 40 packets }";
 
 /// The dummy address of RFC 7600, which is nobody's.
 const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 
-/// The rules of one VPC. Interfaces are matched by name, so the links need not be there yet: what has no rule
-/// is dropped.
-pub(super) fn vpc(vpc: &Vpc, groups: &BTreeMap<&Id, &SecurityGroup>) -> String {
-    let mut out = opening(TABLE);
+/// The rules of one VPC. Links are matched by name, taps by the index that they will have, so they need not be there
+/// yet: what has no rule is dropped.
+pub(super) fn vpc(vpc: &Vpc, groups: &BTreeMap<&Id, &SecurityGroup>) -> Vec<Table> {
+    let mut table = Table::new(TABLE);
     for family in Family::BOTH {
         let elsewhere = vpc.elsewhere.iter().flat_map(|elsewhere| networks(&elsewhere.interface));
         let sets =
             [("inside", elements(cidrs(vpc.plan), family)), ("elsewhere", elements(elsewhere, family))];
         for (name, elements) in sets {
-            render_set(&family.named(name), family.address(), "flags interval; ", &elements, &mut out);
+            let types = format!("{}; flags interval", family.address());
+            table.set(family.named(name), &types, &elements);
         }
     }
-    egress_only(vpc, &mut out);
-    interfaces(vpc, &mut out);
-    addresses(vpc, &mut out);
-    let membership = group_sets(vpc, groups, &mut out);
-    verdicts(vpc, &membership, &mut out);
-    network_acl::render(vpc, &mut out);
-    out.push_str(&chains(vpc));
-    out.push_str("}\n");
-    out
+    egress_only(vpc, &mut table);
+    interfaces(vpc, &mut table);
+    addresses(vpc, &mut table);
+    let membership = group_sets(vpc, groups, &mut table);
+    verdicts(vpc, &membership, &mut table);
+    let has_acls = network_acl::render(vpc, &mut table);
+    sources(vpc, &mut table);
+    services(vpc, &mut table);
+    forward(vpc, has_acls, &mut table);
+    translation(vpc, &mut table);
+    vec![table, senders(vpc)]
 }
 
 /// What the host's rules depend on.
@@ -68,70 +74,61 @@ pub(super) struct Host<'a> {
 /// The host's rules, in a table of our own beside whatever else filters there. Outsiders whose address is one of
 /// a VPC's own could not be answered there: they appear as `STRANGER`. Nobody outside has a route to the pool of IPv4,
 /// nor to unique local addresses (RFC 4193).
-pub(super) fn host(host: Host) -> String {
+pub(super) fn host(host: Host) -> Table {
     let Host { table, links, pool, uplink, public, cidrs, ipv6_cidrs, hosts } = host;
-    let mut out = opening(table);
+    let mut table = Table::new(table);
     let public: Vec<String> = public.iter().map(Ipv4Addr::to_string).collect();
-    render_set("public", "ipv4_addr", "", &public, &mut out);
+    table.set("public", "ipv4_addr", &public);
     let vpcs = cidrs.iter().copied().map(IpNet::from).chain(ipv6_cidrs.iter().copied().map(IpNet::from));
     for family in Family::BOTH {
         let vpcs = elements(vpcs.clone(), family);
-        render_set(&family.named("vpcs"), family.address(), "flags interval; ", &vpcs, &mut out);
+        table.set(family.named("vpcs"), &format!("{}; flags interval", family.address()), &vpcs);
     }
     let hosts: Vec<String> = hosts.iter().map(Ipv4Addr::to_string).collect();
-    render_set("hosts", "ipv4_addr", "", &hosts, &mut out);
+    table.set("hosts", "ipv4_addr", &hosts);
     let outward = match uplink {
         Some(uplink) => format!("oifname \"{uplink}\""),
         None => format!("oifname != \"{links}\""),
     };
-    let _ = write!(
-        out,
-        "\tchain antispoof {{
-		type filter hook prerouting priority raw; policy accept;
-		iifname \"{links}\" ip saddr != @public drop
-		iifname \"{links}\" ip6 saddr != @vpcs6 drop
-		iifname \"{links}\" udp dport {PORT} ip daddr @hosts drop
-	}}
-	chain other_hosts {{
-		type filter hook input priority filter; policy accept;
-		udp dport {PORT} ip saddr != @hosts drop
-	}}
-	chain forward {{
-		type filter hook forward priority mangle; policy accept;
-		iifname \"{links}\" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu
-	}}
-	chain outward {{
-		type nat hook postrouting priority srcnat; policy accept;
-		{outward} ip saddr {pool} ip daddr != {pool} masquerade
-		{outward} ip6 saddr @vpcs6 ip6 saddr fc00::/7 ip6 daddr != @vpcs6 masquerade
-		oifname \"{links}\" ip saddr @vpcs snat to {STRANGER}
-	}}
-}}
-"
+    table.chain(
+        "guests",
+        "",
+        format!(
+            "ip saddr != @public drop
+            ip6 saddr != @vpcs6 drop
+            udp dport {PORT} ip daddr @hosts drop"
+        ),
     );
-    out
-}
-
-/// Text that removes a table, whether it is there or not.
-pub(super) fn without(table: &str) -> String {
-    format!("table {table}\ndelete table {table}\n")
-}
-
-fn opening(table: &str) -> String {
-    format!("{}table {table} {{\n", without(table))
-}
-
-pub(super) fn render_map(name: &str, types: &str, elements: &[String], out: &mut String) {
-    let elements = match elements.is_empty() {
-        true => String::new(),
-        false => format!("elements = {{ {} }}; ", elements.join(", ")),
-    };
-    let _ = writeln!(out, "\tmap {name} {{ type {types}; {elements}}}");
+    table.chain(
+        "antispoof",
+        "type filter hook prerouting priority raw; policy accept;",
+        format!("iifname \"{links}\" jump guests"),
+    );
+    table.chain(
+        "other_hosts",
+        "type filter hook input priority filter; policy accept;",
+        format!("udp dport {PORT} ip saddr != @hosts drop"),
+    );
+    table.chain(
+        "forward",
+        "type filter hook forward priority mangle; policy accept;",
+        format!("iifname \"{links}\" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"),
+    );
+    table.chain(
+        "outward",
+        "type nat hook postrouting priority srcnat; policy accept;",
+        format!(
+            "{outward} ip saddr {pool} ip daddr != {pool} masquerade
+            {outward} ip6 saddr @vpcs6 ip6 saddr fc00::/7 ip6 daddr != @vpcs6 masquerade
+            oifname \"{links}\" ip saddr @vpcs snat to {STRANGER}"
+        ),
+    );
+    table
 }
 
 /// Who may send what: every interface by its tap and MAC, and by its address where the source is checked.
-fn interfaces(vpc: &Vpc, out: &mut String) {
-    let key = |nic: &Nic| format!("\"{}\" . {}", nic.tap, mac(nic.plan.mac));
+fn interfaces(vpc: &Vpc, table: &mut Table) {
+    let key = |nic: &Nic| format!("{} . {}", nic.number, mac(nic.plan.mac));
     let checked = vpc.nics.iter().filter(|nic| nic.plan.source_dest_check);
     let owned: Vec<(&Nic, IpNet)> =
         checked.flat_map(|nic| networks(nic.plan).map(move |net| (nic, net))).collect();
@@ -144,25 +141,25 @@ fn interfaces(vpc: &Vpc, out: &mut String) {
             single.into_iter().map(|(nic, net)| element(nic, net.addr().to_string())).collect();
         let delegated: Vec<String> =
             delegated.into_iter().map(|(nic, net)| element(nic, net.to_string())).collect();
-        let types = format!("ifname . ether_addr . {} : mark", family.address());
-        render_map(&family.named("sources"), &types, &single, out);
-        render_map(&family.named("delegated"), &format!("{types}; flags interval"), &delegated, out);
+        let types = format!("iface_index . ether_addr . {} : mark", family.address());
+        table.map(family.named("sources"), &types, &single);
+        table.map(family.named("delegated"), &format!("{types}; flags interval"), &delegated);
     }
     let taps = |nics: &mut dyn Iterator<Item = &Nic>| -> Vec<String> {
         nics.map(|nic| format!("{} : {:#010x}", key(nic), vpc.mark(nic))).collect()
     };
     let all = taps(&mut vpc.nics.iter());
-    render_map("taps", "ifname . ether_addr : mark", &all, out);
+    table.map("taps", "iface_index . ether_addr : mark", &all);
     let speaking = taps(&mut vpc.nics.iter().filter(|nic| nic.speaks_ipv6()));
-    render_map("taps6", "ifname . ether_addr : mark", &speaking, out);
+    table.map("taps6", "iface_index . ether_addr : mark", &speaking);
     let unchecked = vpc.nics.iter().filter(|nic| !nic.plan.source_dest_check);
-    let unchecked: Vec<String> = unchecked.map(|nic| format!("\"{}\"", nic.tap)).collect();
-    render_set("unchecked", "ifname", "", &unchecked, out);
+    let unchecked: Vec<String> = unchecked.map(|nic| nic.number.to_string()).collect();
+    table.set("unchecked", "iface_index", &unchecked);
 }
 
 /// Whom nobody outside may begin to speak to over IPv6: what a route leads to an egress-only gateway for (VPC User
 /// Guide, "Egress-only internet gateways").
-fn egress_only(vpc: &Vpc, out: &mut String) {
+fn egress_only(vpc: &Vpc, table: &mut Table) {
     let mut nets = Vec::new();
     for subnet in &vpc.plan.subnets {
         let (Some(own), Some(table)) = (subnet.ipv6_cidr, vpc.plan.route_tables.get(&subnet.route_table_id))
@@ -173,19 +170,19 @@ fn egress_only(vpc: &Vpc, out: &mut String) {
         let outward = elements(outward.map(|route| route.destination), Family::V6);
         nets.extend(outward.into_iter().map(|net| format!("{} . {net}", own.trunc())));
     }
-    render_set("egress_only", "ipv6_addr . ipv6_addr", "flags interval; ", &nets, out);
+    table.set("egress_only", "ipv6_addr . ipv6_addr; flags interval", &nets);
 }
 
 /// The internet gateway's translation, both ways.
-fn addresses(vpc: &Vpc, out: &mut String) {
+fn addresses(vpc: &Vpc, table: &mut Table) {
     let pairs: Vec<(Ipv4Addr, Ipv4Addr)> = vpc.translated().collect();
     let public: Vec<String> = pairs.iter().map(|(private, public)| format!("{private} : {public}")).collect();
-    render_map("public", "ipv4_addr : ipv4_addr", &public, out);
+    table.map("public", "ipv4_addr : ipv4_addr", &public);
     let private: Vec<String> =
         pairs.iter().map(|(private, public)| format!("{public} : {private}")).collect();
-    render_map("private", "ipv4_addr : ipv4_addr", &private, out);
+    table.map("private", "ipv4_addr : ipv4_addr", &private);
     let translated: Vec<String> = pairs.iter().map(|(private, _)| private.to_string()).collect();
-    render_set("translated", "ipv4_addr", "", &translated, out);
+    table.set("translated", "ipv4_addr", &translated);
 }
 
 /// Renders the groups that this VPC's interfaces are in, and returns for each list of groups the name of what an
@@ -193,37 +190,44 @@ fn addresses(vpc: &Vpc, out: &mut String) {
 fn group_sets<'a>(
     vpc: &Vpc<'a>,
     groups: &BTreeMap<&Id, &SecurityGroup>,
-    out: &mut String,
+    table: &mut Table,
 ) -> BTreeMap<&'a [Id], String> {
     let used: BTreeSet<&Id> = vpc.nics.iter().flat_map(|nic| &nic.plan.groups).collect();
     let rendered: Vec<&SecurityGroup> = used.iter().filter_map(|id| groups.get(id).copied()).collect();
     let peers: BTreeSet<&Id> = rendered.iter().flat_map(|group| group.peers()).collect();
     for peer in peers {
-        security_group::render_members(peer, groups.get(peer).copied(), out);
+        security_group::render_members(peer, groups.get(peer).copied(), table);
     }
     for group in &rendered {
-        security_group::render(group, out);
+        security_group::render(group, table);
     }
 
     let lists: BTreeSet<&[Id]> = vpc.nics.iter().map(|nic| nic.plan.groups.as_slice()).collect();
     let mut membership = BTreeMap::new();
-    for (index, list) in lists.into_iter().enumerate() {
-        let name = format!("groups_{index}");
+    for list in lists {
+        let name = list_name(list);
         for direction in Direction::BOTH {
-            let _ = writeln!(out, "\tchain {name}_{} {{", direction.name());
-            for group in list.iter().filter(|id| groups.contains_key(id)) {
-                let _ = writeln!(out, "\t\tjump {}", security_group::chain_name(group, direction));
-            }
-            let _ = writeln!(out, "\t}}");
+            let known = list.iter().filter(|id| groups.contains_key(id));
+            let jumps = known.map(|id| format!("jump {}\n", security_group::chain_name(id, direction)));
+            table.chain(format!("{name}_{}", direction.name()), "", jumps.collect::<String>());
         }
         membership.insert(list, name);
     }
     membership
 }
 
+/// The same for the same groups, so that those of others may come and go.
+fn list_name(groups: &[Id]) -> String {
+    let mut hash = blake3::Hasher::new();
+    for id in groups {
+        hash.update(id.as_bytes()).update(b" ");
+    }
+    format!("groups_{}", &hash.finalize().to_hex()[..32])
+}
+
 /// Which groups decide for which interface: by number where a packet comes from, by tap where it goes to. NAT gateways
 /// are in none; those of peers and of other hosts have decided there, or will.
-fn verdicts(vpc: &Vpc, membership: &BTreeMap<&[Id], String>, out: &mut String) {
+fn verdicts(vpc: &Vpc, membership: &BTreeMap<&[Id], String>, table: &mut Table) {
     let jump = |nic: &Nic, direction: Direction| {
         let name = membership.get(nic.plan.groups.as_slice())?;
         Some(format!("jump {name}_{}", direction.name()))
@@ -232,117 +236,195 @@ fn verdicts(vpc: &Vpc, membership: &BTreeMap<&[Id], String>, out: &mut String) {
     let mut egress: Vec<String> = nics
         .filter_map(|nic| Some(format!("{:#x} : {}", nic.number, jump(nic, Direction::Egress)?)))
         .collect();
-    egress.extend([NAT_GATEWAY, PEER, OTHER_HOST].map(|from| format!("{from:#x} : accept")));
-    render_map("egress_of", "mark : verdict", &egress, out);
+    let passes =
+        [NAT_GATEWAY, PEER, OTHER_HOST].map(|from| format!("{from:#x} : goto {}", security_group::INGRESS));
+    egress.extend(passes);
+    table.map("egress_of", "mark : verdict", &egress);
     let nics = vpc.nics.iter();
     let mut ingress: Vec<String> = nics
         .filter_map(|nic| Some(format!("\"{}\" : {}", nic.tap, jump(nic, Direction::Ingress)?)))
         .collect();
     let elsewhere = vpc.exits().into_iter().chain([hosts::LINK.to_owned()]);
     ingress.extend(elsewhere.map(|link| format!("\"{link}\" : accept")));
-    render_map("ingress_of", "ifname : verdict", &ingress, out);
+    table.map("ingress_of", "ifname : verdict", &ingress);
 }
 
-/// The base chains: the same in every VPC but for the resolver's address, and its gateways. What neighbours tell each
-/// other (ICMPv6 133 to 137) is of one link and goes nowhere.
-fn chains(vpc: &Vpc) -> String {
+/// Who sent it: marks what may pass on. A guest that is not known by an address yet speaks to its router alone, and so
+/// seldom that its neighbour table can't be filled. What guests send as themselves is told first: it is most.
+fn sources(vpc: &Vpc, table: &mut Table) {
+    table.set("asking", ASKING, &[]);
+    let [peers, peers6] = Family::BOTH.map(|family| peer_sources(vpc, family));
+    table.chain(
+        "antispoof",
+        "type filter hook prerouting priority raw; policy drop;",
+        format!(
+            "meta nfproto ipv6 goto antispoof6
+            meta mark set iif . ether saddr . ip saddr map @sources accept
+            iifname \"{GATEWAY}\" goto outsiders
+            iifname \"lo\" accept
+            iifname \"{HOSTS}\" meta mark set (meta mark << 16) | {OTHER_HOST:#x} accept
+{}{peers}            meta mark set iif . ether saddr . ip saddr map @delegated accept
+            iif @unchecked meta mark set iif . ether saddr map @taps accept
+            ip saddr 0.0.0.0 udp sport 68 udp dport 67 meta mark set iif . ether saddr map @taps accept",
+            nat_sources(vpc)
+        ),
+    );
+    table.chain(
+        "outsiders",
+        "",
+        "icmp type redirect drop
+        icmpv6 type nd-redirect drop
+        ip saddr @inside drop
+        ip6 saddr @inside6 drop
+        ip6 saddr fe80::/10 drop
+        accept",
+    );
+    table.chain(
+        "antispoof6",
+        "",
+        format!(
+            "meta mark set iif . ether saddr . ip6 saddr map @sources6 accept
+            iifname \"{GATEWAY}\" goto outsiders
+            iifname \"lo\" accept
+            icmpv6 type nd-redirect drop
+            iifname \"{HOSTS}\" meta mark set (meta mark << 16) | {OTHER_HOST:#x} accept
+{peers6}            meta mark set iif . ether saddr . ip6 saddr map @delegated6 accept
+            icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} goto link6
+            ip6 saddr fe80::/10 udp dport 547 goto link6
+            ip6 saddr fe80::/10 drop
+            iif @unchecked meta mark set iif . ether saddr map @taps6 accept
+            drop"
+        ),
+    );
+    table.chain(
+        "link6",
+        "",
+        format!("{TOO_OFTEN} drop\nmeta mark set iif . ether saddr map @taps6 accept\ndrop"),
+    );
+}
+
+/// What guests may ask of the router by ARP: as themselves, or as nobody yet; as others where they may send for others,
+/// but seldom, since the router remembers who asked.
+fn senders(vpc: &Vpc) -> Table {
+    let mut table = Table::new(ARP_TABLE);
+    let key = |nic: &Nic| format!("{} . {}", nic.number, mac(nic.plan.mac));
+    let own = vpc.nics.iter().flat_map(|nic| {
+        nic.plan.addresses.iter().map(move |own| format!("{} . {}", key(nic), own.private_ip))
+    });
+    table.set("own", "iface_index . ether_addr . ipv4_addr", &own.collect::<Vec<_>>());
+    table.set("cards", "iface_index . ether_addr", &vpc.nics.iter().map(key).collect::<Vec<_>>());
+    let others = vpc.nics.iter().filter(|nic| !nic.plan.source_dest_check || !nic.plan.prefixes.is_empty());
+    table.set("others", "iface_index . ether_addr", &others.map(key).collect::<Vec<_>>());
+    table.set("asking", ASKING, &[]);
+    table.chain(
+        "senders",
+        "type filter hook input priority filter; policy drop;",
+        format!(
+            "iif . arp saddr ether . arp saddr ip @own accept
+            arp saddr ip 0.0.0.0 iif . arp saddr ether @cards accept
+            {TOO_OFTEN} drop
+            iif . arp saddr ether @others accept"
+        ),
+    );
+    table
+}
+
+/// What is for the router itself: the services.
+fn services(vpc: &Vpc, table: &mut Table) {
     let resolvers: Vec<String> = vpc.resolvers().iter().map(Ipv4Addr::to_string).collect();
     let resolvers = resolvers.join(", ");
-    let (gateways, checked, acls) = (nat_sources(vpc), checked_targets(vpc), network_acl::chains());
-    let [peers, peers6] = Family::BOTH.map(|family| peer_sources(vpc, family));
-    let shut = match vpc.plan.internet_gateway {
-        true => String::new(),
-        false => format!("\t\tiifname \"{GATEWAY}\" ct state new drop\n"),
-    };
-    format!(
-        "\tset asking {{ type ifname; size 65535; flags dynamic,timeout; timeout 1m; }}
-	chain antispoof {{
-		type filter hook prerouting priority raw; policy drop;
-		meta nfproto ipv6 goto antispoof6
-		iifname \"lo\" accept
-		iifname \"{GATEWAY}\" icmp type redirect drop
-		iifname \"{GATEWAY}\" ip saddr @inside drop
-		iifname \"{GATEWAY}\" accept
-		iifname \"{HOSTS}\" meta mark set (meta mark << 16) | {OTHER_HOST:#x} accept
-{gateways}{peers}		meta mark set iifname . ether saddr . ip saddr map @sources accept
-		meta mark set iifname . ether saddr . ip saddr map @delegated accept
-		iifname @unchecked meta mark set iifname . ether saddr map @taps accept
-		ip saddr 0.0.0.0 udp sport 68 udp dport 67 meta mark set iifname . ether saddr map @taps accept
-	}}
-	chain antispoof6 {{
-		iifname \"lo\" accept
-		icmpv6 type nd-redirect drop
-		iifname \"{GATEWAY}\" ip6 saddr fe80::/10 drop
-		iifname \"{GATEWAY}\" ip6 saddr @inside6 drop
-		iifname \"{GATEWAY}\" accept
-		iifname \"{HOSTS}\" meta mark set (meta mark << 16) | {OTHER_HOST:#x} accept
-{peers6}		meta mark set iifname . ether saddr . ip6 saddr map @sources6 accept
-		meta mark set iifname . ether saddr . ip6 saddr map @delegated6 accept
-		icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} goto link6
-		ip6 saddr fe80::/10 udp dport 547 goto link6
-		ip6 saddr fe80::/10 drop
-		iifname @unchecked meta mark set iifname . ether saddr map @taps6 accept
-		drop
-	}}
-	chain link6 {{
-		update @asking {{ iifname limit rate over 20/second burst 40 packets }} drop
-		meta mark set iifname . ether saddr map @taps6 accept
-		drop
-	}}
-	chain services {{
-		type filter hook input priority filter; policy drop;
-		iifname \"lo\" accept
-		iifname {{ \"{GATEWAY}\", \"{HOSTS}\" }} drop
-		meta mark {PEER:#x} drop
-		udp dport 67 accept
-		ip daddr {METADATA} tcp dport 80 accept
-		ip daddr {TIME} udp dport 123 accept
-		ip daddr {{ {resolvers} }} meta l4proto . th dport {{ udp . 53, tcp . 53 }} accept
-		icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} accept
-		ip6 daddr {{ fe80::/10, ff02::1:2 }} udp dport 547 accept
-		ip6 daddr {METADATA6} tcp dport 80 accept
-		ip6 daddr {TIME6} udp dport 123 accept
-		ip6 daddr {RESOLVER6} meta l4proto . th dport {{ udp . 53, tcp . 53 }} accept
-	}}
-	chain gateway {{
-		type filter hook forward priority filter - 10; policy accept;
-		ct state invalid drop
-		icmpv6 type 133-137 drop
-		iifname \"{GATEWAY}\" meta nfproto ipv4 ct status ! snat,dnat drop
-		iifname \"{GATEWAY}\" ip daddr != @translated drop
-		iifname \"{GATEWAY}\" ip6 daddr != @inside6 drop
-		iifname \"{GATEWAY}\" ct state new ip6 daddr . ip6 saddr @egress_only drop
-{shut}		oifname \"{GATEWAY}\" ip saddr != @translated drop
-		oifname \"{GATEWAY}\" ip daddr {{ 127.0.0.0/8, 224.0.0.0/3 }} drop
-		oifname \"{GATEWAY}\" ip6 saddr != @inside6 drop
-		iifname \"{HOSTS}\" oifname \"{HOSTS}\" drop
-{checked}	}}
-{acls}	chain group_egress {{
-		type filter hook forward priority filter; policy drop;
-		ct state established,related accept
-		iifname \"{GATEWAY}\" accept
-		meta mark & {NUMBER_MASK:#x} vmap @egress_of
-	}}
-	chain group_ingress {{
-		type filter hook forward priority filter + 10; policy drop;
-		ct state established,related accept
-		oifname \"{GATEWAY}\" accept
-		oifname vmap @ingress_of
-	}}
-	chain other_hosts {{
-		type filter hook postrouting priority filter; policy accept;
-		oifname \"{HOSTS}\" meta mark set meta mark >> 16
-	}}
-	chain gateway_in {{
-		type nat hook prerouting priority dstnat; policy accept;
-		iifname \"{GATEWAY}\" dnat ip to ip daddr map @private
-	}}
-	chain gateway_out {{
-		type nat hook postrouting priority srcnat; policy accept;
-		oifname \"{GATEWAY}\" snat ip to ip saddr map @public
-	}}
-"
-    )
+    table.chain(
+        "services",
+        "type filter hook input priority filter; policy drop;",
+        format!(
+            "iifname \"lo\" accept
+            iifname {{ \"{GATEWAY}\", \"{HOSTS}\" }} drop
+            meta mark {PEER:#x} drop
+            udp dport 67 accept
+            ip daddr {METADATA} tcp dport 80 accept
+            ip daddr {TIME} udp dport 123 accept
+            ip daddr {{ {resolvers} }} meta l4proto . th dport {{ udp . 53, tcp . 53 }} accept
+            icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} accept
+            ip6 daddr {{ fe80::/10, ff02::1:2 }} udp dport 547 accept
+            ip6 daddr {METADATA6} tcp dport 80 accept
+            ip6 daddr {TIME6} udp dport 123 accept
+            ip6 daddr {RESOLVER6} meta l4proto . th dport {{ udp . 53, tcp . 53 }} accept"
+        ),
+    );
+}
+
+/// What goes on. ACLs are asked for every packet, all else for the first one of a flow. What neighbours tell each other
+/// (ICMPv6 133 to 137) is of one link and goes nowhere.
+fn forward(vpc: &Vpc, has_acls: bool, table: &mut Table) {
+    let shut = if vpc.plan.internet_gateway { "" } else { "drop\n" };
+    table.chain(
+        "from_gateway",
+        "",
+        format!(
+            "meta nfproto ipv4 ct status ! snat,dnat drop
+            ip daddr != @translated drop
+            ip6 daddr != @inside6 drop
+            ip6 daddr . ip6 saddr @egress_only drop
+{shut}            goto ingress"
+        ),
+    );
+    table.chain(
+        "to_gateway",
+        "",
+        "ip saddr != @translated drop
+        ip daddr { 127.0.0.0/8, 224.0.0.0/3 } drop
+        ip6 saddr != @inside6 drop",
+    );
+    table.chain(
+        "begin",
+        "",
+        format!(
+            "icmpv6 type 133-137 drop
+            iifname \"{GATEWAY}\" goto from_gateway
+            oifname \"{GATEWAY}\" jump to_gateway
+            iifname \"{HOSTS}\" oifname \"{HOSTS}\" drop
+            meta mark & {NUMBER_MASK:#x} vmap @egress_of
+            drop"
+        ),
+    );
+    table.chain(
+        security_group::INGRESS,
+        "",
+        format!("oifname \"{GATEWAY}\" accept\noifname vmap @ingress_of\ndrop"),
+    );
+    let acls = if has_acls { "jump acls\n" } else { "" };
+    table.chain(
+        "forward",
+        "type filter hook forward priority filter; policy drop;",
+        format!(
+            "{acls}{}ct state vmap {{ established : accept, related : accept, new : goto begin, untracked : goto begin }}",
+            checked_targets(vpc)
+        ),
+    );
+}
+
+/// What is changed on the way: addresses at the gateway, marks towards other hosts. Chains that change nothing would
+/// cost every packet.
+fn translation(vpc: &Vpc, table: &mut Table) {
+    if vpc.plan.number.is_some() {
+        table.chain(
+            "other_hosts",
+            "type filter hook postrouting priority filter; policy accept;",
+            format!("oifname \"{HOSTS}\" meta mark set meta mark >> 16"),
+        );
+    }
+    if vpc.translated().next().is_some() {
+        table.chain(
+            "gateway_in",
+            "type nat hook prerouting priority dstnat; policy accept;",
+            format!("iifname \"{GATEWAY}\" dnat ip to ip daddr map @private"),
+        );
+        table.chain(
+            "gateway_out",
+            "type nat hook postrouting priority srcnat; policy accept;",
+            format!("oifname \"{GATEWAY}\" snat ip to ip saddr map @public"),
+        );
+    }
 }
 
 /// What comes from NAT gateways: their own, and what they send back to those that they speak for.
@@ -451,6 +533,9 @@ mod tests {
         };
         let index = Index::new(&whole);
         super::vpc(&Vpc::new(plan, &index, &BTreeMap::new()).unwrap(), &index.groups)
+            .iter()
+            .map(Table::whole)
+            .collect()
     }
 
     fn plan() -> datapath::Vpc {
@@ -547,6 +632,7 @@ mod tests {
                 ipv6_cidrs: &["fd12:3400::/56".parse().unwrap()],
                 hosts: &hosts,
             })
+            .whole()
         };
         insta::assert_snapshot!(host(None));
         assert!(host(Some("eth7")).contains("oifname \"eth7\" ip saddr 198.18.0.0/24"));

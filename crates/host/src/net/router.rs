@@ -28,13 +28,14 @@ type Translation = BTreeMap<Ipv4Addr, Ipv4Addr>;
 const LENGTHS: [u8; 2] = [32, 28];
 const LENGTHS6: [u8; 2] = [128, 80];
 
-/// Of the whole namespace. Reverse path filtering is off but where a tap asks for it: sources are checked by the
-/// packet filter, and what comes through the gateway has no route back in the table that the filter would ask. The
-/// router takes nobody's word for an address or a route of its own.
-const NAMESPACE_SETTINGS: [(&str, &str); 21] = [
+/// Of the whole namespace. Reverse path filtering is off: the packet filter has asked who sends, so that the kernel need
+/// not look for a route back for each packet (`accept_local` spares it that), and what comes through the gateway has no
+/// route back in the table that it would ask. The router takes nobody's word for an address or a route of its own.
+const NAMESPACE_SETTINGS: [(&str, &str); 22] = [
     ("ipv4/ip_forward", "1"),
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "0"),
+    ("ipv4/conf/all/accept_local", "1"),
     ("ipv4/conf/all/send_redirects", "0"),
     ("ipv4/conf/default/send_redirects", "0"),
     ("ipv4/conf/all/accept_redirects", "0"),
@@ -60,10 +61,12 @@ pub(super) struct Router {
     pub namespace: Namespace,
     kernel: Kernel,
     filter: Filter,
+    /// The taps and their numbers, as of the last time.
+    taps: BTreeMap<String, u32>,
     /// How the gateway translates, where we know: private addresses to public ones.
     translation: Option<Translation>,
-    /// Taps, by number, whose settings are written, and whether their source is checked.
-    settled: BTreeSet<(u32, bool)>,
+    /// Taps, by number, whose settings are written.
+    settled: BTreeSet<u32>,
     nats: BTreeMap<Id, Nat>,
     /// Whose networks are on other hosts, as of the last time.
     elsewhere: BTreeMap<IpNet, Id>,
@@ -106,6 +109,7 @@ impl Router {
             namespace,
             kernel,
             filter,
+            taps: BTreeMap::new(),
             translation: None,
             settled: BTreeSet::new(),
             nats: BTreeMap::new(),
@@ -146,6 +150,7 @@ impl Router {
             tracing::warn!(vpc_id = %plan.vpc_id, error, "interfaces are not held to their bandwidth");
         }
 
+        self.taps = vpc.nics.iter().map(|nic| (nic.tap.clone(), nic.number)).collect();
         Ok(Inside {
             namespace: self.namespace.clone(),
             resolvers: vpc.resolvers(),
@@ -157,6 +162,12 @@ impl Router {
                 .collect(),
             guests: vpc.nics.iter().map(|nic| (nic.plan.interface_id.clone(), vpc.neighbour(nic))).collect(),
         })
+    }
+
+    /// Makes the packet filter what a plan says that differs from the last one in groups alone.
+    pub(super) async fn regroup(&mut self, plan: &datapath::Vpc, index: &Index<'_>) -> Result<(), NetError> {
+        let vpc = Vpc::new(plan, index, &self.taps)?;
+        self.filter.load(render::vpc(&vpc, &index.groups)).await
     }
 
     /// Those who hear what others change in the router and its NAT gateways.
@@ -388,18 +399,11 @@ impl Router {
 
     /// Writes the settings of the taps that we have not written them for.
     async fn settle(&mut self, vpc: &Vpc<'_>) -> io::Result<()> {
-        let want: BTreeSet<(u32, bool)> =
-            vpc.nics.iter().map(|nic| (nic.number, nic.plan.source_dest_check)).collect();
+        let want: BTreeSet<u32> = vpc.nics.iter().map(|nic| nic.number).collect();
         let mut settings = Vec::new();
-        for nic in &vpc.nics {
-            if !self.settled.contains(&(nic.number, nic.plan.source_dest_check)) {
-                // Strict where the source is checked: it keeps the guest from filling the neighbour table with
-                // made-up senders of ARP.
-                let strict = if nic.plan.source_dest_check { "1" } else { "0" };
-                settings.push((format!("ipv4/conf/{}/rp_filter", nic.tap), strict));
-                settings.push((format!("ipv4/conf/{}/proxy_arp", nic.tap), "1"));
-                settings.push((format!("ipv4/neigh/{}/proxy_delay", nic.tap), "0"));
-            }
+        for nic in vpc.nics.iter().filter(|nic| !self.settled.contains(&nic.number)) {
+            settings.push((format!("ipv4/conf/{}/proxy_arp", nic.tap), "1"));
+            settings.push((format!("ipv4/neigh/{}/proxy_delay", nic.tap), "0"));
         }
         if !settings.is_empty() {
             self.namespace

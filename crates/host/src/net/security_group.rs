@@ -1,6 +1,6 @@
 //! Security groups as packet filter text. Pure.
 //!
-//! A group becomes one chain a direction that accepts what its rules allow and returns otherwise. Its rules are
+//! A group becomes one chain a direction that lets on what its rules allow and returns otherwise. Its rules are
 //! never walked one by one: those with CIDR peers become elements of an interval set, so that a thousand cost what
 //! one does; those with a group as peer ask that group's member set first.
 //!
@@ -12,15 +12,18 @@ use datapath::{Peer, Protocol, Rule, SecurityGroup};
 use ipnet::IpNet;
 use model::Id;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::net::IpAddr;
 
 use super::family::Family;
+use super::table::Table;
 use super::vpc::digits;
 
 const TCP: u16 = 6;
 const UDP: u16 = 17;
 const EVERY_OCTET: Range = (0, u8::MAX as u16);
+
+/// The chain that asks the groups of the one it goes to.
+pub(super) const INGRESS: &str = "ingress";
 
 /// Both ends included.
 type Range = (u16, u16);
@@ -38,6 +41,14 @@ impl Direction {
         match self {
             Direction::Ingress => "ingress",
             Direction::Egress => "egress",
+        }
+    }
+
+    /// What becomes of what is allowed.
+    fn verdict(self) -> String {
+        match self {
+            Direction::Ingress => "accept".into(),
+            Direction::Egress => format!("goto {INGRESS}"),
         }
     }
 
@@ -138,7 +149,7 @@ impl Allowed {
     }
 }
 
-/// The name of the chain that accepts what a group allows.
+/// The name of the chain that lets on what a group allows.
 pub(super) fn chain_name(group_id: &Id, direction: Direction) -> String {
     format!("sg_{}_{}", digits(group_id), direction.name())
 }
@@ -148,23 +159,23 @@ fn members_name(group_id: &Id, family: Family) -> String {
 }
 
 /// The sets and chains of one group.
-pub(super) fn render(group: &SecurityGroup, out: &mut String) {
+pub(super) fn render(group: &SecurityGroup, table: &mut Table) {
     for direction in Direction::BOTH {
-        render_direction(group, direction, out);
+        render_direction(group, direction, table);
     }
 }
 
 /// The addresses that a group stands for where a rule names it as its peer.
-pub(super) fn render_members(group_id: &Id, group: Option<&SecurityGroup>, out: &mut String) {
+pub(super) fn render_members(group_id: &Id, group: Option<&SecurityGroup>, table: &mut Table) {
     for family in Family::BOTH {
         let members = group.into_iter().flat_map(|group| &group.members);
         let members = members.filter(|address| Family::of(**address) == family);
         let elements: Vec<String> = members.map(IpAddr::to_string).collect();
-        render_set(&members_name(group_id, family), family.address(), "", &elements, out);
+        table.set(members_name(group_id, family), family.address(), &elements);
     }
 }
 
-fn render_direction(group: &SecurityGroup, direction: Direction, out: &mut String) {
+fn render_direction(group: &SecurityGroup, direction: Direction, table: &mut Table) {
     let name = chain_name(&group.group_id, direction);
     let rules = direction.rules(group);
     // The default egress of every group: worth no lookup, and nothing can be added to it.
@@ -172,12 +183,12 @@ fn render_direction(group: &SecurityGroup, direction: Direction, out: &mut Strin
         rules.contains(&Rule { protocol: Protocol::All, peer: Peer::Cidr(family.everywhere()) })
     };
     let chain = match Family::BOTH.iter().all(lets_all) {
-        true => vec!["accept".to_owned()],
+        true => vec![direction.verdict()],
         false => {
             let chain = Family::BOTH.into_iter().flat_map(|family| match lets_all(&family) {
-                true => vec![format!("meta nfproto {} accept", family.protocol())],
+                true => vec![format!("meta nfproto {} {}", family.protocol(), direction.verdict())],
                 false => {
-                    let mut chain = by_net(&name, rules, direction, family, out);
+                    let mut chain = by_net(&name, rules, direction, family, table);
                     chain.extend(by_group(rules, direction, family));
                     chain
                 }
@@ -185,15 +196,17 @@ fn render_direction(group: &SecurityGroup, direction: Direction, out: &mut Strin
             chain.collect()
         }
     };
-    let _ = writeln!(out, "\tchain {name} {{");
-    for rule in chain {
-        let _ = writeln!(out, "\t\t{rule}");
-    }
-    let _ = writeln!(out, "\t}}");
+    table.chain(name, "", chain.join("\n"));
 }
 
 /// The part of the chain that asks for networks, and its sets.
-fn by_net(name: &str, rules: &[Rule], direction: Direction, family: Family, out: &mut String) -> Vec<String> {
+fn by_net(
+    name: &str,
+    rules: &[Rule],
+    direction: Direction,
+    family: Family,
+    table: &mut Table,
+) -> Vec<String> {
     let mut chain = Vec::new();
     let by_net = allowed(rules, family, |peer| match peer {
         Peer::Cidr(net) if Family::of(net.addr()) == family => Some(net.trunc()),
@@ -204,10 +217,10 @@ fn by_net(name: &str, rules: &[Rule], direction: Direction, family: Family, out:
             let set = format!("{}_{index}", family.named(&format!("{name}_{}", shape.name())));
             let types = [family.address()].iter().chain(shape.types(family)).copied().collect::<Vec<_>>();
             let elements: Vec<String> = layer.iter().map(|allowed| allowed.element(shape, true)).collect();
-            render_set(&set, &types.join(" . "), "flags interval; ", &elements, out);
+            table.set(&set, &format!("{}; flags interval", types.join(" . ")), &elements);
             let peer = direction.peer(family);
             let fields = [peer.as_str()].iter().chain(shape.fields(family)).copied().collect::<Vec<_>>();
-            chain.push(format!("{} @{set} accept", fields.join(" . ")));
+            chain.push(format!("{} @{set} {}", fields.join(" . "), direction.verdict()));
         }
     }
     chain
@@ -233,14 +246,15 @@ fn by_group(rules: &[Rule], direction: Direction, family: Family) -> Vec<String>
         });
         for (shape, boxes) in by_peer {
             if shape == Shape::Any {
-                chain.push(format!("{from_peer} accept"));
+                chain.push(format!("{from_peer} {}", direction.verdict()));
                 continue;
             }
             for layer in layers(boxes) {
                 let elements: Vec<String> =
                     layer.iter().map(|allowed| allowed.element(shape, false)).collect();
                 let fields = shape.fields(family).join(" . ");
-                chain.push(format!("{from_peer} {fields} {{ {} }} accept", elements.join(", ")));
+                let elements = elements.join(", ");
+                chain.push(format!("{from_peer} {fields} {{ {elements} }} {}", direction.verdict()));
             }
         }
     }
@@ -292,15 +306,6 @@ fn layers(boxes: Vec<Allowed>) -> Vec<Vec<Allowed>> {
         }
     }
     layers
-}
-
-/// A named set; one without elements is declared alone, since empty braces are no syntax.
-pub(super) fn render_set(name: &str, types: &str, flags: &str, elements: &[String], out: &mut String) {
-    let elements = match elements.is_empty() {
-        true => String::new(),
-        false => format!("elements = {{ {} }}; ", elements.join(", ")),
-    };
-    let _ = writeln!(out, "\tset {name} {{ type {types}; {flags}{elements}}}");
 }
 
 #[cfg(test)]

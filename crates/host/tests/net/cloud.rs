@@ -352,12 +352,16 @@ impl Guest {
 
 /// The guest's side: a tap with the same header as the cloud's, so that what the one puts out the other takes in.
 fn open_card() -> io::Result<OwnedFd> {
+    open_tap("eth0")
+}
+
+pub fn open_tap(name: &str) -> io::Result<OwnedFd> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let file = rustix::fs::open("/dev/net/tun", flags, Mode::empty())?;
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"eth0") {
-        *to = *from as libc::c_char;
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
     }
     let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
     request.ifr_ifru.ifru_flags = flags as libc::c_short;

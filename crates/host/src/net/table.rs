@@ -1,0 +1,160 @@
+//! The packet filter as a value: one table of named parts; as text for `nft -f`, whole, or as what makes another of it.
+//!
+//! A text is one transaction: packets see the old rules or the new, never neither. Flows that are tracked stay as they
+//! are, since the tracking is not part of the table.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write;
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Table {
+    /// Family and name.
+    name: String,
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Part {
+    kind: &'static str,
+    name: String,
+    /// What it is: a set's types, where a chain is hooked in.
+    head: String,
+    /// What it holds: elements, or rules.
+    content: String,
+}
+
+impl Table {
+    pub(super) fn new(name: impl Into<String>) -> Table {
+        Table { name: name.into(), parts: Vec::new() }
+    }
+
+    /// `types` with their flags.
+    pub(super) fn set(&mut self, name: impl Into<String>, types: &str, elements: &[String]) {
+        self.elements("set", name.into(), types, elements);
+    }
+
+    pub(super) fn map(&mut self, name: impl Into<String>, types: &str, elements: &[String]) {
+        self.elements("map", name.into(), types, elements);
+    }
+
+    /// `head` is empty where the chain is only jumped to. `rules` are whole lines.
+    pub(super) fn chain(&mut self, name: impl Into<String>, head: &str, rules: impl AsRef<str>) {
+        let indented = |line: &str| format!("\t\t{}\n", line.trim_start());
+        let head = if head.is_empty() { String::new() } else { indented(head) };
+        let content = rules.as_ref().lines().map(indented).collect();
+        self.parts.push(Part { kind: "chain", name: name.into(), head, content });
+    }
+
+    fn elements(&mut self, kind: &'static str, name: String, types: &str, elements: &[String]) {
+        // Empty braces are no syntax.
+        let content = match elements.is_empty() {
+            true => String::new(),
+            false => format!("elements = {{ {} }}; ", elements.join(", ")),
+        };
+        self.parts.push(Part { kind, name, head: format!("type {types}; "), content });
+    }
+
+    /// The text that makes it, whatever of it is there.
+    pub(super) fn whole(&self) -> String {
+        let mut text = self.gone();
+        self.write(self.parts.iter(), &mut text);
+        text
+    }
+
+    /// The text that removes it, whether it is there or not.
+    pub(super) fn gone(&self) -> String {
+        format!("table {0}\ndelete table {0}\n", self.name)
+    }
+
+    /// The text that makes it where `old` is there. None where only the whole does.
+    pub(super) fn since(&self, old: &Table) -> Option<String> {
+        let before: HashMap<(&str, &str), &Part> =
+            old.parts.iter().map(|part| ((part.kind, part.name.as_str()), part)).collect();
+        let kept: HashSet<(&str, &str)> =
+            self.parts.iter().map(|part| (part.kind, part.name.as_str())).collect();
+        let (mut text, mut changed) = (String::new(), Vec::new());
+        for part in &self.parts {
+            match before.get(&(part.kind, part.name.as_str())) {
+                Some(same) if *same == part => continue,
+                Some(other) if other.head != part.head => return None,
+                Some(_) => self.verb("flush", part, &mut text),
+                None => {}
+            }
+            changed.push(part);
+        }
+        let vanished = old.parts.iter().filter(|part| !kept.contains(&(part.kind, part.name.as_str())));
+        let vanished: Vec<&Part> = vanished.collect();
+        // Nothing is deleted that anything refers to: first all are emptied, and chains go before the sets they ask.
+        vanished.iter().for_each(|part| self.verb("flush", part, &mut text));
+        let (chains, sets): (Vec<&Part>, Vec<&Part>) = vanished.iter().partition(|part| part.kind == "chain");
+        chains.into_iter().chain(sets).for_each(|part| self.verb("delete", part, &mut text));
+        if !changed.is_empty() {
+            self.write(changed.into_iter(), &mut text);
+        }
+        (self.name == old.name).then_some(text)
+    }
+
+    fn verb(&self, verb: &str, part: &Part, text: &mut String) {
+        let _ = writeln!(text, "{verb} {} {} {}", part.kind, self.name, part.name);
+    }
+
+    fn write<'a>(&self, parts: impl Iterator<Item = &'a Part>, text: &mut String) {
+        let _ = writeln!(text, "table {} {{", self.name);
+        for Part { kind, name, head, content } in parts {
+            let _ = match *kind {
+                "chain" => writeln!(text, "\t{kind} {name} {{\n{head}{content}\t}}"),
+                _ => writeln!(text, "\t{kind} {name} {{ {head}{content}}}"),
+            };
+        }
+        text.push_str("}\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(ports: &[&str], groups: &[&str]) -> Table {
+        let mut table = Table::new("inet t");
+        let ports: Vec<String> = ports.iter().map(|port| (*port).to_owned()).collect();
+        table.set("ports", "inet_service; flags interval", &ports);
+        for group in groups {
+            table.chain(*group, "", "accept");
+        }
+        let jumps: Vec<String> = groups.iter().map(|group| format!("1 : jump {group}")).collect();
+        table.map("by_mark", "mark : verdict", &jumps);
+        table
+    }
+
+    #[test]
+    fn only_what_differs_is_said() {
+        let (old, new) = (table(&["22"], &["a"]), table(&["22", "80-90"], &["b"]));
+        assert_eq!(old.since(&old).unwrap(), "");
+        assert_eq!(
+            new.since(&old).unwrap(),
+            "flush set inet t ports
+flush map inet t by_mark
+flush chain inet t a
+delete chain inet t a
+table inet t {
+\tset ports { type inet_service; flags interval; elements = { 22, 80-90 }; }
+\tchain b {
+\t\taccept
+\t}
+\tmap by_mark { type mark : verdict; elements = { 1 : jump b }; }
+}
+"
+        );
+        assert_eq!(
+            table(&[], &[]).since(&table(&["22"], &[])).unwrap().lines().next(),
+            Some("flush set inet t ports")
+        );
+    }
+
+    #[test]
+    fn what_became_something_else_is_made_anew() {
+        let mut other = table(&["22"], &[]);
+        other.parts[0].head = "type ipv4_addr; ".into();
+        assert_eq!(other.since(&table(&["22"], &[])), None);
+    }
+}
