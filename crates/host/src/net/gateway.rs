@@ -100,6 +100,7 @@ impl Host {
             cidrs: &cidrs,
             ipv6_cidrs: &ipv6_cidrs,
             hosts,
+            api_port: options.api_port,
         });
         self.filter.load(vec![table]).await?;
 

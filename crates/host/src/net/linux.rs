@@ -52,6 +52,8 @@ pub struct NetOptions {
     pub state_dir: PathBuf,
     /// The one interface that guests reach the outside by; whichever the host's routes choose where None.
     pub uplink: Option<String>,
+    /// The port of the host's own that guests may begin to speak to.
+    pub api_port: Option<u16>,
     /// The host's address by which other hosts reach it, where there are others.
     pub underlay: Option<Ipv4Addr>,
     pub mtu: u16,
@@ -66,6 +68,7 @@ impl NetOptions {
             public_pool,
             state_dir: state_dir.into(),
             uplink: None,
+            api_port: None,
             underlay: None,
             mtu: JUMBO,
             host_namespace: None,

@@ -36,15 +36,16 @@
 //!    what is ours, and only for its own. What no route takes is dropped without a word.
 //! 4. *ACLs.* At the edges of the two subnets, for every packet, without memory (`network_acl`).
 //! 5. *Groups.* Packets of tracked flows pass; the first of a flow must be allowed by the egress rules of the groups it
-//!    comes from and by the ingress rules of those it goes to (`security_group`). What leaves by the gateway passes the
+//!    comes from and by the ingress rules of those it goes to (`security_group`), and an interface has only so many
+//!    (`flows`). What leaves by the gateway passes the
 //!    first only, what comes by it the second only, with the true client as its source;
 //!    between peers, and between hosts, each asks its own.
 //! 6. *Gateway.* Addresses with a public one, and no others, pass the pair to the host, where private is exchanged for
 //!    public (`render`, `gateway`). One guest reaches another's public address by going out and in again, so that groups
 //!    see public addresses, as in EC2.
-//! 7. *Host.* It routes public addresses to their VPC, and lends its own to guests that speak to the outside. To a
-//!    guest the host is an outside address like any other: what it serves to its network it serves to guests. It can
-//!    speak to guests by their public addresses only.
+//! 7. *Host.* It routes public addresses to their VPC, and lends its own to guests that speak to the outside. It speaks
+//!    to guests by their public addresses only, and hears nothing but answers from them: what it serves to its network
+//!    it does not serve to guests, save the cloud's own API where that listens to more than the host.
 //!
 //! IPv6 goes the same way by sets and tables of its own; it is never translated but by the host, where nobody outside could
 //! answer. Each tap's router has the one address on the link, which only its own guest can speak to: what neighbours tell
@@ -66,6 +67,7 @@ mod arp;
 mod diagnosis;
 mod fake;
 mod family;
+mod flows;
 mod gateway;
 mod hosts;
 mod index;

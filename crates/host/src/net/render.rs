@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::net::Ipv4Addr;
 
 use super::family::{Family, elements};
+use super::flows;
 use super::hosts::{self, LINK as HOSTS, PORT};
 use super::network_acl;
 use super::security_group::{self, Direction};
@@ -29,8 +30,8 @@ const TOO_OFTEN: &str = "update @asking { iif limit rate over 20/second burst 40
 const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 
 /// The rules of one VPC. Links are matched by name, taps by the index that they will have, so they need not be there
-/// yet: what has no rule is dropped.
-pub(super) fn vpc(vpc: &Vpc, groups: &BTreeMap<&Id, &SecurityGroup>) -> Vec<Table> {
+/// yet: what has no rule is dropped. `tracked` is how many flows the namespace can track.
+pub(super) fn vpc(vpc: &Vpc, groups: &BTreeMap<&Id, &SecurityGroup>, tracked: u32) -> Vec<Table> {
     let mut table = Table::new(TABLE);
     for family in Family::BOTH {
         let elsewhere = vpc.elsewhere.iter().flat_map(|elsewhere| networks(&elsewhere.interface));
@@ -48,7 +49,8 @@ pub(super) fn vpc(vpc: &Vpc, groups: &BTreeMap<&Id, &SecurityGroup>) -> Vec<Tabl
     verdicts(vpc, &membership, &mut table);
     let has_acls = network_acl::render(vpc, &mut table);
     sources(vpc, &mut table);
-    services(vpc, &mut table);
+    flows::render(tracked, &mut table);
+    services(vpc, tracked, &mut table);
     forward(vpc, has_acls, &mut table);
     translation(vpc, &mut table);
     vec![table, senders(vpc)]
@@ -69,13 +71,15 @@ pub(super) struct Host<'a> {
     pub ipv6_cidrs: &'a [Ipv6Net],
     /// The other hosts, which alone may send what guests of theirs do.
     pub hosts: &'a BTreeSet<Ipv4Addr>,
+    /// What guests may begin to speak to on the host itself: the cloud's own API, where it listens to more than the host.
+    pub api_port: Option<u16>,
 }
 
 /// The host's rules, in a table of our own beside whatever else filters there. Outsiders whose address is one of
 /// a VPC's own could not be answered there: they appear as `STRANGER`. Nobody outside has a route to the pool of IPv4,
 /// nor to unique local addresses (RFC 4193).
 pub(super) fn host(host: Host) -> Table {
-    let Host { table, links, pool, uplink, public, cidrs, ipv6_cidrs, hosts } = host;
+    let Host { table, links, pool, uplink, public, cidrs, ipv6_cidrs, hosts, api_port } = host;
     let mut table = Table::new(table);
     let public: Vec<String> = public.iter().map(Ipv4Addr::to_string).collect();
     table.set("public", "ipv4_addr", &public);
@@ -104,10 +108,12 @@ pub(super) fn host(host: Host) -> Table {
         "type filter hook prerouting priority raw; policy accept;",
         format!("iifname \"{links}\" jump guests"),
     );
+    let api = api_port.map_or(String::new(), |port| format!("tcp dport {port} accept\n"));
+    table.chain("services", "", format!("ct state established,related accept\n{api}drop"));
     table.chain(
-        "other_hosts",
+        "for_the_host",
         "type filter hook input priority filter; policy accept;",
-        format!("udp dport {PORT} ip saddr != @hosts drop"),
+        format!("iifname \"{links}\" goto services\nudp dport {PORT} ip saddr != @hosts drop"),
     );
     table.chain(
         "forward",
@@ -245,7 +251,7 @@ fn verdicts(vpc: &Vpc, membership: &BTreeMap<&[Id], String>, table: &mut Table) 
         .filter_map(|nic| Some(format!("\"{}\" : {}", nic.tap, jump(nic, Direction::Ingress)?)))
         .collect();
     let elsewhere = vpc.exits().into_iter().chain([hosts::LINK.to_owned()]);
-    ingress.extend(elsewhere.map(|link| format!("\"{link}\" : accept")));
+    ingress.extend(elsewhere.map(|link| format!("\"{link}\" : goto {}", flows::ADMIT)));
     table.map("ingress_of", "ifname : verdict", &ingress);
 }
 
@@ -330,9 +336,9 @@ fn senders(vpc: &Vpc) -> Table {
 }
 
 /// What is for the router itself: the services.
-fn services(vpc: &Vpc, table: &mut Table) {
+fn services(vpc: &Vpc, tracked: u32, table: &mut Table) {
     let resolvers: Vec<String> = vpc.resolvers().iter().map(Ipv4Addr::to_string).collect();
-    let resolvers = resolvers.join(", ");
+    let (resolvers, beyond) = (resolvers.join(", "), flows::beyond_for_services(tracked));
     table.chain(
         "services",
         "type filter hook input priority filter; policy drop;",
@@ -340,6 +346,7 @@ fn services(vpc: &Vpc, table: &mut Table) {
             "iifname \"lo\" accept
             iifname {{ \"{GATEWAY}\", \"{HOSTS}\" }} drop
             meta mark {PEER:#x} drop
+            {beyond} drop
             udp dport 67 accept
             ip daddr {METADATA} tcp dport 80 accept
             ip daddr {TIME} udp dport 123 accept
@@ -353,7 +360,8 @@ fn services(vpc: &Vpc, table: &mut Table) {
     );
 }
 
-/// What goes on. ACLs are asked for every packet, all else for the first one of a flow. What neighbours tell each other
+/// What goes on. ACLs are asked for every packet, all else for the first one of a flow: one that has begun is on the
+/// kernel's list (confirmed), answered or not. What neighbours tell each other
 /// (ICMPv6 133 to 137) is of one link and goes nowhere.
 fn forward(vpc: &Vpc, has_acls: bool, table: &mut Table) {
     let shut = if vpc.plan.internet_gateway { "" } else { "drop\n" };
@@ -379,7 +387,8 @@ fn forward(vpc: &Vpc, has_acls: bool, table: &mut Table) {
         "begin",
         "",
         format!(
-            "icmpv6 type 133-137 drop
+            "ct status confirmed accept
+            icmpv6 type 133-137 drop
             iifname \"{GATEWAY}\" goto from_gateway
             oifname \"{GATEWAY}\" jump to_gateway
             iifname \"{HOSTS}\" oifname \"{HOSTS}\" drop
@@ -390,7 +399,7 @@ fn forward(vpc: &Vpc, has_acls: bool, table: &mut Table) {
     table.chain(
         security_group::INGRESS,
         "",
-        format!("oifname \"{GATEWAY}\" accept\noifname vmap @ingress_of\ndrop"),
+        format!("oifname \"{GATEWAY}\" goto {}\noifname vmap @ingress_of\ndrop", flows::ADMIT),
     );
     let acls = if has_acls { "jump acls\n" } else { "" };
     table.chain(
@@ -532,7 +541,7 @@ mod tests {
             elsewhere: Vec::new(),
         };
         let index = Index::new(&whole);
-        super::vpc(&Vpc::new(plan, &index, &BTreeMap::new()).unwrap(), &index.groups)
+        super::vpc(&Vpc::new(plan, &index, &BTreeMap::new()).unwrap(), &index.groups, 262_144)
             .iter()
             .map(Table::whole)
             .collect()
@@ -621,7 +630,7 @@ mod tests {
         let public = [Ipv4Addr::new(198, 18, 0, 5)].into();
         let cidrs = ["10.0.0.0/16", "10.0.0.0/8", "172.31.0.0/16"].map(|cidr| cidr.parse().unwrap()).into();
         let hosts = [Ipv4Addr::new(203, 0, 113, 9)].into();
-        let host = |uplink| {
+        let host = |uplink, api_port| {
             super::host(Host {
                 table: "inet cumulet_a",
                 links: "cg12ab*",
@@ -631,10 +640,13 @@ mod tests {
                 cidrs: &cidrs,
                 ipv6_cidrs: &["fd12:3400::/56".parse().unwrap()],
                 hosts: &hosts,
+                api_port,
             })
             .whole()
         };
-        insta::assert_snapshot!(host(None));
-        assert!(host(Some("eth7")).contains("oifname \"eth7\" ip saddr 198.18.0.0/24"));
+        insta::assert_snapshot!(host(None, None));
+        let other = host(Some("eth7"), Some(8773));
+        assert!(other.contains("oifname \"eth7\" ip saddr 198.18.0.0/24"));
+        assert!(other.contains("\t\ttcp dport 8773 accept\n\t\tdrop"));
     }
 }

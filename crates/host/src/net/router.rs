@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use super::arp::Neighbour;
+use super::flows;
 use super::hosts;
 use super::index::Index;
 use super::kernel::{Kernel, LOOPBACK, Layer3, Link, MAIN_TABLE, Route};
@@ -61,6 +62,8 @@ pub(super) struct Router {
     pub namespace: Namespace,
     kernel: Kernel,
     filter: Filter,
+    /// How many flows the namespace can track.
+    tracked: u32,
     /// The taps and their numbers, as of the last time.
     taps: BTreeMap<String, u32>,
     /// How the gateway translates, where we know: private addresses to public ones.
@@ -102,13 +105,22 @@ impl Router {
             Some(namespace) => namespace,
             None => Namespace::create(name).await.map_err(&failed)?,
         };
-        namespace.run(|| sysctl::write(NAMESPACE_SETTINGS)).await.map_err(&failed)?;
+        let tracked = namespace
+            .run(|| {
+                sysctl::write(NAMESPACE_SETTINGS)?;
+                // It is not there before anything is tracked.
+                let tracked = sysctl::read("netfilter/nf_conntrack_max").unwrap_or_default();
+                Ok(tracked.parse().unwrap_or(flows::TRACKED_DEFAULT))
+            })
+            .await
+            .map_err(&failed)?;
         let kernel = Kernel::open(&namespace).await.map_err(&failed)?;
         let filter = Filter::open(&namespace).await.map_err(&failed)?;
         Ok(Router {
             namespace,
             kernel,
             filter,
+            tracked,
             taps: BTreeMap::new(),
             translation: None,
             settled: BTreeSet::new(),
@@ -137,7 +149,7 @@ impl Router {
         self.open_nats(plan, options).await?;
         let have = self.kernel.layer3(|_| true).await.map_err(&failed)?;
         let have = self.route_ahead(&vpc, &links, have).await.map_err(&failed)?;
-        self.filter.load(render::vpc(&vpc, &index.groups)).await?;
+        self.filter.load(render::vpc(&vpc, &index.groups, self.tracked)).await?;
         self.forget_flows(&vpc, &have).await.map_err(&failed)?;
         self.unplug(&vpc, &links).await.map_err(&failed)?;
         self.plug(&vpc, &taps).await.map_err(&failed)?;
@@ -167,7 +179,7 @@ impl Router {
     /// Makes the packet filter what a plan says that differs from the last one in groups alone.
     pub(super) async fn regroup(&mut self, plan: &datapath::Vpc, index: &Index<'_>) -> Result<(), NetError> {
         let vpc = Vpc::new(plan, index, &self.taps)?;
-        self.filter.load(render::vpc(&vpc, &index.groups)).await
+        self.filter.load(render::vpc(&vpc, &index.groups, self.tracked)).await
     }
 
     /// Those who hear what others change in the router and its NAT gateways.

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::family::Family;
+use super::flows::ADMIT;
 use super::table::Table;
 use super::vpc::digits;
 
@@ -47,7 +48,7 @@ impl Direction {
     /// What becomes of what is allowed.
     fn verdict(self) -> String {
         match self {
-            Direction::Ingress => "accept".into(),
+            Direction::Ingress => format!("goto {ADMIT}"),
             Direction::Egress => format!("goto {INGRESS}"),
         }
     }

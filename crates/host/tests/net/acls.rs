@@ -1,6 +1,6 @@
 //! Network ACLs: at a subnet's edge, in order, and of no memory.
 
-use crate::cloud::{Cloud, HOST, PATIENCE, id, possible};
+use crate::cloud::{Cloud, OUTSIDE, PATIENCE, id, possible};
 use crate::routes::{route, set_routes, three_subnets};
 use datapath::{AclEntry, NetworkAcl, Protocol, Target};
 use model::Kind;
@@ -87,7 +87,7 @@ async fn what_enters_by_the_internet_gateway_meets_them_too() {
     );
     cloud.apply().await;
     let guest = cloud.guest(&nic).await;
-    let _listening = [guest.listen(80).await, guest.listen(81).await, cloud.host.listen(80).await];
+    let _listening = [guest.listen(80).await, guest.listen(81).await, cloud.outside.listen(80).await];
     assert!(cloud.host.reaches(public, 80).await && cloud.host.is_ignored(public, 81).await);
-    assert!(guest.is_ignored(HOST, 80).await);
+    assert!(guest.is_ignored(OUTSIDE, 80).await);
 }

@@ -1,6 +1,9 @@
 //! The internet gateway: one-to-one translation, the way out, and who has none.
 
-use crate::cloud::{Cloud, HOST, OUTSIDE, PATIENCE, any_from, possible, tcp_from};
+use crate::cloud::{Cloud, HOST, HOST6, OUTSIDE, PATIENCE, SILENCE, any_from, possible, tcp_from};
+use crate::routes::route;
+use datapath::Target;
+use host::net::LinuxNetwork;
 use std::net::Ipv4Addr;
 
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 5);
@@ -49,12 +52,11 @@ async fn the_way_out_needs_a_public_address_and_a_gateway() {
     cloud.translate(&with, Some(PUBLIC));
     cloud.apply().await;
     let (with, without) = (cloud.guest(&with).await, cloud.guest(&without).await);
-    let (outside, _on_host) = (cloud.outside.listen(80).await, cloud.host.listen(80).await);
+    let outside = cloud.outside.listen(80).await;
     // Nobody outside has a route to the pool: the guest appears as the host.
     assert!(with.reaches(OUTSIDE, 80).await);
     let (_stream, from) = outside.accept().unwrap();
     assert_eq!(from.ip(), HOST);
-    assert!(with.reaches(HOST, 80).await, "the host is an outside address as any");
     assert!(with.ping(OUTSIDE, PATIENCE).await);
     assert!(without.is_ignored(OUTSIDE, 80).await);
 
@@ -64,6 +66,40 @@ async fn the_way_out_needs_a_public_address_and_a_gateway() {
     cloud.plan.vpcs[0].internet_gateway = true;
     cloud.apply().await;
     assert!(with.reaches(OUTSIDE, 80).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_host_serves_guests_nothing_but_the_clouds_api() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    cloud.options.api_port = Some(8773);
+    cloud.network = LinuxNetwork::new(cloud.options.clone()).unwrap();
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    cloud.add_ipv6(&vpc, "2001:db8:7::/56");
+    let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0"), any_from("::/0")]);
+    let nic = cloud.add_interface(1, &vpc, "10.0.0.5", &[&open]);
+    cloud.translate(&nic, Some(PUBLIC));
+    let address6 = cloud.assign_ipv6(&nic, "2001:db8:7::5");
+    cloud.plan.vpcs[0]
+        .route_tables
+        .values_mut()
+        .for_each(|table| table.routes.push(route("::/0", Target::InternetGateway)));
+    cloud.apply().await;
+    let guest = cloud.guest(&nic).await;
+    let _on_host =
+        (cloud.host.listen(22).await, cloud.host.listen(8773).await, cloud.host.listen6(2222).await);
+    assert!(guest.is_ignored(HOST, 22).await);
+    assert!(!guest.ping(HOST, SILENCE).await);
+    assert!(guest.is_ignored(HOST6, 2222).await);
+    assert!(guest.reaches(HOST, 8773).await);
+
+    // What the host begins is answered.
+    let _in_guest = (guest.listen(22).await, guest.listen6(2222).await);
+    assert!(cloud.host.reaches(PUBLIC, 22).await);
+    assert!(cloud.host.reaches(address6, 2222).await);
+    assert!(cloud.host.ping(PUBLIC, PATIENCE).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

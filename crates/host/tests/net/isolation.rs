@@ -1,7 +1,8 @@
 //! What a hostile guest can't do.
 
-use crate::cloud::{Cloud, HOST, SILENCE, any_from, possible};
+use crate::cloud::{Cloud, HOST, OUTSIDE, SILENCE, any_from, possible, within};
 use crate::wire::{Card, Ends, ROUTER, is_arp_reply};
+use futures::future::join_all;
 use host::net::Network;
 use std::net::Ipv4Addr;
 
@@ -151,4 +152,57 @@ async fn only_an_unchecked_interface_forwards_for_others() {
     cloud.apply().await;
     send(b"checked again");
     assert!(peer.hears_nothing(is_datagram));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_begins_all_it_can_leaves_others_room() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start_known().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
+    let nics = [5, 6, 7].map(|number| {
+        let nic = cloud.add_interface(number, &vpc, &format!("10.0.0.{number}"), &[&open]);
+        cloud.translate(&nic, Some(Ipv4Addr::new(198, 18, 7, number as u8)));
+        nic
+    });
+    cloud.apply().await;
+    let [flooder, victim, neighbour] = nics;
+    let card = Card::plug(&cloud, &flooder).await;
+    let (victim, neighbour) = (cloud.guest(&victim).await, cloud.guest(&neighbour).await);
+    let router = cloud.namespaces().remove(0);
+    let setting = |name: &str| -> usize {
+        let path = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");
+        within(&router, &["cat", &path]).trim().parse().unwrap()
+    };
+    let allowance = setting("max") / 8;
+
+    // To a neighbour, to nobody, and to what the router serves.
+    let fits = allowance * 5 / 4 + 100;
+    let to = [victim.address, OUTSIDE, Ipv4Addr::new(169, 254, 169, 253)];
+    for flow in 0..2 * allowance {
+        let from = (card.address, 1024 + (flow / 3 % 60_000) as u16);
+        let port = if flow % 3 == 2 { 53 } else { 1024 + (flow / 180_000) as u16 };
+        card.send(&card.udp_frame(Ends { mac: ROUTER, from, to: (to[flow % 3], port) }, b"flow"));
+    }
+    let begun = setting("count");
+    assert!((allowance / 2..fits).contains(&begun), "{begun} of {allowance}");
+    let _listening = (neighbour.listen(80).await, victim.listen(80).await, cloud.outside.listen(80).await);
+    assert!(neighbour.reaches(victim.address, 80).await && victim.reaches(neighbour.address, 80).await);
+    assert!(neighbour.reaches(OUTSIDE, 80).await);
+    let neighbours = Ipv4Addr::new(198, 18, 7, 7);
+    assert!(cloud.outside.reaches(neighbours, 80).await);
+
+    // Nor can somebody outside fill it by way of one guest.
+    let outside = cloud.outside.udp(0).await;
+    let others: Vec<_> = join_all((0..40).map(|_| cloud.outside.udp(0))).await;
+    for port in 1..=2 * allowance / 41 {
+        for socket in others.iter().chain([&outside]) {
+            socket.send_to(b"flow", (Ipv4Addr::new(198, 18, 7, 6), port as u16)).unwrap();
+        }
+    }
+    let begun = setting("count");
+    assert!((3 * allowance / 2..2 * fits).contains(&begun), "{begun} of twice {allowance}");
+    assert!(neighbour.reaches(OUTSIDE, 80).await && cloud.outside.reaches(neighbours, 80).await);
 }

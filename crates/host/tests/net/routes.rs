@@ -1,6 +1,6 @@
 //! Route tables, and the addresses that an interface has beside its primary one.
 
-use crate::cloud::{Cloud, HOST, Machine, OUTSIDE, PATIENCE, any_from, id, possible};
+use crate::cloud::{Cloud, Machine, OUTSIDE, PATIENCE, any_from, id, possible};
 use datapath::{Address, NatGateway, Route, RouteTable, Subnet, Target, examples};
 use model::{Id, Kind};
 use std::net::Ipv4Addr;
@@ -111,8 +111,9 @@ async fn a_public_address_is_worth_nothing_without_a_route() {
     cloud.apply().await;
     assert!(routed.is_ignored(OUTSIDE, 80).await);
     assert!(stranded.reaches(OUTSIDE, 80).await && cloud.host.reaches(PUBLIC_TOO, 22).await);
-    let _on_host = cloud.host.listen(80).await;
-    assert!(routed.reaches(HOST, 80).await);
+    let beside = Ipv4Addr::new(203, 0, 113, 3);
+    cloud.outside.ip(&["address", "add", "203.0.113.3/24", "dev", "wan"]).await;
+    assert!(routed.reaches(beside, 80).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,7 +171,7 @@ async fn a_nat_gateway_speaks_for_those_without_a_public_address() {
     if !possible() {
         return;
     }
-    let mut cloud = Cloud::start().await;
+    let mut cloud = Cloud::start_known().await;
     let (vpc, group) = three_subnets(&mut cloud);
     let nat = nat_gateway(1, 0, &[("10.0.0.9", Some(PUBLIC)), ("10.0.0.10", Some(PUBLIC_TOO))]);
     cloud.plan.vpcs[0].nat_gateways.push(nat.clone());
@@ -180,15 +181,15 @@ async fn a_nat_gateway_speaks_for_those_without_a_public_address() {
     let b = cloud.add_interface(2, &vpc, "10.0.1.6", &[&group]);
     cloud.apply().await;
     let (a, b) = (cloud.guest(&a).await, cloud.guest(&b).await);
-    let on_host = cloud.host.listen(80).await;
+    let outside = cloud.outside.listen(80).await;
     let mut seen = Vec::new();
     for guest in [&a, &b, &a, &b] {
-        assert!(guest.reaches(HOST, 80).await);
-        seen.push(on_host.accept().unwrap().1.ip());
+        assert!(guest.reaches(OUTSIDE, 80).await);
+        seen.push(outside.accept().unwrap().1.ip());
     }
     seen.sort();
     assert_eq!(seen, [PUBLIC, PUBLIC, PUBLIC_TOO, PUBLIC_TOO], "each address has its share");
-    assert!(a.ping(HOST, PATIENCE).await);
+    assert!(a.ping(OUTSIDE, PATIENCE).await);
     let _inside = a.listen(22).await;
     assert!(cloud.host.is_ignored(PUBLIC, 22).await, "nobody begins from outside");
     let c = b.listen(23).await;
@@ -200,11 +201,11 @@ async fn a_nat_gateway_speaks_for_those_without_a_public_address() {
     let namespace = format!("cml-{name}-nat{}", &nat.nat_gateway_id[4..]);
     crate::cloud::within(&namespace, &["nft", "flush", "ruleset"]);
     cloud.apply().await;
-    assert!(a.reaches(HOST, 80).await);
+    assert!(a.reaches(OUTSIDE, 80).await);
 
     cloud.plan.vpcs[0].nat_gateways.clear();
     cloud.apply().await;
-    assert!(a.is_ignored(HOST, 80).await);
+    assert!(a.is_ignored(OUTSIDE, 80).await);
     assert!(!cloud.namespaces().contains(&namespace), "nothing of it is left");
 }
 
@@ -227,6 +228,6 @@ async fn a_private_nat_gateway_speaks_with_its_private_address() {
     let listener = server.listen(80).await;
     assert!(client.reaches(server.address, 80).await);
     assert_eq!(listener.accept().unwrap().1.ip(), Ipv4Addr::new(10, 0, 0, 9));
-    let _on_host = cloud.host.listen(80).await;
-    assert!(client.is_ignored(HOST, 80).await, "no public address, no internet");
+    let _outside = cloud.outside.listen(80).await;
+    assert!(client.is_ignored(OUTSIDE, 80).await, "no public address, no internet");
 }
