@@ -126,8 +126,10 @@ pub struct LinuxNetwork {
 struct State {
     host: Option<Host>,
     routers: BTreeMap<Id, Router>,
-    /// The plan that was applied last, where nothing of it failed.
-    applied: Option<Plan>,
+    /// The last plan that was applied without a failure; an empty one before.
+    applied: Plan,
+    /// Whether nothing failed since.
+    is_whole: bool,
 }
 
 impl LinuxNetwork {
@@ -190,6 +192,14 @@ fn namespaces_of(vpc: &datapath::Vpc) -> impl Iterator<Item = &Id> {
     std::iter::once(&vpc.vpc_id).chain(vpc.nat_gateways.iter().map(|nat| &nat.nat_gateway_id))
 }
 
+/// Whether two plans differ in security groups alone, as most changes do.
+fn differ_in_groups(old: &Plan, new: &Plan) -> bool {
+    old.groups != new.groups
+        && old.vpcs == new.vpcs
+        && old.interfaces == new.interfaces
+        && old.elsewhere == new.elsewhere
+}
+
 impl State {
     async fn host(&mut self, namespace: &Namespace) -> Result<&mut Host, NetError> {
         let host = match self.host.take() {
@@ -199,22 +209,12 @@ impl State {
         Ok(self.host.insert(host))
     }
 
-    /// Whether a plan differs from what is applied in security groups alone, as most changes do.
-    fn differs_in_groups(&self, plan: &Plan) -> bool {
-        self.applied.as_ref().is_some_and(|old| {
-            old.groups != plan.groups
-                && old.vpcs == plan.vpcs
-                && old.interfaces == plan.interfaces
-                && old.elsewhere == plan.elsewhere
-        })
-    }
-
-    /// Applies a plan that differs in groups alone.
+    /// Applies a plan that differs from the last one in groups alone.
     async fn regroup(&mut self, plan: &Plan) -> Result<(), NetError> {
-        let index = Index::new(plan);
+        let [old, index] = [&self.applied, plan].map(Index::new);
         let regrouped = join_all(self.routers.iter_mut().filter_map(|(id, router)| {
-            let (plan, index) = (*index.vpcs.get(id)?, &index);
-            Some(async move { router.regroup(plan, index).await })
+            let (plan, both) = (*index.vpcs.get(id)?, [&old, &index]);
+            Some(async move { router.regroup(plan, both).await })
         }));
         regrouped.await.into_iter().collect()
     }
@@ -263,14 +263,12 @@ impl Network for LinuxNetwork {
     async fn apply(&self, plan: Plan) -> Result<(), NetError> {
         vpc::check(&plan)?;
         let options = &self.options;
-        let mut state = self.state.lock().await;
-        if state.differs_in_groups(&plan) {
-            state.applied = None;
+        let state = &mut *self.state.lock().await;
+        if std::mem::take(&mut state.is_whole) && differ_in_groups(&state.applied, &plan) {
             state.regroup(&plan).await?;
-            state.applied = Some(plan);
+            (state.applied, state.is_whole) = (plan, true);
             return Ok(());
         }
-        state.applied = None;
         let names = self.namespaces()?;
         let mut failures = Vec::new();
 
@@ -291,9 +289,10 @@ impl Network for LinuxNetwork {
 
         let index = Index::new(&plan);
         failures.extend(state.link(options, &plan, &index).await);
+        let old = Index::new(&state.applied);
         let applied = join_all(state.routers.iter_mut().filter_map(|(id, router)| {
-            let (plan, index) = (*index.vpcs.get(id)?, &index);
-            Some(async move { (id.clone(), router.apply(plan, index, options).await) })
+            let (plan, both) = (*index.vpcs.get(id)?, [&old, &index]);
+            Some(async move { (id.clone(), router.apply(plan, both, options).await) })
         }))
         .await;
         for (id, inside) in applied {
@@ -326,7 +325,7 @@ impl Network for LinuxNetwork {
         match failures.into_iter().next() {
             Some(failure) => Err(failure),
             None => {
-                state.applied = Some(plan);
+                (state.applied, state.is_whole) = (plan, true);
                 Ok(())
             }
         }
@@ -413,7 +412,7 @@ impl Network for LinuxNetwork {
         self.directory.write().clear();
         self.listeners.write().clear();
         state.routers.clear();
-        state.applied = None;
+        (state.applied, state.is_whole) = (Plan::default(), false);
         for name in self.namespaces()? {
             Router::remove(&name).await?;
         }

@@ -37,7 +37,7 @@
 //! 4. *ACLs.* At the edges of the two subnets, for every packet, without memory (`network_acl`).
 //! 5. *Groups.* Packets of tracked flows pass; the first of a flow must be allowed by the egress rules of the groups it
 //!    comes from and by the ingress rules of those it goes to (`security_group`), and an interface has only so many
-//!    (`flows`). What leaves by the gateway passes the
+//!    (`flows`); some end when the rule goes that let them begin (`untracked`). What leaves by the gateway passes the
 //!    first only, what comes by it the second only, with the true client as its source;
 //!    between peers, and between hosts, each asks its own.
 //! 6. *Gateway.* Addresses with a public one, and no others, pass the pair to the host, where private is exchanged for
@@ -87,6 +87,7 @@ mod shape;
 mod sysctl;
 mod table;
 mod tap;
+mod untracked;
 mod vpc;
 
 pub use diagnosis::Diagnosis;

@@ -27,10 +27,14 @@ const CONNTRACK_DELETE: u16 = CONNTRACK | 2;
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const TUPLE_IP: u16 = 1;
+const TUPLE_PROTOCOL: u16 = 2;
 const IP_V4_SOURCE: u16 = 1;
 const IP_V4_DESTINATION: u16 = 2;
 const IP_V6_SOURCE: u16 = 3;
 const IP_V6_DESTINATION: u16 = 4;
+const PROTOCOL_NUMBER: u16 = 1;
+const SOURCE_PORT: u16 = 2;
+const DESTINATION_PORT: u16 = 3;
 const CONNTRACK_ID: u16 = 12;
 
 const ERROR: u16 = libc::NLMSG_ERROR as u16;
@@ -52,6 +56,9 @@ pub(super) type Ends = (IpAddr, IpAddr);
 pub(super) struct Flow {
     pub original: Ends,
     pub reply: Ends,
+    pub protocol: u8,
+    /// Of the first packet, where the protocol has them: source and destination.
+    pub ports: Option<(u16, u16)>,
 }
 
 /// Changes with every transaction on the packet filter of the calling thread's namespace.
@@ -132,7 +139,14 @@ fn exchange(
 }
 
 fn flow_of(payload: &[u8]) -> Option<Flow> {
-    Some(Flow { original: ends(payload, TUPLE_ORIGINAL)?, reply: ends(payload, TUPLE_REPLY)? })
+    let protocol = attribute(attribute(payload, TUPLE_ORIGINAL)?, TUPLE_PROTOCOL)?;
+    let port = |kind| Some(u16::from_be_bytes(attribute(protocol, kind)?.try_into().ok()?));
+    Some(Flow {
+        original: ends(payload, TUPLE_ORIGINAL)?,
+        reply: ends(payload, TUPLE_REPLY)?,
+        protocol: *attribute(protocol, PROTOCOL_NUMBER)?.first()?,
+        ports: port(SOURCE_PORT).zip(port(DESTINATION_PORT)),
+    })
 }
 
 fn ends(payload: &[u8], tuple: u16) -> Option<Ends> {
@@ -196,8 +210,11 @@ mod tests {
 
     fn tuple(kind: u16, source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
         let ip = [put(IP_V4_SOURCE, &source), put(IP_V4_DESTINATION, &destination)].concat();
+        let ports = [put(SOURCE_PORT, &40_000u16.to_be_bytes()), put(DESTINATION_PORT, &22u16.to_be_bytes())];
+        let protocol = [put(PROTOCOL_NUMBER, &[6]), ports.concat()].concat();
         // Nested attributes bear a flag.
-        put(kind | 0x8000, &put(TUPLE_IP | 0x8000, &ip))
+        let parts = [put(TUPLE_IP | 0x8000, &ip), put(TUPLE_PROTOCOL | 0x8000, &protocol)];
+        put(kind | 0x8000, &parts.concat())
     }
 
     #[test]
@@ -207,7 +224,7 @@ mod tests {
         let number = put(CONNTRACK_ID, &[1, 2, 3, 4]);
         let message = [original.clone(), reply, put(99, b"other"), number.clone()].concat();
         let [a, b, c] = [[10, 0, 0, 5], [10, 0, 0, 6], [198, 18, 0, 5]].map(IpAddr::from);
-        let flow = Flow { original: (a, b), reply: (b, c) };
+        let flow = Flow { original: (a, b), reply: (b, c), protocol: 6, ports: Some((40_000, 22)) };
         assert_eq!(flow_of(&message), Some(flow));
         assert_eq!(name_of_flow(&message), [original, number].concat());
     }

@@ -19,15 +19,12 @@ use super::nat::{self, Nat};
 use super::netlink::Listener;
 use super::nfnetlink::{self, Flow};
 use super::nft::Filter;
+use super::untracked::Closed;
 use super::vpc::{self, Exits, GATEWAY, NUMBERS, ROUTER_MAC, Vpc, nat_link, peering_link};
 use super::{NetError, io_failed, render, shape, sysctl, tap};
 
 /// Public addresses by the private ones that they stand for.
 type Translation = BTreeMap<Ipv4Addr, Ipv4Addr>;
-
-/// Of addresses, and of prefixes that are delegated to an interface (EC2 User Guide, "Prefix delegation").
-const LENGTHS: [u8; 2] = [32, 28];
-const LENGTHS6: [u8; 2] = [128, 80];
 
 /// Of the whole namespace. Reverse path filtering is off: the packet filter has asked who sends, so that the kernel need
 /// not look for a route back for each packet (`accept_local` spares it that), and what comes through the gateway has no
@@ -58,12 +55,18 @@ const NAMESPACE_SETTINGS: [(&str, &str); 22] = [
     ("ipv6/conf/default/forwarding", "1"),
 ];
 
+/// For as long as EC2 tracks idle flows (EC2 User Guide, "Connection tracking timeouts"), where the kernel's own times are
+/// others. What is forgotten is not taken up again in its middle.
+const TRACKING_SETTINGS: [(&str, &str); 2] =
+    [("netfilter/nf_conntrack_udp_timeout_stream", "180"), ("netfilter/nf_conntrack_tcp_loose", "0")];
+
 pub(super) struct Router {
     pub namespace: Namespace,
     kernel: Kernel,
     filter: Filter,
     /// How many flows the namespace can track.
     tracked: u32,
+    tracking_is_settled: bool,
     /// The taps and their numbers, as of the last time.
     taps: BTreeMap<String, u32>,
     /// How the gateway translates, where we know: private addresses to public ones.
@@ -91,9 +94,7 @@ pub(super) struct Inside {
 impl Inside {
     /// The interface that has the address.
     pub(super) fn owner(&self, address: IpAddr) -> Option<&Id> {
-        let lengths = if address.is_ipv4() { LENGTHS } else { LENGTHS6 };
-        let nets = lengths.into_iter().filter_map(|length| IpNet::new(address, length).ok());
-        nets.map(|net| net.trunc()).find_map(|net| self.by_network.get(&net))
+        vpc::owner(&self.by_network, address)
     }
 }
 
@@ -121,6 +122,7 @@ impl Router {
             kernel,
             filter,
             tracked,
+            tracking_is_settled: false,
             taps: BTreeMap::new(),
             translation: None,
             settled: BTreeSet::new(),
@@ -133,11 +135,12 @@ impl Router {
     /// Makes the namespace what the plan says. The pair to the host is made by the host's side before.
     ///
     /// The packet filter comes first: a tap that it does not know yet is mute, one that it knows no more is too. Flows
-    /// go before the routes by which we see whose they were, so that a failure between the two is made good later.
+    /// go before the routes by which we see whose they were, so that a failure between the two is made good later. `old`
+    /// is what was applied last, empty where that is not known.
     pub(super) async fn apply(
         &mut self,
         plan: &datapath::Vpc,
-        index: &Index<'_>,
+        [old, index]: [&Index<'_>; 2],
         options: &NetOptions,
     ) -> Result<Inside, NetError> {
         let failed = io_failed(format!("can't set up the network of {}", plan.vpc_id));
@@ -150,7 +153,8 @@ impl Router {
         let have = self.kernel.layer3(|_| true).await.map_err(&failed)?;
         let have = self.route_ahead(&vpc, &links, have).await.map_err(&failed)?;
         self.filter.load(render::vpc(&vpc, &index.groups, self.tracked)).await?;
-        self.forget_flows(&vpc, &have).await.map_err(&failed)?;
+        self.settle_tracking().await.map_err(&failed)?;
+        self.forget_flows(&vpc, &have, Closed::between(old, index, plan)).await.map_err(&failed)?;
         self.unplug(&vpc, &links).await.map_err(&failed)?;
         self.plug(&vpc, &taps).await.map_err(&failed)?;
         self.plug_nats(plan, &links, options.mtu).await?;
@@ -177,9 +181,16 @@ impl Router {
     }
 
     /// Makes the packet filter what a plan says that differs from the last one in groups alone.
-    pub(super) async fn regroup(&mut self, plan: &datapath::Vpc, index: &Index<'_>) -> Result<(), NetError> {
+    pub(super) async fn regroup(
+        &mut self,
+        plan: &datapath::Vpc,
+        [old, index]: [&Index<'_>; 2],
+    ) -> Result<(), NetError> {
         let vpc = Vpc::new(plan, index, &self.taps)?;
-        self.filter.load(render::vpc(&vpc, &index.groups, self.tracked)).await
+        self.filter.load(render::vpc(&vpc, &index.groups, self.tracked)).await?;
+        let Some(closed) = Closed::between(old, index, plan) else { return Ok(()) };
+        let forgotten = self.namespace.run(move || nfnetlink::forget_flows(|flow| closed.ends(flow))).await;
+        forgotten.map_err(io_failed(format!("can't end what the groups of {} shut", plan.vpc_id)))
     }
 
     /// Those who hear what others change in the router and its NAT gateways.
@@ -376,8 +387,17 @@ impl Router {
         }
     }
 
-    /// Ends the flows of addresses that are an interface's no more, before another gets them.
-    async fn forget_flows(&mut self, vpc: &Vpc<'_>, have: &Layer3) -> io::Result<()> {
+    /// Says how flows are tracked, once it is there to be told: with the first rule that asks for it.
+    async fn settle_tracking(&mut self) -> io::Result<()> {
+        if !self.tracking_is_settled {
+            self.namespace.run(|| sysctl::write(TRACKING_SETTINGS)).await?;
+            self.tracking_is_settled = true;
+        }
+        Ok(())
+    }
+
+    /// Ends the flows of addresses that are an interface's no more, before another gets them, and what is closed.
+    async fn forget_flows(&mut self, vpc: &Vpc<'_>, have: &Layer3, closed: Option<Closed>) -> io::Result<()> {
         let owners = vpc.owners();
         let elsewhere: BTreeMap<IpNet, &Id> = hosts::owners(vpc).collect();
         let gone = self.elsewhere.iter().filter(|(net, id)| elsewhere.get(net) != Some(id));
@@ -396,13 +416,16 @@ impl Router {
             .collect();
         let elsewhere = elsewhere.into_iter().map(|(net, id)| (net, id.clone())).collect();
         let translation: Translation = vpc.translated().collect();
-        if departed.is_empty() && self.translation.as_ref() == Some(&translation) {
+        if departed.is_empty() && closed.is_none() && self.translation.as_ref() == Some(&translation) {
             self.elsewhere = elsewhere;
             return Ok(());
         }
         let now = translation.clone();
         self.namespace
-            .run(move || nfnetlink::forget_flows(|flow| is_stale(flow, &departed, &translation)))
+            .run(move || {
+                let is_closed = |flow: &Flow| closed.as_ref().is_some_and(|closed| closed.ends(flow));
+                nfnetlink::forget_flows(|flow| is_stale(flow, &departed, &translation) || is_closed(flow))
+            })
             .await?;
         self.translation = Some(now);
         self.elsewhere = elsewhere;
@@ -484,7 +507,7 @@ fn exits(links: &BTreeMap<String, Link>) -> Exits {
 
 /// Whether a flow is one of an address that left, or is translated as the gateway does no more.
 fn is_stale(flow: &Flow, departed: &BTreeSet<IpNet>, translation: &Translation) -> bool {
-    let Flow { original, reply } = flow;
+    let Flow { original, reply, .. } = flow;
     let translates = |private: IpAddr, public: IpAddr| match private {
         IpAddr::V4(private) => translation.get(&private).is_some_and(|to| IpAddr::V4(*to) == public),
         IpAddr::V6(_) => false,

@@ -8,7 +8,7 @@
 use datapath::{Address, Elsewhere, Interface, NatGateway, Peering, Plan, Target};
 use ipnet::{IpNet, Ipv4Net};
 use model::Id;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::NetError;
@@ -372,6 +372,17 @@ pub(super) fn networks(interface: &Interface) -> impl Iterator<Item = IpNet> {
     let ipv4 = interface.addresses.iter().map(|address| IpAddr::V4(address.private_ip));
     let ipv6 = interface.ipv6_addresses.iter().copied().map(IpAddr::V6);
     ipv4.chain(ipv6).map(IpNet::from).chain(interface.prefixes.iter().map(IpNet::trunc))
+}
+
+/// Of addresses, and of prefixes that are delegated to an interface (EC2 User Guide, "Prefix delegation").
+const LENGTHS: [u8; 2] = [32, 28];
+const LENGTHS6: [u8; 2] = [128, 80];
+
+/// Whose an address is, by the networks that are interfaces' own.
+pub(super) fn owner<T>(by_network: &HashMap<IpNet, T>, address: IpAddr) -> Option<&T> {
+    let lengths = if address.is_ipv4() { LENGTHS } else { LENGTHS6 };
+    let nets = lengths.into_iter().filter_map(|length| IpNet::new(address, length).ok());
+    nets.map(|net| net.trunc()).find_map(|net| by_network.get(&net))
 }
 
 /// Peerings of the VPC whose other VPC is on this host and knows of them too.

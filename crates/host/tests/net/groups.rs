@@ -5,6 +5,7 @@ use datapath::{Peer, Protocol, Rule};
 use ipnet::Ipv4Net;
 use model::{Random, SeededRandom};
 use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_decide_between_guests() {
@@ -145,4 +146,53 @@ async fn rules_may_overlap_as_they_like() {
     }
     cloud.add_interface(1, &vpc, "10.0.0.5", &groups.iter().collect::<Vec<_>>());
     cloud.apply().await;
+}
+
+/// Whether a word comes over, if not at once then at all.
+fn carries(mut from: &TcpStream, mut to: &TcpStream) -> bool {
+    let mut word = [0; 4];
+    to.set_read_timeout(Some(SILENCE)).unwrap();
+    from.write_all(b"word").unwrap();
+    to.read_exact(&mut word).is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_open_to_everybody_ends_with_its_rule() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start_known().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let web = cloud.add_group(1, &vpc, vec![tcp_from("0.0.0.0/0", 80), tcp_from("0.0.0.0/0", 81)]);
+    let client = cloud.add_group(2, &vpc, vec![]);
+    let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&client]);
+    let b = cloud.add_interface(2, &vpc, "10.0.0.6", &[&web]);
+    let public = Ipv4Addr::new(198, 18, 7, 6);
+    cloud.translate(&b, Some(public));
+    cloud.apply().await;
+    let (a, b) = (cloud.guest(&a).await, cloud.guest(&b).await);
+    let listeners = [b.listen(80).await, b.listen(81).await];
+    let mut flows = Vec::new();
+    for listener in &listeners {
+        let port = listener.local_addr().unwrap().port();
+        for (machine, address) in [(&a.machine, b.address), (&cloud.outside, public)] {
+            let begun = machine.connect(address, port, PATIENCE).await.unwrap();
+            flows.push((begun, listener.accept().unwrap().0));
+        }
+    }
+    let live = |flows: &[(TcpStream, TcpStream)]| -> Vec<bool> {
+        flows.iter().map(|(begun, taken)| carries(begun, taken) && carries(taken, begun)).collect()
+    };
+    assert_eq!(live(&flows), [true; 4]);
+
+    // Another rule allows one of the two callers still, and the other port is as it was.
+    cloud.group(&web).ingress = vec![tcp_from("10.0.0.5/32", 80), tcp_from("0.0.0.0/0", 81)];
+    cloud.apply().await;
+    assert_eq!(live(&flows), [true, false, true, true]);
+    assert!(!carries(&flows[1].1, &flows[1].0), "nor is it begun anew from its other end");
+
+    // That one is tracked since: it was narrow when its rule went.
+    cloud.group(&web).ingress.clear();
+    cloud.apply().await;
+    assert_eq!(live(&flows), [true, false, false, false]);
 }
