@@ -47,8 +47,8 @@ def test_a_released_address_rests_and_can_be_had_back_until_then(cloud_factory):
     ec2 = cloud_factory("--simulate", "--public-pool", "198.51.100.0/28").client()
     free = lambda made: ec2.release_address(AllocationId=made["AllocationId"])
     ip = lambda made: made["PublicIp"]
-    # 11 of 16: a range has five addresses that are nobody's.
-    had = [allocate(ec2) for _ in range(11)]
+    # 14 of 16: one stands for the network, one for all on it.
+    had = [allocate(ec2) for _ in range(14)]
     assert error_code(ec2.allocate_address) == "InsufficientAddressCapacity"
     for made in had[2:5]:
         free(made)
@@ -243,3 +243,67 @@ def test_a_private_nat_gateway_has_no_public_address(ec2, network):
     assert error_code(ec2.create_nat_gateway, SubnetId="subnet-0123456789abcdef0", ConnectivityType="private") == "InvalidSubnetID.NotFound"
     ec2.release_address(AllocationId=made["AllocationId"])
     ec2.delete_nat_gateway(NatGatewayId=nat["NatGatewayId"])
+
+
+def test_pools_of_the_operator_are_where_public_addresses_come_from(cloud_factory):
+    cloud = cloud_factory("--simulate")
+    ec2 = cloud.client()
+    pool = lambda *arguments, **options: cloud.command("network", "pool", *arguments, **options)
+    assert ec2.describe_public_ipv4_pools()["PublicIpv4Pools"] == []
+    pool("add", "192.168.50.8/30", "--interface", "eth0", "--description", "the lab")
+    pool("add", "192.168.50.8/30", "--interface", "eth0")
+    pool("add", "203.0.113.8/31")
+    lab, routed = sorted(
+        ec2.describe_public_ipv4_pools()["PublicIpv4Pools"],
+        key=lambda pool: pool["PoolAddressRanges"][0]["FirstAddress"],
+    )
+    assert (lab["Description"], lab["TotalAddressCount"], routed["TotalAvailableAddressCount"]) == ("the lab", 2, 2)
+    assert lab["PoolAddressRanges"] == [
+        {"FirstAddress": "192.168.50.9", "LastAddress": "192.168.50.10", "AddressCount": 2, "AvailableAddressCount": 2}
+    ]
+
+    # One that is named, by pool and by address.
+    one = allocate(ec2, PublicIpv4Pool=lab["PoolId"], Address="192.168.50.10")
+    assert (one["PublicIp"], one["PublicIpv4Pool"]) == ("192.168.50.10", lab["PoolId"])
+    assert error_code(ec2.allocate_address, PublicIpv4Pool=lab["PoolId"], Address="192.168.50.10") == "InvalidAddress.InUse"
+    assert error_code(ec2.allocate_address, PublicIpv4Pool=lab["PoolId"], Address="192.168.50.11") == "InvalidAddress.NotFound"
+    missing = "ipv4pool-ec2-0123456789abcdef0"
+    assert error_code(ec2.allocate_address, PublicIpv4Pool=missing) == "InvalidPublicIpv4PoolID.NotFound"
+    assert error_code(ec2.describe_public_ipv4_pools, PoolIds=[missing]) == "InvalidPublicIpv4PoolID.NotFound"
+
+    # Any, for who names none, until all pools are empty.
+    others = [allocate(ec2) for _ in range(3)]
+    assert {other["PublicIp"] for other in others} == {"192.168.50.9", "203.0.113.8", "203.0.113.9"}
+    assert error_code(ec2.allocate_address) == "InsufficientAddressCapacity"
+    shown = ec2.describe_addresses()["Addresses"]
+    assert {address["PublicIpv4Pool"] for address in shown} == {lab["PoolId"], routed["PoolId"]}
+    ec2.create_tags(Resources=[lab["PoolId"]], Tags=[{"Key": "of", "Value": "lab"}])
+    tagged = ec2.describe_public_ipv4_pools(Filters=[{"Name": "tag:of", "Values": ["lab"]}])["PublicIpv4Pools"]
+    assert [found["PoolId"] for found in tagged] == [lab["PoolId"]]
+
+    # Kept while in use, over a restart; gone after.
+    assert pool("remove", "192.168.50.8/30", check=False).returncode != 0
+    for made in [one, *others]:
+        ec2.release_address(AllocationId=made["AllocationId"])
+    rows = pool("list").stdout.splitlines()
+    assert any(row.split()[:4] == [lab["PoolId"], "192.168.50.8/30", "eth0", "2"] for row in rows)
+    pool("remove", "192.168.50.8/30")
+    pool("remove", routed["PoolId"])
+    assert ec2.describe_public_ipv4_pools()["PublicIpv4Pools"] == []
+    assert allocate(ec2)["PublicIp"].startswith("198.18.")
+
+
+@pytest.mark.parametrize(
+    "arguments, why",
+    [
+        (["198.18.4.0/24"], "overlaps"),
+        (["0.0.0.0/0"], "can't be public addresses"),
+        (["224.0.0.0/24"], "can't be public addresses"),
+        (["192.168.50.0/24", "--interface", "eth9"], "has no interface eth9"),
+        (["192.168.50.0/24", "--interface", "eth0; rm"], "is no name of a network interface"),
+        (["fd00::/64"], "invalid"),
+    ],
+)
+def test_what_can_be_no_pool_is_refused(simulated, arguments, why):
+    refused = simulated.command("network", "pool", "add", *arguments, check=False)
+    assert refused.returncode != 0 and why in refused.stderr

@@ -12,6 +12,8 @@ pub struct Desired {
     pub security_groups: BTreeMap<Id, SecurityGroup>,
     pub volumes: BTreeMap<Id, Volume>,
     pub instances: BTreeMap<Id, Instance>,
+    #[serde(default)]
+    pub public_pools: BTreeMap<Id, PublicPool>,
 }
 
 /// One difference between two desires.
@@ -21,6 +23,8 @@ pub enum Change {
     RemoveVpc(Id),
     PutSecurityGroup(SecurityGroup),
     RemoveSecurityGroup(Id),
+    PutPublicPool(PublicPool),
+    RemovePublicPool(Id),
     PutVolume(Volume),
     /// The volume's data is destroyed.
     RemoveVolume(Id),
@@ -51,6 +55,9 @@ impl Desired {
             Change::PutSecurityGroup(group) => {
                 put(&mut self.security_groups, group.network.group_id.clone(), group, |g| g.generation)
             }
+            Change::PutPublicPool(pool) => {
+                put(&mut self.public_pools, pool.pool_id.clone(), pool, |p| p.generation)
+            }
             Change::PutVolume(volume) => {
                 put(&mut self.volumes, volume.volume_id.clone(), volume, |v| v.generation)
             }
@@ -59,6 +66,7 @@ impl Desired {
             }
             Change::RemoveVpc(id) => drop(self.vpcs.remove(&id)),
             Change::RemoveSecurityGroup(id) => drop(self.security_groups.remove(&id)),
+            Change::RemovePublicPool(id) => drop(self.public_pools.remove(&id)),
             Change::RemoveVolume(id) => drop(self.volumes.remove(&id)),
             Change::RemoveInstance(removal) => drop(self.instances.remove(&removal.instance_id)),
         }
@@ -100,6 +108,13 @@ pub struct DhcpOptions {
 pub struct SecurityGroup {
     pub generation: u64,
     pub network: datapath::SecurityGroup,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PublicPool {
+    pub pool_id: Id,
+    pub generation: u64,
+    pub network: datapath::PublicPool,
 }
 
 /// A disk that keeps its data until it is no longer desired.

@@ -3,6 +3,7 @@
 use crate::Architecture;
 use model::{Id, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
 
 /// What a host is and can hold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +22,16 @@ pub struct HostDescription {
     pub rack: String,
     /// `kvm` or `tcg`, as proved by running a guest.
     pub acceleration: String,
+    /// Its network interfaces, as they were when it started.
+    #[serde(default)]
+    pub links: Vec<HostLink>,
+}
+
+/// A network interface of a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostLink {
+    pub name: String,
+    pub addresses: Vec<Ipv4Addr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

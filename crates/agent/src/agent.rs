@@ -194,6 +194,9 @@ impl Agent {
                 current.into_iter().for_each(|group| host.network.put_group(group));
             }
             Change::RemoveSecurityGroup(id) => host.network.remove_group(id),
+            Change::PutPublicPool(_) | Change::RemovePublicPool(_) => {
+                host.network.set_pools(&desired.public_pools);
+            }
             Change::PutVolume(volume) => {
                 desired
                     .volumes

@@ -22,6 +22,7 @@ pub(crate) fn host_description() -> HostDescription {
         zone: 0,
         rack: "r1".into(),
         acceleration: "tcg".into(),
+        links: Vec::new(),
     }
 }
 

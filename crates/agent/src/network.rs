@@ -8,7 +8,7 @@
 
 use crate::services::Services;
 use crate::tasks::Backoff;
-use agent_api::{Desired, Instance, SecurityGroup, Vpc};
+use agent_api::{Desired, Instance, PublicPool, SecurityGroup, Vpc};
 use datapath::{Interface, Plan, Subnet};
 use host::net::{NetError, Network};
 use model::Id;
@@ -34,6 +34,7 @@ pub(crate) struct HostNetwork {
 struct State {
     vpcs: BTreeMap<Id, Kept<Arc<Vpc>>>,
     groups: BTreeMap<Id, Kept<datapath::SecurityGroup>>,
+    pools: Vec<datapath::PublicPool>,
     /// By instance.
     attached: BTreeMap<Id, Arc<Instance>>,
     /// By interface, where in `attached` it is.
@@ -105,6 +106,7 @@ impl HostNetwork {
             for group in desired.security_groups.values() {
                 state.put_group(group);
             }
+            state.set_pools(&desired.public_pools);
             for instance in running {
                 state.attach(instance);
             }
@@ -132,6 +134,13 @@ impl HostNetwork {
 
     pub(crate) fn remove_group(&self, group_id: &Id) {
         self.change(|state| state.groups.get_mut(group_id).map(|kept| kept.desired = false).is_some());
+    }
+
+    pub(crate) fn set_pools(&self, pools: &BTreeMap<Id, PublicPool>) {
+        self.change(|state| {
+            state.set_pools(pools);
+            true
+        });
     }
 
     /// Takes in what has changed of an instance that is attached, or attaches it. The revision is for `taps`.
@@ -322,6 +331,10 @@ impl State {
         self.groups.insert(group.network.group_id.clone(), kept);
     }
 
+    fn set_pools(&mut self, pools: &BTreeMap<Id, PublicPool>) {
+        self.pools = pools.values().map(|pool| pool.network.clone()).collect();
+    }
+
     fn attach(&mut self, instance: Arc<Instance>) {
         self.detach(&instance.instance_id);
         for interface in &instance.interfaces {
@@ -373,6 +386,7 @@ impl State {
             groups: groups.map(|kept| kept.value.clone()).collect(),
             interfaces: used.into_iter().map(|interface| self.planned(interface)).collect(),
             elsewhere: Vec::new(),
+            public_pools: self.pools.clone(),
         }
     }
 

@@ -244,7 +244,9 @@ impl SimulatedHost {
             Change::PutVpc(_)
             | Change::RemoveVpc(_)
             | Change::PutSecurityGroup(_)
-            | Change::RemoveSecurityGroup(_) => {}
+            | Change::RemoveSecurityGroup(_)
+            | Change::PutPublicPool(_)
+            | Change::RemovePublicPool(_) => {}
         }
     }
 

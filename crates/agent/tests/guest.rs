@@ -423,6 +423,7 @@ async fn a_guest_gets_its_address_its_metadata_and_names_and_no_other_guests() {
             zone: 0,
             rack: "r1".into(),
             acceleration: "none".into(),
+            links: Vec::new(),
         },
     )
     .await

@@ -19,7 +19,7 @@ mod describe;
 pub use allocate::{allocate_address, release_address};
 pub use associate::{associate_address, disassociate_address, take};
 pub use attribute::{describe_addresses_attribute, modify_address_attribute, reset_address_attribute};
-pub use classic::{describe_public_ipv4_pools, move_address_to_vpc, restore_address_to_classic};
+pub use classic::{move_address_to_vpc, restore_address_to_classic};
 pub use describe::describe_addresses;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

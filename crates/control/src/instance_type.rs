@@ -122,6 +122,7 @@ mod tests {
             zone: 0,
             rack: "r".into(),
             acceleration: "tcg".into(),
+            links: Vec::new(),
         };
         let tables = Tables::default();
         let names = |simulate| -> Vec<String> {

@@ -35,6 +35,7 @@ pub mod placement;
 pub mod placement_group;
 pub mod prefix_list;
 pub mod public_address;
+mod public_pool;
 mod reconcile;
 pub mod region;
 pub mod route_table;

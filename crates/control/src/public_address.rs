@@ -1,4 +1,4 @@
-//! Public addresses: taken from the operator's pool while an instance runs, or until the owner of an elastic one
+//! Public addresses: taken from the operator's pools while an instance runs, or until the owner of an elastic one
 //! releases it.
 //!
 //! One that is released is not given to somebody else at once: names and tables elsewhere know it as its last owner's.
@@ -6,12 +6,14 @@
 //! one can have it back (EC2 User Guide, "Recover an Elastic IP address").
 
 use crate::engine::table::{Record, Values};
-use crate::engine::{Tables, Tx, filter};
+use crate::engine::{Claim, Tables, Tx, filter, retire};
+use crate::public_pool::{self, PublicPool};
 use crate::subnet;
 use ipnet::Ipv4Net;
-use model::{AccountId, Error, Result, Timestamp};
+use model::{AccountId, Error, Id, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::time::Duration;
 
 const SCOPE: &str = "public-address";
@@ -50,30 +52,85 @@ fn released(tables: &Tables, address: Ipv4Addr) -> Option<&ReleasedAddress> {
     tables.released_addresses.with(BY_IP, &address.to_string()).next().map(|released| &**released)
 }
 
-pub fn claim(tx: &mut Tx<'_>, pool: Ipv4Net, owner: &str) -> Result<Ipv4Addr> {
-    let claimed = claim_fresh(tx, pool, PROBES, owner)
-        .or_else(|| claim_released(tx, pool, RESTED_AFTER, owner))
-        .or_else(|| claim_fresh(tx, pool, usize::MAX, owner))
-        .or_else(|| claim_released(tx, pool, Duration::ZERO, owner));
-    claimed.ok_or_else(|| {
-        Error::new(
-            "InsufficientAddressCapacity",
-            format!("There are no free addresses in the public pool {pool}."),
-        )
+/// Addresses of a pool that can be somebody's, as numbers: none that stands for the whole network or for all on it.
+pub fn usable(pool: Ipv4Net) -> Range<u64> {
+    let (first, last) = (u64::from(u32::from(pool.network())), u64::from(u32::from(pool.broadcast())));
+    if pool.prefix_len() > 30 { first..last + 1 } else { first + 1..last }
+}
+
+fn is_usable(pool: Ipv4Net, address: Ipv4Addr) -> bool {
+    usable(pool).contains(&u32::from(address).into())
+}
+
+/// Those of a prefix that are somebody's.
+pub fn taken(tables: &Tables, of: Ipv4Net) -> impl Iterator<Item = Ipv4Addr> {
+    let prefix = Claim::key(SCOPE, "");
+    let claims = tables.claims.after(&prefix);
+    claims
+        .map_while(move |claim| claim.key.strip_prefix(&prefix).map(str::to_owned))
+        .filter_map(|address| address.parse().ok())
+        .filter(move |address| of.contains(address))
+}
+
+/// Where addresses come from that no pool is named for: the operator's pools, or the built-in one where there is none.
+fn pools(tx: &mut Tx<'_>, builtin: Ipv4Net) -> Vec<Ipv4Net> {
+    let ids: Vec<_> = tx.tables().public_pools.iter().map(|pool| pool.pool_id.clone()).collect();
+    if ids.is_empty() {
+        return vec![builtin];
+    }
+    ids.iter().filter_map(|id| retire::depend::<PublicPool>(tx, id)).map(|pool| pool.cidr).collect()
+}
+
+pub fn claim(tx: &mut Tx<'_>, builtin: Ipv4Net, owner: &str) -> Result<Ipv4Addr> {
+    let pools = pools(tx, builtin);
+    claim_of(tx, &pools, owner).ok_or_else(|| {
+        let pools: Vec<String> = pools.iter().map(Ipv4Net::to_string).collect();
+        exhausted(&format!("There are no free addresses in the public pools ({}).", pools.join(", ")))
     })
 }
 
-fn claim_fresh(tx: &mut Tx<'_>, pool: Ipv4Net, probes: usize, owner: &str) -> Option<Ipv4Addr> {
-    let tables = tx.tables();
-    subnet::claim_any(tx, SCOPE, pool, |address| released(tables, *address).is_none(), probes, owner)
+/// An address of a pool that the account has brought: the wanted one, or any.
+pub fn claim_in(tx: &mut Tx<'_>, pool_id: &Id, wanted: Option<Ipv4Addr>, owner: &str) -> Result<Ipv4Addr> {
+    let pool = retire::depend::<PublicPool>(tx, pool_id).ok_or_else(|| public_pool::not_found(pool_id))?.cidr;
+    let Some(wanted) = wanted else {
+        let claimed = claim_of(tx, &[pool], owner);
+        return claimed.ok_or_else(|| exhausted(&format!("There are no free addresses in {pool_id}.")));
+    };
+    if !is_usable(pool, wanted) {
+        return Err(not_found(wanted));
+    }
+    if !tx.claim(SCOPE, &wanted.to_string(), owner) {
+        return Err(Error::new("InvalidAddress.InUse", format!("Address '{wanted}' is in use.")));
+    }
+    if let Some(had) = released(tx.tables(), wanted) {
+        tx.delete::<ReleasedAddress>(&had.key);
+    }
+    Ok(wanted)
+}
+
+fn exhausted(message: &str) -> Error {
+    Error::new("InsufficientAddressCapacity", message)
+}
+
+fn claim_of(tx: &mut Tx<'_>, pools: &[Ipv4Net], owner: &str) -> Option<Ipv4Addr> {
+    let fresh = |tx: &mut Tx<'_>, probes| {
+        let tables = tx.tables();
+        let is_fresh = |address: &Ipv4Addr| released(tables, *address).is_none();
+        pools.iter().find_map(|pool| subnet::claim_any(tx, SCOPE, usable(*pool), is_fresh, probes, owner))
+    };
+    fresh(tx, PROBES)
+        .or_else(|| claim_released(tx, pools, RESTED_AFTER, owner))
+        .or_else(|| fresh(tx, usize::MAX))
+        .or_else(|| claim_released(tx, pools, Duration::ZERO, owner))
 }
 
 /// The one that was released first, and as long ago.
-fn claim_released(tx: &mut Tx<'_>, pool: Ipv4Net, rested: Duration, owner: &str) -> Option<Ipv4Addr> {
+fn claim_released(tx: &mut Tx<'_>, pools: &[Ipv4Net], rested: Duration, owner: &str) -> Option<Ipv4Addr> {
     let by = tx.now().saturating_sub(rested).unwrap_or(Timestamp::MIN);
     let mut rested = tx.tables().released_addresses.iter().take_while(|released| released.at <= by);
     let found = rested.find(|released| {
-        subnet::is_assignable(pool, released.ip) && tx.claim(SCOPE, &released.ip.to_string(), owner)
+        pools.iter().any(|pool| is_usable(*pool, released.ip))
+            && tx.claim(SCOPE, &released.ip.to_string(), owner)
     })?;
     tx.delete::<ReleasedAddress>(&found.key);
     Some(found.ip)
@@ -82,18 +139,30 @@ fn claim_released(tx: &mut Tx<'_>, pool: Ipv4Net, rested: Duration, owner: &str)
 /// An elastic address that the account had, where nobody has it since.
 pub fn recover(
     tx: &mut Tx<'_>,
-    pool: Ipv4Net,
+    builtin: Ipv4Net,
     address: Ipv4Addr,
     account: &AccountId,
     owner: &str,
 ) -> Result<Ipv4Addr> {
     let had = released(tx.tables(), address).filter(|released| released.owner.as_ref() == Some(account));
+    let is_of_pool = pools(tx, builtin).iter().any(|pool| is_usable(*pool, address));
     match had {
-        Some(had) if subnet::is_assignable(pool, address) && tx.claim(SCOPE, &address.to_string(), owner) => {
+        Some(had) if is_of_pool && tx.claim(SCOPE, &address.to_string(), owner) => {
             tx.delete::<ReleasedAddress>(&had.key);
             Ok(address)
         }
-        _ => Err(Error::new("InvalidAddress.NotFound", format!("Address '{address}' not found."))),
+        _ => Err(not_found(address)),
+    }
+}
+
+fn not_found(address: Ipv4Addr) -> Error {
+    Error::new("InvalidAddress.NotFound", format!("Address '{address}' not found."))
+}
+
+/// Nothing is known any more of who had addresses of a pool that is gone.
+pub fn forget(tx: &mut Tx<'_>, pool: Ipv4Net) {
+    for released in tx.tables().released_addresses.iter().filter(|released| pool.contains(&released.ip)) {
+        tx.delete::<ReleasedAddress>(&released.key);
     }
 }
 

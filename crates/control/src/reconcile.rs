@@ -15,6 +15,7 @@
 
 use crate::engine::{Change, Tables, Tx, transaction};
 use crate::instance::{Instance, ON_HOST, desired, lifecycle};
+use crate::public_pool::PublicPool;
 use crate::region::{HostLink, RegionState};
 use crate::volume::Condition;
 use crate::{Control, route_table, security_group, volume, vpc};
@@ -190,6 +191,7 @@ struct Affected {
     /// Where routes may lead.
     targets: BTreeSet<Id>,
     prefix_lists: BTreeSet<Id>,
+    public_pools: BTreeSet<Id>,
     /// Connections that rules are of.
     peerings: BTreeSet<Id>,
     /// Of what is deleted: the host that had it.
@@ -259,6 +261,9 @@ impl Affected {
             }
             Change::PrefixList { old, new } => {
                 self.prefix_lists.extend(old.iter().chain(new).map(|list| list.prefix_list_id.clone()));
+            }
+            Change::PublicPool { old, new } => {
+                self.public_pools.extend(old.iter().chain(new).map(|pool| pool.pool_id.clone()));
             }
             Change::VpcPeeringConnection { old, new } => {
                 let both = old.iter().chain(new).flat_map(|peering| [&peering.requester, &peering.accepter]);
@@ -370,6 +375,9 @@ fn whole(region: &RegionState, host_id: &str) -> Desired {
     for group in tables.security_groups.iter() {
         desired.security_groups.insert(group.group_id.clone(), group_desired(&tables, region, group));
     }
+    for pool in tables.public_pools.iter() {
+        desired.public_pools.insert(pool.pool_id.clone(), pool_desired(region, pool));
+    }
     for volume in tables.volumes.with(ON_HOST, host_id) {
         desired.volumes.insert(volume.volume_id.clone(), volume_desired(&tables, region, volume));
     }
@@ -396,6 +404,10 @@ fn changes_by_host(region: &RegionState, affected: &Affected) -> BTreeMap<String
         .chain(affected.groups(&tables).iter().map(|id| match tables.security_groups.find(id) {
             Some(group) => agent_api::Change::PutSecurityGroup(group_desired(&tables, region, group)),
             None => agent_api::Change::RemoveSecurityGroup(id.clone()),
+        }))
+        .chain(affected.public_pools.iter().map(|id| match tables.public_pools.find(id) {
+            Some(pool) => agent_api::Change::PutPublicPool(pool_desired(region, pool)),
+            None => agent_api::Change::RemovePublicPool(id.clone()),
         }))
         .collect();
     if !everywhere.is_empty() {
@@ -453,6 +465,14 @@ fn group_desired(
     agent_api::SecurityGroup {
         generation: region.view.applied(),
         network: security_group::to_desired(group, tables),
+    }
+}
+
+fn pool_desired(region: &RegionState, pool: &PublicPool) -> agent_api::PublicPool {
+    agent_api::PublicPool {
+        pool_id: pool.pool_id.clone(),
+        generation: region.view.applied(),
+        network: pool.to_desired(),
     }
 }
 

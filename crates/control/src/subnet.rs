@@ -15,6 +15,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use model::{AccountId, Error, Id, Kind, Result};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::sync::Arc;
 
 pub mod attribute;
@@ -124,7 +125,7 @@ pub fn claim_address(
     }
     let reserved = reservation::reserved(tx.tables(), &subnet.subnet_id, false);
     let is_free = |address: &Ipv4Addr| !reserved.iter().any(|cidr| cidr.contains(address));
-    claim_any(tx, &scope, subnet.cidr, is_free, usize::MAX, owner).ok_or_else(|| {
+    claim_any(tx, &scope, assignable(subnet.cidr), is_free, usize::MAX, owner).ok_or_else(|| {
         Error::new(
             "InsufficientFreeAddressesInSubnet",
             format!("There are not enough free addresses in subnet '{}' to satisfy the requested number of instances.", subnet.subnet_id),
@@ -137,25 +138,23 @@ pub fn claim_address(
 pub fn claim_any(
     tx: &mut Tx<'_>,
     scope: &str,
-    cidr: Ipv4Net,
+    range: Range<u64>,
     may_be_had: impl Fn(&Ipv4Addr) -> bool,
     probes: usize,
     owner: &str,
 ) -> Option<Ipv4Addr> {
-    let base = u32::from(cidr.network());
-    let assignable = (1u64 << (32 - cidr.prefix_len())).saturating_sub(u64::from(RESERVED));
-    if assignable == 0 {
+    let count = range.end.saturating_sub(range.start);
+    if count == 0 {
         return None;
     }
-    let start = tx.random().u64() % assignable;
-    (0..assignable)
-        .map(|step| Ipv4Addr::from(base + RESERVED_FIRST + ((start + step) % assignable) as u32))
-        .take(probes)
-        .find(|address| {
+    let begin = tx.random().u64() % count;
+    (0..count).map(|step| Ipv4Addr::from((range.start + (begin + step) % count) as u32)).take(probes).find(
+        |address| {
             may_be_had(address)
                 && !tx.tables().claims.contains(&Claim::key(scope, &address.to_string()))
                 && tx.claim(scope, &address.to_string(), owner)
-        })
+        },
+    )
 }
 
 /// Length of the prefixes that are delegated to interfaces (EC2 User Guide, "Prefix delegation").
@@ -214,9 +213,13 @@ pub fn addresses(net: Ipv4Net) -> impl Iterator<Item = Ipv4Addr> {
     (net.network().to_bits()..=net.broadcast().to_bits()).map(Ipv4Addr::from)
 }
 
+/// The addresses that may be an interface's, as numbers.
+fn assignable(cidr: Ipv4Net) -> Range<u64> {
+    u64::from(u32::from(cidr.network()) + RESERVED_FIRST)..u32::from(cidr.broadcast()).into()
+}
+
 pub fn is_assignable(cidr: Ipv4Net, address: Ipv4Addr) -> bool {
-    let offset = u32::from(address).wrapping_sub(u32::from(cidr.network()));
-    cidr.contains(&address) && offset >= RESERVED_FIRST && address != cidr.broadcast()
+    assignable(cidr).contains(&u32::from(address).into())
 }
 
 impl Record for Subnet {

@@ -74,6 +74,7 @@ taggable! {
     DhcpOptions: crate::dhcp_options::DhcpOptions as dhcp_options,
     PlacementGroup: crate::placement_group::PlacementGroup as placement_groups,
     ElasticIp: crate::address::Address as addresses,
+    PublicIpv4Pool: crate::public_pool::PublicPool as public_pools,
     NatGateway: crate::nat_gateway::NatGateway as nat_gateways,
     Host: crate::dedicated_host::DedicatedHost as dedicated_hosts,
 }

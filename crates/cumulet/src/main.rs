@@ -45,6 +45,7 @@ enum Command {
     /// Say why something is as it is
     Explain(command::explain::Args),
     /// Draw VPCs, and say why packets pass or do not
+    #[command(visible_alias = "network")]
     Net(command::net::Args),
     /// Open a shell on an instance
     Ssh(command::ssh::Args),

@@ -32,6 +32,16 @@ pub struct Plan {
     pub groups: Vec<SecurityGroup>,
     /// Interfaces of these VPCs on other hosts.
     pub elsewhere: Vec<Elsewhere>,
+    /// Where public addresses are of that the network around the host knows.
+    pub public_pools: Vec<PublicPool>,
+}
+
+/// A prefix of the network around the host, whose addresses guests have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicPool {
+    pub cidr: Ipv4Net,
+    /// The host's interface on which it answers for the addresses in use; None where the prefix is routed to the host.
+    pub interface: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use super::Address;
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::{given, refuse};
-use crate::{Context, public_address};
+use crate::{Context, public_address, public_pool};
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
 use std::net::Ipv4Addr;
@@ -15,11 +15,9 @@ pub async fn allocate_address(
     refuse([
         (given(&input.customer_owned_ipv4_pool), "Outposts are"),
         (given(&input.ipam_pool_id), "IPAM pools are"),
-        (
-            input.public_ipv4_pool.as_deref().is_some_and(|pool| pool != "amazon"),
-            "Address pools of your own are",
-        ),
     ])?;
+    let named = input.public_ipv4_pool.as_deref().filter(|pool| !pool.is_empty() && *pool != "amazon");
+    let named = named.map(public_pool::parse).transpose()?;
     if let Some(domain) = input.domain.as_deref().filter(|domain| *domain != "vpc") {
         return Err(Error::invalid_parameter_value(format!(
             "Value ({domain}) for parameter domain is invalid."
@@ -33,16 +31,17 @@ pub async fn allocate_address(
     }
     let wanted = input.address.as_deref().map(parse).transpose()?;
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::ElasticIp])?;
-    let pool = context.options.public_pool;
+    let builtin = context.options.public_pool;
     let made = context
         .transact(|tx| {
             let allocation_id = tx.new_id(Kind::ElasticIp);
             let address = Address {
-                public_ip: match wanted {
-                    Some(wanted) => {
-                        public_address::recover(tx, pool, wanted, context.account(), &allocation_id)?
+                public_ip: match (&named, wanted) {
+                    (Some(named), wanted) => public_address::claim_in(tx, named, wanted, &allocation_id)?,
+                    (None, Some(wanted)) => {
+                        public_address::recover(tx, builtin, wanted, context.account(), &allocation_id)?
                     }
-                    None => public_address::claim(tx, pool, &allocation_id)?,
+                    (None, None) => public_address::claim(tx, builtin, &allocation_id)?,
                 },
                 allocation_id,
                 owner: context.account().clone(),
@@ -57,7 +56,7 @@ pub async fn allocate_address(
     Ok(ec2::AllocateAddressResult {
         allocation_id: Some(made.allocation_id.to_string()),
         public_ip: Some(made.public_ip.to_string()),
-        public_ipv4_pool: Some("amazon".into()),
+        public_ipv4_pool: Some(public_pool::name_of(&context.tables(), made.public_ip)),
         network_border_group: Some(group),
         domain: Some("vpc".into()),
         ..Default::default()

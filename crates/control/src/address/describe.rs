@@ -4,6 +4,7 @@ use super::Address;
 use crate::Context;
 use crate::engine::{Tables, describe, filter};
 use crate::network_interface::NetworkInterface;
+use crate::public_pool;
 use aws_api::ec2;
 use model::{Error, Kind, Result};
 use std::sync::Arc;
@@ -54,7 +55,7 @@ fn to_api(tables: &Tables, address: &Address, region: &str) -> ec2::Address {
         private_ip_address: association.map(|one| one.private_ip.to_string()),
         instance_id: attachment.map(|attachment| attachment.instance_id.to_string()),
         domain: Some("vpc".into()),
-        public_ipv4_pool: Some("amazon".into()),
+        public_ipv4_pool: Some(public_pool::name_of(tables, address.public_ip)),
         network_border_group: Some(region.to_owned()),
         tags: address.tags.to_api(),
         ..Default::default()

@@ -32,6 +32,7 @@ const QUOTAS: &[Quota] = &[
         "NetworkInterfaceLimitExceeded",
     ),
     quota::<crate::address::Address>("elastic-ips", 1_000, "AddressLimitExceeded"),
+    quota::<crate::public_pool::PublicPool>("public-pools", 100, "ResourceLimitExceeded"),
     quota::<crate::nat_gateway::NatGateway>("nat-gateways", 10_000, "NatGatewayLimitExceeded"),
     quota::<crate::vpc::Vpc>("vpcs", 10_000, "VpcLimitExceeded"),
     quota::<crate::internet_gateway::InternetGateway>(

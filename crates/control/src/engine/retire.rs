@@ -16,6 +16,7 @@ use crate::engine::{Record, Tables, Tx, transaction};
 use crate::instance_type::OwnType;
 use crate::placement_group::PlacementGroup;
 use crate::prefix_list::PrefixList;
+use crate::public_pool::PublicPool;
 use crate::region::RegionState;
 use crate::security_group::SecurityGroup;
 use crate::subnet::Subnet;
@@ -35,6 +36,7 @@ pub(crate) async fn undo_all(control: &Control, region: &RegionState) -> Result<
         undo::<SecurityGroup>(tx);
         undo::<PlacementGroup>(tx);
         undo::<OwnType>(tx);
+        undo::<PublicPool>(tx);
         Ok(())
     })
     .await

@@ -125,6 +125,15 @@ impl<'a> Tx<'a> {
         true
     }
 
+    /// Lets transactions that say the same come one after the other: what one looks for another may be about to make.
+    pub fn serialize(&mut self, what: &str) {
+        let order = Claim { key: Claim::key("order", what).into(), owner: Default::default() };
+        match self.get::<Claim>(&order.key) {
+            Some(_) => self.put(&order),
+            None => self.create(&order),
+        }
+    }
+
     pub fn is_claimed(&self, scope: &str, value: &str) -> bool {
         let key = Claim::key(scope, value);
         match self.ops.get(&self.key::<Claim>(&key)) {

@@ -110,6 +110,7 @@ tables! {
     subnet_cidr_reservations: crate::subnet::reservation::SubnetCidrReservation as SubnetCidrReservation,
     security_groups: crate::security_group::SecurityGroup as SecurityGroup,
     addresses: crate::address::Address as Address,
+    public_pools: crate::public_pool::PublicPool as PublicPool,
     released_addresses: crate::public_address::ReleasedAddress as ReleasedAddress,
     nat_gateways: crate::nat_gateway::NatGateway as NatGateway,
     network_interfaces: crate::network_interface::NetworkInterface as NetworkInterface,

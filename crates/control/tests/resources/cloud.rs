@@ -264,6 +264,7 @@ impl HostAgent for IdleHost {
             zone: 0,
             rack: "rack".into(),
             acceleration: "kvm".into(),
+            links: Vec::new(),
         }
     }
 
@@ -291,6 +292,7 @@ impl HostAgent for IdleHost {
                     self.groups.lock().unwrap().insert(group.network.group_id.to_string(), group);
                 }
                 Change::RemoveSecurityGroup(id) => drop(self.groups.lock().unwrap().remove(id.as_str())),
+                Change::PutPublicPool(_) | Change::RemovePublicPool(_) => {}
                 Change::RemoveVpc(id) => drop(self.vpcs.lock().unwrap().remove(id.as_str())),
                 Change::PutInstance(instance) => {
                     self.wanted.lock().unwrap().insert(instance.instance_id.to_string(), *instance);

@@ -1,4 +1,6 @@
-//! `cumulet net`: what a VPC is made of, and why a packet passes or does not.
+//! `cumulet net`: what a VPC is made of, why a packet passes or does not, and where public addresses come from.
+
+mod pool;
 
 use crate::cloud::Locate;
 use crate::query::{Client, Node, RESERVED};
@@ -37,6 +39,9 @@ enum What {
         locate: Locate,
         vpc_id: String,
     },
+    /// Where public addresses come from
+    #[command(subcommand)]
+    Pool(pool::Pool),
 }
 
 pub fn run(args: Args) -> Result<ExitCode> {
@@ -49,6 +54,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             print!("{}", show(&Client::new(locate.cloud()?)?, &vpc_id)?);
             Ok(ExitCode::SUCCESS)
         }
+        What::Pool(pool) => pool::run(pool).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -3,7 +3,8 @@
 use crate::config::Config;
 use agent::{Agent, AgentOptions, DiskError, DiskFile, Disks, Freeze};
 use agent_api::{
-    Architecture, HostAgent, HostDescription, HostError, NewSnapshot, PROTOCOL_VERSION, SnapshotStore,
+    Architecture, HostAgent, HostDescription, HostError, HostLink, NewSnapshot, PROTOCOL_VERSION,
+    SnapshotStore,
 };
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
@@ -48,7 +49,7 @@ impl Machine {
             network.clone(),
             Arc::new(HostDisks(disks.clone())),
             environment.clone(),
-            describe(&data_dir, acceleration)?,
+            describe(&data_dir, acceleration, &network).await?,
         )
         .await?;
         Ok(Machine { agent, network, snapshots: Arc::new(HostSnapshots(disks)) })
@@ -82,7 +83,11 @@ fn tag(data_dir: &Path) -> String {
     digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn describe(data_dir: &Path, acceleration: Acceleration) -> Result<HostDescription> {
+async fn describe(
+    data_dir: &Path,
+    acceleration: Acceleration,
+    network: &LinuxNetwork,
+) -> Result<HostDescription> {
     let memory = std::fs::read_to_string("/proc/meminfo").context("cannot read how much memory there is")?;
     let total_kib =
         memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
@@ -98,6 +103,12 @@ fn describe(data_dir: &Path, acceleration: Acceleration) -> Result<HostDescripti
         zone: 0,
         rack: "rack-0000".into(),
         acceleration: acceleration.as_str().into(),
+        links: network
+            .links()
+            .await?
+            .into_iter()
+            .map(|(name, addresses)| HostLink { name, addresses })
+            .collect(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use crate::config::Simulated;
 use agent::{MemorySnapshots, SimulatedHost, SimulatedOptions};
-use agent_api::{Architecture, HostAgent, HostDescription, PROTOCOL_VERSION};
+use agent_api::{Architecture, HostAgent, HostDescription, HostLink, PROTOCOL_VERSION};
 use async_trait::async_trait;
 use control::HostSource;
 use model::{Region, Result};
@@ -69,6 +69,7 @@ fn describe(host: usize, zone: usize, rack: usize, architecture: Architecture) -
         zone: zone as u32,
         rack: format!("rack-{rack:04}"),
         acceleration: "simulated".into(),
+        links: vec![HostLink { name: "eth0".into(), addresses: Vec::new() }],
     }
 }
 

@@ -112,6 +112,7 @@ fn what_is_wrong_is_told() {
         zone: 0,
         rack: rack.into(),
         acceleration: "simulated".into(),
+        links: Vec::new(),
     };
     let hosts = [host(1, "a"), host(2, "a"), host(3, "b")];
     let held = |instance: &str, host: &str, rule: Option<Rule>| Held {

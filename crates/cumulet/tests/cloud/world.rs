@@ -156,6 +156,7 @@ fn describe(number: usize, cores: u32) -> HostDescription {
         zone: (rack % ZONES) as u32,
         rack: format!("rack-{rack:02}"),
         acceleration: "simulated".into(),
+        links: Vec::new(),
     }
 }
 

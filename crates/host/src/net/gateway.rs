@@ -1,6 +1,9 @@
 //! The host's side of the internet gateways: one end of a pair for each VPC, routes to the public addresses behind
 //! it, and a packet filter table of our own.
 //!
+//! Pools of the network around the host are as real there as the host's own address: the host answers for those in use
+//! on the pool's interface (proxy ARP), and what bears them leaves by it as it is.
+//!
 //! The host is the internet of its guests. It forwards between them, itself and its other interfaces, and lends its
 //! own address to guests that speak to the outside (masquerade), since nobody there has a route to the pool.
 //! Forwarding is switched on for that, of IPv6 once a VPC has some; where it was off a file in the state directory
@@ -9,6 +12,7 @@
 //! Another table whose forward chain drops (Docker's policy does) still drops: in nftables all must accept. We never
 //! edit others' rules; `LinuxNetwork::diagnose` tells.
 
+use datapath::PublicPool;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::family::Family;
-use super::kernel::{Kernel, Layer3, MAIN_TABLE, Route};
+use super::kernel::{Kernel, Layer3, Link, MAIN_TABLE, Route};
 use super::namespace::Namespace;
 use super::netlink::Listener;
 use super::nft::Filter;
@@ -83,6 +87,7 @@ impl Host {
         &mut self,
         options: &NetOptions,
         gateways: &[Gateway],
+        pools: &[PublicPool],
         hosts: &BTreeSet<Ipv4Addr>,
     ) -> Result<(), NetError> {
         let failed = io_failed("can't route public addresses on the host");
@@ -95,6 +100,7 @@ impl Host {
             table: &options.table(),
             links: &format!("{}*", options.link_prefix()),
             pool: options.public_pool,
+            pools,
             uplink: options.uplink.as_deref(),
             public: &public,
             cidrs: &cidrs,
@@ -122,6 +128,7 @@ impl Host {
                 want.addresses.insert((link.index, SELF6.into()));
                 want.routes.insert((MAIN_TABLE, cidr.trunc().into()), hop(Family::V6));
             }
+            want.proxies.extend(proxies(&gateway.public, pools, &links));
             let peers = Family::BOTH.map(|family| ((link.index, gateway_peer(family)), GATEWAY_MAC));
             want.neighbours.extend(peers);
         }
@@ -151,7 +158,8 @@ impl Host {
         self.kernel.reconcile(&want, &have).await.map_err(&failed)
     }
 
-    /// What the host has of this cloud: another's lies on other links and serves another pool.
+    /// What the host has of this cloud: another's lies on other links and serves another pool, and it answers for what is
+    /// routed to those.
     async fn have(&self, options: &NetOptions) -> io::Result<Layer3> {
         let links = self.kernel.links().await?;
         let ours: BTreeSet<u32> = links
@@ -161,6 +169,12 @@ impl Host {
             .collect();
         let mut have = self.kernel.layer3(|link| ours.contains(&link)).await?;
         have.rules.clear();
+        let routed = have.routes.iter().filter_map(|((_, destination), route)| match route {
+            Route::Gateway { link, .. } if !ours.contains(link) => Some(destination.addr()),
+            _ => None,
+        });
+        let others: BTreeSet<IpAddr> = routed.collect();
+        have.proxies.retain(|(_, address)| !others.contains(&IpAddr::V4(*address)));
         have.routes.retain(|(_, destination), route| match route {
             Route::Link(link) | Route::Gateway { link, .. } => ours.contains(link),
             Route::Unreachable | Route::Blackhole => *destination == IpNet::V4(options.public_pool),
@@ -192,6 +206,26 @@ impl Host {
             .await
             .map_err(&failed)
     }
+}
+
+/// What the host answers for on the interfaces of pools. It does so without being asked twice only where the kernel finds
+/// the address behind another interface, as it does by our route.
+fn proxies(
+    public: &BTreeSet<Ipv4Addr>,
+    pools: &[PublicPool],
+    links: &BTreeMap<String, Link>,
+) -> Vec<(u32, Ipv4Addr)> {
+    let mut proxies = Vec::new();
+    for pool in pools {
+        let Some(name) = &pool.interface else { continue };
+        let Some(link) = links.get(name) else {
+            tracing::warn!(interface = name, pool = %pool.cidr, "the interface of a pool is not there");
+            continue;
+        };
+        let own = public.iter().filter(|address| pool.cidr.contains(*address));
+        proxies.extend(own.map(|address| (link.index, *address)));
+    }
+    proxies
 }
 
 fn forwarding_memory(options: &NetOptions) -> PathBuf {

@@ -81,6 +81,8 @@ pub(super) struct Layer3 {
     pub routes: BTreeMap<(u32, IpNet), Route>,
     /// By link and address.
     pub neighbours: BTreeMap<(u32, IpAddr), [u8; 6]>,
+    /// By link, what the host answers for in the name of others (ARP).
+    pub proxies: BTreeSet<(u32, Ipv4Addr)>,
     /// Which host a MAC is at, on links to other hosts.
     pub forwarding: BTreeMap<(u32, [u8; 6]), Ipv4Addr>,
     pub rules: BTreeSet<Rule>,
@@ -141,6 +143,19 @@ impl Kernel {
             .await
             .map_err(io_error)?;
         Ok(messages.into_iter().filter_map(link_of).collect())
+    }
+
+    /// Every address of IPv4, by the index of its link.
+    pub(super) async fn ipv4_addresses(&self) -> io::Result<Vec<(u32, Ipv4Addr)>> {
+        let messages: Vec<AddressMessage> =
+            self.handle.address().get().execute().try_collect().await.map_err(io_error)?;
+        let own = |message: &AddressMessage| {
+            message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Local(IpAddr::V4(address)) => Some((message.header.index, *address)),
+                _ => None,
+            })
+        };
+        Ok(messages.iter().filter_map(own).collect())
     }
 
     /// Makes a pair of which one end is here and the other in `peer_namespace`.
@@ -239,7 +254,7 @@ impl Kernel {
         self.handle.link().set(link.up().build()).execute().await.map_err(io_error)
     }
 
-    /// What there is of ours: routes and rules, and addresses and neighbours of the links that `ours` picks by their index.
+    /// What there is of ours: routes, rules and proxies, and addresses and neighbours of the links that `ours` picks by their index.
     pub(super) async fn layer3(&self, ours: impl Fn(u32) -> bool) -> io::Result<Layer3> {
         let addresses: Vec<AddressMessage> =
             self.handle.address().get().execute().try_collect().await.map_err(io_error)?;
@@ -258,6 +273,8 @@ impl Kernel {
             let found = self.handle.rule().get(version).execute();
             rules.extend(found.try_collect::<Vec<_>>().await.map_err(io_error)?);
         }
+        let proxies = self.handle.neighbours().get().set_family(IpVersion::V4).proxies().execute();
+        let proxies: Vec<NeighbourMessage> = proxies.try_collect().await.map_err(io_error)?;
         let mut bridge = self.handle.neighbours().get();
         bridge.message_mut().header.family = AddressFamily::Bridge;
         let forwarding: Vec<NeighbourMessage> = bridge.execute().try_collect().await.map_err(io_error)?;
@@ -278,6 +295,7 @@ impl Kernel {
                 .filter_map(neighbour_of)
                 .filter(|((link, _), _)| ours(*link))
                 .collect(),
+            proxies: proxies.iter().filter_map(proxy_of).collect(),
             rules: rules.iter().filter_map(rule_of).collect(),
         })
     }
@@ -318,6 +336,14 @@ impl Kernel {
                 let mut entry = entry.destination(host.into());
                 gone_is_fine(handle.neighbours().del(entry.message_mut().clone()).execute().await)
             }
+            Change::PutProxy(link, address) => {
+                let mut proxy = handle.neighbours().add(link, address.into());
+                *proxy.message_mut() = proxy_message(link, address);
+                proxy.replace().execute().await.map_err(io_error)
+            }
+            Change::DropProxy(link, address) => {
+                gone_is_fine(handle.neighbours().del(proxy_message(link, address)).execute().await)
+            }
             Change::PutRoute(key, route) => {
                 let route = handle.route().add(route_message(key, route));
                 route.replace().execute().await.map_err(io_error)
@@ -348,8 +374,10 @@ enum Change {
     PutNeighbour((u32, IpAddr), [u8; 6]),
     PutForwarding((u32, [u8; 6]), Ipv4Addr),
     PutRoute((u32, IpNet), Route),
+    PutProxy(u32, Ipv4Addr),
     PutRule(Rule),
     DropRule(Rule),
+    DropProxy(u32, Ipv4Addr),
     DropRoute((u32, IpNet), Route),
     DropNeighbour((u32, IpAddr)),
     DropForwarding((u32, [u8; 6]), Ipv4Addr),
@@ -365,7 +393,10 @@ impl Change {
             }
             Change::PutRoute((_, net), _) | Change::DropRoute((_, net), _) => Family::of(net.addr()),
             Change::PutRule(rule) | Change::DropRule(rule) => rule.family,
-            Change::PutForwarding(..) | Change::DropForwarding(..) => Family::V4,
+            Change::PutForwarding(..)
+            | Change::DropForwarding(..)
+            | Change::PutProxy(..)
+            | Change::DropProxy(..) => Family::V4,
         }
     }
 }
@@ -378,6 +409,7 @@ impl Layer3 {
         all.routes.extend(&other.routes);
         all.neighbours.extend(&other.neighbours);
         all.forwarding.extend(&other.forwarding);
+        all.proxies.extend(&other.proxies);
         all.rules.extend(&other.rules);
         all
     }
@@ -394,9 +426,11 @@ impl Layer3 {
         changes.extend(moved.map(|(&key, &host)| Change::PutForwarding(key, host)));
         changes
             .extend(changed(&self.routes, &have.routes).map(|(&key, &route)| Change::PutRoute(key, route)));
+        changes.extend(self.proxies.difference(&have.proxies).map(|&(l, a)| Change::PutProxy(l, a)));
         changes.extend(self.rules.difference(&have.rules).map(|&rule| Change::PutRule(rule)));
 
         changes.extend(have.rules.difference(&self.rules).map(|&rule| Change::DropRule(rule)));
+        changes.extend(have.proxies.difference(&self.proxies).map(|&(l, a)| Change::DropProxy(l, a)));
         let old = have.routes.iter().filter(|(key, _)| !self.routes.contains_key(key));
         changes.extend(old.map(|(&key, &route)| Change::DropRoute(key, route)));
         let old = have.neighbours.keys().filter(|key| !self.neighbours.contains_key(key));
@@ -519,6 +553,30 @@ fn neighbour_of(message: &NeighbourMessage) -> Option<((u32, IpAddr), [u8; 6])> 
         }
     }
     Some(((message.header.ifindex, address?), mac?))
+}
+
+fn proxy_of(message: &NeighbourMessage) -> Option<(u32, Ipv4Addr)> {
+    let (mut address, mut ours) = (None, false);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(value)) => address = Some(*value),
+            NeighbourAttribute::Protocol(protocol) => ours = *protocol == PROTOCOL,
+            _ => {}
+        }
+    }
+    Some((message.header.ifindex, address?)).filter(|_| ours)
+}
+
+fn proxy_message(link: u32, address: Ipv4Addr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.ifindex = link;
+    message.header.flags = NeighbourFlags::Proxy;
+    message.attributes = vec![
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)),
+        NeighbourAttribute::Protocol(PROTOCOL),
+    ];
+    message
 }
 
 fn route_of(message: &RouteMessage) -> Option<((u32, IpNet), Route)> {
@@ -644,6 +702,7 @@ mod tests {
             .into(),
             neighbours: [((16, address.into()), [2, 0, 0, 0, 0, 5])].into(),
             forwarding: [((3, [2, 0, 0, 0, 0, 6]), address)].into(),
+            proxies: [(2, address)].into(),
             rules: [Rule { family: Family::V4, priority: 1, mark: None, table: MAIN_TABLE }].into(),
         }
     }
@@ -657,20 +716,21 @@ mod tests {
     fn all_is_put_where_nothing_is_and_dropped_where_nothing_shall_be() {
         let (all, nothing) = (example(), Layer3::default());
         let puts = all.changes(&nothing);
-        assert_eq!(puts.len(), 6);
+        assert_eq!(puts.len(), 7);
         let position = |wanted: fn(&Change) -> bool| puts.iter().position(wanted).unwrap();
         assert!(
             position(|c| matches!(c, Change::PutNeighbour(..)))
                 < position(|c| matches!(c, Change::PutRoute(..)))
         );
         let drops = nothing.changes(&all);
-        assert_eq!(drops.len(), 6);
+        assert_eq!(drops.len(), 7);
         assert!(drops.iter().all(|change| matches!(
             change,
             Change::DropAddress(..)
                 | Change::DropRoute(..)
                 | Change::DropNeighbour(..)
                 | Change::DropForwarding(..)
+                | Change::DropProxy(..)
                 | Change::DropRule(..)
         )));
     }
@@ -700,6 +760,8 @@ mod tests {
                 assert_eq!(rule_of(&rule_message(rule)), Some(rule));
             }
         }
+        let address = Ipv4Addr::new(192, 168, 50, 7);
+        assert_eq!(proxy_of(&proxy_message(2, address)), Some((2, address)));
         for text in ["10.0.0.5", "fd00::5", "ff02::1:2"] {
             let address: IpAddr = text.parse().unwrap();
             assert_eq!(address_of(&address_message(1, address)), Some((1, address)));

@@ -21,6 +21,7 @@ use super::arp::{self, Neighbour};
 use super::diagnosis::{self, Diagnosis};
 use super::gateway::{Gateway, Host};
 use super::index::Index;
+use super::kernel::{Kernel, LOOPBACK};
 use super::namespace::Namespace;
 use super::netlink::Listener;
 use super::router::{Inside, Router};
@@ -167,6 +168,20 @@ impl LinuxNetwork {
         diagnosis::diagnose(&self.host_namespace, &self.options).await.map_err(failed)
     }
 
+    /// The host's interfaces and their addresses of IPv4, but for those that are ours.
+    pub async fn links(&self) -> Result<BTreeMap<String, Vec<Ipv4Addr>>, NetError> {
+        let failed = io_failed("can't list the host's network interfaces");
+        let kernel = Kernel::open(&self.host_namespace).await.map_err(&failed)?;
+        let (links, addresses) = (kernel.links().await, kernel.ipv4_addresses().await);
+        let addresses = addresses.map_err(&failed)?;
+        let on = |link: u32| addresses.iter().filter(move |(of, _)| *of == link).map(|(_, address)| *address);
+        let theirs = links
+            .map_err(&failed)?
+            .into_iter()
+            .filter(|(name, link)| link.index != LOOPBACK && !name.starts_with(&self.options.link_prefix()));
+        Ok(theirs.map(|(name, link)| (name, on(link.index).collect())).collect())
+    }
+
     /// Names of namespaces that this cloud has on the host, wanted or left over.
     fn namespaces(&self) -> Result<Vec<String>, NetError> {
         let mut names = Namespace::names().map_err(io_failed("can't list network namespaces"))?;
@@ -198,6 +213,7 @@ fn differ_in_groups(old: &Plan, new: &Plan) -> bool {
         && old.vpcs == new.vpcs
         && old.interfaces == new.interfaces
         && old.elsewhere == new.elsewhere
+        && old.public_pools == new.public_pools
 }
 
 impl State {
@@ -320,7 +336,7 @@ impl Network for LinuxNetwork {
             })
             .collect();
         let hosts = plan.elsewhere.iter().map(|elsewhere| elsewhere.host).collect();
-        state.host(&self.host_namespace).await?.apply(options, &gateways, &hosts).await?;
+        state.host(&self.host_namespace).await?.apply(options, &gateways, &plan.public_pools, &hosts).await?;
         *self.listeners.write() = state.listeners();
         match failures.into_iter().next() {
             Some(failure) => Err(failure),

@@ -1,6 +1,6 @@
 //! The packet filter of a VPC's namespace, and of the host. Pure.
 
-use datapath::{SecurityGroup, Target};
+use datapath::{PublicPool, SecurityGroup, Target};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::Id;
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,6 +62,8 @@ pub(super) struct Host<'a> {
     /// The pattern of the names of our ends of the gateways.
     pub links: &'a str,
     pub pool: Ipv4Net,
+    /// What the network around the host knows of as well.
+    pub pools: &'a [PublicPool],
     /// The one interface that guests reach the outside by; any where None.
     pub uplink: Option<&'a str>,
     /// The public addresses in use.
@@ -79,7 +81,7 @@ pub(super) struct Host<'a> {
 /// a VPC's own could not be answered there: they appear as `STRANGER`. Nobody outside has a route to the pool of IPv4,
 /// nor to unique local addresses (RFC 4193).
 pub(super) fn host(host: Host) -> Table {
-    let Host { table, links, pool, uplink, public, cidrs, ipv6_cidrs, hosts, api_port } = host;
+    let Host { table, links, pool, pools, uplink, public, cidrs, ipv6_cidrs, hosts, api_port } = host;
     let mut table = Table::new(table);
     let public: Vec<String> = public.iter().map(Ipv4Addr::to_string).collect();
     table.set("public", "ipv4_addr", &public);
@@ -118,18 +120,46 @@ pub(super) fn host(host: Host) -> Table {
     table.chain(
         "forward",
         "type filter hook forward priority mangle; policy accept;",
-        format!("iifname \"{links}\" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"),
+        format!(
+            "{}iifname \"{links}\" tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu",
+            unassigned(pools)
+        ),
     );
     table.chain(
         "outward",
         "type nat hook postrouting priority srcnat; policy accept;",
         format!(
             "{outward} ip saddr {pool} ip daddr != {pool} masquerade
-            {outward} ip6 saddr @vpcs6 ip6 saddr fc00::/7 ip6 daddr != @vpcs6 masquerade
-            oifname \"{links}\" ip saddr @vpcs snat to {STRANGER}"
+{}            {outward} ip6 saddr @vpcs6 ip6 saddr fc00::/7 ip6 daddr != @vpcs6 masquerade
+            oifname \"{links}\" ip saddr @vpcs snat to {STRANGER}",
+            elsewhere(pools, links)
         ),
     );
     table
+}
+
+/// Refuses what is for an address of a pool that nobody has: who leads the pool here would get it back.
+fn unassigned(pools: &[PublicPool]) -> String {
+    if pools.is_empty() {
+        return String::new();
+    }
+    let cidrs: Vec<String> = pools.iter().map(|pool| pool.cidr.to_string()).collect();
+    format!(
+        "ip daddr {{ {} }} ip daddr != @public reject with icmp type host-unreachable\n\t\t",
+        cidrs.join(", ")
+    )
+}
+
+/// Lends the host's address where a pool's is not known: on other interfaces than the pool's.
+fn elsewhere(pools: &[PublicPool], links: &str) -> String {
+    let mut out = String::new();
+    for PublicPool { cidr, interface } in pools {
+        if let Some(interface) = interface {
+            let _ =
+                writeln!(out, "\t\toifname != {{ \"{links}\", \"{interface}\" }} ip saddr {cidr} masquerade");
+        }
+    }
+    out
 }
 
 /// Who may send what: every interface by its tap and MAC, and by its address where the source is checked.
@@ -539,6 +569,7 @@ mod tests {
             interfaces: interfaces.to_vec(),
             groups: groups.to_vec(),
             elsewhere: Vec::new(),
+            public_pools: Vec::new(),
         };
         let index = Index::new(&whole);
         super::vpc(&Vpc::new(plan, &index, &BTreeMap::new()).unwrap(), &index.groups, 262_144)
@@ -630,11 +661,17 @@ mod tests {
         let public = [Ipv4Addr::new(198, 18, 0, 5)].into();
         let cidrs = ["10.0.0.0/16", "10.0.0.0/8", "172.31.0.0/16"].map(|cidr| cidr.parse().unwrap()).into();
         let hosts = [Ipv4Addr::new(203, 0, 113, 9)].into();
-        let host = |uplink, api_port| {
+        let pools = [("192.168.50.0/24", Some("eth0")), ("203.0.113.128/25", None)];
+        let pools = pools.map(|(cidr, interface)| PublicPool {
+            cidr: cidr.parse().unwrap(),
+            interface: interface.map(str::to_owned),
+        });
+        let host = |uplink, api_port, pools: &[PublicPool]| {
             super::host(Host {
                 table: "inet cumulet_a",
                 links: "cg12ab*",
                 pool,
+                pools,
                 uplink,
                 public: &public,
                 cidrs: &cidrs,
@@ -644,8 +681,8 @@ mod tests {
             })
             .whole()
         };
-        insta::assert_snapshot!(host(None, None));
-        let other = host(Some("eth7"), Some(8773));
+        insta::assert_snapshot!(host(None, None, &pools));
+        let other = host(Some("eth7"), Some(8773), &[]);
         assert!(other.contains("oifname \"eth7\" ip saddr 198.18.0.0/24"));
         assert!(other.contains("\t\ttcp dport 8773 accept\n\t\tdrop"));
     }

@@ -146,3 +146,49 @@ async fn a_host_whose_own_network_is_the_vpcs_still_gets_in() {
     let _listener = guest.listen(22).await;
     assert!(cloud.host.reaches(PUBLIC, 22).await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_the_network_around_the_host_are_real_there() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let group = cloud.add_group(1, &vpc, vec![tcp_from("0.0.0.0/0", 80)]);
+    let nic = cloud.add_interface(1, &vpc, "10.0.0.5", &[&group]);
+    let (on_lan, unused) = (Ipv4Addr::new(203, 0, 113, 133), Ipv4Addr::new(203, 0, 113, 134));
+    let pool = |cidr: &str, interface: &str| datapath::PublicPool {
+        cidr: cidr.parse().unwrap(),
+        interface: Some(interface.to_owned()),
+    };
+    // The second one's interface is not there, which hinders nobody.
+    cloud.plan.public_pools = vec![pool("203.0.113.128/25", "wan"), pool("192.0.2.0/24", "nowhere")];
+    cloud.translate(&nic, Some(on_lan));
+    cloud.apply().await;
+    let guest = cloud.guest(&nic).await;
+    let (inside, outside) = (guest.listen(80).await, cloud.outside.listen(80).await);
+
+    // Nobody outside was told of a route: the host answers for the address as a neighbour.
+    assert!(cloud.outside.reaches(on_lan, 80).await);
+    let (_stream, from) = inside.accept().unwrap();
+    assert_eq!(from.ip(), OUTSIDE);
+    assert!(guest.reaches(OUTSIDE, 80).await);
+    let (_stream, from) = outside.accept().unwrap();
+    assert_eq!(from.ip(), on_lan, "it is known by its own address");
+    assert!(cloud.host.reaches(on_lan, 80).await);
+    assert!(cloud.outside.connect(unused, 80, PATIENCE).await.is_err(), "the host answers for nobody else");
+
+    // A driver that starts anew finds what there is; what is not in use any more is not answered for.
+    cloud.network = host::net::LinuxNetwork::new(cloud.options.clone()).unwrap();
+    cloud.apply().await;
+    let proxies = cloud.host.ip(&["neighbour", "show", "proxy"]).await;
+    assert_eq!(proxies.lines().count(), 1, "{proxies}");
+    cloud.translate(&nic, Some(unused));
+    cloud.apply().await;
+    let proxies = cloud.host.ip(&["neighbour", "show", "proxy"]).await;
+    assert!(proxies.contains("203.0.113.134") && proxies.lines().count() == 1, "{proxies}");
+    assert!(cloud.outside.reaches(unused, 80).await);
+    cloud.plan.public_pools.clear();
+    cloud.apply().await;
+    assert_eq!(cloud.host.ip(&["neighbour", "show", "proxy"]).await, "");
+}
