@@ -1,0 +1,200 @@
+//! What a volume costs beside a raw file under the same QEMU, in the same run: `cargo bench -p agent`.
+//!
+//! The block nodes are those that the driver makes for a machine, in QEMU's storage daemon; what a guest would ask of
+//! them comes by NBD, so that no emulated processor is measured. The figure is a ratio of two times of the same
+//! requests, in turns.
+
+#![allow(clippy::unwrap_used)]
+
+mod daemon;
+mod load;
+
+#[path = "../../../host/src/machine/disk.rs"]
+#[allow(dead_code)]
+mod disk;
+#[path = "../../../host/src/machine/qmp.rs"]
+#[allow(dead_code)]
+mod qmp;
+
+use daemon::{Daemon, layers};
+// What the driver's files want to find above them.
+use host::machine::{DiskFormat, DiskLayer, DiskSpec};
+use load::{Disk, Load};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+use volume::Disks;
+
+/// Many short ones: what else the machine does falls on both sides alike.
+const ROUNDS: usize = 15;
+const SIZE_GIB: u32 = 2;
+const KIB: usize = 1024;
+
+const LOADS: [(&str, Load); 6] = [
+    ("4 KiB random reads, 1 at a time", load(false, true, 4 * KIB, 1, 800)),
+    ("4 KiB random reads, 32 at a time", load(false, true, 4 * KIB, 32, 6_000)),
+    ("4 KiB random writes, 1 at a time", load(true, true, 4 * KIB, 1, 800)),
+    ("4 KiB random writes, 32 at a time", load(true, true, 4 * KIB, 32, 6_000)),
+    ("1 MiB sequential reads", load(false, false, 1024 * KIB, 4, 128)),
+    ("1 MiB sequential writes", load(true, false, 1024 * KIB, 4, 128)),
+];
+
+const fn load(is_write: bool, is_random: bool, bytes: usize, depth: usize, count: u64) -> Load {
+    Load { is_write, is_random, bytes, depth, count }
+}
+
+#[tokio::main]
+async fn main() {
+    let room = Room::new().await;
+    println!("a raw file of the same QEMU is 1; of {ROUNDS} rounds in turns the median");
+    let path = room.dir.path().join("plain.raw");
+    File::create(&path).unwrap().set_len(u64::from(SIZE_GIB) << 30).unwrap();
+    let mut plain = room.daemon.add_raw("plain", &path).await;
+    plain.fill();
+
+    let mut first = room.volume(1, SIZE_GIB, None).await;
+    first.fill();
+    compare("made empty, written once", &mut first, &mut plain, Some(0.9));
+    room.snapshot(1, 1).await;
+    let mut second = room.volume(2, SIZE_GIB, Some(1)).await;
+    compare_reads("of a snapshot, untouched", &mut second, &mut plain);
+    second.fill();
+    compare("of a snapshot, hydrated", &mut second, &mut plain, Some(0.9));
+    compare("after a snapshot, not hydrated", &mut first, &mut plain, None);
+    drop((first, second));
+    stall(&room, &mut plain).await;
+    sizes(&room).await;
+}
+
+fn compare(what: &str, ours: &mut Disk, theirs: &mut Disk, bound: Option<f64>) {
+    for (name, load) in LOADS {
+        say(&format!("{what}: {name}"), ratio(load, ours, theirs), bound);
+    }
+}
+
+fn compare_reads(what: &str, ours: &mut Disk, theirs: &mut Disk) {
+    for (name, load) in LOADS.into_iter().filter(|(_, load)| !load.is_write) {
+        say(&format!("{what}: {name}"), ratio(load, ours, theirs), None);
+    }
+}
+
+/// The second's time over the first's.
+fn ratio(load: Load, ours: &mut Disk, theirs: &mut Disk) -> f64 {
+    let round = |_| {
+        let [ours, theirs] = [&mut *ours, &mut *theirs].map(|disk| disk.run(load).all.as_secs_f64());
+        theirs / ours
+    };
+    let mut ratios: Vec<f64> = (0..ROUNDS).map(round).collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios[ROUNDS / 2]
+}
+
+/// What the longest write takes while a snapshot is taken, and while none is.
+async fn stall(room: &Room, plain: &mut Disk) {
+    let writes = load(true, true, 4 * KIB, 1, 3_000);
+    let mut longest = [Vec::new(), Vec::new()];
+    for round in 0..ROUNDS as u32 {
+        longest[0].push(plain.run(writes).longest);
+        let mut disk = room.daemon.connect(&room.node(1));
+        let writing = tokio::task::spawn_blocking(move || disk.run(writes).longest);
+        room.snapshot(100 + round, 1).await;
+        longest[1].push(writing.await.unwrap());
+    }
+    let [without, with] = longest.map(median);
+    say_at_most("the longest write of 3,000, no snapshot being taken", without, None);
+    say_at_most("the longest write of 3,000, a snapshot being taken", with, Some(20));
+}
+
+/// What must not depend on how large a disk is.
+async fn sizes(room: &Room) {
+    for (number, size_gib) in [(10, 8), (20, 1024)] {
+        let mut times = [const { Vec::new() }; 3];
+        for round in 0..ROUNDS as u32 {
+            let (empty, made, snapshot) =
+                (number * 100 + round, number * 100 + 50 + round, number * 100 + round);
+            let began = Instant::now();
+            drop(room.volume(empty, size_gib, None).await);
+            times[0].push(began.elapsed());
+            let began = Instant::now();
+            room.snapshot(snapshot, empty).await;
+            times[1].push(began.elapsed());
+            let began = Instant::now();
+            drop(room.volume(made, size_gib, Some(snapshot)).await);
+            times[2].push(began.elapsed());
+        }
+        let names =
+            ["an empty volume is made", "a snapshot with nothing changed", "a volume of a snapshot is made"];
+        for ((name, times), bound_ms) in names.into_iter().zip(times).zip([200, 1000, 200]) {
+            say_at_most(&format!("{name}, {size_gib} GiB"), median(times), Some(bound_ms));
+        }
+        let layers = room.disks.disk(&volume_id(number * 100)).unwrap().layers;
+        let held = layers.iter().map(|layer| layer.path.metadata().unwrap().blocks() * 512).sum::<u64>();
+        println!("  which takes {} KiB of the disk in all", held / 1024);
+    }
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+fn say(what: &str, ratio: f64, bound: Option<f64>) {
+    let verdict = bound.map(|bound| {
+        let verdict = if ratio >= bound { "ok" } else { "MISSED" };
+        format!("   bound >= {bound:<4}   {verdict}")
+    });
+    println!("{what:<66} {ratio:>6.2}{}", verdict.unwrap_or_default());
+}
+
+fn say_at_most(what: &str, took: Duration, bound_ms: Option<u128>) {
+    let verdict = bound_ms.map(|bound_ms| {
+        let verdict = if took.as_millis() <= bound_ms { "ok" } else { "MISSED" };
+        format!(" bound <= {bound_ms}   {verdict}")
+    });
+    println!("{what:<66} {:>6.1} ms{}", took.as_secs_f64() * 1e3, verdict.unwrap_or_default());
+}
+
+fn volume_id(number: u32) -> String {
+    format!("vol-{number:017x}")
+}
+
+fn snapshot_id(number: u32) -> String {
+    format!("snap-{number:017x}")
+}
+
+struct Room {
+    dir: tempfile::TempDir,
+    disks: Disks,
+    daemon: Daemon,
+}
+
+impl Room {
+    async fn new() -> Room {
+        // On a disk: the directory for temporary files may be in memory.
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let disks = Disks::open(&dir.path().join("data")).unwrap();
+        let daemon = Daemon::start(dir.path()).await;
+        Room { dir, disks, daemon }
+    }
+
+    async fn volume(&self, number: u32, size_gib: u32, snapshot: Option<u32>) -> Disk {
+        let snapshot_id = snapshot.map(snapshot_id);
+        let made = self.disks.ensure(&volume_id(number), size_gib, snapshot_id.as_deref()).unwrap();
+        self.daemon.add(&layers(made.layers)).await
+    }
+
+    /// Of a volume that is in use.
+    async fn snapshot(&self, snapshot: u32, volume: u32) {
+        let pair = (&*snapshot_id(snapshot), &*volume_id(volume));
+        let freeze = self.disks.begin_freeze(&[pair], Some("i-1")).unwrap().unwrap();
+        let layers = layers(freeze.volumes[0].disk.layers.clone());
+        self.daemon.lay_on_top(&layers[1], &layers).await;
+        self.disks.finish_freeze(&freeze.key).unwrap();
+    }
+
+    /// The name under which the volume was exported.
+    fn node(&self, volume: u32) -> String {
+        let layers = layers(self.disks.disk(&volume_id(volume)).unwrap().layers);
+        disk::node_name(layers.last().unwrap())
+    }
+}
