@@ -322,3 +322,22 @@ def test_others_are_granted_permissions_on_an_interface(ec2, network):
     # The rest goes with the interface.
     ec2.delete_network_interface(NetworkInterfaceId=interface)
     assert error_code(describe, NetworkInterfacePermissionIds=[again]) == "InvalidPermissionID.NotFound"
+
+
+def test_flows_are_tracked_for_as_long_as_an_interface_says(ec2, ami, network):
+    _, subnet = network
+    times = {"TcpEstablishedTimeout": 350, "UdpTimeout": 45}
+    id = create(ec2, subnet, ConnectionTrackingSpecification=times)["NetworkInterfaceId"]
+    assert one(ec2, id)["ConnectionTrackingConfiguration"] == times
+    change = {"UdpStreamTimeout": 60, "UdpTimeout": 30}
+    ec2.modify_network_interface_attribute(NetworkInterfaceId=id, ConnectionTrackingSpecification=change)
+    assert one(ec2, id)["ConnectionTrackingConfiguration"] == times | change
+    assert "ConnectionTrackingConfiguration" not in one(ec2, create(ec2, subnet)["NetworkInterfaceId"])
+    for wrong in ({"TcpEstablishedTimeout": 59}, {"UdpStreamTimeout": 181}, {"UdpTimeout": -1}):
+        refused = {"SubnetId": subnet, "ConnectionTrackingSpecification": wrong}
+        assert error_code(ec2.create_network_interface, **refused) == "InvalidParameterValue"
+
+    specification = {"DeviceIndex": 0, "SubnetId": subnet, "ConnectionTrackingSpecification": times}
+    shown = run(ec2, ami, NetworkInterfaces=[specification])[0]["NetworkInterfaces"][0]
+    assert shown["ConnectionTrackingConfiguration"] == times
+    assert one(ec2, shown["NetworkInterfaceId"])["ConnectionTrackingConfiguration"] == times

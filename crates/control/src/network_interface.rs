@@ -18,6 +18,7 @@ pub mod describe;
 pub mod groups;
 pub mod modify;
 pub mod permission;
+pub mod tracking;
 
 pub use address::Asked;
 
@@ -40,6 +41,8 @@ pub struct NetworkInterface {
     pub wants_public_ip: bool,
     pub security_groups: SmallVec<[Id; 1]>,
     pub source_dest_check: bool,
+    #[serde(default)]
+    pub tracking: datapath::Tracking,
     pub attachment: Option<InterfaceAttachment>,
     pub tags: Tags,
 }
@@ -142,6 +145,7 @@ impl NetworkInterface {
             wants_public_ip: false,
             security_groups: SmallVec::new(),
             source_dest_check: true,
+            tracking: datapath::Tracking::default(),
             attachment: None,
             tags: Tags::default(),
             interface_id,

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use crate::{AclEntry, Address, Interface, NetworkAcl, Protocol, Route, RouteTable, Subnet, Target, Vpc};
+use crate::{
+    AclEntry, Address, Interface, NetworkAcl, Protocol, Route, RouteTable, Subnet, Target, Tracking, Vpc,
+};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::{Id, Kind};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -73,5 +75,6 @@ pub fn interface(number: u64) -> Interface {
         groups: Vec::new(),
         source_dest_check: true,
         bandwidth: None,
+        tracking: Tracking::default(),
     }
 }

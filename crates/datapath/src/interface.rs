@@ -22,6 +22,8 @@ pub struct Interface {
     pub source_dest_check: bool,
     /// Not held to any where None.
     pub bandwidth: Option<Bandwidth>,
+    #[serde(default)]
+    pub tracking: Tracking,
 }
 
 impl Interface {
@@ -49,6 +51,17 @@ pub struct Bandwidth {
     pub baseline: u64,
     /// For a while, by one that has carried less before.
     pub peak: u64,
+}
+
+/// After how many idle seconds a flow is forgotten that an interface began or was begun with, where not when others are
+/// (EC2 User Guide, "Connection tracking timeouts").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Tracking {
+    pub tcp_established: Option<u32>,
+    /// Of a question and its answer, or less.
+    pub udp: Option<u32>,
+    /// Of more.
+    pub udp_stream: Option<u32>,
 }
 
 /// An interface on another host.

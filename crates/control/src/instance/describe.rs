@@ -5,7 +5,7 @@ use crate::Context;
 use crate::engine::describe::{self, Query};
 use crate::engine::table::Values;
 use crate::engine::{Tables, filter};
-use crate::network_interface::{NetworkInterface, PrivateAddress};
+use crate::network_interface::{NetworkInterface, PrivateAddress, tracking};
 use aws_api::ec2;
 use model::{Kind, Result};
 use std::sync::Arc;
@@ -270,6 +270,13 @@ fn interface_to_api(
         private_ip_address: Some(interface.private_ip().to_string()),
         private_dns_name: Some(interface.private_dns_name(region)),
         source_dest_check: Some(interface.source_dest_check),
+        connection_tracking_configuration: tracking::to_api(interface.tracking).map(|own| {
+            ec2::ConnectionTrackingSpecificationResponse {
+                tcp_established_timeout: own.tcp_established_timeout,
+                udp_stream_timeout: own.udp_stream_timeout,
+                udp_timeout: own.udp_timeout,
+            }
+        }),
         interface_type: Some(interface.purpose.name().into()),
         groups: group_identifiers(tables, interface),
         attachment: interface.attachment.as_ref().map(|attachment| ec2::InstanceNetworkInterfaceAttachment {

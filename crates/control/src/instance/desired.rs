@@ -95,6 +95,7 @@ pub(crate) fn interface_desired(
             groups: interface.security_groups.to_vec(),
             source_dest_check: interface.source_dest_check,
             bandwidth,
+            tracking: interface.tracking,
         },
         device_index: interface.attachment.as_ref().map_or(0, |attachment| attachment.device_index),
         delete_on_termination: interface.attachment.as_ref().is_some_and(|a| a.delete_on_termination),

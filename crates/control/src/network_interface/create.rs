@@ -1,6 +1,6 @@
 //! CreateNetworkInterface, DeleteNetworkInterface.
 
-use super::{Asked, NetworkInterface, describe, groups};
+use super::{Asked, NetworkInterface, describe, groups, tracking};
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::refuse;
 use crate::{Context, description, subnet};
@@ -20,7 +20,6 @@ pub async fn create_network_interface(
             input.interface_type.as_deref().is_some_and(|kind| kind != "interface"),
             "Other interface types than interface are",
         ),
-        (input.connection_tracking_specification.is_some(), "Time-outs of connection tracking are"),
         (input.operator.is_some(), "Operators of resources are"),
     ])?;
     let subnet_id = input.subnet_id.as_deref().ok_or_else(|| Error::missing_parameter("subnetId"))?;
@@ -35,6 +34,7 @@ pub async fn create_network_interface(
         &prefixes,
         input.ipv4_prefix_count,
     )?;
+    let tracking = tracking::asked(Default::default(), input.connection_tracking_specification.as_ref())?;
     let idempotent = context.idempotent()?;
     let id = context
         .transact(|tx| {
@@ -47,6 +47,7 @@ pub async fn create_network_interface(
             let interface = NetworkInterface {
                 description: text.into(),
                 security_groups: groups,
+                tracking,
                 tags: tags.of(Kind::NetworkInterface),
                 ..NetworkInterface::new(tx, &subnet, &asked)?
             };

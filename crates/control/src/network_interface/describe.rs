@@ -1,6 +1,6 @@
 //! DescribeNetworkInterfaces, DescribeNetworkInterfaceAttribute.
 
-use super::{NetworkInterface, PrivateAddress, address};
+use super::{NetworkInterface, PrivateAddress, address, tracking};
 use crate::Context;
 use crate::engine::Tables;
 use crate::engine::describe::{self, Query};
@@ -98,6 +98,7 @@ pub fn to_api(context: &Context, tables: &Tables, interface: &NetworkInterface) 
         private_ip_address: Some(interface.private_ip().to_string()),
         private_dns_name: Some(interface.private_dns_name(region)),
         source_dest_check: Some(interface.source_dest_check),
+        connection_tracking_configuration: tracking::to_api(interface.tracking),
         interface_type: Some(interface.purpose.name().into()),
         groups: groups(tables, interface),
         attachment: attachment(interface),

@@ -1,6 +1,6 @@
 //! ModifyNetworkInterfaceAttribute, ResetNetworkInterfaceAttribute.
 
-use super::{NetworkInterface, groups};
+use super::{NetworkInterface, groups, tracking};
 use crate::engine::unsupported::refuse;
 use crate::{Context, description};
 use aws_api::ec2;
@@ -13,6 +13,7 @@ enum Change<'a> {
     Groups(&'a [String]),
     DeleteOnTermination { attachment_id: Id, value: bool },
     AssociatePublicIpAddress(bool),
+    Tracking(&'a ec2::ConnectionTrackingSpecificationRequest),
 }
 
 pub async fn modify_network_interface_attribute(
@@ -21,7 +22,6 @@ pub async fn modify_network_interface_attribute(
 ) -> Result<()> {
     refuse([
         (input.enable_primary_ipv6 == Some(true), "Primary IPv6 addresses are"),
-        (input.connection_tracking_specification.is_some(), "Time-outs of connection tracking are"),
         (input.ena_srd_specification.is_some(), "ENA Express is"),
         (!input.associated_subnet_ids.is_empty(), "Further subnets of an interface are"),
     ])?;
@@ -41,6 +41,9 @@ pub async fn modify_network_interface_attribute(
                     set_delete_on_termination(&mut interface, attachment_id, *value)?;
                 }
                 Change::AssociatePublicIpAddress(value) => interface.wants_public_ip = *value,
+                Change::Tracking(asked) => {
+                    interface.tracking = tracking::asked(interface.tracking, Some(asked))?;
+                }
             }
             tx.put(&interface);
             Ok(())
@@ -72,6 +75,7 @@ fn change(input: &ec2::ModifyNetworkInterfaceAttributeRequest) -> Result<Change<
         });
     }
     found.extend(input.associate_public_ip_address.map(Change::AssociatePublicIpAddress));
+    found.extend(input.connection_tracking_specification.as_ref().map(Change::Tracking));
     match (found.pop(), found.is_empty()) {
         (Some(change), true) => Ok(change),
         (Some(_), false) => Err(Error::invalid_parameter_combination(

@@ -49,7 +49,7 @@ pub(super) fn vpc(vpc: &Vpc, groups: &BTreeMap<&Id, &SecurityGroup>, tracked: u3
     verdicts(vpc, &membership, &mut table);
     let has_acls = network_acl::render(vpc, &mut table);
     sources(vpc, &mut table);
-    flows::render(tracked, &mut table);
+    flows::render(vpc, tracked, &mut table);
     services(vpc, tracked, &mut table);
     forward(vpc, has_acls, &mut table);
     translation(vpc, &mut table);
@@ -626,7 +626,9 @@ mod tests {
         public.addresses[0].public_ip = Some(Ipv4Addr::new(198, 18, 0, 5));
         let mut router = interface(6, &[1, 2]);
         router.source_dest_check = false;
-        let interfaces = [public, router, interface(7, &[1]), interface(8, &[])];
+        let mut brief = interface(8, &[]);
+        brief.tracking.tcp_established = Some(350);
+        let interfaces = [public, router, interface(7, &[1]), brief];
         insta::assert_snapshot!(render(&plan(), &interfaces, &[web, shut, database, unused]));
     }
 

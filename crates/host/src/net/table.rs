@@ -6,6 +6,9 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
+/// The kind of part that holds nothing.
+const TIMEOUT: &str = "ct timeout";
+
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Table {
     /// Family and name.
@@ -43,6 +46,12 @@ impl Table {
         let head = if head.is_empty() { String::new() } else { indented(head) };
         let content = rules.as_ref().lines().map(indented).collect();
         self.parts.push(Part { kind: "chain", name: name.into(), head, content });
+    }
+
+    /// How long flows of a protocol stay in the states that are named.
+    pub(super) fn timeout(&mut self, name: impl Into<String>, protocol: &str, times: &str) {
+        let head = format!("protocol {protocol}; policy = {{ {times} }}; ");
+        self.parts.push(Part { kind: TIMEOUT, name: name.into(), head, content: String::new() });
     }
 
     fn elements(&mut self, kind: &'static str, name: String, types: &str, elements: &[String]) {
@@ -85,7 +94,8 @@ impl Table {
         let vanished = old.parts.iter().filter(|part| !kept.contains(&(part.kind, part.name.as_str())));
         let vanished: Vec<&Part> = vanished.collect();
         // Nothing is deleted that anything refers to: first all are emptied, and chains go before the sets they ask.
-        vanished.iter().for_each(|part| self.verb("flush", part, &mut text));
+        let full = vanished.iter().filter(|part| part.kind != TIMEOUT);
+        full.for_each(|part| self.verb("flush", part, &mut text));
         let (chains, sets): (Vec<&Part>, Vec<&Part>) = vanished.iter().partition(|part| part.kind == "chain");
         chains.into_iter().chain(sets).for_each(|part| self.verb("delete", part, &mut text));
         if !changed.is_empty() {

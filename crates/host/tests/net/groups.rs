@@ -1,7 +1,9 @@
 //! Security groups: what they let through, what they drop, and when a change of theirs holds.
 
-use crate::cloud::{Cloud, PATIENCE, SILENCE, any_from, ping_from, possible, tcp_from, udp_from};
-use datapath::{Peer, Protocol, Rule};
+use crate::cloud::{
+    Cloud, Guest, PATIENCE, SILENCE, any_from, ping_from, possible, tcp_from, udp_from, within,
+};
+use datapath::{Peer, Protocol, Rule, Tracking};
 use ipnet::Ipv4Net;
 use model::{Random, SeededRandom};
 use std::io::{Read, Write};
@@ -114,6 +116,45 @@ async fn a_change_holds_for_new_flows_at_once_and_tracked_flows_stay() {
     served.write_all(b"pong").unwrap();
     tracked.read_exact(&mut word).unwrap();
     assert_eq!(&word, b"pong");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_flows_stay_as_long_as_the_interface_says() {
+    if !possible() || !std::path::Path::new("/proc/net/nf_conntrack").exists() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
+    let nics = [5, 6, 7].map(|at| cloud.add_interface(at, &vpc, &format!("10.0.0.{at}"), &[&open]));
+    let brief = Tracking { tcp_established: Some(100), udp: Some(55), udp_stream: None };
+    cloud.interface(&nics[0]).tracking = brief;
+    cloud.apply().await;
+    let router = cloud.namespaces().remove(0);
+    let (a, b) = (cloud.guest(&nics[0]).await, cloud.guest(&nics[1]).await);
+    let c = cloud.guest(&nics[2]).await;
+    let listeners = (a.listen(80).await, b.listen(80).await);
+    // The one that is brief begins, is begun with, and has no part.
+    let talks = [(&a, &b), (&c, &a), (&c, &b)];
+    let mut open = Vec::new();
+    for (from, to) in talks {
+        open.push(from.connect(to.address, 80, PATIENCE).await.unwrap());
+        from.udp(4000).await.send_to(b"word", (to.address, 4001)).unwrap();
+    }
+    let table = within(&router, &["cat", "/proc/net/nf_conntrack"]);
+    let idle = |protocol: &str, (from, to): (&Guest, &Guest)| -> u32 {
+        let ends = format!("src={} dst={} ", from.address, to.address);
+        let of = table.lines().find(|line| line.contains(protocol) && line.contains(&ends)).unwrap();
+        of.split_whitespace().nth(4).unwrap().parse().unwrap()
+    };
+    let tcp = talks.map(|talk| idle("tcp", talk));
+    assert!(tcp[0] <= 100 && tcp[1] <= 100 && tcp[2] > 400_000, "{tcp:?}");
+    let udp = talks.map(|talk| idle("udp", talk));
+    assert!((31..=55).contains(&udp[0]) && (31..=55).contains(&udp[1]) && udp[2] <= 30, "{udp:?}");
+
+    cloud.interface(&nics[0]).tracking = Tracking::default();
+    cloud.apply().await;
+    drop((open, listeners));
 }
 
 #[tokio::test(flavor = "multi_thread")]

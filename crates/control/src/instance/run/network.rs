@@ -8,7 +8,7 @@ use crate::instance::Tenancy;
 use crate::instance_type::{self, InterfaceLimits};
 use crate::network_interface::attach::{self, Place};
 use crate::network_interface::groups::{self, Groups};
-use crate::network_interface::{Asked, InterfaceAttachment, NetworkInterface};
+use crate::network_interface::{Asked, InterfaceAttachment, NetworkInterface, tracking};
 use crate::subnet::{self, Subnet};
 use crate::{description, vpc};
 use aws_api::ec2;
@@ -41,6 +41,7 @@ enum Source {
         groups: Groups,
         asked: Asked,
         description: String,
+        tracking: datapath::Tracking,
         /// None leaves it to the subnet.
         public_ip: Option<bool>,
     },
@@ -140,13 +141,14 @@ impl NetworkRequest {
                     tx.put(&interface);
                     interface
                 }
-                Source::New { subnet: other, groups, asked, description, public_ip } => {
+                Source::New { subnet: other, groups, asked, description, tracking, public_ip } => {
                     let subnet = subnet::depend(tx, &other.as_ref().unwrap_or(subnet).subnet_id)?;
                     groups::depend(tx, groups)?;
                     let by_subnet = self.interfaces.len() == 1 && subnet.map_public_ip_on_launch;
                     let mut interface = NetworkInterface {
                         description: description.as_str().into(),
                         security_groups: groups.clone(),
+                        tracking: *tracking,
                         wants_public_ip: public_ip.unwrap_or(by_subnet),
                         tags: tags.clone(),
                         ..NetworkInterface::new(tx, &subnet, asked)?
@@ -193,10 +195,6 @@ impl Wanted {
                 specification.interface_type.as_deref().is_some_and(|kind| kind != "interface"),
                 "Other interface types than interface are",
             ),
-            (
-                specification.connection_tracking_specification.is_some(),
-                "Time-outs of connection tracking are",
-            ),
             (specification.associate_carrier_ip_address == Some(true), "Carrier IP addresses are"),
         ])?;
         if let Some(id) = &specification.network_interface_id {
@@ -224,6 +222,10 @@ impl Wanted {
                     specification.ipv4_prefix_count,
                 )?,
                 description: text,
+                tracking: tracking::asked(
+                    Default::default(),
+                    specification.connection_tracking_specification.as_ref(),
+                )?,
                 public_ip: specification.associate_public_ip_address,
                 subnet: other.filter(|other| other.subnet_id != subnet.subnet_id),
             },
@@ -249,6 +251,7 @@ fn check_existing(specification: &ec2::InstanceNetworkInterfaceSpecification) ->
         ("prefixes", !specification.ipv4_prefixes.is_empty()),
         ("prefixes", specification.ipv4_prefix_count.unwrap_or(0) > 0),
         ("public IP address", specification.associate_public_ip_address.is_some()),
+        ("connection tracking", specification.connection_tracking_specification.is_some()),
         ("deletion on termination", specification.delete_on_termination == Some(true)),
     ];
     match beside.into_iter().find(|(_, given)| *given) {
