@@ -314,9 +314,23 @@ def test_nothing_is_left_of_a_terminated_guest(cloud, ec2, guest):
     assert left == []
 
 
+def subnet_with_ipv6(ec2):
+    """One of the default VPC's, which gets a block."""
+    vpc = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
+    added = ec2.associate_vpc_cidr_block(VpcId=vpc, AmazonProvidedIpv6CidrBlock=True)["Ipv6CidrBlockAssociation"]
+    subnet = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"][0]["SubnetId"]
+    block = added["Ipv6CidrBlock"].replace("/56", "/64")
+    ec2.associate_subnet_cidr_block(SubnetId=subnet, Ipv6CidrBlock=block)
+    return subnet
+
+
 def test_debian_with_cloud_init(cloud, ec2, key):
     debian = image(cloud, "debian-12")
-    (instance,) = run(ec2, debian, InstanceType="t3.small", KeyName="guests", UserData=USER_DATA)
+    with_ipv6 = {"SubnetId": subnet_with_ipv6(ec2), "Ipv6AddressCount": 1}
+    options = {"HttpProtocolIpv6": "enabled"}
+    (instance,) = run(
+        ec2, debian, InstanceType="t3.small", KeyName="guests", UserData=USER_DATA, MetadataOptions=options, **with_ipv6
+    )
     instance_id = instance["InstanceId"]
     output = console(ec2, instance_id, "USER-DATA ran", seconds=400)
     assert re.search(r"USER-DATA ran as root on ip-172-31-[0-9-]+: 42", output)
@@ -324,5 +338,12 @@ def test_debian_with_cloud_init(cloud, ec2, key):
     assert ssh(ec2, key, instance_id, "findmnt -no FSTYPE /").strip() == "ext4"
     document = ssh(ec2, key, instance_id, "cloud-init query ds.dynamic.instance_identity.document.instanceId")
     assert document.strip() == instance_id
+    # By DHCPv6, and from its metadata over IPv6.
+    assert instance["Ipv6Address"] in ssh(ec2, key, instance_id, "ip -6 -o address show scope global")
+    metadata = "curl -s http://[fd00:ec2::254]/latest/meta-data"
+    assert ssh(ec2, key, instance_id, f"{metadata}/ipv6") == instance["Ipv6Address"]
+    off = {"InstanceId": instance_id, "HttpProtocolIpv6": "disabled"}
+    ec2.modify_instance_metadata_options(**off)
+    assert "403 - Forbidden" in ssh(ec2, key, instance_id, f"{metadata}/ipv6")
     ec2.terminate_instances(InstanceIds=[instance_id])
     wait(ec2, "instance_terminated", [instance_id])

@@ -284,4 +284,7 @@ pub struct MetadataOptions {
     pub hop_limit: u8,
     /// `InstanceMetadataTags`.
     pub instance_tags: bool,
+    /// `HttpProtocolIpv6`: it answers at its address of IPv6 too.
+    #[serde(default)]
+    pub ipv6: bool,
 }

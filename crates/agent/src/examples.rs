@@ -49,7 +49,7 @@ pub(crate) fn security_group() -> SecurityGroup {
             vpc_id: vpc().network.vpc_id,
             ingress: Vec::new(),
             egress: vec![Rule { protocol: Protocol::All, peer: Peer::Cidr("0.0.0.0/0".parse().unwrap()) }],
-            members: [Ipv4Addr::new(172, 31, 16, 11).into()].into(),
+            members: ["172.31.16.11/32".parse().unwrap()].into(),
         },
     }
 }
@@ -138,6 +138,7 @@ pub(crate) fn instance(number: u32) -> Instance {
             tokens_required: false,
             hop_limit: 2,
             instance_tags: false,
+            ipv6: false,
         },
     }
 }

@@ -366,6 +366,7 @@ fn instance(number: u8) -> Instance {
             tokens_required: true,
             hop_limit: 1,
             instance_tags: false,
+            ipv6: false,
         },
     }
 }

@@ -134,6 +134,8 @@ pub struct MetadataOptions {
     pub http_tokens_required: bool,
     pub hop_limit: u8,
     pub instance_tags: bool,
+    #[serde(default)]
+    pub http_ipv6: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -276,7 +278,6 @@ impl Record for Instance {
             | "iam-instance-profile.arn"
             | "iam-instance-profile.id"
             | "instance-lifecycle"
-            | "ipv6-address"
             | "kernel-id"
             | "outpost-arn"
             | "platform"
@@ -311,7 +312,9 @@ impl Record for Instance {
                 filter::one(values, if options.http_endpoint { "enabled" } else { "disabled" })
             }
             "metadata-options.http-protocol-ipv4" => filter::one(values, "enabled"),
-            "metadata-options.http-protocol-ipv6" => filter::one(values, "disabled"),
+            "metadata-options.http-protocol-ipv6" => {
+                filter::one(values, if options.http_ipv6 { "enabled" } else { "disabled" })
+            }
             "metadata-options.http-put-response-hop-limit" => {
                 filter::one(values, options.hop_limit.to_string())
             }

@@ -5,22 +5,24 @@ use crate::engine::table::{Record, Values};
 use crate::engine::{Tables, Tags, Tx, filter};
 use crate::subnet::Subnet;
 use crate::{address as elastic, public_address};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use model::{AccountId, Error, Id, Kind, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 pub mod address;
 pub mod attach;
 pub mod create;
 pub mod describe;
 pub mod groups;
+pub mod ipv6;
 pub mod modify;
 pub mod permission;
 pub mod tracking;
 
 pub use address::Asked;
+pub use ipv6::{AskedIpv6, Ipv6};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NetworkInterface {
@@ -37,6 +39,8 @@ pub struct NetworkInterface {
     /// Of /28, delegated to it.
     #[serde(default)]
     pub prefixes: Box<[Ipv4Net]>,
+    #[serde(default)]
+    pub ipv6: Ipv6,
     /// Whether a public address shall be assigned at each start.
     pub wants_public_ip: bool,
     pub security_groups: SmallVec<[Id; 1]>,
@@ -132,7 +136,7 @@ impl NetworkInterface {
     /// A new one of a subnet, which has its addresses from now on.
     pub fn new(tx: &mut Tx<'_>, subnet: &Subnet, asked: &Asked) -> Result<NetworkInterface> {
         let interface_id = tx.new_id(Kind::NetworkInterface);
-        let (addresses, prefixes) = asked.claim(tx, subnet, &interface_id)?;
+        let (addresses, prefixes, ipv6) = asked.claim(tx, subnet, &interface_id)?;
         Ok(NetworkInterface {
             mac: NetworkInterface::mac_of(&interface_id),
             owner: subnet.owner.clone(),
@@ -142,6 +146,7 @@ impl NetworkInterface {
             purpose: Purpose::Instance,
             addresses,
             prefixes,
+            ipv6,
             wants_public_ip: false,
             security_groups: SmallVec::new(),
             source_dest_check: true,
@@ -193,13 +198,26 @@ impl NetworkInterface {
         Some(format!("ec2-{}.{}", dashed(ip), region.public_dns_domain()))
     }
 
-    /// How many of its subnet's addresses it takes up.
+    /// How many of its subnet's IPv4 addresses it takes up.
     pub fn used_addresses(&self) -> usize {
         let prefixes = self.prefixes.iter().map(|prefix| 1 << (32 - prefix.prefix_len()));
         self.addresses.len() + prefixes.sum::<usize>()
     }
 
-    /// Its addresses as hosts are told them.
+    /// All that is delegated to it.
+    pub fn all_prefixes(&self) -> impl Iterator<Item = IpNet> {
+        let ipv6 = self.ipv6.prefixes.iter().copied().map(IpNet::from);
+        self.prefixes.iter().copied().map(IpNet::from).chain(ipv6)
+    }
+
+    /// All that is its own: addresses and prefixes.
+    pub fn networks(&self) -> impl Iterator<Item = IpNet> {
+        let ipv4 = self.addresses.iter().map(|own| IpAddr::V4(own.private_ip));
+        let ipv6 = self.ipv6.addresses.iter().copied().map(IpAddr::V6);
+        ipv4.chain(ipv6).map(IpNet::from).chain(self.all_prefixes())
+    }
+
+    /// Its IPv4 addresses as hosts are told them.
     pub fn to_desired(&self) -> Vec<datapath::Address> {
         let own = |own: &PrivateAddress| datapath::Address {
             private_ip: own.private_ip,
@@ -217,6 +235,7 @@ impl NetworkInterface {
         for prefix in &self.prefixes {
             address::release_prefix(tx, &self.subnet_id, *prefix);
         }
+        self.ipv6.release(tx, &self.subnet_id);
         permission::revoke_all(tx, &self.interface_id);
         tx.delete::<NetworkInterface>(&self.interface_id);
     }
@@ -228,6 +247,12 @@ impl NetworkInterface {
             Some(public) => public_address::release(tx, public.ip, None),
             None => {}
         }
+    }
+
+    /// It is on no instance any more.
+    pub fn detached(&mut self) {
+        self.attachment = None;
+        self.ipv6.has_primary = false;
     }
 
     /// Gives back the addresses that are assigned only while an instance runs; whether there were any.
@@ -256,6 +281,11 @@ impl NetworkInterface {
     /// Whether EC2 keeps it for something of its own.
     pub fn is_managed(&self) -> bool {
         self.purpose != Purpose::Instance
+    }
+
+    /// Who made it, where nobody asked for it by itself.
+    pub fn requester(&self) -> Option<&str> {
+        self.is_managed().then_some(self.owner.as_str())
     }
 
     /// Whose a public address is: the owner's where it is elastic.
@@ -341,6 +371,21 @@ impl Record for NetworkInterface {
                 values,
                 self.addresses.iter().enumerate().map(|(at, _)| filter::boolean(at == 0)),
             ),
+            "ipv6-addresses.ipv6-address" => {
+                filter::many(values, self.ipv6.addresses.iter().map(|address| address.to_string()))
+            }
+            "ipv6-addresses.is-primary-ipv6" => {
+                filter::many(values, self.ipv6.addresses().map(|(_, is_primary)| filter::boolean(is_primary)))
+            }
+            "ipv6-address" => {
+                filter::some(values, self.ipv6.addresses.first().map(|address| address.to_string()))
+            }
+            "ipv4-prefixes.ipv4-prefix" => {
+                filter::many(values, self.prefixes.iter().map(|prefix| prefix.to_string()))
+            }
+            "ipv6-prefixes.ipv6-prefix" => {
+                filter::many(values, self.ipv6.prefixes.iter().map(|prefix| prefix.to_string()))
+            }
             "addresses.private-ip-address" | "private-ip-address" => {
                 filter::many(values, self.addresses.iter().map(|address| address.private_ip.to_string()))
             }
@@ -348,13 +393,15 @@ impl Record for NetworkInterface {
                 values,
                 self.addresses.iter().filter_map(PrivateAddress::public_ip).map(|ip| ip.to_string()),
             ),
-            "addresses.association.owner-id" | "association.ip-owner-id" => {
+            "addresses.association.owner-id"
+            | "addresses.association.ip-owner-id"
+            | "association.ip-owner-id" => {
                 filter::many(values, self.addresses.iter().filter_map(|address| self.ip_owner(address)))
             }
-            "association.allocation-id" => {
+            "addresses.association.allocation-id" | "association.allocation-id" => {
                 filter::many(values, elastic().map(|elastic| elastic.allocation_id.as_str()))
             }
-            "association.association-id" => {
+            "addresses.association.association-id" | "association.association-id" => {
                 filter::many(values, elastic().map(|elastic| elastic.association_id.as_str()))
             }
             "attachment.attach-time" => filter::some(values, attachment.map(|a| filter::time(a.attached_at))),
@@ -368,12 +415,21 @@ impl Record for NetworkInterface {
                 filter::some(values, attachment.map(|a| a.network_card.to_string()))
             }
             "attachment.status" => filter::some(values, attachment.map(|a| a.state_name())),
+            "attachment.instance-owner-id" => filter::some(values, attachment.map(|_| self.owner.as_str())),
+            "deny-all-igw-traffic" | "ipv6-native" | "operator.managed" => filter::one(values, "false"),
+            "operator.principal"
+            | "outpost-arn"
+            | "addresses.association.carrier-ip"
+            | "addresses.association.customer-owned-ip"
+            | "association.carrier-ip"
+            | "association.customer-owned-ip" => true,
             "description" => filter::one(values, &*self.description),
             "group-id" => filter::many(values, self.security_groups.iter().map(|id| id.as_str())),
             "interface-type" => filter::one(values, self.purpose.name()),
             "mac-address" => filter::one(values, self.mac_text()),
             "network-interface-id" => filter::one(values, self.interface_id.as_str()),
             "owner-id" => filter::one(values, self.owner.as_str()),
+            "requester-id" => filter::some(values, self.requester()),
             "requester-managed" => filter::one(values, filter::boolean(self.is_managed())),
             "source-dest-check" => filter::one(values, filter::boolean(self.source_dest_check)),
             "status" => filter::one(values, self.status()),

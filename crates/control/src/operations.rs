@@ -265,6 +265,8 @@ fn offered() -> Operations {
         ResetNetworkInterfaceAttribute => network_interface::modify::reset_network_interface_attribute,
         AssignPrivateIpAddresses => network_interface::address::assign_private_ip_addresses,
         UnassignPrivateIpAddresses => network_interface::address::unassign_private_ip_addresses,
+        AssignIpv6Addresses => network_interface::ipv6::assign_ipv6_addresses,
+        UnassignIpv6Addresses => network_interface::ipv6::unassign_ipv6_addresses,
         CreateNetworkInterfacePermission => network_interface::permission::create_network_interface_permission,
         DeleteNetworkInterfacePermission => network_interface::permission::delete_network_interface_permission,
         DescribeNetworkInterfacePermissions =>

@@ -284,7 +284,7 @@ pub fn to_desired(group: &SecurityGroup, tables: &Tables) -> datapath::SecurityG
         members: tables
             .network_interfaces
             .with("group-id", &group.group_id)
-            .flat_map(|interface| interface.addresses.iter().map(|address| address.private_ip.into()))
+            .flat_map(|interface| interface.networks())
             .collect(),
     }
 }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 pub mod attribute;
 pub mod create;
 pub mod ipv6;
+pub mod ipv6_block;
 pub mod reservation;
 
 /// The first four addresses and the last are the network's, the router's, the resolver's, a reserved one and the
@@ -36,6 +37,9 @@ pub struct Subnet {
     pub cidr: Ipv4Net,
     #[serde(default)]
     pub ipv6: Option<CidrAssociation<Ipv6Net>>,
+    /// That one is about to go: nothing of it is given any more.
+    #[serde(default)]
+    pub ipv6_goes: bool,
     pub zone: String,
     pub zone_id: String,
     pub default_for_zone: bool,
@@ -60,6 +64,7 @@ impl Subnet {
             vpc_id: vpc.vpc_id.clone(),
             cidr,
             ipv6: None,
+            ipv6_goes: false,
             zone: zone.name.clone(),
             zone_id: zone.id.clone(),
             default_for_zone: false,

@@ -5,7 +5,6 @@ use ipnet::IpNet;
 use model::Id;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SecurityGroup {
@@ -13,9 +12,9 @@ pub struct SecurityGroup {
     pub vpc_id: Id,
     pub ingress: Vec<Rule>,
     pub egress: Vec<Rule>,
-    /// All addresses of the interfaces in the group, on this host or another: what a rule that names the group as its
-    /// peer stands for.
-    pub members: BTreeSet<IpAddr>,
+    /// All addresses and prefixes of the interfaces in the group, on this host or another: what a rule that names the
+    /// group as its peer stands for.
+    pub members: BTreeSet<IpNet>,
 }
 
 impl SecurityGroup {

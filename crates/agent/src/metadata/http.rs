@@ -86,11 +86,14 @@ pub(super) async fn serve_connection(
     service: Arc<MetadataService>,
 ) -> std::io::Result<()> {
     let socket = Arc::new(stream.as_fd().try_clone_to_owned()?);
+    let over_ipv6 = stream.local_addr()?.is_ipv6();
     let stream = tokio::net::TcpStream::from_std(stream)?;
     let handler = service_fn(|request| {
         let (interface_id, network) = (interface_id.clone(), network.clone());
         let (service, socket) = (service.clone(), socket.clone());
-        async move { Ok::<_, Infallible>(respond(request, &interface_id, &network, &service, &socket).await) }
+        async move {
+            Ok::<_, Infallible>(respond(request, &interface_id, &network, &service, &socket, over_ipv6).await)
+        }
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -108,6 +111,7 @@ async fn respond(
     network: &HostNetwork,
     service: &MetadataService,
     socket: &OwnedFd,
+    over_ipv6: bool,
 ) -> Response<Full<Bytes>> {
     // Looked up for each request: its metadata may have changed, or the interface gone to another instance.
     let Some(guest) = network.guest(interface_id) else { return response(Answer::error(404)) };
@@ -123,11 +127,16 @@ async fn respond(
         token: header(headers, TOKEN),
         ttl: header(headers, TOKEN_TTL),
         forwarded: headers.contains_key(FORWARDED),
+        over_ipv6,
     };
     let answer = service.answer(&guest, request).await;
     if let Some(hops) = answer.hop_limit {
         // Never raised again on this connection: a token that is sent anew must not travel further.
-        if let Err(error) = rustix::net::sockopt::set_ip_ttl(socket, hops.into()) {
+        let set = match over_ipv6 {
+            true => rustix::net::sockopt::set_ipv6_unicast_hops(socket, Some(hops)),
+            false => rustix::net::sockopt::set_ip_ttl(socket, hops.into()),
+        };
+        if let Err(error) = set {
             tracing::error!(%interface_id, error = %error, "hop limit not set");
             return response(Answer::error(500));
         }

@@ -1,4 +1,4 @@
-//! The instance metadata service: what an instance may know of itself, at 169.254.169.254.
+//! The instance metadata service: what an instance may know of itself, at 169.254.169.254 and fd00:ec2::254.
 //!
 //! ```text
 //!   http (wire, bounds) ──▶ MetadataService::answer (policy) ──▶ tree (content) · identity (signatures)
@@ -61,6 +61,8 @@ struct Request<'a> {
     ttl: Option<&'a [u8]>,
     /// Whether it has an `X-Forwarded-For`.
     forwarded: bool,
+    /// Whether it came to the endpoint of IPv6.
+    over_ipv6: bool,
 }
 
 #[derive(Debug, PartialEq)]
@@ -86,7 +88,8 @@ impl MetadataService {
     }
 
     async fn answer(&self, guest: &Guest, request: Request<'_>) -> Answer {
-        if !guest.instance.metadata_options.enabled {
+        let options = &guest.instance.metadata_options;
+        if !options.enabled || (request.over_ipv6 && !options.ipv6) {
             return Answer::error(403);
         }
         if !self.requests.allow(&guest.instance.instance_id) {

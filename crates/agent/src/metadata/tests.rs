@@ -25,12 +25,19 @@ fn guest(number: u32, change: impl FnOnce(&mut Instance)) -> Guest {
 }
 
 fn get(path: &str) -> Request<'_> {
-    Request { method: Method::Get, path, token: None, ttl: None, forwarded: false }
+    Request { method: Method::Get, path, token: None, ttl: None, forwarded: false, over_ipv6: false }
 }
 
 fn put_token(ttl: Option<&'static str>) -> Request<'static> {
     let ttl = ttl.map(str::as_bytes);
-    Request { method: Method::Put, path: "/latest/api/token", token: None, ttl, forwarded: false }
+    Request {
+        method: Method::Put,
+        path: "/latest/api/token",
+        token: None,
+        ttl,
+        forwarded: false,
+        over_ipv6: false,
+    }
 }
 
 const INSTANCE_ID: &str = "/latest/meta-data/instance-id";
@@ -95,6 +102,11 @@ async fn what_is_not_allowed_is_refused_with_ec2s_status() {
     let disabled = guest(1, |instance| instance.metadata_options.enabled = false);
     assert_eq!(service.answer(&disabled, get(INSTANCE_ID)).await.status, 403);
     assert_eq!(service.answer(&disabled, put_token(Some("60"))).await.status, 403);
+    for (ipv6, status) in [(false, 403), (true, 200)] {
+        let guest = guest(1, |instance| instance.metadata_options.ipv6 = ipv6);
+        let request = Request { over_ipv6: true, ..get(INSTANCE_ID) };
+        assert_eq!(service.answer(&guest, request).await.status, status, "{ipv6}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,7 +138,7 @@ proptest! {
         let (service, _) = service(&dir);
         let guest = guest(1, |_| {});
         let request =
-            Request { method, path: &path, token: token.as_deref(), ttl: ttl.as_deref(), forwarded };
+            Request { method, path: &path, token: token.as_deref(), ttl: ttl.as_deref(), forwarded, over_ipv6: false };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let answer = runtime.block_on(service.answer(&guest, request));
         prop_assert!(answer.status < 500);

@@ -225,6 +225,13 @@ fn network_interface(tree: &mut Tree, guest: &Guest, interface: &Interface) {
     if !interface.network.ipv6_addresses.is_empty() {
         put("ipv6s", lines(&interface.network.ipv6_addresses));
     }
+    for (name, is_ipv4) in [("ipv4-prefix", true), ("ipv6-prefix", false)] {
+        let of_family = interface.network.prefixes.iter().filter(|prefix| prefix.addr().is_ipv4() == is_ipv4);
+        let prefixes: Vec<_> = of_family.collect();
+        if !prefixes.is_empty() {
+            put(name, lines(&prefixes));
+        }
+    }
     put("security-group-ids", lines(&interface.network.groups));
     if interface.device_index == 0 {
         put("security-groups", metadata.security_group_names.join("\n"));
@@ -345,6 +352,25 @@ mod tests {
         walk(&guest, "/2021-03-23/meta-data/", &mut out);
         walk(&guest, "/latest/dynamic/", &mut out);
         insta::assert_snapshot!(out);
+    }
+
+    #[test]
+    fn an_interface_tells_all_that_is_its_own() {
+        let guest = guest(|instance| {
+            let network = &mut instance.interfaces[0].network;
+            network.ipv6_addresses = ["fd00::5", "fd00::4"].map(|own| own.parse().unwrap()).into();
+            network.prefixes =
+                ["172.31.16.32/28", "fd00:1:2:3:4::/80"].map(|own| own.parse().unwrap()).into();
+        });
+        let of_interface = "/latest/meta-data/network/interfaces/macs/02:00:ac:1f:10:0b";
+        for (name, value) in [
+            ("ipv6s", "fd00::5\nfd00::4"),
+            ("ipv4-prefix", "172.31.16.32/28"),
+            ("ipv6-prefix", "fd00:1:2:3:4::/80"),
+        ] {
+            assert_eq!(text(&guest, &format!("{of_interface}/{name}")).unwrap(), value);
+        }
+        assert_eq!(text(&guest, "/latest/meta-data/ipv6").unwrap(), "fd00::5");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::prefix_list::PrefixList;
 use crate::public_pool::PublicPool;
 use crate::region::RegionState;
 use crate::security_group::SecurityGroup;
-use crate::subnet::Subnet;
+use crate::subnet::{self, Subnet};
 use crate::vpc::Vpc;
 use crate::{Context, Control};
 use model::{Error, Result};
@@ -37,6 +37,7 @@ pub(crate) async fn undo_all(control: &Control, region: &RegionState) -> Result<
         undo::<PlacementGroup>(tx);
         undo::<OwnType>(tx);
         undo::<PublicPool>(tx);
+        subnet::ipv6::keep_all(tx);
         Ok(())
     })
     .await

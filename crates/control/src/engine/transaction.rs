@@ -56,25 +56,27 @@ impl<'a> Tx<'a> {
         &*self.environment.random
     }
 
-    /// Reads a record and makes the transaction depend on it: if anybody writes it first, the closure runs again.
+    /// Reads a record, as this transaction has left it, and makes the transaction depend on it: if anybody writes it
+    /// first, the closure runs again.
     pub fn get<T: Record>(&mut self, id: &str) -> Option<Arc<T>>
     where
         Tables: Has<T>,
     {
         let key = self.key::<T>(id);
-        match self.tables.table().find_with_revision(id) {
-            Some((record, modified)) => {
-                self.compares.insert(key.clone(), Compare::Modified(key, modified));
-                Some(record.clone())
-            }
-            None => {
-                self.compares.insert(key.clone(), Compare::Absent(key));
-                None
-            }
+        let stored = self.tables.table().find_with_revision(id);
+        let compare = match stored {
+            Some((_, modified)) => Compare::Modified(key.clone(), modified),
+            None => Compare::Absent(key.clone()),
+        };
+        self.compares.insert(key.clone(), compare);
+        match self.ops.get(&key) {
+            Some(Op::Put { value, .. }) => serde_json::from_slice(value).ok().map(Arc::new),
+            Some(Op::Delete { .. }) => None,
+            None => stored.map(|(record, _)| record.clone()),
         }
     }
 
-    /// Writes a record that `get` returned before.
+    /// Writes a record that `get` has looked for before.
     pub fn put<T: Record>(&mut self, record: &T)
     where
         Tables: Has<T>,
@@ -117,11 +119,8 @@ impl<'a> Tx<'a> {
             return false;
         }
         let claim = Claim { key: Claim::key(scope, value).into(), owner: owner.into() };
-        match self.get::<Claim>(&claim.key) {
-            // Given back by this transaction.
-            Some(_) => self.put(&claim),
-            None => self.create(&claim),
-        }
+        self.get::<Claim>(&claim.key);
+        self.put(&claim);
         true
     }
 

@@ -108,6 +108,7 @@ tables! {
     vpcs: crate::vpc::Vpc as Vpc,
     subnets: crate::subnet::Subnet as Subnet,
     subnet_cidr_reservations: crate::subnet::reservation::SubnetCidrReservation as SubnetCidrReservation,
+    ipv6_blocks: crate::subnet::ipv6_block::Ipv6Block as Ipv6Block,
     security_groups: crate::security_group::SecurityGroup as SecurityGroup,
     addresses: crate::address::Address as Address,
     public_pools: crate::public_pool::PublicPool as PublicPool,

@@ -6,7 +6,7 @@ use super::{Instance, MetadataOptions, ShutdownBehavior};
 use crate::Context;
 use crate::engine::Tx;
 use crate::instance_type::{self, OwnType};
-use crate::network_interface::NetworkInterface;
+use crate::network_interface::{NetworkInterface, attach};
 use crate::security_group;
 use crate::volume::Volume;
 use aws_api::ec2;
@@ -243,6 +243,12 @@ fn resize(tx: &mut Tx<'_>, instance: &mut Instance, instance_type: &str) -> Resu
             "The architecture of '{instance_type}' does not match the instance's."
         )));
     }
+    let limits = instance_type::performance(tx.tables(), instance_type).interfaces;
+    attach::check_interfaces(instance.interfaces.len(), instance_type, limits)?;
+    for interface_id in &instance.interfaces {
+        let interface = tx.get::<NetworkInterface>(interface_id);
+        interface.map_or(Ok(()), |interface| attach::check_addresses(&interface, limits))?;
+    }
     instance.instance_type = instance_type.into();
     // CPU options do not outlive the type that they were for.
     instance.vcpus = shape.vcpus;
@@ -344,11 +350,8 @@ pub fn change_metadata_options(
             Error::invalid_parameter_value(format!("Value ({limit}) for parameter httpPutResponseHopLimit is invalid. It must be between 1 and 64."))
         })?;
     }
-    if wanted.ipv6 == Some("enabled") {
-        return Err(Error::new(
-            "UnsupportedOperation",
-            "The IPv6 endpoint of the metadata service is not supported by this cloud.",
-        ));
+    if let Some(value) = wanted.ipv6 {
+        options.http_ipv6 = choice("httpProtocolIpv6", value, "enabled", "disabled")?;
     }
     Ok(())
 }
@@ -360,7 +363,7 @@ pub fn metadata_options_to_api(options: &MetadataOptions) -> ec2::InstanceMetada
         http_endpoint: choice(options.http_endpoint, "enabled", "disabled"),
         http_tokens: choice(options.http_tokens_required, "required", "optional"),
         http_put_response_hop_limit: Some(i32::from(options.hop_limit)),
-        http_protocol_ipv6: Some("disabled".into()),
+        http_protocol_ipv6: choice(options.http_ipv6, "enabled", "disabled"),
         instance_metadata_tags: choice(options.instance_tags, "enabled", "disabled"),
     }
 }

@@ -5,6 +5,7 @@ use crate::Context;
 use crate::engine::describe::{self, Query};
 use crate::engine::table::Values;
 use crate::engine::{Tables, filter};
+use crate::network_interface::describe::field as interface_field;
 use crate::network_interface::{NetworkInterface, PrivateAddress, tracking};
 use aws_api::ec2;
 use model::{Kind, Result};
@@ -73,19 +74,16 @@ fn field<'t>(
         }
         "dns-name" => filter::some(values, instance.public_dns_name(tables, region)),
         "private-dns-name" => filter::some(values, instance.private_dns_name(tables, region)),
-        "network-interface.private-dns-name" => {
-            filter::many(values, interfaces().map(|interface| interface.private_dns_name(region)))
-        }
-        "instance.group-id" | "group-id" | "network-interface.group-id" => filter::many(
+        "ipv6-address" => filter::many(
+            values,
+            interfaces().flat_map(|interface| interface.ipv6.addresses.iter().map(|own| own.to_string())),
+        ),
+        "instance.group-id" | "group-id" => filter::many(
             values,
             interfaces().flat_map(|interface| &interface.security_groups).map(|id| id.as_str()),
         ),
-        "instance.group-name" | "group-name" | "network-interface.group-name" => {
-            filter::many(values, group_names())
-        }
-        "ip-address"
-        | "network-interface.addresses.association.public-ip"
-        | "network-interface.association.public-ip" => filter::many(
+        "instance.group-name" | "group-name" => filter::many(values, group_names()),
+        "ip-address" => filter::many(
             values,
             interfaces()
                 .flat_map(|interface| interface.addresses.iter().filter_map(PrivateAddress::public_ip))
@@ -104,7 +102,8 @@ fn field<'t>(
                 // Checked on an empty list too: the name is known if an interface knows it.
                 let mut known = interfaces().next().is_none();
                 for interface in interfaces() {
-                    known |= filter::record_field(&**interface, of_interface, values);
+                    known |= filter::record_field(&**interface, of_interface, values)
+                        || interface_field(tables, region, interface, of_interface, values);
                 }
                 known
             }
@@ -164,6 +163,7 @@ pub fn to_api(context: &Context, tables: &Tables, instance: &Instance) -> ec2::I
         public_dns_name: Some(instance.public_dns_name(tables, region).unwrap_or_default()),
         private_ip_address: primary.map(|interface| interface.private_ip().to_string()),
         public_ip_address: primary.and_then(|interface| interface.public_ip()).map(|ip| ip.to_string()),
+        ipv6_address: primary.and_then(|interface| interface.ipv6.addresses.first()).map(|ip| ip.to_string()),
         key_name: instance.public_key.as_ref().map(|key| key.0.clone()),
         ami_launch_index: Some(instance.launch_index as i32),
         client_token: Some(instance.client_token.as_deref().unwrap_or_default().to_owned()),
@@ -300,6 +300,26 @@ fn interface_to_api(
             })
             .collect(),
         association: interface.primary().and_then(association),
+        ipv4_prefixes: interface
+            .prefixes
+            .iter()
+            .map(|prefix| ec2::InstanceIpv4Prefix { ipv4_prefix: Some(prefix.to_string()) })
+            .collect(),
+        ipv6_addresses: interface
+            .ipv6
+            .addresses()
+            .map(|(address, is_primary)| ec2::InstanceIpv6Address {
+                ipv6_address: Some(address.to_string()),
+                is_primary_ipv6: Some(is_primary),
+            })
+            .collect(),
+        ipv6_prefixes: interface
+            .ipv6
+            .prefixes
+            .iter()
+            .map(|prefix| ec2::InstanceIpv6Prefix { ipv6_prefix: Some(prefix.to_string()) })
+            .collect(),
+        operator: Some(ec2::OperatorResponse { managed: Some(false), ..Default::default() }),
         ..Default::default()
     }
 }

@@ -75,6 +75,7 @@ pub fn desired(
             tokens_required: options.http_tokens_required,
             hop_limit: options.hop_limit,
             instance_tags: options.instance_tags,
+            ipv6: options.http_ipv6,
         },
     })
 }
@@ -90,8 +91,8 @@ pub(crate) fn interface_desired(
             subnet_id: interface.subnet_id.clone(),
             mac: interface.mac,
             addresses: interface.to_desired(),
-            ipv6_addresses: Vec::new(),
-            prefixes: interface.prefixes.iter().copied().map(Into::into).collect(),
+            ipv6_addresses: interface.ipv6.addresses.to_vec(),
+            prefixes: interface.all_prefixes().collect(),
             groups: interface.security_groups.to_vec(),
             source_dest_check: interface.source_dest_check,
             bandwidth,

@@ -334,7 +334,7 @@ fn removed(tx: &mut Tx<'_>, instance: &mut Instance) {
         if interface.attachment.as_ref().is_none_or(|attachment| attachment.delete_on_termination) {
             interface.delete(tx);
         } else {
-            interface.attachment = None;
+            interface.detached();
             tx.put(&interface);
         }
     }

@@ -115,7 +115,6 @@ fn refuse_what_is_not_there(input: &ec2::RunInstancesRequest) -> Result<()> {
             "Hibernation is",
         ),
         (input.enclave_options.as_ref().is_some_and(|options| options.enabled == Some(true)), "Enclaves are"),
-        (input.ipv6_address_count.unwrap_or(0) > 0 || !input.ipv6_addresses.is_empty(), "IPv6 addresses are"),
         (
             !input.elastic_gpu_specification.is_empty() || !input.elastic_inference_accelerators.is_empty(),
             "Elastic accelerators are",
@@ -228,6 +227,7 @@ fn metadata_options(input: &ec2::RunInstancesRequest, image: &Image) -> Result<M
         http_tokens_required: v2,
         hop_limit: if v2 { 2 } else { 1 },
         instance_tags: false,
+        http_ipv6: false,
     };
     if let Some(wanted) = &input.metadata_options {
         super::attribute::change_metadata_options(

@@ -29,6 +29,8 @@ pub struct InterfaceLimits {
     pub interfaces: usize,
     /// Addresses and prefixes of each interface.
     pub ipv4_addresses: usize,
+    /// Of IPv6, the same.
+    pub ipv6_addresses: usize,
     pub network_cards: usize,
 }
 
@@ -83,10 +85,12 @@ fn bandwidth(info: &InstanceTypeInfo) -> Option<Bandwidth> {
 
 fn interfaces(info: &InstanceTypeInfo) -> InterfaceLimits {
     let network = info.network_info.as_ref();
-    let of = |count: Option<i32>| count.and_then(|count| usize::try_from(count).ok()).unwrap_or(1);
+    let number = |count: Option<i32>| count.and_then(|count| usize::try_from(count).ok());
+    let of = |count| number(count).unwrap_or(1);
     InterfaceLimits {
         interfaces: of(network.and_then(|network| network.maximum_network_interfaces)),
         ipv4_addresses: of(network.and_then(|network| network.ipv4_addresses_per_interface)),
+        ipv6_addresses: number(network.and_then(|network| network.ipv6_addresses_per_interface)).unwrap_or(0),
         network_cards: of(network.and_then(|network| network.maximum_network_cards)),
     }
 }
@@ -148,10 +152,12 @@ mod tests {
     #[test]
     fn every_type_takes_an_interface_with_an_address() {
         let limits = |name: &str| {
-            let InterfaceLimits { interfaces, ipv4_addresses, network_cards } = of_aws(name).interfaces;
-            (interfaces, ipv4_addresses, network_cards)
+            let InterfaceLimits { interfaces, ipv4_addresses, ipv6_addresses, network_cards } =
+                of_aws(name).interfaces;
+            (interfaces, ipv4_addresses, ipv6_addresses, network_cards)
         };
-        assert_eq!([limits("t3.micro"), limits("m5.24xlarge")], [(2, 2, 1), (15, 50, 1)]);
+        let known = ["t3.micro", "m5.24xlarge", "m1.small"].map(limits);
+        assert_eq!(known, [(2, 2, 2, 1), (15, 50, 50, 1), (2, 4, 0, 1)]);
         let all = Catalogue::get().types().iter().map(|info| interfaces(info));
         assert!(all.into_iter().all(|of| of.interfaces > 0 && of.ipv4_addresses > 0 && of.network_cards > 0));
     }

@@ -59,7 +59,7 @@ fn claim(
 ) -> Result<Vec<PrivateAddress>> {
     create::check_count(interface.addresses.len() + wanted.len())?;
     let subnet = subnet::depend(tx, &interface.subnet_id)?;
-    let (claimed, _) = Asked::of(wanted).claim(tx, &subnet, &interface.interface_id)?;
+    let (claimed, ..) = Asked::of(wanted).claim(tx, &subnet, &interface.interface_id)?;
     Ok(claimed.into_vec())
 }
 

@@ -1,7 +1,7 @@
 //! Private addresses and prefixes of an interface: those asked for when it is made, AssignPrivateIpAddresses,
 //! UnassignPrivateIpAddresses.
 
-use super::{NetworkInterface, PrivateAddress, attach};
+use super::{AskedIpv6, Ipv6, NetworkInterface, PrivateAddress, attach};
 use crate::Context;
 use crate::engine::Tx;
 use crate::subnet::{self, Subnet};
@@ -12,16 +12,17 @@ use smallvec::SmallVec;
 use std::net::Ipv4Addr;
 
 /// No instance type takes more on one interface (EC2 User Guide, "Maximum IP addresses per network interface").
-const ADDRESSES_MAX: usize = 50;
+pub(super) const ADDRESSES_MAX: usize = 50;
 
 /// Addresses and prefixes that are wanted; None is any that is free.
 pub struct Asked {
     /// The primary one first.
     addresses: Vec<Option<Ipv4Addr>>,
     prefixes: Vec<Option<Ipv4Net>>,
+    ipv6: AskedIpv6,
 }
 
-type Claimed = (SmallVec<[PrivateAddress; 1]>, Box<[Ipv4Net]>);
+type Claimed = (SmallVec<[PrivateAddress; 1]>, Box<[Ipv4Net]>, Ipv6);
 
 impl Asked {
     pub fn new(
@@ -30,6 +31,7 @@ impl Asked {
         count: Option<i32>,
         prefixes: &[Option<&str>],
         prefix_count: Option<i32>,
+        ipv6: AskedIpv6,
     ) -> Result<Asked> {
         let mut first = primary.map(parse).transpose()?;
         let mut others = Vec::new();
@@ -49,19 +51,21 @@ impl Asked {
         }
         others.extend(any(count, "secondaryPrivateIpAddressCount", !listed.is_empty())?);
         let addresses = std::iter::once(first).chain(others).collect();
-        Asked { addresses, prefixes: wanted_prefixes(prefixes, prefix_count)? }.checked()
+        Asked { addresses, prefixes: wanted_prefixes(prefixes, prefix_count)?, ipv6 }.checked()
     }
 
     pub fn of(addresses: &[Option<Ipv4Addr>]) -> Asked {
-        Asked { addresses: addresses.to_vec(), prefixes: Vec::new() }
+        Asked { addresses: addresses.to_vec(), prefixes: Vec::new(), ipv6: AskedIpv6::default() }
     }
 
     /// Whether it names addresses that only one interface can have.
     pub fn is_particular(&self) -> bool {
-        self.addresses.iter().any(Option::is_some) || self.prefixes.iter().any(Option::is_some)
+        self.addresses.iter().any(Option::is_some)
+            || self.prefixes.iter().any(Option::is_some)
+            || self.ipv6.is_particular()
     }
 
-    /// How many addresses and prefixes.
+    /// How many addresses and prefixes of IPv4.
     fn count(&self) -> usize {
         self.addresses.len() + self.prefixes.len()
     }
@@ -79,7 +83,8 @@ impl Asked {
         }
         let prefixes =
             self.prefixes.iter().map(|wanted| subnet::claim_prefix(tx, subnet, *wanted, interface_id));
-        Ok((addresses, prefixes.collect::<Result<_>>()?))
+        let prefixes = prefixes.collect::<Result<_>>()?;
+        Ok((addresses, prefixes, self.ipv6.claim(tx, subnet, interface_id)?))
     }
 }
 
@@ -92,7 +97,7 @@ fn wanted_prefixes(listed: &[Option<&str>], count: Option<i32>) -> Result<Vec<Op
 }
 
 /// Any, so many.
-fn any<T: Clone>(count: Option<i32>, name: &str, listed: bool) -> Result<Vec<Option<T>>> {
+pub(super) fn any<T: Clone>(count: Option<i32>, name: &str, listed: bool) -> Result<Vec<Option<T>>> {
     match count {
         None => Ok(Vec::new()),
         Some(_) if listed => Err(Error::invalid_parameter_combination(format!(
@@ -150,8 +155,8 @@ pub async fn assign_private_ip_addresses(
         !addresses.is_empty(),
     )?);
     let prefixes: Vec<_> = input.ipv4_prefixes.iter().map(|text| Some(text.as_str())).collect();
-    let asked =
-        Asked { addresses, prefixes: wanted_prefixes(&prefixes, input.ipv4_prefix_count)? }.checked()?;
+    let prefixes = wanted_prefixes(&prefixes, input.ipv4_prefix_count)?;
+    let asked = Asked { addresses, prefixes, ipv6: AskedIpv6::default() }.checked()?;
     if asked.count() == 0 {
         return Err(Error::missing_parameter("secondaryPrivateIpAddressCount or privateIpAddress"));
     }
@@ -160,14 +165,16 @@ pub async fn assign_private_ip_addresses(
         .transact(|tx| {
             let mut interface = super::own(tx, id)?;
             let subnet = subnet::depend(tx, &interface.subnet_id)?;
-            let max = attach::addresses_max(tx.tables(), &interface).min(ADDRESSES_MAX);
-            check_count(interface.addresses.len() + interface.prefixes.len() + asked.count(), max)?;
+            let max =
+                attach::limits(tx.tables(), &interface).map_or(usize::MAX, |limits| limits.ipv4_addresses);
+            let count = interface.addresses.len() + interface.prefixes.len() + asked.count();
+            check_count(count, max.min(ADDRESSES_MAX))?;
             if may_move {
                 for address in asked.addresses.iter().flatten() {
                     take_from_another(tx, &interface, *address)?;
                 }
             }
-            let (addresses, prefixes) = asked.claim(tx, &subnet, &interface.interface_id)?;
+            let (addresses, prefixes, _) = asked.claim(tx, &subnet, &interface.interface_id)?;
             interface.addresses.extend(addresses.iter().cloned());
             interface.prefixes = interface.prefixes.iter().chain(&prefixes).copied().collect();
             tx.put(&interface);
@@ -255,7 +262,7 @@ pub fn remove(
     }
 }
 
-fn not_assigned(what: &str, interface_id: &Id) -> Error {
+pub(super) fn not_assigned(what: &str, interface_id: &Id) -> Error {
     Error::invalid_parameter_value(format!("Some of {what} are not assigned to interface {interface_id}"))
 }
 

@@ -106,9 +106,15 @@ pub fn bind(
             format!("Interface: [{}] in use.", interface.interface_id),
         ));
     }
-    address::check_count(interface.addresses.len() + interface.prefixes.len(), limits.ipv4_addresses)?;
+    check_addresses(interface, limits)?;
     interface.attachment = Some(attachment.clone());
     Ok(())
+}
+
+/// Whether an instance of the type may have an interface with so many addresses.
+pub fn check_addresses(interface: &NetworkInterface, limits: InterfaceLimits) -> Result<()> {
+    address::check_count(interface.addresses.len() + interface.prefixes.len(), limits.ipv4_addresses)?;
+    address::check_count(interface.ipv6.count(), limits.ipv6_addresses)
 }
 
 fn check_room(tables: &Tables, instance: &Instance, place: Place, limits: InterfaceLimits) -> Result<()> {
@@ -141,12 +147,10 @@ impl InterfaceAttachment {
     }
 }
 
-/// How many addresses and prefixes the interface may have where it is.
-pub fn addresses_max(tables: &Tables, interface: &NetworkInterface) -> usize {
-    let instance = interface.attachment.as_ref().and_then(|at| tables.instances.find(&at.instance_id));
-    instance.map_or(usize::MAX, |instance| {
-        instance_type::performance(tables, &instance.instance_type).interfaces.ipv4_addresses
-    })
+/// What the interface may have where it is; None where it is on no instance.
+pub fn limits(tables: &Tables, interface: &NetworkInterface) -> Option<InterfaceLimits> {
+    let instance = tables.instances.find(&interface.attachment.as_ref()?.instance_id)?;
+    Some(instance_type::performance(tables, &instance.instance_type).interfaces)
 }
 
 pub async fn detach_network_interface(
@@ -177,7 +181,7 @@ pub async fn detach_network_interface(
                 let mut instance = (*instance).clone();
                 instance.interfaces.retain(|own| *own != interface_id);
                 tx.put(&instance);
-                interface.attachment = None;
+                interface.detached();
             }
             tx.put(&interface);
             Ok(())
@@ -218,14 +222,17 @@ fn attached_to(
 }
 
 fn take(tx: &mut Tx<'_>, instance: &mut Instance, interface: &NetworkInterface, outcome: Outcome) {
-    let attachment = match outcome {
+    let mut interface = interface.clone();
+    match outcome {
         Outcome::Goes(state) => {
-            interface.attachment.clone().map(|attachment| InterfaceAttachment { state, ..attachment })
+            if let Some(attachment) = &mut interface.attachment {
+                attachment.state = state;
+            }
         }
         Outcome::Over => {
             instance.interfaces.retain(|own| *own != interface.interface_id);
-            None
+            interface.detached();
         }
-    };
-    tx.put(&NetworkInterface { attachment, ..interface.clone() });
+    }
+    tx.put(&interface);
 }

@@ -1,6 +1,6 @@
 //! CreateNetworkInterface, DeleteNetworkInterface.
 
-use super::{Asked, NetworkInterface, describe, groups, tracking};
+use super::{Asked, AskedIpv6, NetworkInterface, describe, groups, tracking};
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::refuse;
 use crate::{Context, description, subnet};
@@ -11,11 +11,7 @@ pub async fn create_network_interface(
     context: &Context,
     input: ec2::CreateNetworkInterfaceRequest,
 ) -> Result<ec2::CreateNetworkInterfaceResult> {
-    let any_ipv6 = !input.ipv6_addresses.is_empty() || input.ipv6_address_count.unwrap_or(0) > 0;
-    let any_ipv6_prefix = !input.ipv6_prefixes.is_empty() || input.ipv6_prefix_count.unwrap_or(0) > 0;
     refuse([
-        (any_ipv6 || input.enable_primary_ipv6 == Some(true), "IPv6 addresses of interfaces are"),
-        (any_ipv6_prefix, "Delegated IPv6 prefixes are"),
         (
             input.interface_type.as_deref().is_some_and(|kind| kind != "interface"),
             "Other interface types than interface are",
@@ -33,6 +29,13 @@ pub async fn create_network_interface(
         input.secondary_private_ip_address_count,
         &prefixes,
         input.ipv4_prefix_count,
+        AskedIpv6::new(
+            &input.ipv6_addresses,
+            input.ipv6_address_count,
+            &input.ipv6_prefixes,
+            input.ipv6_prefix_count,
+            input.enable_primary_ipv6,
+        )?,
     )?;
     let tracking = tracking::asked(Default::default(), input.connection_tracking_specification.as_ref())?;
     let idempotent = context.idempotent()?;

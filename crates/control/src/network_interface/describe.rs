@@ -2,11 +2,11 @@
 
 use super::{NetworkInterface, PrivateAddress, address, tracking};
 use crate::Context;
-use crate::engine::Tables;
 use crate::engine::describe::{self, Query};
-use crate::engine::filter;
+use crate::engine::table::Values;
+use crate::engine::{Tables, filter};
 use aws_api::ec2;
-use model::{Error, Id, Kind, Result};
+use model::{Error, Id, Kind, Region, Result};
 
 pub async fn describe_network_interfaces(
     context: &Context,
@@ -26,19 +26,7 @@ pub async fn describe_network_interfaces(
         Kind::NetworkInterface,
         &query,
         |_| true,
-        |interface, name, values| match name {
-            "availability-zone" => filter::one(values, interface.zone(&tables).to_owned()),
-            "private-dns-name" => filter::one(values, interface.private_dns_name(region)),
-            "association.public-dns-name" => filter::some(values, interface.public_dns_name(&tables, region)),
-            "attachment.instance-owner-id" => {
-                filter::some(values, interface.attachment.as_ref().map(|_| interface.owner.as_str()))
-            }
-            "group-name" => filter::many(
-                values,
-                groups(&tables, interface).into_iter().filter_map(|group| group.group_name),
-            ),
-            _ => false,
-        },
+        |interface, name, values| field(&tables, region, interface, name, values),
     )?;
     Ok(ec2::DescribeNetworkInterfacesResult {
         network_interfaces: page
@@ -48,6 +36,40 @@ pub async fn describe_network_interfaces(
             .collect(),
         next_token: page.next_token,
     })
+}
+
+/// Filters that need more than the record.
+pub fn field<'t>(
+    tables: &'t Tables,
+    region: &Region,
+    interface: &'t NetworkInterface,
+    name: &str,
+    values: &mut Values<'t>,
+) -> bool {
+    let subnet = || tables.subnets.find(&interface.subnet_id);
+    let public_names =
+        || interface.addresses.iter().filter_map(|own| interface.public_name_of(own, tables, region));
+    match name {
+        "availability-zone" => filter::some(values, subnet().map(|subnet| subnet.zone.as_str())),
+        "availability-zone-id" => filter::some(values, subnet().map(|subnet| subnet.zone_id.as_str())),
+        "private-dns-name" => filter::one(values, interface.private_dns_name(region)),
+        "addresses.private-dns-name" => {
+            filter::many(values, interface.addresses.iter().map(|own| own.private_dns_name(region)))
+        }
+        "public-dns-name" => filter::some(values, interface.public_dns_name(tables, region)),
+        "addresses.association.public-dns-name" | "association.public-dns-name" => {
+            filter::many(values, public_names())
+        }
+        "group-name" => filter::many(
+            values,
+            interface
+                .security_groups
+                .iter()
+                .filter_map(|id| tables.security_groups.find(id))
+                .map(|group| group.name.as_str()),
+        ),
+        _ => false,
+    }
 }
 
 fn groups(tables: &Tables, interface: &NetworkInterface) -> Vec<ec2::GroupIdentifier> {
@@ -90,8 +112,10 @@ pub fn to_api(context: &Context, tables: &Tables, interface: &NetworkInterface) 
         subnet_id: Some(interface.subnet_id.to_string()),
         vpc_id: Some(interface.vpc_id.to_string()),
         availability_zone: Some(interface.zone(tables).to_owned()),
+        availability_zone_id: tables.subnets.find(&interface.subnet_id).map(|subnet| subnet.zone_id.clone()),
         description: Some(interface.description.to_string()),
         owner_id: Some(interface.owner.to_string()),
+        requester_id: interface.requester().map(str::to_owned),
         requester_managed: Some(interface.is_managed()),
         status: Some(interface.status().into()),
         mac_address: Some(interface.mac_text()),
@@ -115,6 +139,23 @@ pub fn to_api(context: &Context, tables: &Tables, interface: &NetworkInterface) 
             .collect(),
         association: interface.primary().and_then(association),
         ipv4_prefixes: address::prefixes_to_api(&interface.prefixes),
+        ipv6_address: interface.ipv6.addresses.first().map(|address| address.to_string()),
+        ipv6_addresses: interface
+            .ipv6
+            .addresses()
+            .map(|(address, is_primary)| ec2::NetworkInterfaceIpv6Address {
+                ipv6_address: Some(address.to_string()),
+                is_primary_ipv6: Some(is_primary),
+                ..Default::default()
+            })
+            .collect(),
+        ipv6_prefixes: interface
+            .ipv6
+            .prefixes
+            .iter()
+            .map(|prefix| ec2::Ipv6PrefixSpecification { ipv6_prefix: Some(prefix.to_string()) })
+            .collect(),
+        operator: Some(ec2::OperatorResponse { managed: Some(false), ..Default::default() }),
         tag_set: interface.tags.to_api(),
         ..Default::default()
     }

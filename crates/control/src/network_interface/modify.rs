@@ -14,6 +14,7 @@ enum Change<'a> {
     DeleteOnTermination { attachment_id: Id, value: bool },
     AssociatePublicIpAddress(bool),
     Tracking(&'a ec2::ConnectionTrackingSpecificationRequest),
+    EnablePrimaryIpv6(bool),
 }
 
 pub async fn modify_network_interface_attribute(
@@ -21,7 +22,6 @@ pub async fn modify_network_interface_attribute(
     input: ec2::ModifyNetworkInterfaceAttributeRequest,
 ) -> Result<()> {
     refuse([
-        (input.enable_primary_ipv6 == Some(true), "Primary IPv6 addresses are"),
         (input.ena_srd_specification.is_some(), "ENA Express is"),
         (!input.associated_subnet_ids.is_empty(), "Further subnets of an interface are"),
     ])?;
@@ -44,6 +44,14 @@ pub async fn modify_network_interface_attribute(
                 Change::Tracking(asked) => {
                     interface.tracking = tracking::asked(interface.tracking, Some(asked))?;
                 }
+                Change::EnablePrimaryIpv6(true) => interface.ipv6.set_primary()?,
+                Change::EnablePrimaryIpv6(false) if interface.ipv6.has_primary => {
+                    return Err(Error::new(
+                        "OperationNotPermitted",
+                        "A primary IPv6 address can't be disabled once it is enabled.",
+                    ));
+                }
+                Change::EnablePrimaryIpv6(false) => {}
             }
             tx.put(&interface);
             Ok(())
@@ -76,6 +84,7 @@ fn change(input: &ec2::ModifyNetworkInterfaceAttributeRequest) -> Result<Change<
     }
     found.extend(input.associate_public_ip_address.map(Change::AssociatePublicIpAddress));
     found.extend(input.connection_tracking_specification.as_ref().map(Change::Tracking));
+    found.extend(input.enable_primary_ipv6.map(Change::EnablePrimaryIpv6));
     match (found.pop(), found.is_empty()) {
         (Some(change), true) => Ok(change),
         (Some(_), false) => Err(Error::invalid_parameter_combination(

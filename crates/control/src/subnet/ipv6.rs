@@ -1,10 +1,10 @@
 //! A subnet's IPv6 block.
 
-use super::{IPV6_ASSOCIATION, Subnet, depend};
+use super::{IPV6_ASSOCIATION, Subnet, depend, reservation};
 use crate::Context;
 use crate::cidr::{self, CidrAssociation, overlap6};
-use crate::engine::Tables;
 use crate::engine::unsupported::{given, refuse};
+use crate::engine::{Tables, Tx};
 use crate::vpc::{self, Vpc};
 use aws_api::ec2;
 use ipnet::Ipv6Net;
@@ -74,26 +74,61 @@ pub async fn associate_subnet_cidr_block(
     })
 }
 
+/// In two steps, as what is deleted goes (`engine::retire`): no address is given of a block that goes, and then all that
+/// were given before are seen.
 pub async fn disassociate_subnet_cidr_block(
     context: &Context,
     input: ec2::DisassociateSubnetCidrBlockRequest,
 ) -> Result<ec2::DisassociateSubnetCidrBlockResult> {
     let id = Id::parse(Kind::SubnetCidrAssociation, input.association_id.as_deref().unwrap_or_default())?;
-    let (subnet, removed) = context
+    context
         .transact(|tx| {
-            let holder = tx.tables().subnets.with(IPV6_ASSOCIATION, &id).next().cloned();
-            let found = holder.and_then(|subnet| tx.get::<Subnet>(&subnet.subnet_id));
-            let found = found.ok_or_else(|| Id::not_found(Kind::SubnetCidrAssociation, &id))?;
-            let mut subnet = (*found).clone();
-            let removed =
-                subnet.ipv6.take().ok_or_else(|| Id::not_found(Kind::SubnetCidrAssociation, &id))?;
-            subnet.assign_ipv6_on_creation = false;
-            tx.put(&subnet);
-            Ok((subnet, removed))
+            let subnet = holder(tx, &id)?;
+            tx.put(&Subnet { ipv6_goes: true, ..subnet });
+            Ok(())
         })
         .await?;
+    let (subnet, gone) = context
+        .transact(|tx| {
+            let subnet = holder(tx, &id)?;
+            let kept = Subnet { ipv6_goes: false, ..subnet.clone() };
+            let gone = !is_used(tx.tables(), &subnet);
+            tx.put(&if gone { Subnet { ipv6: None, assign_ipv6_on_creation: false, ..kept } } else { kept });
+            Ok((subnet, gone))
+        })
+        .await?;
+    let Some(removed) = subnet.ipv6.as_ref().filter(|_| gone) else {
+        return Err(Error::new(
+            "DependencyViolation",
+            format!("The IPv6 CIDR block with association ID {id} is in use and may not be disassociated."),
+        ));
+    };
     Ok(ec2::DisassociateSubnetCidrBlockResult {
         subnet_id: Some(subnet.subnet_id.to_string()),
-        ipv6_cidr_block_association: Some(to_api(&removed, "disassociating")),
+        ipv6_cidr_block_association: Some(to_api(removed, "disassociating")),
     })
+}
+
+/// The subnet that has the association.
+fn holder(tx: &mut Tx<'_>, id: &Id) -> Result<Subnet> {
+    let holder = tx.tables().subnets.with(IPV6_ASSOCIATION, id).next().cloned();
+    let found = holder.and_then(|subnet| tx.get::<Subnet>(&subnet.subnet_id));
+    let found = found.filter(|subnet| subnet.ipv6.as_ref().is_some_and(|of| of.association_id == *id));
+    found.map(|subnet| (*subnet).clone()).ok_or_else(|| Id::not_found(Kind::SubnetCidrAssociation, id))
+}
+
+/// Whether an interface has anything of its block, or a part of it is reserved.
+fn is_used(tables: &Tables, subnet: &Subnet) -> bool {
+    tables.ipv6_blocks.count("subnet-id", &subnet.subnet_id) > 0
+        || reservation::reserved6(tables, &subnet.subnet_id, false).next().is_some()
+}
+
+/// Lets blocks stay whose going a crash has cut short: nothing of it was acknowledged.
+pub(crate) fn keep_all(tx: &mut Tx<'_>) {
+    let going = tx.tables().subnets.iter().filter(|subnet| subnet.ipv6_goes);
+    for id in going.map(|subnet| subnet.subnet_id.clone()).collect::<Vec<_>>() {
+        if let Some(subnet) = tx.get::<Subnet>(&id) {
+            tx.put(&Subnet { ipv6_goes: false, ..(*subnet).clone() });
+        }
+    }
 }

@@ -10,7 +10,7 @@ use crate::engine::table::{Record, Values};
 use crate::engine::tags::Specified;
 use crate::engine::{Tables, Tags, Tx, filter};
 use aws_api::ec2;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::{AccountId, Error, Id, Kind, Result};
 use serde::{Deserialize, Serialize};
 
@@ -55,14 +55,19 @@ impl Record for SubnetCidrReservation {
 
 /// The IPv4 ranges of a subnet that no address is chosen from; with `for_prefixes`, those that prefixes are.
 pub fn reserved(tables: &Tables, subnet_id: &str, for_prefixes: bool) -> Vec<Ipv4Net> {
+    let cidrs = of_subnet(tables, subnet_id, for_prefixes);
+    cidrs.filter_map(|cidr| if let IpNet::V4(cidr) = cidr { Some(cidr) } else { None }).collect()
+}
+
+/// The same of IPv6.
+pub fn reserved6(tables: &Tables, subnet_id: &str, for_prefixes: bool) -> impl Iterator<Item = Ipv6Net> {
+    let cidrs = of_subnet(tables, subnet_id, for_prefixes);
+    cidrs.filter_map(|cidr| if let IpNet::V6(cidr) = cidr { Some(cidr) } else { None })
+}
+
+fn of_subnet(tables: &Tables, subnet_id: &str, for_prefixes: bool) -> impl Iterator<Item = IpNet> {
     let reservations = tables.subnet_cidr_reservations.with("subnet-id", subnet_id);
-    let reservations = reservations.filter(|reservation| !for_prefixes || reservation.for_prefixes);
-    reservations
-        .filter_map(|reservation| match reservation.cidr {
-            IpNet::V4(cidr) => Some(cidr),
-            IpNet::V6(_) => None,
-        })
-        .collect()
+    reservations.filter(move |one| !for_prefixes || one.for_prefixes).map(|one| one.cidr)
 }
 
 /// Lets go of a subnet that is deleted.

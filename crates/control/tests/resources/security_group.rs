@@ -170,3 +170,39 @@ async fn a_rule_over_a_peering_connection_is_told_while_it_is_there() {
     cloud.ok("DeleteVpcPeeringConnection", &peering).await;
     cloud.told_of_group(&groups[0], |group| group.network.ingress.is_empty()).await;
 }
+
+#[tokio::test]
+async fn all_that_is_an_interfaces_own_speaks_for_its_groups() {
+    let cloud = Cloud::start().await;
+    let wanted = [("CidrBlock", "10.1.0.0/16"), ("AmazonProvidedIpv6CidrBlock", "true")];
+    let vpc = cloud.ok("CreateVpc", &wanted).await.all("vpcId")[0].to_owned();
+    let of = [("GroupName", "g"), ("GroupDescription", "for a test"), ("VpcId", vpc.as_str())];
+    let group = cloud.ok("CreateSecurityGroup", &of).await.one("groupId").to_owned();
+    let block = cloud.ok("DescribeVpcs", &[("VpcId.1", &vpc)]).await.one("ipv6CidrBlock").to_owned();
+    let block = block.replace("/56", "/64");
+    let of = [("VpcId", vpc.as_str()), ("CidrBlock", "10.1.1.0/24"), ("Ipv6CidrBlock", block.as_str())];
+    let subnet = cloud.ok("CreateSubnet", &of).await.one("subnetId").to_owned();
+    let of = [
+        ("SubnetId", subnet.as_str()),
+        ("SecurityGroupId.1", group.as_str()),
+        ("PrivateIpAddress", "10.1.1.5"),
+        ("Ipv4Prefix.1.Ipv4Prefix", "10.1.1.32/28"),
+        ("Ipv6AddressCount", "1"),
+    ];
+    let made = cloud.ok("CreateNetworkInterface", &of).await;
+    let interface = made.all("networkInterfaceId")[0].to_owned();
+    let of = [("NetworkInterfaceId", interface.as_str()), ("Ipv6PrefixCount", "1")];
+    let prefix = cloud.ok("AssignIpv6Addresses", &of).await.all("item")[0].to_owned();
+    cloud
+        .run(&[
+            ("NetworkInterface.1.DeviceIndex", "0"),
+            ("NetworkInterface.1.NetworkInterfaceId", &interface),
+        ])
+        .await;
+    let told = cloud.told_of_group(&group, |group| group.network.members.len() == 4).await;
+    let members: Vec<String> = told.network.members.iter().map(|net| net.to_string()).collect();
+    let address = format!("{}/128", made.all("ipv6Address")[0]);
+    for own in ["10.1.1.5/32", "10.1.1.32/28", &address, &prefix] {
+        assert!(members.iter().any(|member| member == own), "{own} is not of {members:?}");
+    }
+}

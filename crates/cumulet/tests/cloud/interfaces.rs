@@ -4,6 +4,7 @@ use crate::actions::Run;
 use crate::call::Call;
 use control::attachment::AttachmentState;
 use control::engine::Tables;
+use control::subnet::ipv6_block::Taken;
 use std::collections::BTreeSet;
 
 impl Run {
@@ -19,6 +20,9 @@ impl Run {
             None => "10.0.0.9".into(),
         };
         let prefix = tables.network_interfaces.find(&interface).and_then(|one| one.prefixes.first().copied());
+        let ipv6 = tables.network_interfaces.find(&interface).map(|one| one.ipv6.clone()).unwrap_or_default();
+        let ipv6_address = ipv6.addresses.last().map_or("fd00::9".into(), |own| own.to_string());
+        let ipv6_prefix = ipv6.prefixes.last().map_or("fd00:0:0:0:1::/80".into(), |own| own.to_string());
         let gateway =
             self.of(tables.nat_gateways.iter().map(|one| &one.nat_gateway_id), "nat-0123456789abcdef0");
         let kept = interfaces().filter(|one| one.is_managed()).flat_map(|one| &one.addresses);
@@ -36,7 +40,12 @@ impl Run {
         let prefix = prefix.map_or("10.0.0.16/28".into(), |prefix| prefix.to_string());
         let (subnet, interface) = (("SubnetId", subnet.as_str()), ("NetworkInterfaceId", interface.as_str()));
         let one = ("SecondaryPrivateIpAddressCount", "1");
-        let call = match self.draw(20) {
+        let call = match self.draw(25) {
+            20 => Call::new("CreateNetworkInterface", vec![subnet, ("Ipv6AddressCount", "2")]),
+            21 => Call::new("AssignIpv6Addresses", vec![interface, ("Ipv6AddressCount", "2")]),
+            22 => Call::new("AssignIpv6Addresses", vec![interface, ("Ipv6PrefixCount", "1")]),
+            23 => Call::new("UnassignIpv6Addresses", vec![interface, ("Ipv6Addresses.1", &ipv6_address)]),
+            24 => Call::new("UnassignIpv6Addresses", vec![interface, ("Ipv6Prefix.1", &ipv6_prefix)]),
             18 => {
                 let whose = ("AwsAccountId", ["210987654321", "210987654322"][self.draw(2)]);
                 let what = ("Permission", ["INSTANCE-ATTACH", "EIP-ASSOCIATE"][self.draw(2)]);
@@ -99,6 +108,7 @@ pub fn violations(tables: &Tables) -> Vec<String> {
             wrong.push(format!("{id} has {} addresses and {in_subnet} claims", interface.used_addresses()));
         }
     }
+    wrong.extend(ipv6_violations(tables));
     let mut granted = BTreeSet::new();
     for one in tables.network_interface_permissions.iter() {
         let (id, interface) = (&one.permission_id, &one.interface_id);
@@ -139,6 +149,38 @@ pub fn violations(tables: &Tables) -> Vec<String> {
             wrong.push(format!("{} has no primary interface", instance.instance_id));
         }
     }
+    wrong
+}
+
+/// What interfaces have of IPv6 is what is taken of their subnets, and lies in those.
+fn ipv6_violations(tables: &Tables) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut taken = BTreeSet::new();
+    for block in tables.ipv6_blocks.iter() {
+        let of = |net: String, owner: &model::Id| (block.subnet_id.to_string(), net, owner.to_string());
+        match &block.taken {
+            Taken::Prefix(owner) => {
+                let prefix = block.key.rsplit_once('/').and_then(|(rest, _)| rest.rsplit_once('/'));
+                taken.insert(of(prefix.map_or(String::new(), |(_, net)| format!("{net}/80")), owner));
+            }
+            Taken::Addresses(addresses) => {
+                wrong.extend(addresses.is_empty().then(|| format!("{} keeps nothing", block.key)));
+                taken.extend(addresses.iter().map(|(address, owner)| of(address.to_string(), owner)));
+            }
+        }
+    }
+    for interface in tables.network_interfaces.iter() {
+        let subnet = tables.subnets.find(&interface.subnet_id).and_then(|one| one.ipv6.as_ref());
+        let nets = interface.networks().filter(|net| net.addr().is_ipv6());
+        for net in nets {
+            let text = if net.prefix_len() == 128 { net.addr().to_string() } else { net.to_string() };
+            let key = (interface.subnet_id.to_string(), text, interface.interface_id.to_string());
+            wrong.extend((!taken.remove(&key)).then(|| format!("{key:?} is not taken")));
+            let is_inside = subnet.is_some_and(|of| ipnet::IpNet::V6(of.cidr).contains(&net));
+            wrong.extend((!is_inside).then(|| format!("{key:?} is outside of its subnet")));
+        }
+    }
+    wrong.extend(taken.into_iter().map(|key| format!("{key:?} is taken by nobody")));
     wrong
 }
 

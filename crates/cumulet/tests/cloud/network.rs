@@ -47,6 +47,12 @@ impl Run {
             tables.vpcs.iter().flat_map(|one| one.ipv6_cidrs.iter().map(|block| &block.association_id)),
         );
         let block = self.of(blocks, "vpc-cidr-assoc-0123456789abcdef0");
+        // The first or the second part of the block of the subnet's VPC.
+        let ipv6_of = tables.subnets.find(&subnet).and_then(|one| tables.vpcs.find(&one.vpc_id));
+        let ipv6_of = ipv6_of.and_then(|vpc| vpc.ipv6_cidrs().next()?.subnets(64).ok()?.nth(self.draw(2)));
+        let ipv6_of = ipv6_of.map_or("fd00::/64".into(), |part| part.to_string());
+        let ipv6_parts = tables.subnets.iter().filter_map(|one| Some(&one.ipv6.as_ref()?.association_id));
+        let ipv6_part = self.of(ipv6_parts, "subnet-cidr-assoc-0123456789abcdef0");
         let routing = tables.route_tables.iter().flat_map(|one| {
             one.associations.iter().map(|of| &of.association_id).chain(&one.main_association_id)
         });
@@ -68,7 +74,13 @@ impl Run {
         let options = ("DhcpOptionsId", options.as_str());
         let cidr = ("CidrBlock", BLOCKS[self.draw(BLOCKS.len())]);
         let ipv6 = ("AmazonProvidedIpv6CidrBlock", "true");
-        match self.draw(33) {
+        match self.draw(38) {
+            33..=35 => Call::new("AssociateSubnetCidrBlock", vec![subnet, ("Ipv6CidrBlock", &ipv6_of)]),
+            36 => Call::new("DisassociateSubnetCidrBlock", vec![("AssociationId", &ipv6_part)]),
+            37 => {
+                let value = ("AssignIpv6AddressOnCreation.Value", ["true", "false"][self.draw(2)]);
+                Call::new("ModifySubnetAttribute", vec![subnet, value])
+            }
             30 => {
                 let service =
                     ["com.amazonaws.us-east-1.s3", "com.amazonaws.us-east-1.dynamodb"][self.draw(2)];

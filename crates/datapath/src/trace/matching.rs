@@ -3,7 +3,7 @@
 use super::{Ground, Packet, Payload};
 use crate::{AclEntry, Peer, Protocol, Route, RouteTable, Rule, Vpc};
 use ipnet::{IpNet, Ipv4Net};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 /// What a route table says of a destination.
 pub(super) enum Way<'a> {
@@ -38,7 +38,9 @@ fn holds(net: IpNet, address: Ipv4Addr) -> bool {
 pub(super) fn allows(ground: &dyn Ground, rule: &Rule, peer: Ipv4Addr, packet: Packet) -> bool {
     let is_peer = match &rule.peer {
         Peer::Cidr(net) => holds(*net, peer),
-        Peer::Group(id) => ground.group(id).is_some_and(|group| group.members.contains(&IpAddr::V4(peer))),
+        Peer::Group(id) => {
+            ground.group(id).is_some_and(|group| group.members.iter().any(|net| holds(*net, peer)))
+        }
     };
     is_peer && rule.protocol.is_of(packet.payload)
 }

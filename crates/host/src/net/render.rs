@@ -543,7 +543,7 @@ mod tests {
             vpc_id: id(Kind::Vpc, 1),
             ingress,
             egress,
-            members: [[10, 0, 0, 5], [10, 0, 3, 9]].map(IpAddr::from).into(),
+            members: [[10, 0, 0, 5], [10, 0, 3, 9]].map(|own| IpAddr::from(own).into()).into(),
         }
     }
 

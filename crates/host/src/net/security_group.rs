@@ -12,9 +12,8 @@ use datapath::{Peer, Protocol, Rule, SecurityGroup};
 use ipnet::IpNet;
 use model::Id;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
-use super::family::Family;
+use super::family::{Family, elements};
 use super::flows::ADMIT;
 use super::table::Table;
 use super::vpc::digits;
@@ -166,13 +165,20 @@ pub(super) fn render(group: &SecurityGroup, table: &mut Table) {
     }
 }
 
-/// The addresses that a group stands for where a rule names it as its peer.
+/// The addresses and prefixes that a group stands for where a rule names it as its peer.
 pub(super) fn render_members(group_id: &Id, group: Option<&SecurityGroup>, table: &mut Table) {
     for family in Family::BOTH {
-        let members = group.into_iter().flat_map(|group| &group.members);
-        let members = members.filter(|address| Family::of(**address) == family);
-        let elements: Vec<String> = members.map(IpAddr::to_string).collect();
-        table.set(members_name(group_id, family), family.address(), &elements);
+        let members = group.into_iter().flat_map(|group| &group.members).copied();
+        let members: Vec<IpNet> = members.filter(|net| Family::of(net.addr()) == family).collect();
+        let name = members_name(group_id, family);
+        // Of addresses alone it is a hash table: an interval costs more to find.
+        if members.iter().all(|net| net.prefix_len() == net.max_prefix_len()) {
+            let addresses: Vec<String> = members.iter().map(|net| net.addr().to_string()).collect();
+            table.set(name, family.address(), &addresses);
+        } else {
+            let types = format!("{}; flags interval", family.address());
+            table.set(name, &types, &elements(members, family));
+        }
     }
 }
 
@@ -313,6 +319,7 @@ fn layers(boxes: Vec<Allowed>) -> Vec<Vec<Allowed>> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::IpAddr;
 
     /// What a rule may look at.
     #[derive(Clone, Copy, Debug)]

@@ -103,7 +103,7 @@ impl Side {
                 Peer::Cidr(net) => vec![*net],
                 Peer::Group(id) => {
                     let members = new.groups.get(id).into_iter().flat_map(|group| &group.members);
-                    members.copied().map(IpNet::from).collect()
+                    members.copied().collect()
                 }
             };
             (rule.protocol, nets)
@@ -185,7 +185,7 @@ mod tests {
         let address = Address { private_ip: [10, 0, 0, 5].into(), public_ip: Some([198, 18, 0, 5].into()) };
         let interface =
             Interface { groups: vec![group_id.clone()], addresses: vec![address], ..examples::interface(5) };
-        let members = [IpAddr::from([10, 0, 0, 9])].into();
+        let members = ["10.0.0.9/32".parse().unwrap()].into();
         let group = SecurityGroup { group_id, vpc_id, ingress, egress, members };
         Plan {
             vpcs: vec![examples::vpc(1)],

@@ -115,7 +115,7 @@ impl Cloud {
         interface.ipv6_addresses.push(address);
         let groups = interface.groups.clone();
         for group in self.plan.groups.iter_mut().filter(|group| groups.contains(&group.group_id)) {
-            group.members.insert(address.into());
+            group.members.insert(IpAddr::from(address).into());
         }
         address
     }
@@ -150,7 +150,7 @@ impl Cloud {
             ..examples::interface(number)
         });
         for group in self.plan.groups.iter_mut().filter(|group| groups.contains(&&group.group_id)) {
-            group.members.insert(private_ip.into());
+            group.members.insert(IpAddr::from(private_ip).into());
         }
         interface_id
     }

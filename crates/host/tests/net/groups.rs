@@ -4,7 +4,7 @@ use crate::cloud::{
     Cloud, Guest, PATIENCE, SILENCE, any_from, ping_from, possible, tcp_from, udp_from, within,
 };
 use datapath::{Peer, Protocol, Rule, Tracking};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use model::{Random, SeededRandom};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -74,17 +74,29 @@ async fn a_group_as_peer_is_its_members() {
     let clients = cloud.add_group(1, &vpc, vec![]);
     let strangers = cloud.add_group(2, &vpc, vec![]);
     let peer = Peer::Group(clients.clone());
-    let rule = Rule { protocol: Protocol::Tcp { from: 5430, to: 5439 }, peer };
-    let database = cloud.add_group(3, &vpc, vec![rule]);
+    let rule = Rule { protocol: Protocol::Tcp { from: 5430, to: 5439 }, peer: peer.clone() };
+    let news = Rule { protocol: Protocol::Udp { from: 7000, to: 7000 }, peer };
+    let database = cloud.add_group(3, &vpc, vec![rule, news]);
     let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&clients]);
     let b = cloud.add_interface(2, &vpc, "10.0.0.6", &[&strangers]);
     let c = cloud.add_interface(3, &vpc, "10.0.0.7", &[&database, &strangers]);
+    let prefix: IpNet = "10.0.0.32/28".parse().unwrap();
+    cloud.interface(&a).prefixes.push(prefix);
+    cloud.group(&clients).members.insert(prefix);
     cloud.apply().await;
     let (a, b, c) = (cloud.guest(&a).await, cloud.guest(&b).await, cloud.guest(&c).await);
     let _listeners = (c.listen(5432).await, c.listen(80).await);
     assert!(a.reaches(c.address, 5432).await);
     assert!(a.is_ignored(c.address, 80).await);
     assert!(b.is_ignored(c.address, 5432).await);
+
+    // What is in a prefix of a member speaks for the group too.
+    a.ip(&["address", "add", "10.0.0.40/24", "dev", "eth0"]).await;
+    let at_c = c.udp(7000).await;
+    let delegated = Ipv4Addr::new(10, 0, 0, 40);
+    let socket = a.run(move || std::net::UdpSocket::bind((delegated, 0))).await.unwrap();
+    socket.send_to(b"hello", (c.address, 7000)).unwrap();
+    assert_eq!(at_c.recv_from(&mut [0; 16]).unwrap().1.ip(), delegated);
 }
 
 #[tokio::test(flavor = "multi_thread")]

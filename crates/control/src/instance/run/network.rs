@@ -8,7 +8,7 @@ use crate::instance::Tenancy;
 use crate::instance_type::{self, InterfaceLimits};
 use crate::network_interface::attach::{self, Place};
 use crate::network_interface::groups::{self, Groups};
-use crate::network_interface::{Asked, InterfaceAttachment, NetworkInterface, tracking};
+use crate::network_interface::{Asked, AskedIpv6, InterfaceAttachment, NetworkInterface, tracking};
 use crate::subnet::{self, Subnet};
 use crate::{description, vpc};
 use aws_api::ec2;
@@ -184,14 +184,6 @@ impl Wanted {
     ) -> Result<Wanted> {
         refuse([
             (
-                specification.ipv6_address_count.unwrap_or(0) > 0 || !specification.ipv6_addresses.is_empty(),
-                "IPv6 addresses at launch are",
-            ),
-            (
-                specification.ipv6_prefix_count.unwrap_or(0) > 0 || !specification.ipv6_prefixes.is_empty(),
-                "Delegated IPv6 prefixes are",
-            ),
-            (
                 specification.interface_type.as_deref().is_some_and(|kind| kind != "interface"),
                 "Other interface types than interface are",
             ),
@@ -220,6 +212,13 @@ impl Wanted {
                     specification.secondary_private_ip_address_count,
                     &prefixes,
                     specification.ipv4_prefix_count,
+                    AskedIpv6::new(
+                        &specification.ipv6_addresses,
+                        specification.ipv6_address_count,
+                        &specification.ipv6_prefixes,
+                        specification.ipv6_prefix_count,
+                        specification.primary_ipv6,
+                    )?,
                 )?,
                 description: text,
                 tracking: tracking::asked(
@@ -250,6 +249,11 @@ fn check_existing(specification: &ec2::InstanceNetworkInterfaceSpecification) ->
         ("private IP addresses", specification.secondary_private_ip_address_count.unwrap_or(0) > 0),
         ("prefixes", !specification.ipv4_prefixes.is_empty()),
         ("prefixes", specification.ipv4_prefix_count.unwrap_or(0) > 0),
+        ("IPv6 addresses", !specification.ipv6_addresses.is_empty()),
+        ("IPv6 addresses", specification.ipv6_address_count.unwrap_or(0) > 0),
+        ("IPv6 prefixes", !specification.ipv6_prefixes.is_empty()),
+        ("IPv6 prefixes", specification.ipv6_prefix_count.unwrap_or(0) > 0),
+        ("primary IPv6 address", specification.primary_ipv6 == Some(true)),
         ("public IP address", specification.associate_public_ip_address.is_some()),
         ("connection tracking", specification.connection_tracking_specification.is_some()),
         ("deletion on termination", specification.delete_on_termination == Some(true)),
@@ -276,6 +280,9 @@ fn specifications(
             subnet_id: input.subnet_id.clone().filter(|id| !id.is_empty()),
             groups: input.security_group_ids.clone(),
             private_ip_address: input.private_ip_address.clone(),
+            ipv6_addresses: input.ipv6_addresses.clone(),
+            ipv6_address_count: input.ipv6_address_count,
+            primary_ipv6: input.enable_primary_ipv6,
             ..Default::default()
         }]);
     }
@@ -283,6 +290,8 @@ fn specifications(
         ("subnet ID", input.subnet_id.is_some()),
         ("security groups", !input.security_group_ids.is_empty() || !input.security_groups.is_empty()),
         ("private address", input.private_ip_address.is_some()),
+        ("IPv6 addresses", !input.ipv6_addresses.is_empty() || input.ipv6_address_count.is_some()),
+        ("primary IPv6 address", input.enable_primary_ipv6.is_some()),
     ];
     if let Some((what, _)) = beside.into_iter().find(|(_, given)| *given) {
         return Err(Error::invalid_parameter_combination(format!(
