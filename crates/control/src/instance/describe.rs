@@ -320,6 +320,5 @@ fn interface_to_api(
             .map(|prefix| ec2::InstanceIpv6Prefix { ipv6_prefix: Some(prefix.to_string()) })
             .collect(),
         operator: Some(ec2::OperatorResponse { managed: Some(false), ..Default::default() }),
-        ..Default::default()
     }
 }
