@@ -107,6 +107,9 @@ def test_user_data_ran_and_the_owner_gets_in(ec2, guest, key):
     assert f"USER-DATA ran as root on {hostname}: 42" in output
     assert ssh(ec2, key, guest, "hostname").strip() == hostname
     assert private in ssh(ec2, key, guest, "ip -4 addr show dev eth0")
+    # Two processors, and a queue each way for each.
+    queues = ssh(ec2, key, guest, "ls /sys/class/net/eth0/queues").split()
+    assert queues == ["rx-0", "rx-1", "tx-0", "tx-1"]
     assert ssh(ec2, key, guest, "cat /root/configured") == "configured once\n"
 
 

@@ -113,7 +113,7 @@ impl Doubles {
 
 #[async_trait]
 impl Hypervisor for Doubles {
-    async fn start(&self, spec: MachineSpec, taps: Vec<OwnedFd>) -> Result<(), MachineError> {
+    async fn start(&self, spec: MachineSpec, taps: Vec<Tap>) -> Result<(), MachineError> {
         assert_eq!(taps.len(), spec.nics.len());
         let (instance_id, boot) = (spec.instance_id.clone(), spec.boot);
         self.call(format!("start {instance_id} {boot}"), move || {
@@ -180,7 +180,7 @@ impl Hypervisor for Doubles {
         Ok(spec.devices())
     }
 
-    async fn attach_nic(&self, instance_id: &Id, nic: NicSpec, _tap: OwnedFd) -> Result<(), MachineError> {
+    async fn attach_nic(&self, instance_id: &Id, nic: NicSpec, _tap: Tap) -> Result<(), MachineError> {
         self.call(format!("attach {} to {instance_id}", nic.interface_id), || {
             let mut specs = self.specs.lock();
             specs.iter_mut().rfind(|spec| spec.instance_id == *instance_id).unwrap().nics.push(nic);
@@ -313,14 +313,14 @@ impl Network for Doubles {
         self.disturbance.notified().await;
     }
 
-    async fn open_tap(&self, interface_id: &Id) -> Result<OwnedFd, NetError> {
+    async fn open_tap(&self, interface_id: &Id, _queues: usize) -> Result<Vec<OwnedFd>, NetError> {
         let plan = self.plan.lock();
         let has =
             |plan: &Plan| plan.interfaces.iter().any(|interface| interface.interface_id == *interface_id);
         if !plan.as_ref().is_some_and(has) {
             return Err(NetError::NotFound(interface_id.clone()));
         }
-        Ok(std::fs::File::open("/dev/null").unwrap().into())
+        Ok(vec![std::fs::File::open("/dev/null").unwrap().into()])
     }
 
     async fn close_tap(&self, interface_id: &Id) -> Result<(), NetError> {

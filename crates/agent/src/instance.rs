@@ -16,12 +16,13 @@ use crate::tasks::Backoff;
 use crate::volumes::Volumes;
 use agent_api::{BootMode, DiskLimits, Instance, InstanceObservation, Power, StopCause};
 use futures::future::{join, try_join_all};
-use host::machine::{DiskSpec, EndCause, Ended, Firmware, Hypervisor, MachineError, MachineSpec, NicSpec};
+use host::machine::{
+    DiskSpec, EndCause, Ended, Firmware, Hypervisor, MachineError, MachineSpec, NicSpec, Tap,
+};
 use host::net::NetError;
 use model::Id;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -347,7 +348,7 @@ impl InstanceTask {
     }
 
     /// Of what the disks consist is looked up while nobody changes it.
-    async fn start_machine(&self, mut spec: MachineSpec, taps: Vec<OwnedFd>) -> Result<(), StartError> {
+    async fn start_machine(&self, mut spec: MachineSpec, taps: Vec<Tap>) -> Result<(), StartError> {
         let volume_ids: Vec<Id> = spec.disks.iter().map(|disk| disk.volume_id.clone()).collect();
         let _locks = self.host.volumes.lock(&volume_ids).await;
         for disk in &mut spec.disks {
@@ -361,7 +362,7 @@ impl InstanceTask {
     }
 
     /// Volumes and taps, at the same time.
-    async fn prepare(&self, instance: &Arc<Instance>) -> Result<(MachineSpec, Vec<OwnedFd>), StartError> {
+    async fn prepare(&self, instance: &Arc<Instance>) -> Result<(MachineSpec, Vec<Tap>), StartError> {
         self.hold_volumes(instance);
         let revision = self.host.network.attach(instance);
         // The root disk first: it is the one that the machine boots from.
@@ -371,7 +372,8 @@ impl InstanceTask {
         let ready = try_join_all(disks.iter().map(|disk| self.host.volumes.ready(&disk.volume_id)));
         let interfaces: Vec<_> =
             instance.interfaces.iter().filter(|interface| interface.detach.is_none()).cloned().collect();
-        let (ready, taps) = join(ready, self.host.network.taps(&interfaces, revision)).await;
+        let (ready, taps) =
+            join(ready, self.host.network.taps(&interfaces, queues(instance), revision)).await;
         ready.map_err(StartError::Final)?;
         let taps = taps.map_err(|error| {
             self.log(&*error, "taps not opened");
@@ -416,6 +418,12 @@ impl InstanceTask {
     pub(crate) fn log(&self, error: &(dyn std::error::Error + 'static), what: &str) {
         tracing::warn!(error, "{what}");
     }
+}
+
+/// How many queues each of its network cards has, as EC2 gives most types: one a processor, up to eight (EC2 User Guide,
+/// "ENA queues").
+pub(crate) fn queues(instance: &Instance) -> usize {
+    instance.machine.vcpus.clamp(1, 8) as usize
 }
 
 fn limits_of(instance: &Instance) -> BTreeMap<Id, Option<DiskLimits>> {

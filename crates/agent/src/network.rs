@@ -10,12 +10,12 @@ use crate::services::Services;
 use crate::tasks::Backoff;
 use agent_api::{Desired, Instance, PublicPool, SecurityGroup, Vpc};
 use datapath::{Interface, Plan, Subnet};
+use host::machine::Tap;
 use host::net::{NetError, Network};
 use model::Id;
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -176,12 +176,13 @@ impl HostNetwork {
         state.revision
     }
 
-    /// Opens the taps of interfaces once they are there, in their order.
+    /// Opens the taps of interfaces once they are there, in their order, with so many queues each.
     pub(crate) async fn taps(
         &self,
         interfaces: &[agent_api::Interface],
+        queues: usize,
         revision: u64,
-    ) -> Result<Vec<OwnedFd>, Arc<NetError>> {
+    ) -> Result<Vec<Tap>, Arc<NetError>> {
         let mut applied = self.applied.subscribe();
         let is_there = |applied: &Applied| {
             let on_it = |i: &agent_api::Interface| applied.interfaces.contains(&i.network.interface_id);
@@ -201,7 +202,7 @@ impl HostNetwork {
         }
         let mut taps = Vec::with_capacity(interfaces.len());
         for interface in interfaces {
-            taps.push(self.driver.open_tap(&interface.network.interface_id).await?);
+            taps.push(self.driver.open_tap(&interface.network.interface_id, queues).await?);
         }
         Ok(taps)
     }

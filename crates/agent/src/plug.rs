@@ -2,7 +2,7 @@
 //!
 //! Invariant: a volume is held for as long as the guest may have it, whatever is desired by then.
 
-use crate::instance::InstanceTask;
+use crate::instance::{InstanceTask, queues};
 use crate::lifecycle::Actual;
 use agent_api::{Detach, Disk, Instance, Interface, ObservedDevice, PlugState};
 use host::machine::{DiskSpec, MachineError};
@@ -175,7 +175,7 @@ impl InstanceTask {
     async fn attach_interface(&self, instance: &Arc<Instance>, interface: &Interface) -> Result<(), String> {
         let interface_id = &interface.network.interface_id;
         let revision = self.host.network.update(instance);
-        let taps = self.host.network.taps(std::slice::from_ref(interface), revision).await;
+        let taps = self.host.network.taps(std::slice::from_ref(interface), queues(instance), revision).await;
         let tap = taps.map(|mut taps| taps.pop()).map_err(|error| {
             self.log(&*error, "tap not opened");
             format!("The host could not make the network of {interface_id}")

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use datapath::{Address, examples};
 use host::machine::{
     DiskLayer, DiskLimits, DiskSpec, Ended, Found, Hypervisor, MachineError, MachineSpec, NicSpec, Status,
+    Tap,
 };
 use host::net::{LinuxNetwork, Namespace, NetOptions, Network};
 use model::{Environment, Id, Kind};
@@ -76,12 +77,12 @@ impl Drop for Namespaces {
 
 #[async_trait]
 impl Hypervisor for Namespaces {
-    async fn start(&self, spec: MachineSpec, mut taps: Vec<OwnedFd>) -> Result<(), MachineError> {
+    async fn start(&self, spec: MachineSpec, mut taps: Vec<Tap>) -> Result<(), MachineError> {
         let namespace = Namespace::create(&self.name(&spec.instance_id)).await.unwrap();
         let card = namespace.run(open_card).await.unwrap();
         let mac = spec.nics[0].mac.map(|octet| format!("{octet:02x}")).join(":");
         let (plug, socket) = rustix::pipe::pipe().unwrap();
-        let tap = taps.remove(0);
+        let tap = taps.remove(0).remove(0);
         std::thread::spawn(move || relay(tap, card, plug));
         self.machines.lock().unwrap().insert(spec.instance_id.clone(), (namespace, socket));
         let up = ["link", "set", "eth0", "address", &mac, "up"];
@@ -130,7 +131,7 @@ impl Hypervisor for Namespaces {
         Ok(true)
     }
 
-    async fn attach_nic(&self, _instance_id: &Id, _nic: NicSpec, _tap: OwnedFd) -> Result<(), MachineError> {
+    async fn attach_nic(&self, _instance_id: &Id, _nic: NicSpec, _tap: Tap) -> Result<(), MachineError> {
         Ok(())
     }
 

@@ -138,7 +138,7 @@ async fn two_guests(rules: u16) -> (Cloud, Pair) {
 }
 
 async fn card(cloud: &Cloud, interface: &Id) -> Card {
-    let tap = cloud.network.open_tap(interface).await.unwrap();
+    let tap = cloud.tap(interface).await;
     let nic = cloud.plan.interfaces.iter().find(|nic| nic.interface_id == *interface).unwrap();
     Card::new(tap, nic.mac, nic.primary().private_ip, ROUTER)
 }

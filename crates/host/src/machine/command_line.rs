@@ -82,7 +82,8 @@ pub(super) struct Handed {
     /// The layers of each.
     pub(super) disks: Vec<Vec<HandedFile>>,
     pub(super) scratch: Vec<HandedFile>,
-    pub(super) taps: Vec<RawFd>,
+    /// The queues of each.
+    pub(super) taps: Vec<Vec<RawFd>>,
 }
 
 #[derive(Debug)]
@@ -140,8 +141,9 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: 
         }));
     }
     for (index, (nic, tap)) in spec.nics.iter().zip(&handed.taps).enumerate() {
-        line.add("-netdev", format!("tap,id={},fd={tap}", nic::netdev(&nic.interface_id)));
-        let mut device = nic::device(nic);
+        let queues = tap.iter().map(RawFd::to_string).collect::<Vec<_>>().join(":");
+        line.add("-netdev", format!("tap,id={},fds={queues}", nic::netdev(&nic.interface_id)));
+        let mut device = nic::device(nic, tap.len());
         match index.checked_sub(1) {
             None => {
                 device["bus"] = "pcie.0".into();
@@ -355,7 +357,7 @@ mod tests {
                 HandedFile { fd: 13, fd_to_read: None, direct: false },
             ]],
             scratch: vec![],
-            taps: vec![14],
+            taps: vec![vec![14, 15]],
         }
     }
 

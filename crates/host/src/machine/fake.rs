@@ -2,13 +2,12 @@
 
 use super::{
     DiskLayer, DiskLimits, DiskSpec, EndCause, Ended, Found, FoundState, Hypervisor, MachineError,
-    MachineSpec, NicSpec, Status,
+    MachineSpec, NicSpec, Status, Tap,
 };
 use async_trait::async_trait;
 use model::Id;
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -32,7 +31,7 @@ struct State {
 struct Machine {
     spec: MachineSpec,
     /// Held while it runs, as a process would.
-    taps: Vec<OwnedFd>,
+    taps: Vec<Tap>,
     ended: Option<EndCause>,
     console: Vec<u8>,
     status: Status,
@@ -124,7 +123,7 @@ impl State {
 
 #[async_trait]
 impl Hypervisor for FakeHypervisor {
-    async fn start(&self, spec: MachineSpec, taps: Vec<OwnedFd>) -> Result<(), MachineError> {
+    async fn start(&self, spec: MachineSpec, taps: Vec<Tap>) -> Result<(), MachineError> {
         let mut state = self.state.lock();
         match state.running(&spec.instance_id) {
             Ok(machine) if machine.spec.boot == spec.boot => return Ok(()),
@@ -206,7 +205,7 @@ impl Hypervisor for FakeHypervisor {
         Ok(self.state.lock().running(instance_id)?.spec.devices())
     }
 
-    async fn attach_nic(&self, instance_id: &Id, nic: NicSpec, tap: OwnedFd) -> Result<(), MachineError> {
+    async fn attach_nic(&self, instance_id: &Id, nic: NicSpec, tap: Tap) -> Result<(), MachineError> {
         self.detach_nic(instance_id, &nic.interface_id, true).await?;
         if let Some(machine) = self.state.lock().machines.get_mut(instance_id) {
             machine.spec.nics.push(nic);

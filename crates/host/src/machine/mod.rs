@@ -131,6 +131,9 @@ pub struct NicSpec {
     pub mtu: u16,
 }
 
+/// The open queues of a network card's tap, at least one.
+pub type Tap = Vec<OwnedFd>;
+
 impl MachineSpec {
     /// Its volumes and interfaces.
     pub fn devices(&self) -> BTreeSet<Id> {
@@ -184,9 +187,9 @@ pub struct Ended {
 
 #[async_trait]
 pub trait Hypervisor: Send + Sync {
-    /// Makes the machine run. `taps` are the open tap queues of `spec.nics`, in their order. Where the same boot
+    /// Makes the machine run. `taps` are those of `spec.nics`, in their order. Where the same boot
     /// runs already nothing happens; returns once the guest's processors run.
-    async fn start(&self, spec: MachineSpec, taps: Vec<OwnedFd>) -> Result<(), MachineError>;
+    async fn start(&self, spec: MachineSpec, taps: Vec<Tap>) -> Result<(), MachineError>;
 
     /// All machines that were started and not forgotten, adopted if they run. Called once, before all else.
     async fn adopt(&self) -> Result<Vec<Found>, MachineError>;
@@ -217,7 +220,7 @@ pub trait Hypervisor: Send + Sync {
     async fn detach_disk(&self, instance_id: &Id, disk: DiskSpec, force: bool) -> Result<bool, MachineError>;
 
     /// Gives a running guest another network card on this tap. No error where it has it.
-    async fn attach_nic(&self, instance_id: &Id, nic: NicSpec, tap: OwnedFd) -> Result<(), MachineError>;
+    async fn attach_nic(&self, instance_id: &Id, nic: NicSpec, tap: Tap) -> Result<(), MachineError>;
 
     /// As `detach_disk`, for a network card: by force it loses its link in any case.
     async fn detach_nic(

@@ -9,11 +9,11 @@ pub(super) fn netdev(interface_id: &Id) -> String {
     format!("net-{interface_id}")
 }
 
-/// Without its place.
-pub(super) fn device(nic: &NicSpec) -> Value {
+/// Without its place. The guest uses as many of the queues as it has processors for; each has an interrupt a way.
+pub(super) fn device(nic: &NicSpec, queues: usize) -> Value {
     let mac: Vec<String> = nic.mac.iter().map(|byte| format!("{byte:02x}")).collect();
     json!({
         "driver": "virtio-net-pci", "id": nic.interface_id.as_str(), "netdev": netdev(&nic.interface_id),
-        "mac": mac.join(":"), "host_mtu": nic.mtu, "romfile": "",
+        "mac": mac.join(":"), "host_mtu": nic.mtu, "romfile": "", "mq": queues > 1, "vectors": 2 * queues + 2,
     })
 }

@@ -13,7 +13,7 @@ use super::record::{MONITOR, MONITOR_SPARE, MachineDirectory, Record};
 use super::watch::{Ends, Machine, Running, end_process, status};
 use super::{
     DiskLayer, DiskLimits, DiskSpec, EndCause, Ended, Found, FoundState, Hypervisor, MachineError,
-    MachineSpec, NicSpec, Status, firmware, hotplug, io_failed, screenshot, throttle,
+    MachineSpec, NicSpec, Status, Tap, firmware, hotplug, io_failed, screenshot, throttle,
 };
 use async_trait::async_trait;
 use futures::future::try_join_all;
@@ -224,9 +224,9 @@ async fn to_the_end<T: Send + 'static>(
     }
 }
 
-fn check(spec: &MachineSpec, taps: &[OwnedFd]) -> Result<(), MachineError> {
+fn check(spec: &MachineSpec, taps: &[Tap]) -> Result<(), MachineError> {
     let refuse = |what: String| Err(MachineError::Failed(format!("{} {what}", spec.instance_id)));
-    if taps.len() != spec.nics.len() {
+    if taps.len() != spec.nics.len() || taps.iter().any(Vec::is_empty) {
         return refuse(format!("has {} network cards and {} taps", spec.nics.len(), taps.len()));
     }
     if spec.scratch.len() > SCRATCH_MAX {
@@ -243,7 +243,7 @@ async fn start(
     options: QemuOptions,
     ends: Ends,
     spec: MachineSpec,
-    taps: Vec<OwnedFd>,
+    taps: Vec<Tap>,
 ) -> Result<(), MachineError> {
     let _changing = machine.changing.lock().await;
     if machine.forgotten.load(Ordering::Relaxed) {
@@ -288,7 +288,7 @@ fn launch(
     machine: &Machine,
     options: &QemuOptions,
     spec: &MachineSpec,
-    taps: Vec<OwnedFd>,
+    taps: Vec<Tap>,
 ) -> Result<Process, MachineError> {
     let directory = &machine.directory;
     directory.create().map_err(io_failed("can't make the machine's directory"))?;
@@ -311,7 +311,7 @@ fn launch(
         firmware: firmware.map(|firmware| (fds.hand(firmware.code), fds.hand(firmware.variables))),
         disks: handed_disks,
         scratch,
-        taps: taps.into_iter().map(|tap| fds.hand(tap)).collect(),
+        taps: taps.into_iter().map(|tap| tap.into_iter().map(|queue| fds.hand(queue)).collect()).collect(),
     };
     let group = machine.make_group(spec);
     let doors = group.map_or(Ok(Vec::new()), |group| group.doors());
@@ -385,7 +385,7 @@ async fn end(machine: Arc<Machine>) -> Result<(), MachineError> {
 
 #[async_trait]
 impl Hypervisor for QemuHypervisor {
-    async fn start(&self, spec: MachineSpec, taps: Vec<OwnedFd>) -> Result<(), MachineError> {
+    async fn start(&self, spec: MachineSpec, taps: Vec<Tap>) -> Result<(), MachineError> {
         check(&spec, &taps)?;
         let machine = self.machine(&spec.instance_id);
         to_the_end(start(machine, self.options.clone(), self.ends.clone(), spec, taps)).await
@@ -456,7 +456,7 @@ impl Hypervisor for QemuHypervisor {
         to_the_end(async move { Ok(hotplug::detach(&*machine.monitor()?, &disk, force).await?) }).await
     }
 
-    async fn attach_nic(&self, instance_id: &Id, nic: NicSpec, tap: OwnedFd) -> Result<(), MachineError> {
+    async fn attach_nic(&self, instance_id: &Id, nic: NicSpec, tap: Tap) -> Result<(), MachineError> {
         let machine = self.found(instance_id)?;
         to_the_end(async move {
             let _changing = machine.changing.lock().await;

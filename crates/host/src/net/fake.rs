@@ -103,13 +103,13 @@ impl Network for FakeNetwork {
         std::future::pending().await
     }
 
-    /// A file that takes everything and gives nothing.
-    async fn open_tap(&self, interface_id: &Id) -> Result<OwnedFd, NetError> {
+    /// One queue at most: a file that takes everything and gives nothing.
+    async fn open_tap(&self, interface_id: &Id, _queues: usize) -> Result<Vec<OwnedFd>, NetError> {
         if !self.state.lock().plan.interfaces.iter().any(|nic| nic.interface_id == *interface_id) {
             return Err(NetError::NotFound(interface_id.clone()));
         }
         let file = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
-        Ok(file.map_err(io_failed("can't open /dev/null"))?.into())
+        Ok(vec![file.map_err(io_failed("can't open /dev/null"))?.into()])
     }
 
     /// Any number of machines may have it open.

@@ -371,10 +371,10 @@ impl Network for LinuxNetwork {
         }
     }
 
-    async fn open_tap(&self, interface_id: &Id) -> Result<OwnedFd, NetError> {
+    async fn open_tap(&self, interface_id: &Id, queues: usize) -> Result<Vec<OwnedFd>, NetError> {
         let (inside, _) = self.guest(interface_id)?;
         let name = tap_name(interface_id);
-        inside.namespace.run(move || tap::open(&name)).await.map_err(|source| match source.kind() {
+        inside.namespace.run(move || tap::open(&name, queues)).await.map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => NetError::NotFound(interface_id.clone()),
             io::ErrorKind::ResourceBusy => {
                 NetError::Failed(format!("the tap of {interface_id} is in use by another machine"))

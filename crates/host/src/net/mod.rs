@@ -156,8 +156,8 @@ pub trait Network: Send + Sync {
     /// it was, yet not more often than once in a while; now and then for no reason.
     async fn disturbed(&self);
 
-    /// A queue of the interface's tap, for QEMU to be handed. The tap is made by `apply`.
-    async fn open_tap(&self, interface_id: &Id) -> Result<OwnedFd, NetError>;
+    /// So many queues of the interface's tap, for QEMU to be handed. The tap is made by `apply`.
+    async fn open_tap(&self, interface_id: &Id, queues: usize) -> Result<Vec<OwnedFd>, NetError>;
 
     /// Takes the interface's tap from the machine that has it, for good; `apply` makes another. No error where there is
     /// none.

@@ -48,7 +48,7 @@ async fn a_network_card_has_its_tap_and_gives_it_back() {
         spec.boot = boot;
         // Busy unless the queue was given back.
         let tap = open_tap(&name).unwrap();
-        host.driver().start(spec.clone(), vec![tap]).await.unwrap();
+        host.driver().start(spec.clone(), vec![vec![tap]]).await.unwrap();
         assert!(open_tap(&name).is_err(), "the machine has the queue");
         host.driver().end(&spec.instance_id).await.unwrap();
     }
@@ -68,31 +68,41 @@ async fn a_network_card_comes_and_goes() {
     spec.nics = vec![card(0), card(1)];
     spec.nics_max = 3;
     let driver = host.driver();
-    let taps = [0, 1].map(|number| open_tap(&name(number)).unwrap());
+    let taps = [0, 1].map(|number| vec![open_tap(&name(number)).unwrap()]);
     driver.start(spec.clone(), taps.into()).await.unwrap();
     host.said(&spec, "deaf", 1).await;
     let instance_id = &spec.instance_id;
     let third = card(2);
     for _ in 0..2 {
-        let tap = open_tap(&name(2)).or_else(|_| open_tap(&name(9))).unwrap();
-        driver.attach_nic(instance_id, third.clone(), tap).await.unwrap();
+        // The second time the machine has it.
+        let tap = if open_tap(&name(2)).is_ok() { open_queues(&name(2)) } else { open_queues(&name(9)) };
+        driver.attach_nic(instance_id, third.clone(), tap.into()).await.unwrap();
     }
     assert!(open_tap(&name(2)).is_err(), "the machine has the queue");
     assert!(driver.attached(instance_id).await.unwrap().contains(&third.interface_id));
-    let full = driver.attach_nic(instance_id, card(3), open_tap(&name(3)).unwrap()).await;
+    let full = driver.attach_nic(instance_id, card(3), vec![open_tap(&name(3)).unwrap()]).await;
     assert!(matches!(full, Err(MachineError::Failed(_))), "the type has three: {full:?}");
     let interface_id = &third.interface_id;
     assert!(!driver.detach_nic(instance_id, interface_id, false).await.unwrap());
     assert!(driver.attached(instance_id).await.unwrap().contains(interface_id));
     assert!(driver.detach_nic(instance_id, interface_id, true).await.unwrap());
     assert!(!driver.attached(instance_id).await.unwrap().contains(interface_id));
-    let again = driver.attach_nic(instance_id, third, open_tap(&name(4)).unwrap()).await;
+    let again = driver.attach_nic(instance_id, third, vec![open_tap(&name(4)).unwrap()]).await;
     assert!(matches!(again, Err(MachineError::Failed(_))), "its device is there still: {again:?}");
     driver.end(instance_id).await.unwrap();
 }
 
-/// A tap that is gone when nobody has it open.
+/// The only queue of a tap that is gone when nobody has it open.
 fn open_tap(name: &str) -> std::io::Result<OwnedFd> {
+    open_with(name, 0)
+}
+
+/// Of one that has several.
+fn open_queues(name: &str) -> [OwnedFd; 3] {
+    [0; 3].map(|_| open_with(name, libc::IFF_MULTI_QUEUE).unwrap())
+}
+
+fn open_with(name: &str, flags: libc::c_int) -> std::io::Result<OwnedFd> {
     let file = std::fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;
     // SAFETY: all zeros is a valid value of this plain C structure, which lives through the call.
     let result = unsafe {
@@ -100,7 +110,8 @@ fn open_tap(name: &str) -> std::io::Result<OwnedFd> {
         for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
             *to = from as libc::c_char;
         }
-        request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | flags;
+        request.ifr_ifru.ifru_flags = flags as libc::c_short;
         libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &request)
     };
     if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(file.into()) }

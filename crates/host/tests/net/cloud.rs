@@ -176,8 +176,13 @@ impl Cloud {
     pub async fn guest(&self, interface_id: &Id) -> Guest {
         let nic = self.plan.interfaces.iter().find(|nic| nic.interface_id == *interface_id).unwrap();
         let vpc = self.plan.vpcs.iter().find(|vpc| vpc.vpc_id == nic.vpc_id).unwrap();
-        let tap = self.network.open_tap(interface_id).await.unwrap();
+        let tap = self.tap(interface_id).await;
         Guest::start(&format!("{}-{}", self.options.tag, &interface_id[18..]), tap, nic, vpc).await
+    }
+
+    /// The only queue of an interface's tap.
+    pub async fn tap(&self, interface_id: &Id) -> OwnedFd {
+        self.network.open_tap(interface_id, 1).await.unwrap().remove(0)
     }
 
     /// The links of a VPC's namespace, by index.

@@ -60,7 +60,7 @@ impl Pair {
         let nic = whole.interfaces.iter().find(|nic| nic.interface_id == *interface_id).unwrap();
         let vpc = whole.vpcs.iter().find(|vpc| vpc.vpc_id == nic.vpc_id).unwrap();
         let cloud = &self.clouds[host];
-        let tap = cloud.network.open_tap(interface_id).await.unwrap();
+        let tap = cloud.tap(interface_id).await;
         Guest::start(&format!("{}-{}", cloud.options.tag, &interface_id[18..]), tap, nic, vpc).await
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::cloud::{Cloud, HOST, OUTSIDE, SILENCE, any_from, possible, within};
 use crate::wire::{Card, Ends, ROUTER, is_arp_reply};
+use datapath::Bandwidth;
 use futures::future::join_all;
-use host::net::Network;
+use host::net::{NetError, Network};
 use std::net::Ipv4Addr;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,6 +54,44 @@ async fn a_packet_from_an_address_or_mac_not_its_own_is_dropped() {
     let first = b.receive(|frame| frame[12..14] == [0x08, 0x00]);
     assert!(first.ends_with(b"its own"), "{}", String::from_utf8_lossy(&first));
     assert!(b.hears_nothing(|frame| frame[12..14] == [0x08, 0x00]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_queue_of_a_card_is_held_to_the_same() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
+    let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&open]);
+    let b = cloud.add_interface(2, &vpc, "10.0.0.6", &[&open]);
+    cloud.interface(&a).bandwidth = Some(Bandwidth { baseline: 1_000_000, peak: 1_000_000 });
+    cloud.apply().await;
+    let b = Card::plug(&cloud, &b).await;
+    let queues = cloud.network.open_tap(&a, 4).await.unwrap();
+    assert!(matches!(cloud.network.open_tap(&a, 1).await, Err(NetError::Failed(_))), "one machine has all");
+    let nic = cloud.interface(&a).clone();
+    let cards = queues.into_iter().map(|queue| Card::of(queue, nic.mac, nic.primary().private_ip));
+    let cards: Vec<Card> = cards.collect();
+    let ends = |from| Ends { mac: ROUTER, from: (from, 1000), to: (b.address, 2000) };
+    let is_datagram = |frame: &[u8]| frame[12..14] == [0x08, 0x00];
+    for card in &cards {
+        card.send(&card.udp_frame(ends(Ipv4Addr::new(10, 0, 0, 7)), b"another's"));
+        card.send(&card.udp_frame(ends(card.address), b"its own"));
+        assert!(b.receive(is_datagram).ends_with(b"its own"));
+    }
+
+    // What a bucket holds comes at once, and of all else little before patience ends.
+    for packet in 0..2000 {
+        let card = &cards[packet % cards.len()];
+        card.send(&card.udp_frame(ends(card.address), &[0; 1400]));
+    }
+    let mut came = 0;
+    while !b.hears_nothing(is_datagram) && came < 1000 {
+        came += 1;
+    }
+    assert!((10..400).contains(&came), "{came} of 2000");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,14 +27,14 @@ async fn a_new_driver_finds_all_as_it_was_and_no_guest_notices() {
     cloud.apply().await;
     assert_eq!(cloud.links(&vpc).await, before);
     assert!(guest.reaches(other.address, 80).await);
-    assert!(matches!(cloud.network.open_tap(&a).await, Err(NetError::Failed(_))), "its machine holds it");
+    assert!(matches!(cloud.network.open_tap(&a, 1).await, Err(NetError::Failed(_))), "its machine holds it");
 
     // A guest that went while nobody watched.
     cloud.plan.interfaces.retain(|nic| nic.interface_id != b);
     cloud.network = LinuxNetwork::new(cloud.options.clone()).unwrap();
     cloud.apply().await;
     assert!(guest.is_ignored(other.address, 80).await);
-    assert!(matches!(cloud.network.open_tap(&b).await, Err(NetError::NotFound(_))));
+    assert!(matches!(cloud.network.open_tap(&b, 1).await, Err(NetError::NotFound(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,7 +81,7 @@ async fn removal_leaves_nothing_whoever_still_holds_a_part() {
     assert_ne!(cloud.host_state().await, untouched);
     let first = cloud.plan.interfaces[0].clone();
     let _held = (
-        cloud.network.open_tap(&first.interface_id).await.unwrap(),
+        cloud.network.open_tap(&first.interface_id, 1).await.unwrap(),
         cloud.network.open_services(&first.vpc_id).await.unwrap(),
     );
 

@@ -1,13 +1,12 @@
 //! A guest that speaks raw Ethernet on its tap, to say what a well-behaved one wouldn't.
 
 use crate::cloud::{Cloud, PATIENCE, SILENCE};
-use host::net::Network;
 use model::Id;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 pub const BROADCAST: [u8; 6] = [0xff; 6];
@@ -77,10 +76,15 @@ impl Card {
     /// Returns once the tap delivers, which it begins a moment after it is opened.
     pub async fn plug(cloud: &Cloud, interface_id: &Id) -> Card {
         let nic = cloud.plan.interfaces.iter().find(|nic| nic.interface_id == *interface_id).unwrap();
-        let tap = cloud.network.open_tap(interface_id).await.unwrap();
-        let card = Card { tap: tap.into(), mac: nic.mac, address: nic.primary().private_ip };
+        let tap = cloud.tap(interface_id).await;
+        let card = Card::of(tap, nic.mac, nic.primary().private_ip);
         card.ask(&card.arp_request(card.address, METADATA), |frame| is_arp_reply(frame, METADATA));
         card
+    }
+
+    /// On one queue of a tap that delivers.
+    pub fn of(tap: OwnedFd, mac: [u8; 6], address: Ipv4Addr) -> Card {
+        Card { tap: tap.into(), mac, address }
     }
 
     pub fn send(&self, frame: &[u8]) {

@@ -3,13 +3,13 @@
 use super::{Result, devices, free_port, let_go, not_let_go};
 use crate::machine::command_line::{NICS_MAX, nic_port_name};
 use crate::machine::qmp::{Qmp, QmpError};
-use crate::machine::{NicSpec, nic};
+use crate::machine::{NicSpec, Tap, nic};
 use model::Id;
 use serde_json::json;
 use std::collections::HashSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
-pub(in crate::machine) async fn attach(qmp: &Qmp, spec: &NicSpec, tap: OwnedFd) -> Result<()> {
+pub(in crate::machine) async fn attach(qmp: &Qmp, spec: &NicSpec, tap: Tap) -> Result<()> {
     let devices = devices(qmp).await?;
     if devices.contains(&spec.interface_id) {
         return match is_withdrawn(qmp, &spec.interface_id).await? {
@@ -20,19 +20,34 @@ pub(in crate::machine) async fn attach(qmp: &Qmp, spec: &NicSpec, tap: OwnedFd) 
     let port = free_port(qmp, &devices, ports(qmp).await?.into_iter()).await?;
     let netdev = nic::netdev(&spec.interface_id);
     remove_netdev(qmp, &netdev).await;
-    qmp.execute_with_fd("getfd", json!({ "fdname": &netdev }), tap.as_fd()).await?;
-    let added = qmp.execute("netdev_add", json!({ "type": "tap", "id": &netdev, "fd": &netdev })).await;
-    if let Err(error) = added {
-        let _ = qmp.execute("closefd", json!({ "fdname": &netdev })).await;
+    let names: Vec<String> = (0..tap.len()).map(|queue| format!("{netdev}-{queue}")).collect();
+    if let Err(error) = add_netdev(qmp, &netdev, &names, &tap).await {
+        for name in &names {
+            let _ = qmp.execute("closefd", json!({ "fdname": name })).await;
+        }
         return Err(error.into());
     }
-    let mut device = nic::device(spec);
+    let mut device = nic::device(spec, tap.len());
     device["bus"] = port.into();
     if let Err(error) = qmp.execute("device_add", device).await {
         remove_netdev(qmp, &netdev).await;
         return Err(error.into());
     }
     Ok(())
+}
+
+/// Hands the queues over, under these names.
+async fn add_netdev(
+    qmp: &Qmp,
+    netdev: &str,
+    names: &[String],
+    tap: &Tap,
+) -> std::result::Result<(), QmpError> {
+    for (name, queue) in names.iter().zip(tap) {
+        qmp.execute_with_fd("getfd", json!({ "fdname": name }), queue.as_fd()).await?;
+    }
+    let fds = names.join(":");
+    qmp.execute("netdev_add", json!({ "type": "tap", "id": netdev, "fds": fds })).await.map(drop)
 }
 
 /// Whether the card is released, or by force without a link.
