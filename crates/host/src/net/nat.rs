@@ -6,7 +6,10 @@
 //!
 //! What a route leads here goes back by the link it came by, from an address of the gateway's own; the subnet's route
 //! table and ACL decide what becomes of it, as of what any interface sends. Its flows are tracked apart from the VPC's, so
-//! that its time-outs and its ports are its own (VPC User Guide, "NAT gateway basics").
+//! that its time-outs and its ports are its own (VPC User Guide, "NAT gateway basics"): a connection that was idle for 350
+//! seconds is reset when it goes on, and one that finds no free port is dropped.
+//!
+//! EC2's drops what came in fragments of TCP and ICMP; this one puts it together.
 
 use datapath::NatGateway;
 use ipnet::{IpNet, Ipv4Net};
@@ -44,6 +47,10 @@ const SETTINGS: [(&str, &str); 13] = [
     ("netfilter/nf_conntrack_icmp_timeout", "350"),
     ("netfilter/nf_conntrack_tcp_loose", "0"),
 ];
+
+/// What connections are told apart by: as many as EC2 allows an address to one destination, 55,000, of those that it may
+/// take, 1024 to 65535. The kernel gives none to two of them.
+const PORTS: &str = "10536-65535";
 
 pub(super) struct Nat {
     namespace: Namespace,
@@ -100,15 +107,18 @@ impl Nat {
 /// new connection takes the next.
 fn table(addresses: &[Ipv4Addr]) -> Table {
     let to = match addresses {
-        [] => String::new(),
-        [only] => format!("snat ip to {only}"),
+        [] => None,
+        [only] => Some(only.to_string()),
         several => {
             let count = several.len();
             let turns: Vec<String> =
                 several.iter().enumerate().map(|(turn, address)| format!("{turn} : {address}")).collect();
-            format!("snat ip to numgen inc mod {count} map {{ {} }}", turns.join(", "))
+            Some(format!("numgen inc mod {count} map {{ {} }}", turns.join(", ")))
         }
     };
+    let outward = to.map_or(String::new(), |to| {
+        format!("meta l4proto {{ tcp, udp }} snat ip to {to}:{PORTS}\nsnat ip to {to}")
+    });
     let mut table = Table::new(render::TABLE);
     table.chain("services", "type filter hook input priority filter; policy drop;", "");
     table.chain(
@@ -118,6 +128,6 @@ fn table(addresses: &[Ipv4Addr]) -> Table {
         ct state invalid meta l4proto tcp reject with tcp reset
         ct state new meta l4proto { icmp, tcp, udp } accept",
     );
-    table.chain("outward", "type nat hook postrouting priority srcnat; policy accept;", to);
+    table.chain("outward", "type nat hook postrouting priority srcnat; policy accept;", outward);
     table
 }

@@ -1,8 +1,10 @@
 //! Route tables, and the addresses that an interface has beside its primary one.
 
-use crate::cloud::{Cloud, Machine, OUTSIDE, PATIENCE, any_from, id, possible};
+use crate::cloud::{Cloud, Machine, OUTSIDE, PATIENCE, any_from, id, possible, within};
+use crate::wire::{Card, Ends, ROUTER};
 use datapath::{Address, NatGateway, Route, RouteTable, Subnet, Target, examples};
 use model::{Id, Kind};
+use std::io::Write;
 use std::net::Ipv4Addr;
 
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 5);
@@ -199,7 +201,7 @@ async fn a_nat_gateway_speaks_for_those_without_a_public_address() {
     // A driver that comes after finds it as it was; a flush of its rules is mended.
     let name = cloud.options.tag.clone();
     let namespace = format!("cml-{name}-nat{}", &nat.nat_gateway_id[4..]);
-    crate::cloud::within(&namespace, &["nft", "flush", "ruleset"]);
+    within(&namespace, &["nft", "flush", "ruleset"]);
     cloud.apply().await;
     assert!(a.reaches(OUTSIDE, 80).await);
 
@@ -207,6 +209,56 @@ async fn a_nat_gateway_speaks_for_those_without_a_public_address() {
     cloud.apply().await;
     assert!(a.is_ignored(OUTSIDE, 80).await);
     assert!(!cloud.namespaces().contains(&namespace), "nothing of it is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nat_gateway_has_ports_of_its_own_and_resets_what_was_idle() {
+    if !possible() {
+        return;
+    }
+    const PORTS: std::ops::RangeInclusive<u16> = 10_536..=65_535;
+    let mut cloud = Cloud::start_known().await;
+    let (vpc, group) = three_subnets(&mut cloud);
+    let nat = nat_gateway(1, 0, &[("10.0.0.9", Some(PUBLIC))]);
+    cloud.plan.vpcs[0].nat_gateways.push(nat.clone());
+    set_routes(&mut cloud, 0, vec![route("0.0.0.0/0", Target::InternetGateway)]);
+    set_routes(&mut cloud, 1, vec![route("0.0.0.0/0", Target::NatGateway(nat.nat_gateway_id.clone()))]);
+    let [a, b, c] = [5, 6, 7].map(|at| cloud.add_interface(at, &vpc, &format!("10.0.1.{at}"), &[&group]));
+    cloud.apply().await;
+    let namespace = format!("cml-{}-nat{}", cloud.options.tag, &nat.nat_gateway_id[4..]);
+    let count = || -> usize {
+        let count = within(&namespace, &["cat", "/proc/sys/net/netfilter/nf_conntrack_count"]);
+        count.trim().parse().unwrap()
+    };
+    let client = cloud.guest(&c).await;
+    let (outside, answers) = (cloud.outside.listen(80).await, cloud.outside.udp(81).await);
+    client.udp(600).await.send_to(b"from a port of the system's", (OUTSIDE, 81)).unwrap();
+    let (_, from) = answers.recv_from(&mut [0; 64]).unwrap();
+    assert!(from.ip() == PUBLIC && PORTS.contains(&from.port()), "{from}");
+
+    // All that two others can begin with one destination, which is more than there are ports for.
+    for interface in [&a, &b] {
+        let card = Card::plug(&cloud, interface).await;
+        for port in 1024..29_500 {
+            let ends = Ends { mac: ROUTER, from: (card.address, port), to: (OUTSIDE, 82) };
+            card.send(&card.udp_frame(ends, b"flow"));
+        }
+    }
+    let begun = count();
+    assert!((PORTS.len() * 9 / 10..=PORTS.len() + 10).contains(&begun), "{begun}");
+    let sender = client.udp(0).await;
+    sender.send_to(b"another destination", (OUTSIDE, 81)).unwrap();
+    assert_eq!(answers.recv_from(&mut [0; 64]).unwrap().0, 19);
+
+    // As if it had been quiet for its 350 seconds.
+    let mut connection = client.connect(OUTSIDE, 80, PATIENCE).await.unwrap();
+    let _held = outside.accept().unwrap();
+    let idle = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established";
+    assert_eq!(within(&namespace, &["cat", idle]).trim(), "350");
+    within(&namespace, &["sh", "-c", &format!("echo 0 > {idle}")]);
+    let goes_on = |_| connection.write_all(b"on it goes").err();
+    let reset = (0..10_000).find_map(goes_on).expect("it goes on");
+    assert_eq!(reset.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test(flavor = "multi_thread")]
