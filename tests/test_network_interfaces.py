@@ -341,3 +341,75 @@ def test_flows_are_tracked_for_as_long_as_an_interface_says(ec2, ami, network):
     shown = run(ec2, ami, NetworkInterfaces=[specification])[0]["NetworkInterfaces"][0]
     assert shown["ConnectionTrackingConfiguration"] == times
     assert one(ec2, shown["NetworkInterfaceId"])["ConnectionTrackingConfiguration"] == times
+
+
+def test_efas_are_on_types_that_have_them_one_a_card(ec2, ami, network):
+    _, subnet = network
+    before = free(ec2, subnet)
+    fabric = create(ec2, subnet, InterfaceType="efa")
+    only = create(ec2, subnet, InterfaceType="efa-only")
+    assert (fabric["InterfaceType"], only["InterfaceType"]) == ("efa", "efa-only")
+    assert only["PrivateIpAddresses"] == [] and "PrivateIpAddress" not in only
+    assert free(ec2, subnet) == before - 1
+    by_type = [{"Name": "interface-type", "Values": ["efa-only"]}]
+    found = ec2.describe_network_interfaces(Filters=by_type)["NetworkInterfaces"]
+    assert [shown["NetworkInterfaceId"] for shown in found] == [only["NetworkInterfaceId"]]
+    for expected, parameters in [
+        ("InvalidParameterValue", {"InterfaceType": "token-ring"}),
+        ("UnsupportedOperation", {"InterfaceType": "trunk"}),
+        ("InvalidParameterCombination", {"InterfaceType": "efa-only", "PrivateIpAddress": "10.30.1.50"}),
+        ("InvalidParameterCombination", {"InterfaceType": "efa-only", "SecondaryPrivateIpAddressCount": 1}),
+        ("InvalidParameterCombination", {"InterfaceType": "efa-only", "Ipv6AddressCount": 1}),
+    ]:
+        assert error_code(ec2.create_network_interface, SubnetId=subnet, **parameters) == expected, parameters
+    more = {"NetworkInterfaceId": only["NetworkInterfaceId"], "SecondaryPrivateIpAddressCount": 1}
+    assert error_code(ec2.assign_private_ip_addresses, **more) == "InvalidParameterCombination"
+    at = lambda index, kind, card=0: {
+        "DeviceIndex": index, "NetworkCardIndex": card, "SubnetId": subnet, "InterfaceType": kind
+    }
+    launch = {"ImageId": ami, "MinCount": 1, "MaxCount": 1}
+    for expected, kind, interfaces in [
+        ("InvalidParameterCombination", "t3.micro", [at(0, "efa")]),
+        ("InvalidParameterCombination", "c5n.18xlarge", [at(0, "efa-only")]),
+        ("AttachmentLimitExceeded", "c5n.18xlarge", [at(0, "efa"), at(1, "efa-only")]),
+        ("AttachmentLimitExceeded", "p4d.24xlarge", [at(0, "interface"), at(1, "efa", 1), at(2, "efa-only", 1)]),
+        ("AttachmentLimitExceeded", "p4d.24xlarge", [at(index, "interface", 0) for index in range(16)]),
+    ]:
+        code = error_code(ec2.run_instances, **launch, InstanceType=kind, NetworkInterfaces=interfaces)
+        assert code == expected, (kind, interfaces)
+    [made] = run(ec2, ami, InstanceType="c5n.9xlarge", NetworkInterfaces=[at(0, "interface"), at(1, "efa-only")])
+    instance = made["InstanceId"]
+    assert [own["InterfaceType"] for own in made["NetworkInterfaces"]] == ["interface", "efa-only"]
+    wait(ec2, "instance_running", [instance])
+    attachment = made["NetworkInterfaces"][1]["Attachment"]["AttachmentId"]
+    attach = {"InstanceId": instance, "NetworkInterfaceId": fabric["NetworkInterfaceId"], "DeviceIndex": 2}
+    assert error_code(ec2.attach_network_interface, **attach) == "IncorrectState"
+    assert error_code(ec2.detach_network_interface, AttachmentId=attachment) == "IncorrectState"
+    ec2.stop_instances(InstanceIds=[instance])
+    wait(ec2, "instance_stopped", [instance])
+    assert error_code(ec2.attach_network_interface, **attach) == "AttachmentLimitExceeded"
+    smaller = {"InstanceId": instance, "InstanceType": {"Value": "c5n.large"}}
+    assert error_code(ec2.modify_instance_attribute, **smaller) == "InvalidParameterCombination"
+    ec2.detach_network_interface(AttachmentId=attachment)
+    ec2.attach_network_interface(**attach)
+    ec2.start_instances(InstanceIds=[instance])
+    wait(ec2, "instance_running", [instance])
+    ec2.terminate_instances(InstanceIds=[instance])
+    wait(ec2, "instance_terminated", [instance])
+    for interface in [fabric, only, made["NetworkInterfaces"][1]]:
+        ec2.delete_network_interface(NetworkInterfaceId=interface["NetworkInterfaceId"])
+    assert free(ec2, subnet) == before
+
+
+def test_an_interface_is_in_sixteen_groups_at_most(ec2, network):
+    vpc, subnet = network
+    make = lambda number: ec2.create_security_group(GroupName=f"of-{number}", Description="one", VpcId=vpc)["GroupId"]
+    groups = [make(number) for number in range(17)]
+    made = create(ec2, subnet, Groups=groups[:16])
+    assert len(made["Groups"]) == 16
+    too_many = error_code(ec2.create_network_interface, SubnetId=subnet, Groups=groups)
+    assert too_many == "SecurityGroupsPerInterfaceLimitExceeded"
+    change = {"NetworkInterfaceId": made["NetworkInterfaceId"], "Groups": groups}
+    changed = error_code(ec2.modify_network_interface_attribute, **change)
+    assert changed == "SecurityGroupsPerInterfaceLimitExceeded"
+    ec2.delete_network_interface(NetworkInterfaceId=made["NetworkInterfaceId"])

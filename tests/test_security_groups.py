@@ -256,3 +256,28 @@ def test_dry_runs_change_nothing(ec2, name, group):
         assert error_code(call, DryRun=True, **parameters) == "DryRunOperation"
     assert described(ec2, group)["IpPermissions"] == []
     assert error_code(ec2.describe_security_groups, GroupNames=[f"{name}-dry"]) == "InvalidGroup.NotFound"
+
+
+def test_a_prefix_list_weighs_as_much_as_it_has_room_for(ec2):
+    make = lambda name, room: ec2.create_managed_prefix_list(
+        PrefixListName=name, AddressFamily="IPv4", MaxEntries=room
+    )["PrefixList"]["PrefixListId"]
+    large, small = make("large", 990), make("small", 10)
+    group = ec2.create_security_group(GroupName="weighed", Description="by its lists")["GroupId"]
+    naming = lambda port, prefix_list: {
+        "GroupId": group,
+        "IpPermissions": [
+            {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, "PrefixListIds": [{"PrefixListId": prefix_list}]}
+        ],
+    }
+    ec2.authorize_security_group_ingress(**naming(22, large))
+    ec2.authorize_security_group_ingress(**naming(22, small))
+    authorize = ec2.authorize_security_group_ingress
+    assert error_code(authorize, **naming(23, small)) == "RulesPerSecurityGroupLimitExceeded"
+    # Each way by itself.
+    ec2.authorize_security_group_egress(**naming(23, small))
+    grow = {"PrefixListId": small, "MaxEntries": 11}
+    assert error_code(ec2.modify_managed_prefix_list, **grow) == "RulesPerSecurityGroupLimitExceeded"
+    ec2.revoke_security_group_ingress(**naming(22, large))
+    ec2.modify_managed_prefix_list(**grow)
+    ec2.delete_security_group(GroupId=group)

@@ -57,6 +57,10 @@ pub struct NetworkInterface {
 pub enum Purpose {
     #[default]
     Instance,
+    /// With an Elastic Fabric Adapter beside its Ethernet.
+    Efa,
+    /// Without Ethernet: it has no addresses.
+    EfaOnly,
     /// EC2 keeps it for a NAT gateway.
     NatGateway,
 }
@@ -66,8 +70,29 @@ impl Purpose {
     pub fn name(self) -> &'static str {
         match self {
             Purpose::Instance => "interface",
+            Purpose::Efa => "efa",
+            Purpose::EfaOnly => "efa-only",
             Purpose::NatGateway => "nat_gateway",
         }
+    }
+
+    /// What a user may ask for.
+    pub fn asked(name: Option<&str>) -> Result<Purpose> {
+        match name.unwrap_or("interface") {
+            "interface" => Ok(Purpose::Instance),
+            "efa" => Ok(Purpose::Efa),
+            "efa-only" => Ok(Purpose::EfaOnly),
+            "trunk" => {
+                Err(Error::new("UnsupportedOperation", "Trunk interfaces are not supported by this cloud."))
+            }
+            other => Err(Error::invalid_parameter_value(format!(
+                "Value ({other}) for parameter interfaceType is invalid. Valid values are interface, efa and efa-only."
+            ))),
+        }
+    }
+
+    pub fn has_efa(self) -> bool {
+        matches!(self, Purpose::Efa | Purpose::EfaOnly)
     }
 }
 
@@ -162,7 +187,7 @@ impl NetworkInterface {
         tables.subnets.find(&self.subnet_id).map_or("", |subnet| &subnet.zone)
     }
 
-    /// Every interface has one, its first.
+    /// Every interface of Ethernet has one, its first.
     pub fn primary(&self) -> Option<&PrivateAddress> {
         self.addresses.first()
     }
@@ -280,7 +305,7 @@ impl NetworkInterface {
 
     /// Whether EC2 keeps it for something of its own.
     pub fn is_managed(&self) -> bool {
-        self.purpose != Purpose::Instance
+        self.purpose == Purpose::NatGateway
     }
 
     /// Who made it, where nobody asked for it by itself.
@@ -332,12 +357,18 @@ pub fn own(tx: &mut Tx<'_>, id: &str) -> Result<NetworkInterface> {
     }
 }
 
+/// One of those that may be given addresses.
+fn with_addresses(tx: &mut Tx<'_>, id: &str) -> Result<NetworkInterface> {
+    let found = own(tx, id)?;
+    if found.purpose == Purpose::EfaOnly { Err(address::without_addresses()) } else { Ok(found) }
+}
+
 fn dashed(ip: Ipv4Addr) -> String {
     ip.octets().map(|byte| byte.to_string()).join("-")
 }
 
-/// The field with the subnet of an interface that has more than one address of it. Ours, not EC2's.
-pub(crate) const MORE_ADDRESSES_IN: &str = "cumulet:more-addresses-in";
+/// The field with the subnet of an interface that has more than one address of it, or none. Ours, not EC2's.
+pub(crate) const NOT_ONE_ADDRESS_IN: &str = "cumulet:not-one-address-in";
 
 impl Record for NetworkInterface {
     const TABLE: &'static str = "network-interface";
@@ -349,7 +380,7 @@ impl Record for NetworkInterface {
         "vpc-id",
         "private-ip-address",
         "association.public-ip",
-        MORE_ADDRESSES_IN,
+        NOT_ONE_ADDRESS_IN,
     ];
 
     fn id(&self) -> &str {
@@ -364,8 +395,8 @@ impl Record for NetworkInterface {
         let attachment = self.attachment.as_ref();
         let elastic = || self.addresses.iter().filter_map(PrivateAddress::elastic);
         match name {
-            MORE_ADDRESSES_IN => {
-                filter::some(values, (self.used_addresses() > 1).then_some(self.subnet_id.as_str()))
+            NOT_ONE_ADDRESS_IN => {
+                filter::some(values, (self.used_addresses() != 1).then_some(self.subnet_id.as_str()))
             }
             "addresses.primary" => filter::many(
                 values,

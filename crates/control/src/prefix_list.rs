@@ -130,6 +130,11 @@ pub fn cidrs<'t>(tables: &'t Tables, id: &str) -> impl Iterator<Item = IpNet> + 
     tables.prefix_lists.find(id).into_iter().flat_map(|list| list.entries.keys().copied())
 }
 
+/// For how many entries a list has room: what it counts for where a route or a rule names it.
+pub fn max_entries(tables: &Tables, id: &Id) -> usize {
+    tables.prefix_lists.find(id).map_or(0, |list| list.max_entries)
+}
+
 /// Ids and owners of what refers to a list, in order.
 fn referring(tables: &Tables, id: &str) -> Vec<(Id, AccountId)> {
     let routing = route_table::leading_by(tables, id).map(|of| (of.route_table_id.clone(), of.owner.clone()));

@@ -7,7 +7,7 @@ use crate::engine::retire::{self, Retire};
 use crate::engine::table::{Record, Values};
 use crate::engine::{Claim, Tables, Tags, Tx, filter};
 use crate::host_names::HostNames;
-use crate::network_interface::MORE_ADDRESSES_IN;
+use crate::network_interface::NOT_ONE_ADDRESS_IN;
 use crate::region::Zone;
 use crate::vpc::Vpc;
 use aws_api::ec2;
@@ -85,10 +85,11 @@ impl Subnet {
     pub fn free_addresses(&self, tables: &Tables) -> u32 {
         let size = 1u64 << (32 - self.cidr.prefix_len());
         let interfaces = &tables.network_interfaces;
-        let primary = interfaces.count("subnet-id", &self.subnet_id);
-        let more = interfaces.with(MORE_ADDRESSES_IN, &self.subnet_id);
-        let secondary: usize = more.map(|interface| interface.used_addresses() - 1).sum();
-        size.saturating_sub(u64::from(RESERVED) + (primary + secondary) as u64) as u32
+        let all = interfaces.count("subnet-id", &self.subnet_id);
+        let others = interfaces.count(NOT_ONE_ADDRESS_IN, &self.subnet_id);
+        let of_others = interfaces.with(NOT_ONE_ADDRESS_IN, &self.subnet_id);
+        let used = all - others + of_others.map(|interface| interface.used_addresses()).sum::<usize>();
+        size.saturating_sub(u64::from(RESERVED) + used as u64) as u32
     }
 }
 

@@ -76,5 +76,6 @@ pub fn interface(number: u64) -> Interface {
         source_dest_check: true,
         bandwidth: None,
         tracking: Tracking::default(),
+        efa: false,
     }
 }

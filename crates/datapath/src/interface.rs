@@ -24,6 +24,9 @@ pub struct Interface {
     pub bandwidth: Option<Bandwidth>,
     #[serde(default)]
     pub tracking: Tracking,
+    /// It has an Elastic Fabric Adapter beside its Ethernet.
+    #[serde(default)]
+    pub efa: bool,
 }
 
 impl Interface {

@@ -244,10 +244,11 @@ fn resize(tx: &mut Tx<'_>, instance: &mut Instance, instance_type: &str) -> Resu
         )));
     }
     let limits = instance_type::performance(tx.tables(), instance_type).interfaces;
-    attach::check_interfaces(instance.interfaces.len(), instance_type, limits)?;
+    let interfaces: Vec<_> = attach::attached(tx.tables(), instance).collect();
+    attach::check_interfaces(&interfaces, instance_type, &limits)?;
     for interface_id in &instance.interfaces {
         let interface = tx.get::<NetworkInterface>(interface_id);
-        interface.map_or(Ok(()), |interface| attach::check_addresses(&interface, limits))?;
+        interface.map_or(Ok(()), |interface| attach::check_addresses(&interface, &limits))?;
     }
     instance.instance_type = instance_type.into();
     // CPU options do not outlive the type that they were for.

@@ -267,8 +267,8 @@ fn interface_to_api(
         description: Some(interface.description.to_string()),
         status: Some(interface.status().into()),
         mac_address: Some(interface.mac_text()),
-        private_ip_address: Some(interface.private_ip().to_string()),
-        private_dns_name: Some(interface.private_dns_name(region)),
+        private_ip_address: interface.primary().map(|own| own.private_ip.to_string()),
+        private_dns_name: interface.primary().map(|own| own.private_dns_name(region)),
         source_dest_check: Some(interface.source_dest_check),
         connection_tracking_configuration: tracking::to_api(interface.tracking).map(|own| {
             ec2::ConnectionTrackingSpecificationResponse {

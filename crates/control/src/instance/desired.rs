@@ -3,7 +3,7 @@
 use super::{Instance, credit};
 use crate::engine::Tables;
 use crate::instance_type;
-use crate::network_interface::NetworkInterface;
+use crate::network_interface::{NetworkInterface, Purpose};
 use crate::volume::performance;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -66,8 +66,10 @@ pub fn desired(
             })
             .collect(),
         metadata: metadata(instance, interfaces.first().map(|interface| &***interface), tables, region),
+        // What carries nothing but RDMA is nothing to a guest that has no RDMA.
         interfaces: interfaces
             .iter()
+            .filter(|interface| interface.purpose != Purpose::EfaOnly)
             .map(|interface| interface_desired(interface, type_performance.bandwidth))
             .collect(),
         metadata_options: agent_api::MetadataOptions {
@@ -95,6 +97,7 @@ pub(crate) fn interface_desired(
             prefixes: interface.all_prefixes().collect(),
             groups: interface.security_groups.to_vec(),
             source_dest_check: interface.source_dest_check,
+            efa: interface.purpose.has_efa(),
             bandwidth,
             tracking: interface.tracking,
         },

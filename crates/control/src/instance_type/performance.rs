@@ -24,14 +24,17 @@ pub struct Performance {
 }
 
 /// How many interfaces and addresses an instance takes (EC2 User Guide, "Maximum IP addresses per network interface").
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct InterfaceLimits {
     pub interfaces: usize,
     /// Addresses and prefixes of each interface.
     pub ipv4_addresses: usize,
     /// Of IPv6, the same.
     pub ipv6_addresses: usize,
-    pub network_cards: usize,
+    /// How many interfaces each network card takes.
+    pub network_cards: Vec<usize>,
+    /// Interfaces with an Elastic Fabric Adapter.
+    pub efa_interfaces: usize,
 }
 
 /// What goes between the instance and each of its EBS volumes.
@@ -84,14 +87,21 @@ fn bandwidth(info: &InstanceTypeInfo) -> Option<Bandwidth> {
 }
 
 fn interfaces(info: &InstanceTypeInfo) -> InterfaceLimits {
-    let network = info.network_info.as_ref();
     let number = |count: Option<i32>| count.and_then(|count| usize::try_from(count).ok());
-    let of = |count| number(count).unwrap_or(1);
+    let network = info.network_info.clone().unwrap_or_default();
+    let interfaces = number(network.maximum_network_interfaces).unwrap_or(1);
+    let efa = network.efa_info.filter(|_| network.efa_supported == Some(true));
+    let cards: Vec<usize> = network
+        .network_cards
+        .iter()
+        .map(|card| number(card.maximum_network_interfaces).unwrap_or(interfaces))
+        .collect();
     InterfaceLimits {
-        interfaces: of(network.and_then(|network| network.maximum_network_interfaces)),
-        ipv4_addresses: of(network.and_then(|network| network.ipv4_addresses_per_interface)),
-        ipv6_addresses: number(network.and_then(|network| network.ipv6_addresses_per_interface)).unwrap_or(0),
-        network_cards: of(network.and_then(|network| network.maximum_network_cards)),
+        interfaces,
+        ipv4_addresses: number(network.ipv4_addresses_per_interface).unwrap_or(1),
+        ipv6_addresses: number(network.ipv6_addresses_per_interface).unwrap_or(0),
+        network_cards: if cards.is_empty() { vec![interfaces] } else { cards },
+        efa_interfaces: efa.and_then(|efa| number(efa.maximum_efa_interfaces)).unwrap_or(0),
     }
 }
 
@@ -151,15 +161,22 @@ mod tests {
 
     #[test]
     fn every_type_takes_an_interface_with_an_address() {
-        let limits = |name: &str| {
-            let InterfaceLimits { interfaces, ipv4_addresses, ipv6_addresses, network_cards } =
-                of_aws(name).interfaces;
-            (interfaces, ipv4_addresses, ipv6_addresses, network_cards)
-        };
-        let known = ["t3.micro", "m5.24xlarge", "m1.small"].map(limits);
-        assert_eq!(known, [(2, 2, 2, 1), (15, 50, 50, 1), (2, 4, 0, 1)]);
+        for (name, interfaces, ipv4_addresses, ipv6_addresses, cards, efa_interfaces) in [
+            ("t3.micro", 2, 2, 2, vec![2], 0),
+            ("m5.24xlarge", 15, 50, 50, vec![15], 0),
+            ("m1.small", 2, 4, 0, vec![2], 0),
+            ("c5n.18xlarge", 15, 50, 50, vec![15], 1),
+            ("p4d.24xlarge", 60, 50, 50, vec![15; 4], 4),
+        ] {
+            let network_cards = cards;
+            let expected =
+                InterfaceLimits { interfaces, ipv4_addresses, ipv6_addresses, network_cards, efa_interfaces };
+            assert_eq!(of_aws(name).interfaces, expected, "{name}");
+        }
         let all = Catalogue::get().types().iter().map(|info| interfaces(info));
-        assert!(all.into_iter().all(|of| of.interfaces > 0 && of.ipv4_addresses > 0 && of.network_cards > 0));
+        let takes =
+            |of: InterfaceLimits| of.interfaces > 0 && of.ipv4_addresses > 0 && of.network_cards[0] > 0;
+        assert!(all.into_iter().all(takes));
     }
 
     #[test]

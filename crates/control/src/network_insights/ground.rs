@@ -2,7 +2,7 @@
 
 use crate::engine::Tables;
 use crate::instance::desired::interface_desired;
-use crate::network_interface::{MORE_ADDRESSES_IN, NetworkInterface};
+use crate::network_interface::{NOT_ONE_ADDRESS_IN, NetworkInterface};
 use crate::{security_group, vpc};
 use datapath::trace::Ground;
 use datapath::{Interface, SecurityGroup, Vpc};
@@ -25,7 +25,7 @@ impl Records<'_> {
     fn with_prefix(&self, vpc_id: &Id, address: Ipv4Addr) -> Option<&Arc<NetworkInterface>> {
         let mut subnets = self.tables.subnets.with("vpc-id", vpc_id);
         let subnet = subnets.find(|subnet| subnet.cidr.contains(&address))?;
-        let mut several = self.tables.network_interfaces.with(MORE_ADDRESSES_IN, &subnet.subnet_id);
+        let mut several = self.tables.network_interfaces.with(NOT_ONE_ADDRESS_IN, &subnet.subnet_id);
         several.find(|interface| interface.prefixes.iter().any(|prefix| prefix.contains(&address)))
     }
 }

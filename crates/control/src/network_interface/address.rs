@@ -1,7 +1,7 @@
 //! Private addresses and prefixes of an interface: those asked for when it is made, AssignPrivateIpAddresses,
 //! UnassignPrivateIpAddresses.
 
-use super::{AskedIpv6, Ipv6, NetworkInterface, PrivateAddress, attach};
+use super::{AskedIpv6, Ipv6, NetworkInterface, PrivateAddress, Purpose, attach};
 use crate::Context;
 use crate::engine::Tx;
 use crate::subnet::{self, Subnet};
@@ -63,6 +63,17 @@ impl Asked {
         self.addresses.iter().any(Option::is_some)
             || self.prefixes.iter().any(Option::is_some)
             || self.ipv6.is_particular()
+    }
+
+    /// As an interface of this purpose takes it: an EFA-only one has no addresses.
+    pub fn of_purpose(self, purpose: Purpose) -> Result<Asked> {
+        if purpose != Purpose::EfaOnly {
+            return Ok(self);
+        }
+        if self.addresses != [None] || !self.prefixes.is_empty() || self.ipv6.count() > 0 {
+            return Err(without_addresses());
+        }
+        Ok(Asked::of(&[]))
     }
 
     /// How many addresses and prefixes of IPv4.
@@ -130,6 +141,10 @@ fn parse_prefix(text: &str) -> Result<Ipv4Net> {
     })
 }
 
+pub(super) fn without_addresses() -> Error {
+    Error::invalid_parameter_combination("An EFA-only network interface does not support IP addresses.")
+}
+
 fn too_many() -> Error {
     Error::new(
         "PrivateIpAddressLimitExceeded",
@@ -163,7 +178,7 @@ pub async fn assign_private_ip_addresses(
     let may_move = input.allow_reassignment.unwrap_or(false);
     let (addresses, prefixes) = context
         .transact(|tx| {
-            let mut interface = super::own(tx, id)?;
+            let mut interface = super::with_addresses(tx, id)?;
             let subnet = subnet::depend(tx, &interface.subnet_id)?;
             let max =
                 attach::limits(tx.tables(), &interface).map_or(usize::MAX, |limits| limits.ipv4_addresses);

@@ -1,6 +1,6 @@
 //! AttachNetworkInterface, DetachNetworkInterface, and what a host says of an instance's interfaces.
 
-use super::{InterfaceAttachment, NetworkInterface, address};
+use super::{InterfaceAttachment, NetworkInterface, Purpose, address};
 use crate::Context;
 use crate::attachment::{AttachmentState, Outcome};
 use crate::engine::{Tables, Tx};
@@ -19,7 +19,11 @@ pub struct Place {
 }
 
 impl Place {
-    pub fn new(card: Option<i32>, index: i32, limits: InterfaceLimits) -> Result<Place> {
+    pub fn is_primary(self) -> bool {
+        (self.network_card, self.device_index) == (0, 0)
+    }
+
+    pub fn new(card: Option<i32>, index: i32, limits: &InterfaceLimits) -> Result<Place> {
         let within = |value: i32, max: usize, name: &str| {
             let valid = u8::try_from(value).ok().filter(|value| usize::from(*value) < max);
             valid.ok_or_else(|| {
@@ -27,7 +31,7 @@ impl Place {
             })
         };
         Ok(Place {
-            network_card: within(card.unwrap_or(0), limits.network_cards, "networkCardIndex")?,
+            network_card: within(card.unwrap_or(0), limits.network_cards.len(), "networkCardIndex")?,
             device_index: within(index, INDEX_MAX, "deviceIndex")?,
         })
     }
@@ -61,13 +65,13 @@ pub async fn attach_network_interface(
                 ));
             }
             let limits = instance_type::performance(tx.tables(), &instance.instance_type).interfaces;
-            let place = Place::new(input.network_card_index, index, limits)?;
-            check_room(tx.tables(), &instance, place, limits)?;
+            let place = Place::new(input.network_card_index, index, &limits)?;
+            check_room(tx.tables(), &instance, place, interface.purpose, &limits)?;
             let attachment = InterfaceAttachment {
                 state: AttachmentState::begin(instance.state == InstanceState::Running),
                 ..InterfaceAttachment::new(tx, &instance_id, place)
             };
-            bind(&mut interface, &attachment, limits)?;
+            bind(&mut interface, &attachment, &limits)?;
             instance.interfaces.push(interface.interface_id.clone());
             tx.put(&interface);
             tx.put(&instance);
@@ -98,7 +102,7 @@ impl InterfaceAttachment {
 pub fn bind(
     interface: &mut NetworkInterface,
     attachment: &InterfaceAttachment,
-    limits: InterfaceLimits,
+    limits: &InterfaceLimits,
 ) -> Result<()> {
     if interface.attachment.is_some() {
         return Err(Error::new(
@@ -112,33 +116,80 @@ pub fn bind(
 }
 
 /// Whether an instance of the type may have an interface with so many addresses.
-pub fn check_addresses(interface: &NetworkInterface, limits: InterfaceLimits) -> Result<()> {
+pub fn check_addresses(interface: &NetworkInterface, limits: &InterfaceLimits) -> Result<()> {
     address::check_count(interface.addresses.len() + interface.prefixes.len(), limits.ipv4_addresses)?;
     address::check_count(interface.ipv6.count(), limits.ipv6_addresses)
 }
 
-fn check_room(tables: &Tables, instance: &Instance, place: Place, limits: InterfaceLimits) -> Result<()> {
-    check_interfaces(instance.interfaces.len() + 1, &instance.instance_type, limits)?;
-    let places = instance.interfaces.iter().filter_map(|id| tables.network_interfaces.find(id));
-    let mut places = places.filter_map(|other| other.attachment.as_ref()).map(InterfaceAttachment::place);
-    if places.any(|taken| taken == place) {
+fn check_room(
+    tables: &Tables,
+    instance: &Instance,
+    place: Place,
+    purpose: Purpose,
+    limits: &InterfaceLimits,
+) -> Result<()> {
+    if purpose.has_efa() && instance.state != InstanceState::Stopped {
+        return Err(efa_of_running());
+    }
+    let mut all: Vec<_> = attached(tables, instance).collect();
+    if all.iter().any(|(taken, _)| *taken == place) {
         return Err(Error::invalid_parameter_value(format!(
             "Instance '{}' already has an interface attached at device index '{}'.",
             instance.instance_id, place.device_index
         )));
     }
-    Ok(())
+    all.push((place, purpose));
+    check_interfaces(&all, &instance.instance_type, limits)
 }
 
-/// Whether an instance of the type takes so many interfaces.
-pub fn check_interfaces(count: usize, instance_type: &str, limits: InterfaceLimits) -> Result<()> {
-    if count > limits.interfaces {
-        return Err(Error::new(
-            "AttachmentLimitExceeded",
-            format!("Interface count {count} exceeds the limit for {instance_type}"),
-        ));
+fn efa_of_running() -> Error {
+    Error::new("IncorrectState", "An EFA comes to an instance and leaves it while that is 'stopped' only.")
+}
+
+/// What is on an instance, and where.
+pub fn attached(tables: &Tables, instance: &Instance) -> impl Iterator<Item = (Place, Purpose)> {
+    let interfaces = instance.interfaces.iter().filter_map(|id| tables.network_interfaces.find(id));
+    interfaces.filter_map(|one| Some((one.attachment.as_ref()?.place(), one.purpose)))
+}
+
+/// Whether an instance of the type takes these interfaces: so many in all and on each network card, and on each card one
+/// with an EFA (EC2 User Guide, "Network cards", "Elastic Fabric Adapter").
+pub fn check_interfaces(
+    interfaces: &[(Place, Purpose)],
+    instance_type: &str,
+    limits: &InterfaceLimits,
+) -> Result<()> {
+    let too_many = |what: &str, count: usize| {
+        let message = format!("{what} count {count} exceeds the limit for {instance_type}");
+        Err(Error::new("AttachmentLimitExceeded", message))
+    };
+    if interfaces.len() > limits.interfaces {
+        return too_many("Interface", interfaces.len());
     }
-    Ok(())
+    for (card, max) in limits.network_cards.iter().enumerate() {
+        let on_card = || interfaces.iter().filter(|(place, _)| usize::from(place.network_card) == card);
+        let efas = on_card().filter(|(_, purpose)| purpose.has_efa()).count();
+        if on_card().count() > *max {
+            return too_many(&format!("Network card {card} interface"), on_card().count());
+        }
+        if efas > 1 {
+            return too_many(&format!("Network card {card} EFA interface"), efas);
+        }
+    }
+    let efas = interfaces.iter().filter(|(_, purpose)| purpose.has_efa()).count();
+    match efas {
+        0 => Ok(()),
+        _ if limits.efa_interfaces == 0 => Err(Error::invalid_parameter_combination(format!(
+            "EFA interfaces are not supported on {instance_type}."
+        ))),
+        _ if efas > limits.efa_interfaces => too_many("EFA interface", efas),
+        _ if interfaces.iter().any(|(place, purpose)| place.is_primary() && *purpose == Purpose::EfaOnly) => {
+            Err(Error::invalid_parameter_combination(
+                "An EFA-only network interface can't be the primary network interface.",
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl InterfaceAttachment {
@@ -169,7 +220,7 @@ pub async fn detach_network_interface(
             let attachment =
                 interface.attachment.as_mut().filter(|attachment| attachment.attachment_id == id);
             let attachment = attachment.ok_or_else(not_found)?;
-            if (attachment.network_card, attachment.device_index) == (0, 0) {
+            if attachment.place().is_primary() {
                 return Err(Error::new(
                     "OperationNotPermitted",
                     "The network interface at device index 0 cannot be detached.",
@@ -177,7 +228,11 @@ pub async fn detach_network_interface(
             }
             attachment.state = attachment.state.detach(force);
             let instance = tx.get::<Instance>(&attachment.instance_id);
-            if let Some(instance) = instance.filter(|instance| instance.state == InstanceState::Stopped) {
+            let stopped = instance.filter(|instance| instance.state == InstanceState::Stopped);
+            if interface.purpose.has_efa() && stopped.is_none() {
+                return Err(efa_of_running());
+            }
+            if let Some(instance) = stopped {
                 let mut instance = (*instance).clone();
                 instance.interfaces.retain(|own| *own != interface_id);
                 tx.put(&instance);

@@ -1,6 +1,6 @@
 //! CreateNetworkInterface, DeleteNetworkInterface.
 
-use super::{Asked, AskedIpv6, NetworkInterface, describe, groups, tracking};
+use super::{Asked, AskedIpv6, NetworkInterface, Purpose, describe, groups, tracking};
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::refuse;
 use crate::{Context, description, subnet};
@@ -11,16 +11,11 @@ pub async fn create_network_interface(
     context: &Context,
     input: ec2::CreateNetworkInterfaceRequest,
 ) -> Result<ec2::CreateNetworkInterfaceResult> {
-    refuse([
-        (
-            input.interface_type.as_deref().is_some_and(|kind| kind != "interface"),
-            "Other interface types than interface are",
-        ),
-        (input.operator.is_some(), "Operators of resources are"),
-    ])?;
+    refuse([(input.operator.is_some(), "Operators of resources are")])?;
     let subnet_id = input.subnet_id.as_deref().ok_or_else(|| Error::missing_parameter("subnetId"))?;
     let text = input.description.as_deref().unwrap_or_default();
     description::check(text)?;
+    let purpose = Purpose::asked(input.interface_type.as_deref())?;
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::NetworkInterface])?;
     let prefixes: Vec<_> = input.ipv4_prefixes.iter().map(|one| one.ipv4_prefix.as_deref()).collect();
     let asked = Asked::new(
@@ -36,7 +31,8 @@ pub async fn create_network_interface(
             input.ipv6_prefix_count,
             input.enable_primary_ipv6,
         )?,
-    )?;
+    )?
+    .of_purpose(purpose)?;
     let tracking = tracking::asked(Default::default(), input.connection_tracking_specification.as_ref())?;
     let idempotent = context.idempotent()?;
     let id = context
@@ -49,6 +45,7 @@ pub async fn create_network_interface(
             groups::depend(tx, &groups)?;
             let interface = NetworkInterface {
                 description: text.into(),
+                purpose,
                 security_groups: groups,
                 tracking,
                 tags: tags.of(Kind::NetworkInterface),

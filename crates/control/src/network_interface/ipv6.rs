@@ -101,7 +101,7 @@ impl AskedIpv6 {
         self.addresses.iter().any(Option::is_some) || self.prefixes.iter().any(Option::is_some)
     }
 
-    fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.addresses.len() + self.prefixes.len()
     }
 
@@ -154,7 +154,7 @@ pub async fn assign_ipv6_addresses(
     }
     let added = context
         .transact(|tx| {
-            let mut interface = super::own(tx, id)?;
+            let mut interface = super::with_addresses(tx, id)?;
             let subnet = subnet::depend(tx, &interface.subnet_id)?;
             let max =
                 attach::limits(tx.tables(), &interface).map_or(usize::MAX, |limits| limits.ipv6_addresses);

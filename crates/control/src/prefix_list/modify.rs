@@ -5,9 +5,10 @@ use super::{BY_LIST, Change, PrefixList, PrefixListVersion, own, to_api};
 use crate::Context;
 use crate::cidr;
 use crate::engine::Tx;
+use crate::security_group;
 use aws_api::ec2;
 use ipnet::IpNet;
-use model::{Error, Result};
+use model::{Error, Id, Result};
 
 /// Versions of a list that can be shown and restored.
 const VERSIONS_MAX: usize = 100;
@@ -64,6 +65,13 @@ pub async fn modify_managed_prefix_list(
             if let Some(max) = max {
                 check_count(list.entries.len(), max)?;
                 list.max_entries = max;
+                let room = |other: &Id| match *other == list.prefix_list_id {
+                    true => max,
+                    false => super::max_entries(tx.tables(), other),
+                };
+                for group in security_group::naming(tx.tables(), &id) {
+                    security_group::rules::check_weight(group, room)?;
+                }
             }
             for entry in &input.remove_entries {
                 let text = entry.cidr.as_deref().ok_or_else(|| Error::missing_parameter("cidr"))?;

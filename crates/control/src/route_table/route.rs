@@ -188,7 +188,7 @@ fn no_route(destination: &Destination, id: &str) -> Error {
 /// How many routes a table has with one more: a prefix list stands for as many as it may have entries.
 pub(super) fn weight(tables: &Tables, table: &RouteTable, more: &Destination) -> usize {
     let lists = table.routes.iter().map(|route| &route.destination).chain([more]);
-    let of = |id: &Id| tables.prefix_lists.find(id).map_or(0, |list| list.max_entries);
+    let of = |id: &Id| prefix_list::max_entries(tables, id);
     lists.map(|destination| destination.prefix_list().map_or(1, of)).sum()
 }
 

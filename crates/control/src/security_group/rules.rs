@@ -62,6 +62,7 @@ async fn change<R>(
             let answer = change(tx.tables(), &mut group, &|| tx.new_id(Kind::SecurityGroupRule))?;
             if group != *before {
                 check_rules(&group)?;
+                check_weight(&group, |id| prefix_list::max_entries(tx.tables(), id))?;
                 hold_referenced(tx, &before, &group)?;
                 tx.put(&group);
             }
@@ -88,16 +89,20 @@ fn hold_referenced(tx: &mut Tx<'_>, before: &SecurityGroup, after: &SecurityGrou
     Ok(())
 }
 
+/// Whether a group may have so many rules: one that names a prefix list counts as many as that has room for.
+pub fn check_weight(group: &SecurityGroup, max_entries: impl Fn(&Id) -> usize) -> Result<()> {
+    let weight = |rule: &SecurityGroupRule| rule.permission.peer.prefix_list_id().map_or(1, &max_entries);
+    match [false, true].iter().any(|egress| group.rules(*egress).map(weight).sum::<usize>() > RULES_MAX) {
+        true => Err(Error::new(
+            "RulesPerSecurityGroupLimitExceeded",
+            "The maximum number of rules per security group has been reached.",
+        )),
+        false => Ok(()),
+    }
+}
+
 /// What holds of a group's rules after every change.
 fn check_rules(group: &SecurityGroup) -> Result<()> {
-    for egress in [false, true] {
-        if group.rules(egress).count() > RULES_MAX {
-            return Err(Error::new(
-                "RulesPerSecurityGroupLimitExceeded",
-                "The maximum number of rules per security group has been reached.",
-            ));
-        }
-    }
     let mut seen = BTreeSet::new();
     match group.rules.iter().find(|rule| !seen.insert((rule.egress, said(&rule.permission)))) {
         Some(rule) => Err(Error::new(

@@ -8,7 +8,7 @@ use crate::instance::Tenancy;
 use crate::instance_type::{self, InterfaceLimits};
 use crate::network_interface::attach::{self, Place};
 use crate::network_interface::groups::{self, Groups};
-use crate::network_interface::{Asked, AskedIpv6, InterfaceAttachment, NetworkInterface, tracking};
+use crate::network_interface::{Asked, AskedIpv6, InterfaceAttachment, NetworkInterface, Purpose, tracking};
 use crate::subnet::{self, Subnet};
 use crate::{description, vpc};
 use aws_api::ec2;
@@ -40,6 +40,7 @@ enum Source {
         subnet: Option<Arc<Subnet>>,
         groups: Groups,
         asked: Asked,
+        purpose: Purpose,
         description: String,
         tracking: datapath::Tracking,
         /// None leaves it to the subnet.
@@ -57,11 +58,10 @@ impl NetworkRequest {
     ) -> Result<Self> {
         let specifications = specifications(input)?;
         let limits = instance_type::performance(tables, instance_type).interfaces;
-        attach::check_interfaces(specifications.len(), instance_type, limits)?;
         let mut specified = Vec::with_capacity(specifications.len());
         for specification in &specifications {
             let index = specification.device_index.ok_or_else(no_primary)?;
-            let place = Place::new(specification.network_card_index, index, limits)?;
+            let place = Place::new(specification.network_card_index, index, &limits)?;
             specified.push((place, specification));
         }
         specified.sort_by_key(|(place, _)| *place);
@@ -73,9 +73,11 @@ impl NetworkRequest {
             ));
         }
         let (primary, specification) = specified.first().ok_or_else(no_primary)?;
-        if (primary.network_card, primary.device_index) != (0, 0) {
+        if !primary.is_primary() {
             return Err(no_primary());
         }
+        let purposes = specified.iter().map(|(place, one)| Ok((*place, purpose(tables, one)?)));
+        attach::check_interfaces(&purposes.collect::<Result<Vec<_>>>()?, instance_type, &limits)?;
         let wanted_zone = wanted_zone(context, input)?;
         let subnets = match subnet_id(tables, specification)? {
             Some(id) => vec![named_subnet(tables, &id, wanted_zone)?],
@@ -136,24 +138,25 @@ impl NetworkRequest {
             let interface = match &wanted.source {
                 Source::Existing(id) => {
                     let mut interface = crate::network_interface::own(tx, id)?;
-                    attach::bind(&mut interface, &attachment, self.limits)?;
+                    attach::bind(&mut interface, &attachment, &self.limits)?;
                     interface.assign(tx, pool)?;
                     tx.put(&interface);
                     interface
                 }
-                Source::New { subnet: other, groups, asked, description, tracking, public_ip } => {
+                Source::New { subnet: other, groups, asked, purpose, description, tracking, public_ip } => {
                     let subnet = subnet::depend(tx, &other.as_ref().unwrap_or(subnet).subnet_id)?;
                     groups::depend(tx, groups)?;
                     let by_subnet = self.interfaces.len() == 1 && subnet.map_public_ip_on_launch;
                     let mut interface = NetworkInterface {
                         description: description.as_str().into(),
                         security_groups: groups.clone(),
+                        purpose: *purpose,
                         tracking: *tracking,
                         wants_public_ip: public_ip.unwrap_or(by_subnet),
                         tags: tags.clone(),
                         ..NetworkInterface::new(tx, &subnet, asked)?
                     };
-                    attach::bind(&mut interface, &attachment, self.limits)?;
+                    attach::bind(&mut interface, &attachment, &self.limits)?;
                     interface.assign(tx, pool)?;
                     tx.create(&interface);
                     interface
@@ -182,13 +185,7 @@ impl Wanted {
         subnet: &Arc<Subnet>,
         group_names: &[String],
     ) -> Result<Wanted> {
-        refuse([
-            (
-                specification.interface_type.as_deref().is_some_and(|kind| kind != "interface"),
-                "Other interface types than interface are",
-            ),
-            (specification.associate_carrier_ip_address == Some(true), "Carrier IP addresses are"),
-        ])?;
+        refuse([(specification.associate_carrier_ip_address == Some(true), "Carrier IP addresses are")])?;
         if let Some(id) = &specification.network_interface_id {
             let id = Id::parse(Kind::NetworkInterface, id)?;
             check_existing(specification)?;
@@ -201,6 +198,7 @@ impl Wanted {
             specification.ipv4_prefixes.iter().map(|prefix| prefix.ipv4_prefix.as_deref()).collect();
         let text = specification.description.clone().unwrap_or_default();
         description::check(&text)?;
+        let purpose = Purpose::asked(specification.interface_type.as_deref())?;
         Ok(Wanted {
             place,
             delete_on_termination: specification.delete_on_termination.unwrap_or(true),
@@ -219,7 +217,9 @@ impl Wanted {
                         specification.ipv6_prefix_count,
                         specification.primary_ipv6,
                     )?,
-                )?,
+                )?
+                .of_purpose(purpose)?,
+                purpose,
                 description: text,
                 tracking: tracking::asked(
                     Default::default(),
@@ -242,6 +242,7 @@ impl Wanted {
 /// What there is of an interface can't be asked for anew.
 fn check_existing(specification: &ec2::InstanceNetworkInterfaceSpecification) -> Result<()> {
     let beside = [
+        ("interface type", specification.interface_type.is_some()),
         ("subnet", specification.subnet_id.is_some()),
         ("security groups", !specification.groups.is_empty()),
         ("private IP addresses", specification.private_ip_address.is_some()),
@@ -263,6 +264,15 @@ fn check_existing(specification: &ec2::InstanceNetworkInterfaceSpecification) ->
             "A network interface may not specify both a network interface ID and its {what}"
         ))),
         None => Ok(()),
+    }
+}
+
+/// Of an interface that there is, or of the one that is asked for.
+fn purpose(tables: &Tables, specification: &ec2::InstanceNetworkInterfaceSpecification) -> Result<Purpose> {
+    let existing = specification.network_interface_id.as_ref();
+    match existing.and_then(|id| tables.network_interfaces.find(id)) {
+        Some(interface) => Ok(interface.purpose),
+        None => Purpose::asked(specification.interface_type.as_deref()),
     }
 }
 
