@@ -198,7 +198,7 @@ impl Cloud {
         let names: Vec<&str> = links.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
         [
             names.join(" "),
-            self.host.ip(&["-4", "route", "show", "table", "all"]).await,
+            self.host.ip(&["-4", "route", "show", "table", "all"]).await.replace(" linkdown", ""),
             self.host.ip(&["rule", "show"]).await,
             self.host.command("nft", &["list", "ruleset"]).await,
             self.host.run(|| std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward")).await.unwrap(),
