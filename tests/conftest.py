@@ -143,4 +143,8 @@ def run(client, ami, count=1, **parameters):
 
 
 def wait(client, waiter, ids):
-    client.get_waiter(waiter).wait(InstanceIds=ids, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
+    ready(client, waiter, InstanceIds=ids)
+
+
+def ready(client, waiter, **ids):
+    client.get_waiter(waiter).wait(**ids, WaiterConfig={"Delay": 1, "MaxAttempts": 120})

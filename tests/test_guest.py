@@ -11,7 +11,7 @@ import tempfile
 import time
 
 import pytest
-from conftest import Cloud, processes_of, run, wait
+from conftest import Cloud, processes_of, ready, run, wait
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="real instances need root")
 
@@ -325,6 +325,69 @@ def subnet_with_ipv6(ec2):
     block = added["Ipv6CidrBlock"].replace("/56", "/64")
     ec2.associate_subnet_cidr_block(SubnetId=subnet, Ipv6CidrBlock=block)
     return subnet
+
+
+def within(directory):
+    """Names of the processes that work in a directory, or below it."""
+    names = []
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").resolve().is_relative_to(directory):
+                names.append((process / "comm").read_text().strip())
+        except OSError:  # it has ended
+            continue
+    return sorted(names)
+
+
+def test_a_uefi_guest_with_a_tpm_and_nvme_disks(cloud, ec2, tiny, key):
+    (source,) = ec2.describe_images(ImageIds=[tiny])["Images"]
+    mapping = source["BlockDeviceMappings"][0]
+    mapping["Ebs"] = {"SnapshotId": mapping["Ebs"]["SnapshotId"]}
+    registered = ec2.register_image(
+        Name="measured", Architecture="x86_64", BootMode="uefi", TpmSupport="v2.0", EnaSupport=True,
+        RootDeviceName=source["RootDeviceName"], BlockDeviceMappings=[mapping], VirtualizationType="hvm",
+        TagSpecifications=[{"ResourceType": "image", "Tags": [{"Key": "cumulet:disks", "Value": "nvme"}]}],
+    )["ImageId"]
+    (instance,) = run(ec2, registered, KeyName="guests", UserData=USER_DATA)
+    instance_id = instance["InstanceId"]
+    console(ec2, instance_id, "user data done", seconds=300)
+    described = describe(ec2, instance_id)
+    assert (described["BootMode"], described["TpmSupport"]) == ("uefi", "v2.0")
+    inside = lambda command, **options: ssh(ec2, key, instance_id, command, **options).strip()
+    assert inside("test -d /sys/firmware/efi && cat /sys/class/tpm/tpm0/tpm_version_major") == "2"
+    # What the firmware measured of itself.
+    assert int(inside("cat /sys/class/tpm/tpm0/pcr-sha256/0"), 16) != 0
+    root = described["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]
+    serials = lambda: inside("cat /sys/class/nvme/*/serial").split()
+    assert serials() == [root.replace("-", "")]
+
+    zone = described["Placement"]["AvailabilityZone"]
+    volume = ec2.create_volume(AvailabilityZone=zone, Size=1)["VolumeId"]
+    ready(ec2, "volume_available", VolumeIds=[volume])
+    ec2.attach_volume(VolumeId=volume, InstanceId=instance_id, Device="/dev/sdf")
+    ready(ec2, "volume_in_use", VolumeIds=[volume])
+    until(lambda: volume.replace("-", "") in serials())
+    inside("echo kept | dd of=/dev/nvme1n1 bs=512 count=1 conv=sync,fsync 2>/dev/null")
+    snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
+    ready(ec2, "snapshot_completed", SnapshotIds=[snapshot])
+    ec2.modify_volume(VolumeId=volume, Size=2)
+
+    # A daemon that starts anew takes neither the machine nor its TPM for somebody else's.
+    cloud.kill()
+    cloud.start()
+    assert within(cloud.data_dir) == ["qemu-system-x86", "swtpm"]
+    assert inside("head -c 4 /dev/nvme1n1; cat /sys/class/tpm/tpm0/tpm_version_major") == "kept2"
+    # QEMU's NVMe tells a running guest of no new size; the next boot does. The TPM's state stays.
+    ec2.reboot_instances(InstanceIds=[instance_id])
+    until(lambda: inside("cat /sys/block/nvme1n1/size", check=False) == str(2 << 21), seconds=120)
+    assert inside("cat /sys/class/tpm/tpm0/tpm_version_major") == "2"
+    ec2.detach_volume(VolumeId=volume)
+    ready(ec2, "volume_available", VolumeIds=[volume])
+    assert serials() == [root.replace("-", "")]
+    ec2.terminate_instances(InstanceIds=[instance_id])
+    wait(ec2, "instance_terminated", [instance_id])
+    assert within(cloud.data_dir) == []
+    ec2.delete_volume(VolumeId=volume)
 
 
 def test_debian_with_cloud_init(cloud, ec2, key):

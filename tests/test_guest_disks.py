@@ -6,7 +6,7 @@ import pathlib
 import time
 
 import pytest
-from conftest import processes_of, run, wait
+from conftest import processes_of, ready, run, wait
 from test_guest import cloud, console, describe, ec2, key, ssh, tiny  # noqa: F401
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="real instances need root")
@@ -24,10 +24,6 @@ def guest(ec2, tiny, key):  # noqa: F811
     (instance,) = run(ec2, tiny, KeyName="guests", UserData=USER_DATA)
     console(ec2, instance["InstanceId"], "user data done")
     return instance["InstanceId"]
-
-
-def ready(client, waiter, **ids):
-    client.get_waiter(waiter).wait(**ids, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
 
 
 def until(what, expected, seconds=60):

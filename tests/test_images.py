@@ -68,6 +68,32 @@ def test_a_registered_image_is_as_it_was_said(ec2, name):
     assert datetime.datetime.fromisoformat(image["CreationDate"])
 
 
+def test_a_tpm_needs_uefi_and_comes_along(ec2, name):
+    made = register(ec2, name, BootMode="uefi", TpmSupport="v2.0")
+    assert described(ec2, made)["TpmSupport"] == "v2.0"
+    attribute = ec2.describe_image_attribute(ImageId=made, Attribute="tpmSupport")
+    assert attribute["TpmSupport"] == {"Value": "v2.0"}
+    filters = [{"Name": "tpm-support", "Values": ["v2.0"]}, {"Name": "name", "Values": [name]}]
+    assert [image["ImageId"] for image in ec2.describe_images(Filters=filters)["Images"]] == [made]
+    copy = ec2.copy_image(Name=f"{name}-copy", SourceImageId=made, SourceRegion="us-east-1")["ImageId"]
+    assert described(ec2, copy)["TpmSupport"] == "v2.0"
+    (instance,) = run(ec2, made)
+    assert instance["TpmSupport"] == "v2.0"
+    ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
+    assert error_code(register, ec2=ec2, name=f"{name}-2", TpmSupport="v2.0") == "InvalidParameterCombination"
+    for wrong in ({"TpmSupport": "v1.2", "BootMode": "uefi"}, {"BootMode": "coreboot"}, {"ImdsSupport": "v3.0"}):
+        assert error_code(register, ec2=ec2, name=f"{name}-2", **wrong) == "InvalidParameterValue"
+
+
+def test_an_image_says_what_its_guests_have_drivers_for(ec2, name):
+    made = register(ec2, name)
+    ec2.create_tags(Resources=[made], Tags=[{"Key": "cumulet:disks", "Value": "floppy"}])
+    assert error_code(ec2.run_instances, ImageId=made, MinCount=1, MaxCount=1) == "InvalidParameterValue"
+    ec2.create_tags(Resources=[made], Tags=[{"Key": "cumulet:disks", "Value": "nvme"}])
+    (instance,) = run(ec2, made)
+    ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
+
+
 def test_a_name_is_taken_once(ec2, name, image):
     assert error_code(register, ec2=ec2, name=name) == "InvalidAMIName.Duplicate"
     ec2.deregister_image(ImageId=image)

@@ -165,6 +165,11 @@ pub struct Machine {
     pub instance_type: String,
     pub architecture: Architecture,
     pub boot_mode: BootMode,
+    /// Whether it has a TPM 2.0.
+    #[serde(default)]
+    pub tpm: bool,
+    #[serde(default)]
+    pub disk_bus: DiskBus,
     pub vcpus: u32,
     /// Divides the vCPUs; zero is one.
     #[serde(default)]
@@ -205,6 +210,15 @@ pub enum Architecture {
 pub enum BootMode {
     LegacyBios,
     Uefi,
+}
+
+/// What a guest has its disks by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskBus {
+    #[default]
+    Virtio,
+    Nvme,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

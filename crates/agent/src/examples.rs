@@ -86,6 +86,8 @@ pub(crate) fn instance(number: u32) -> Instance {
             instance_type: "t3.micro".into(),
             architecture: Architecture::X86_64,
             boot_mode: BootMode::LegacyBios,
+            tpm: false,
+            disk_bus: DiskBus::Virtio,
             vcpus: 2,
             threads_per_core: 2,
             memory_mib: 1024,

@@ -81,7 +81,7 @@ impl Volumes {
             attached => attached?,
         };
         if attached.contains(volume_id) {
-            let disk = DiskSpec { layers, volume_id: volume_id.clone(), limits: None };
+            let disk = DiskSpec::new(volume_id.clone(), layers);
             self.hypervisor.rebase_disk(&instance_id, disk, before.layers).await?;
         }
         Ok(())
@@ -136,11 +136,7 @@ impl Volumes {
             attached => attached?,
         };
         let of_machine = freeze.volumes.iter().filter(|(volume_id, _)| attached.contains(volume_id));
-        let disks = of_machine.map(|(volume_id, file)| DiskSpec {
-            layers: file.layers.clone(),
-            volume_id: volume_id.clone(),
-            limits: None,
-        });
+        let disks = of_machine.map(|(volume_id, file)| DiskSpec::new(volume_id.clone(), file.layers.clone()));
         match self.hypervisor.freeze_disks(instance_id, disks.collect()).await {
             Err(MachineError::NotFound(_)) => Ok(()),
             frozen => frozen,

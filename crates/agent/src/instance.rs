@@ -17,7 +17,7 @@ use crate::volumes::Volumes;
 use agent_api::{BootMode, DiskLimits, Instance, InstanceObservation, Power, StopCause};
 use futures::future::{join, try_join_all};
 use host::machine::{
-    DiskSpec, EndCause, Ended, Firmware, Hypervisor, MachineError, MachineSpec, NicSpec, Tap,
+    DiskBus, DiskSpec, EndCause, Ended, Firmware, Hypervisor, MachineError, MachineSpec, NicSpec, Tap,
 };
 use host::net::NetError;
 use model::Id;
@@ -384,9 +384,9 @@ impl InstanceTask {
             StartError::Transient("The host could not make the instance store volumes".into())
         })?;
         let disk = |disk: &&agent_api::Disk| DiskSpec {
-            layers: Vec::new(),
-            volume_id: disk.volume_id.clone(),
+            bus: disk_bus(instance),
             limits: disk.limits,
+            ..DiskSpec::new(disk.volume_id.clone(), Vec::new())
         };
         let spec = MachineSpec {
             instance_id: instance.instance_id.clone(),
@@ -396,6 +396,7 @@ impl InstanceTask {
                 BootMode::LegacyBios => Firmware::Bios,
                 BootMode::Uefi => Firmware::Uefi,
             },
+            tpm: instance.machine.tpm,
             vcpus: instance.machine.vcpus,
             threads_per_core: instance.machine.threads_per_core,
             memory_mib: instance.machine.memory_mib,
@@ -464,5 +465,12 @@ impl From<Arc<NetError>> for StartError {
                 StartError::Transient("The host could not make the instance's network".into())
             }
         }
+    }
+}
+
+pub(crate) fn disk_bus(instance: &Instance) -> DiskBus {
+    match instance.machine.disk_bus {
+        agent_api::DiskBus::Virtio => DiskBus::Virtio,
+        agent_api::DiskBus::Nvme => DiskBus::Nvme,
     }
 }

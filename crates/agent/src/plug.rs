@@ -143,7 +143,7 @@ impl InstanceTask {
     async fn plug_in(&mut self, instance: &Arc<Instance>, device: &Device<'_>) -> bool {
         let attach = async {
             match device {
-                Device::Disk(disk) => self.attach_disk(disk).await,
+                Device::Disk(disk) => self.attach_disk(instance, disk).await,
                 Device::Interface(interface) => self.attach_interface(instance, interface).await,
             }
         };
@@ -163,11 +163,15 @@ impl InstanceTask {
         }
     }
 
-    async fn attach_disk(&self, disk: &Disk) -> Result<(), String> {
+    async fn attach_disk(&self, instance: &Instance, disk: &Disk) -> Result<(), String> {
         let volumes = &self.host.volumes;
         volumes.ready(&disk.volume_id).await?;
         let (_lock, layers) = volumes.open(&disk.volume_id).await?;
-        let spec = DiskSpec { layers, volume_id: disk.volume_id.clone(), limits: disk.limits };
+        let spec = DiskSpec {
+            bus: super::instance::disk_bus(instance),
+            limits: disk.limits,
+            ..DiskSpec::new(disk.volume_id.clone(), layers)
+        };
         let attached = self.host.hypervisor.attach_disk(&self.instance_id, spec).await;
         attached.map_err(|error| self.refused(error, &disk.volume_id))
     }
@@ -217,7 +221,7 @@ impl InstanceTask {
         let _lock = self.host.volumes.lock(std::slice::from_ref(volume_id)).await;
         let layers = self.host.volumes.disks.layers(volume_id).await;
         let layers = layers.map(|file| file.layers).unwrap_or_default();
-        let spec = DiskSpec { layers, volume_id: volume_id.clone(), limits: None };
+        let spec = DiskSpec::new(volume_id.clone(), layers);
         self.host.hypervisor.detach_disk(&self.instance_id, spec, force).await
     }
 

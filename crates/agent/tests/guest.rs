@@ -319,6 +319,8 @@ fn instance(number: u8) -> Instance {
             instance_type: "t3.micro".into(),
             architecture: Architecture::X86_64,
             boot_mode: BootMode::LegacyBios,
+            tpm: false,
+            disk_bus: DiskBus::Virtio,
             vcpus: 1,
             threads_per_core: 1,
             memory_mib: 64,

@@ -3,7 +3,7 @@
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tags, filter};
 use crate::instance::architecture_name;
-use agent_api::Architecture;
+use agent_api::{Architecture, DiskBus};
 use model::{AccountId, Error, Id, Result, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,9 @@ pub struct Image {
     /// `simple` or none.
     pub sriov_net_support: Option<String>,
     pub imds_support: Option<String>,
+    /// Whether its instances have a TPM 2.0.
+    #[serde(default)]
+    pub tpm: bool,
     pub platform_details: String,
     pub created_at: Timestamp,
     pub deprecated_at: Option<Timestamp>,
@@ -59,6 +62,14 @@ pub struct ImageBlockDevice {
     pub delete_on_termination: bool,
     /// `ephemeral0`: instance store.
     pub virtual_name: Option<String>,
+}
+
+/// The tag by which an image says what its guests have drivers for. Ours: EC2 decides by the instance type.
+const DISKS_TAG: &str = "cumulet:disks";
+
+/// EC2's `TpmSupport`.
+pub fn tpm_support(tpm: bool) -> Option<&'static str> {
+    tpm.then_some("v2.0")
 }
 
 /// The code of the state's reason where an image could not be made.
@@ -112,6 +123,18 @@ impl Image {
     /// `ImageLocation`: where an image that is backed by EBS would be, were it a manifest.
     fn location(&self) -> String {
         format!("{}/{}", self.owner_alias.as_deref().unwrap_or(self.owner.as_str()), self.name)
+    }
+
+    /// What its instances have their disks by.
+    pub fn disk_bus(&self) -> Result<DiskBus> {
+        match self.tags.get(DISKS_TAG) {
+            None | Some("virtio") => Ok(DiskBus::Virtio),
+            Some("nvme") => Ok(DiskBus::Nvme),
+            Some(other) => Err(Error::invalid_parameter_value(format!(
+                "The tag {DISKS_TAG} of {} is '{other}': it can be virtio or nvme",
+                self.image_id
+            ))),
+        }
     }
 
     /// Whether the account may see and launch it.
@@ -170,8 +193,8 @@ impl Record for Image {
             | "product-code.type"
             | "ramdisk-id"
             | "source-image-id"
-            | "source-image-region"
-            | "tpm-support" => true,
+            | "source-image-region" => true,
+            "tpm-support" => filter::some(values, tpm_support(self.tpm)),
             "manifest-location" => filter::one(values, self.location()),
             "name" => filter::one(values, self.name.as_str()),
             "owner-alias" => filter::some(values, self.owner_alias.as_deref()),

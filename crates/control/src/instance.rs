@@ -7,9 +7,10 @@
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tables, Tags, filter};
 use crate::host_names::HostNames;
+use crate::image;
 use crate::network_interface::NetworkInterface;
 use crate::placement::Load;
-use agent_api::{Architecture, BootMode, StatusChecks};
+use agent_api::{Architecture, BootMode, DiskBus, StatusChecks};
 use model::{AccountId, Id, InstanceState, Region, Text, Timestamp};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -65,6 +66,10 @@ pub struct Instance {
     pub instance_type: Text,
     pub architecture: Architecture,
     pub boot_mode: BootMode,
+    #[serde(default)]
+    pub tpm: bool,
+    #[serde(default)]
+    pub disk_bus: DiskBus,
     pub vcpus: u32,
     /// Divides the vCPUs; zero is one.
     #[serde(default)]
@@ -285,8 +290,8 @@ impl Record for Instance {
             | "product-code.type"
             | "ramdisk-id"
             | "requester-id"
-            | "spot-instance-request-id"
-            | "tpm-support" => true,
+            | "spot-instance-request-id" => true,
+            "tpm-support" => filter::some(values, image::tpm_support(self.tpm)),
             "architecture" => filter::one(values, architecture_name(self.architecture)),
             "availability-zone" => filter::one(values, placement.zone.as_str()),
             "boot-mode" | "current-instance-boot-mode" => filter::one(values, boot_mode_name(self.boot_mode)),

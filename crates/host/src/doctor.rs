@@ -1,7 +1,9 @@
 //! What this host can do for guests, in words for its owner. Looks only, but for the guests that prove acceleration.
 //! What the network needs is told by `net::LinuxNetwork::diagnose`.
 
-use crate::machine::{Acceleration, Groups, Proof, firmware_files, kernel_release, prove, qemu_version};
+use crate::machine::{
+    Acceleration, Groups, Proof, firmware_files, has_tpm, kernel_release, prove, qemu_version,
+};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -55,6 +57,7 @@ pub fn examine(data_dir: &Path) -> Vec<Finding> {
         qemu(qemu_version()),
         qemu_img(),
         firmware(),
+        tpm(),
         acceleration(prove(data_dir)),
         disk(data_dir),
         memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
@@ -99,6 +102,18 @@ fn firmware() -> Finding {
         None => {
             Finding::warning(what, "not installed: only images that boot by BIOS run", "apt-get install ovmf")
         }
+    }
+}
+
+fn tpm() -> Finding {
+    let what = "TPM 2.0";
+    match has_tpm() {
+        true => Finding::good(what, "swtpm"),
+        false => Finding::warning(
+            what,
+            "not installed: images that want one (TpmSupport) don't run",
+            "apt-get install swtpm",
+        ),
     }
 }
 

@@ -18,7 +18,7 @@ mod qmp;
 
 use daemon::{Daemon, layers};
 // What the driver's files want to find above them.
-use host::machine::{DiskFormat, DiskLayer, DiskSpec};
+use host::machine::{DiskBus, DiskFormat, DiskLayer, DiskSpec};
 use load::{Disk, Load};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;

@@ -64,7 +64,7 @@ pub async fn describe_image_attribute(
         "kernel" => answer.kernel_id = text(None),
         "ramdisk" => answer.ramdisk_id = text(None),
         "sriovNetSupport" => answer.sriov_net_support = text(image.sriov_net_support.as_deref()),
-        "tpmSupport" => answer.tpm_support = text(None),
+        "tpmSupport" => answer.tpm_support = text(super::tpm_support(image.tpm)),
         "productCodes" => {}
         other => {
             return Err(Error::invalid_parameter_value(format!(

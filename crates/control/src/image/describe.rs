@@ -77,6 +77,7 @@ fn to_api(image: &Image) -> ec2::Image {
         ena_support: Some(image.ena_support),
         hypervisor: Some("xen".into()),
         imds_support: image.imds_support.clone(),
+        tpm_support: super::tpm_support(image.tpm).map(Into::into),
         platform_details: Some(image.platform_details.clone()),
         public: Some(image.public),
         root_device_name: Some(image.root_device_name.clone()),

@@ -39,6 +39,21 @@ pub async fn register_image(
     if architecture == Architecture::Arm64 && input.boot_mode.as_deref().is_some_and(|mode| mode != "uefi") {
         return Err(Error::invalid_parameter_combination("Images for arm64 must have the boot mode 'uefi'."));
     }
+    let one_of = |name, value: &Option<String>, known: &[&str]| match value.as_deref() {
+        Some(value) if !known.contains(&value) => Err(Error::invalid_parameter_value(format!(
+            "Value ({value}) for parameter {name} is invalid. Expected: {}.",
+            known.join(", ")
+        ))),
+        _ => Ok(()),
+    };
+    one_of("bootMode", &input.boot_mode, &["legacy-bios", "uefi", "uefi-preferred"])?;
+    one_of("imdsSupport", &input.imds_support, &["v2.0"])?;
+    one_of("tpmSupport", &input.tpm_support, &["v2.0"])?;
+    if input.tpm_support.is_some() && input.boot_mode.as_deref() != Some("uefi") {
+        return Err(Error::invalid_parameter_combination(
+            "Images with TPM support must have the boot mode 'uefi'.",
+        ));
+    }
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::Image])?;
     let image_id = context
         .transact(|tx| {
@@ -55,6 +70,7 @@ pub async fn register_image(
                 ena_support: input.ena_support.unwrap_or(false),
                 sriov_net_support: input.sriov_net_support.clone(),
                 imds_support: input.imds_support.clone(),
+                tpm: input.tpm_support.is_some(),
                 platform_details: "Linux/UNIX".into(),
                 created_at: tx.now(),
                 deprecated_at: None,
@@ -94,7 +110,7 @@ fn refuse_what_is_not_there(input: &ec2::RegisterImageRequest) -> Result<()> {
             "Other virtualization than hvm is",
         ),
         (given(&input.kernel_id) || given(&input.ramdisk_id), "Kernel and RAM disk images are"),
-        (given(&input.tpm_support) || given(&input.uefi_data), "TPM and UEFI data are"),
+        (given(&input.uefi_data), "UEFI data are"),
         (!input.billing_products.is_empty(), "Billing products are"),
     ])
 }

@@ -5,6 +5,7 @@ use crate::Context;
 use crate::engine::describe::{self, Query};
 use crate::engine::table::Values;
 use crate::engine::{Tables, filter};
+use crate::image;
 use crate::network_interface::describe::field as interface_field;
 use crate::network_interface::{NetworkInterface, PrivateAddress, tracking};
 use aws_api::ec2;
@@ -216,6 +217,7 @@ pub fn to_api(context: &Context, tables: &Tables, instance: &Instance) -> ec2::I
         }),
         private_dns_name_options: Some(super::names::to_api(instance.names)),
         boot_mode: text(boot_mode_name(instance.boot_mode)),
+        tpm_support: image::tpm_support(instance.tpm).map(Into::into),
         current_instance_boot_mode: text(boot_mode_name(instance.boot_mode)),
         platform_details: text(&instance.platform_details),
         usage_operation: text("RunInstances"),

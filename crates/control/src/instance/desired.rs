@@ -41,6 +41,8 @@ pub fn desired(
             instance_type: instance.instance_type.to_string(),
             architecture: instance.architecture,
             boot_mode: instance.boot_mode,
+            tpm: instance.tpm,
+            disk_bus: instance.disk_bus,
             vcpus: instance.vcpus,
             threads_per_core: instance.threads_per_core,
             memory_mib: instance.memory_mib,

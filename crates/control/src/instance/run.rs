@@ -17,7 +17,7 @@ use crate::key_pair;
 use crate::placement_group::PlacementGroup;
 use crate::subnet::Subnet;
 use crate::volume::{Condition, Volume, VolumeAttachment};
-use agent_api::{Architecture, BootMode};
+use agent_api::{Architecture, BootMode, DiskBus};
 use aws_api::ec2;
 use model::{Error, Id, InstanceState, Kind, Result};
 use smallvec::SmallVec;
@@ -46,6 +46,7 @@ struct Launch {
     instance_type: String,
     shape: MachineShape,
     boot_mode: BootMode,
+    disk_bus: DiskBus,
     public_key: Option<(String, String)>,
     user_data: Option<String>,
     network: NetworkRequest,
@@ -158,6 +159,7 @@ fn check(context: &Context, input: &ec2::RunInstancesRequest) -> Result<Launch> 
         min,
         max,
         boot_mode: boot_mode(&image),
+        disk_bus: image.disk_bus()?,
         instance_type,
         shape,
         public_key,
@@ -384,6 +386,8 @@ impl Launch {
             instance_type: self.instance_type.as_str().into(),
             architecture: self.shape.architecture,
             boot_mode: self.boot_mode,
+            tpm: self.image.tpm,
+            disk_bus: self.disk_bus,
             vcpus: self.shape.vcpus,
             threads_per_core: self.shape.threads_per_core,
             memory_mib: self.shape.memory_mib,

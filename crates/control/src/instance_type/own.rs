@@ -111,7 +111,8 @@ impl OwnType {
             dedicated_hosts_supported: Some(false),
             auto_recovery_supported: Some(true),
             nitro_enclaves_support: text("unsupported"),
-            nitro_tpm_support: text("unsupported"),
+            nitro_tpm_support: text("supported"),
+            nitro_tpm_info: Some(ec2::NitroTpmInfo { supported_versions: list(&["2.0"]) }),
             ..Default::default()
         }
     }

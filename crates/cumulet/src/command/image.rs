@@ -14,6 +14,8 @@ use std::process::ExitCode;
 
 /// Under which Debian's own images boot.
 const ROOT_DEVICE: &str = "/dev/xvda";
+/// What disks are by unless an image says otherwise.
+const VIRTIO: &str = "virtio";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -48,6 +50,12 @@ enum Action {
         /// legacy-bios, uefi or uefi-preferred
         #[arg(long, default_value = "legacy-bios")]
         boot_mode: String,
+        /// Its instances have a TPM 2.0; the boot mode must be uefi
+        #[arg(long)]
+        tpm: bool,
+        /// What its guests have drivers for: virtio, the faster one, or nvme
+        #[arg(long, default_value = VIRTIO, value_parser = [VIRTIO, "nvme"])]
+        disks: String,
         /// The root device's name
         #[arg(long, default_value = ROOT_DEVICE)]
         root_device: String,
@@ -62,6 +70,8 @@ struct Registration<'a> {
     description: String,
     architecture: &'a str,
     boot_mode: &'a str,
+    tpm: bool,
+    disks: &'a str,
     root_device: &'a str,
 }
 
@@ -71,7 +81,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Action::Build { recipe, fresh, cache_dir, locate } => {
             build(recipe, fresh, cache_dir, &locate, &progress)?
         }
-        Action::Import { file, name, architecture, boot_mode, root_device, locate } => {
+        Action::Import { file, name, architecture, boot_mode, tpm, disks, root_device, locate } => {
             let client = Client::new(locate.cloud()?)?;
             let dir = tempfile::Builder::new().prefix("cumulet-import-").tempdir_in(work_dir(&locate)?)?;
             let raw = dir.path().join("disk.raw");
@@ -84,6 +94,8 @@ pub fn run(args: Args) -> Result<ExitCode> {
                 ),
                 architecture: &architecture,
                 boot_mode: &boot_mode,
+                tpm,
+                disks: &disks,
                 root_device: &root_device,
             };
             register(&client, &raw, &registration, &progress)?
@@ -120,6 +132,8 @@ fn build(
         description: built.description.clone(),
         architecture: built.architecture,
         boot_mode: built.boot_mode,
+        tpm: false,
+        disks: VIRTIO,
         root_device: ROOT_DEVICE,
     };
     register(&client, &built.path, &registration, progress)
@@ -133,22 +147,30 @@ fn register(
 ) -> Result<String> {
     let snapshot = image::upload(disk, &registration.description, &Direct(client), progress)?;
     progress.step("registering the image");
-    let answer = client.ec2(
-        "RegisterImage",
-        &[
-            ("Name", &registration.name),
-            ("Description", &registration.description),
-            ("Architecture", registration.architecture),
-            ("BootMode", registration.boot_mode),
-            ("VirtualizationType", "hvm"),
-            ("EnaSupport", "true"),
-            ("RootDeviceName", registration.root_device),
-            ("BlockDeviceMapping.1.DeviceName", registration.root_device),
-            ("BlockDeviceMapping.1.Ebs.SnapshotId", &snapshot),
-            ("BlockDeviceMapping.1.Ebs.VolumeType", "gp3"),
-            ("BlockDeviceMapping.1.Ebs.DeleteOnTermination", "true"),
-        ],
-    )?;
+    let mut parameters: Vec<(&str, &str)> = vec![
+        ("Name", &registration.name),
+        ("Description", &registration.description),
+        ("Architecture", registration.architecture),
+        ("BootMode", registration.boot_mode),
+        ("VirtualizationType", "hvm"),
+        ("EnaSupport", "true"),
+        ("RootDeviceName", registration.root_device),
+        ("BlockDeviceMapping.1.DeviceName", registration.root_device),
+        ("BlockDeviceMapping.1.Ebs.SnapshotId", &snapshot),
+        ("BlockDeviceMapping.1.Ebs.VolumeType", "gp3"),
+        ("BlockDeviceMapping.1.Ebs.DeleteOnTermination", "true"),
+    ];
+    if registration.tpm {
+        parameters.push(("TpmSupport", "v2.0"));
+    }
+    if registration.disks != VIRTIO {
+        parameters.extend([
+            ("TagSpecification.1.ResourceType", "image"),
+            ("TagSpecification.1.Tag.1.Key", "cumulet:disks"),
+            ("TagSpecification.1.Tag.1.Value", registration.disks),
+        ]);
+    }
+    let answer = client.ec2("RegisterImage", &parameters)?;
     Ok(answer.text_of("imageId").to_owned())
 }
 

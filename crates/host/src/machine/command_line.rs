@@ -79,6 +79,8 @@ pub(super) struct Handed {
     pub(super) monitor_spare: RawFd,
     /// UEFI code and variables.
     pub(super) firmware: Option<(RawFd, RawFd)>,
+    /// To the TPM's process.
+    pub(super) tpm: Option<RawFd>,
     /// The layers of each.
     pub(super) disks: Vec<Vec<HandedFile>>,
     pub(super) scratch: Vec<HandedFile>,
@@ -114,6 +116,9 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: 
     line.control(handed);
     line.processors_and_memory(spec);
     line.devices_of_every_machine();
+    if let Some(tpm) = handed.tpm {
+        line.tpm(tpm);
+    }
     line.ports(spec);
     for (index, (disk, handed)) in spec.disks.iter().zip(&handed.disks).enumerate() {
         let name = disk.layers.first().map(disk::node_name).unwrap_or_default();
@@ -261,6 +266,12 @@ impl CommandLine {
         self.add("-object", "iothread,id=disks");
     }
 
+    fn tpm(&mut self, process: RawFd) {
+        self.add("-chardev", format!("socket,id=tpm,fd={process}"));
+        self.add("-tpmdev", "emulator,id=tpm,chardev=tpm");
+        self.device(json!({ "driver": "tpm-crb", "tpmdev": "tpm" }));
+    }
+
     /// What is plugged in and out while the guest runs is in ports.
     fn ports(&mut self, spec: &MachineSpec) {
         for port in 0..PORTS {
@@ -313,7 +324,7 @@ pub(super) fn nic_port_name(port: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{DiskLayer, DiskSpec, Firmware, NicSpec};
+    use super::super::{DiskBus, DiskLayer, DiskSpec, Firmware, NicSpec};
     use super::*;
     use model::Kind;
 
@@ -329,12 +340,14 @@ mod tests {
             boot: 1,
             instance_type: "t3.micro".into(),
             firmware: Firmware::Bios,
+            tpm: false,
             vcpus: 2,
             threads_per_core: 2,
             memory_mib: 1024,
             disks: vec![DiskSpec {
                 layers: ["vol-0123456789abcdef0.1.qcow2", "snap-0123456789abcdef0.0.raw"].map(layer).into(),
                 volume_id: id(Kind::Volume, "vol-0123456789abcdef0"),
+                bus: DiskBus::Virtio,
                 limits: None,
             }],
             scratch: vec![],
@@ -352,6 +365,7 @@ mod tests {
             monitor: 10,
             monitor_spare: 11,
             firmware: None,
+            tpm: None,
             disks: vec![vec![
                 HandedFile { fd: 12, fd_to_read: Some(19), direct: true },
                 HandedFile { fd: 13, fd_to_read: None, direct: false },
@@ -380,14 +394,17 @@ mod tests {
     fn a_uefi_machine_with_an_empty_second_disk_under_kvm() {
         let mut spec = spec();
         spec.firmware = Firmware::Uefi;
+        spec.tpm = true;
         spec.disks.push(DiskSpec {
             layers: vec![layer("vol-0fedcba9876543210.0.raw")],
             volume_id: Id::parse(Kind::Volume, "vol-0fedcba9876543210").unwrap(),
+            bus: DiskBus::Nvme,
             limits: None,
         });
         spec.scratch = vec!["/never/seen".into()];
         let mut handed = handed();
         handed.firmware = Some((15, 16));
+        handed.tpm = Some(21);
         handed.scratch = vec![HandedFile { fd: 18, fd_to_read: None, direct: true }];
         handed.disks.push(vec![HandedFile { fd: 17, fd_to_read: Some(20), direct: false }]);
         insta::assert_snapshot!(readable(&arguments(&spec, Acceleration::Kvm, &handed)));

@@ -4,7 +4,7 @@
 //! device is plugged to, what grows, and what another layer is laid over. It can be opened again without the right to
 //! write, as QEMU does then.
 
-use super::{DiskFormat, DiskLayer, DiskSpec};
+use super::{DiskBus, DiskFormat, DiskLayer, DiskSpec};
 use model::Id;
 use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
@@ -125,8 +125,13 @@ fn node(layer: &NamedLayer, read_only: bool) -> Value {
 /// The device by which a guest sees a disk whose uppermost node is `node`.
 pub(super) fn device(spec: &DiskSpec, node: &str) -> Value {
     let serial: String = spec.volume_id.chars().filter(|c| *c != '-').take(20).collect();
-    json!({
-        "driver": "virtio-blk-pci", "id": spec.volume_id.as_str(), "drive": node, "serial": serial,
-        "iothread": "disks",
-    })
+    let mut device = json!({ "id": spec.volume_id.as_str(), "drive": node, "serial": serial });
+    match spec.bus {
+        DiskBus::Virtio => {
+            device["driver"] = "virtio-blk-pci".into();
+            device["iothread"] = "disks".into();
+        }
+        DiskBus::Nvme => device["driver"] = "nvme".into(),
+    }
+    device
 }

@@ -171,8 +171,12 @@ pub(super) async fn rebase(qmp: &Qmp, spec: &DiskSpec, before: &[DiskLayer]) -> 
     release_files(qmp, |mark| marks.contains(mark)).await
 }
 
-/// Makes the disk larger under the guest.
+/// Makes the disk larger under the guest. One that has it by NVMe, which can't be told, is left with what it has: the file
+/// is made so large before its next start.
 pub(super) async fn resize(qmp: &Qmp, volume_id: &Id, bytes: u64) -> Result<()> {
+    if is_nvme(qmp, volume_id).await? {
+        return Ok(());
+    }
     let node = top(qmp, volume_id).await?;
     qmp.execute("block_resize", json!({ "node-name": node, "size": bytes })).await?;
     Ok(())
@@ -237,13 +241,20 @@ async fn free_port(
 
 /// The uppermost node of a disk.
 async fn top(qmp: &Qmp, volume_id: &Id) -> Result<String> {
-    let drive = json!({ "path": backend(volume_id), "property": "drive" });
+    let drive = json!({ "path": backend(qmp, volume_id).await?, "property": "drive" });
     let name = qmp.execute("qom-get", drive).await?;
     Ok(name.as_str().ok_or(QmpError::NotQmp)?.to_owned())
 }
 
-fn backend(volume_id: &Id) -> String {
-    format!("{DEVICES}/{volume_id}/virtio-backend")
+/// Where the disk itself is of the card on the bus: within it, or the card is the disk.
+pub(super) async fn backend(qmp: &Qmp, volume_id: &Id) -> std::result::Result<String, QmpError> {
+    let is_nvme = is_nvme(qmp, volume_id).await?;
+    Ok(format!("{DEVICES}/{volume_id}{}", if is_nvme { "" } else { "/virtio-backend" }))
+}
+
+async fn is_nvme(qmp: &Qmp, volume_id: &Id) -> std::result::Result<bool, QmpError> {
+    let card = json!({ "path": format!("{DEVICES}/{volume_id}"), "property": "type" });
+    Ok(qmp.execute("qom-get", card).await? == "nvme")
 }
 
 /// What a device has in place of its disk that was taken from it by force.
@@ -268,7 +279,7 @@ async fn withdraw(qmp: &Qmp, volume_id: &Id) -> Result<()> {
         "inject-error": [{ "event": "none", "errno": 5 }],
     });
     qmp.execute("blockdev-add", fails).await?;
-    let change = json!({ "path": backend(volume_id), "property": "drive", "value": name });
+    let change = json!({ "path": backend(qmp, volume_id).await?, "property": "drive", "value": name });
     qmp.execute("qom-set", change).await?;
     Ok(())
 }

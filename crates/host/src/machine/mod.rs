@@ -25,6 +25,7 @@ mod qmp;
 mod record;
 mod screenshot;
 mod throttle;
+mod tpm;
 mod watch;
 
 pub use acceleration::{Proof, prove};
@@ -36,6 +37,7 @@ pub use qemu::{QemuHypervisor, QemuOptions};
 pub(crate) use acceleration::{kernel_release, qemu_version};
 pub(crate) use cgroup::Groups;
 pub(crate) use firmware::uefi as firmware_files;
+pub(crate) use tpm::is_installed as has_tpm;
 
 use async_trait::async_trait;
 use model::Id;
@@ -75,6 +77,9 @@ pub struct MachineSpec {
     /// The guest's DMI product name: `t3.micro`.
     pub instance_type: String,
     pub firmware: Firmware,
+    /// Whether it has a TPM 2.0.
+    #[serde(default)]
+    pub tpm: bool,
     pub vcpus: u32,
     /// Divides the vCPUs; zero is one.
     #[serde(default)]
@@ -104,9 +109,21 @@ pub struct DiskSpec {
     pub layers: Vec<DiskLayer>,
     /// The guest sees it without its dash, in at most 20 characters: `vol0123456789abcdef0`.
     pub volume_id: Id,
+    #[serde(default)]
+    pub bus: DiskBus,
     /// Not held to any where None.
     #[serde(default)]
     pub limits: Option<DiskLimits>,
+}
+
+/// What a guest has its disks by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DiskBus {
+    /// The faster one.
+    #[default]
+    Virtio,
+    /// For guests without drivers for the other.
+    Nvme,
 }
 
 /// A file of a disk. What it lies over is told by the disk and never read from the file: a guest that broke out of its
@@ -133,6 +150,13 @@ pub struct NicSpec {
 
 /// The open queues of a network card's tap, at least one.
 pub type Tap = Vec<OwnedFd>;
+
+impl DiskSpec {
+    /// One of these layers: all that need be known of a disk that a machine has already.
+    pub fn new(volume_id: Id, layers: Vec<DiskLayer>) -> Self {
+        DiskSpec { layers, volume_id, bus: DiskBus::default(), limits: None }
+    }
+}
 
 impl MachineSpec {
     /// Its volumes and interfaces.
@@ -243,7 +267,7 @@ pub trait Hypervisor: Send + Sync {
         before: Vec<DiskLayer>,
     ) -> Result<(), MachineError>;
 
-    /// Makes a disk of a running machine so large.
+    /// Makes a disk of a running machine so large; one by NVMe is as large as its file only from the next start on.
     async fn resize_disk(&self, instance_id: &Id, volume_id: &Id, bytes: u64) -> Result<(), MachineError>;
 
     /// What the machine says of its guest, now.

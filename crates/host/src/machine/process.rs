@@ -59,6 +59,8 @@ pub(super) fn user_of(instance_id: &Id) -> u32 {
 /// What a machine's process is started with.
 pub(super) struct Launch {
     pub(super) program: PathBuf,
+    /// What brings it, for who has it not.
+    pub(super) package: &'static str,
     pub(super) arguments: Vec<OsString>,
     pub(super) directory: PathBuf,
     /// Output and errors.
@@ -87,7 +89,7 @@ pub(super) fn spawn(launch: Launch) -> Result<Process, MachineError> {
     #[allow(clippy::zombie_processes)]
     let child = command.spawn().map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => {
-            MachineError::Failed(format!("{program} is not installed (packages qemu-system-x86 and ovmf)"))
+            MachineError::Failed(format!("{program} is not installed (package {})", launch.package))
         }
         _ => MachineError::Io { what: format!("can't start {program}"), source },
     })?;
@@ -188,8 +190,8 @@ impl Process {
     }
 }
 
-/// Processes of machines' users whose working directory is below `root`.
-pub(super) fn below(root: &Path) -> io::Result<Vec<Process>> {
+/// Processes of machines' users whose working directory is one that is meant.
+pub(super) fn working_in(is_meant: impl Fn(&Path) -> bool) -> io::Result<Vec<Process>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
@@ -197,7 +199,7 @@ pub(super) fn below(root: &Path) -> io::Result<Vec<Process>> {
         // Processes come and go while we look.
         let Ok(Some(process)) = Process::open(pid) else { continue };
         let Ok(directory) = std::fs::read_link(format!("/proc/{pid}/cwd")) else { continue };
-        if directory.starts_with(root) && real_user(pid).is_some_and(is_machine_user) {
+        if is_meant(&directory) && real_user(pid).is_some_and(is_machine_user) {
             found.push(process);
         }
     }

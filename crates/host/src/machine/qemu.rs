@@ -13,7 +13,7 @@ use super::record::{MONITOR, MONITOR_SPARE, MachineDirectory, Record};
 use super::watch::{Ends, Machine, Running, end_process, status};
 use super::{
     DiskLayer, DiskLimits, DiskSpec, EndCause, Ended, Found, FoundState, Hypervisor, MachineError,
-    MachineSpec, NicSpec, Status, Tap, firmware, hotplug, io_failed, screenshot, throttle,
+    MachineSpec, NicSpec, Status, Tap, firmware, hotplug, io_failed, screenshot, throttle, tpm,
 };
 use async_trait::async_trait;
 use futures::future::try_join_all;
@@ -181,8 +181,9 @@ impl QemuHypervisor {
                 .map(|running| running.process.identity.pid)
                 .collect()
         };
-        let below =
-            process::below(&self.options.root).map_err(io_failed("can't look for machines' processes"))?;
+        let root = Some(self.options.root.as_path());
+        let below = process::working_in(|directory| directory.parent() == root);
+        let below = below.map_err(io_failed("can't look for machines' processes"))?;
         for orphan in below.into_iter().filter(|process| !known.contains(&process.identity.pid)) {
             tracing::warn!(pid = orphan.identity.pid, "ending a machine that is not on record");
             end_process(&orphan, None).await?;
@@ -304,20 +305,29 @@ fn launch(
         scratch.push(fds.file(file));
     }
     let firmware = firmware::open(spec.firmware, directory)?;
+    let group = machine.make_group(spec);
+    let doors = || {
+        let doors = group.as_ref().map_or(Ok(Vec::new()), |group| group.doors());
+        doors.map_err(io_failed("can't open the machine's control group"))
+    };
+    let tpm = match spec.tpm {
+        true => Some(fds.hand(tpm::start(&spec.instance_id, directory, doors()?)?)),
+        false => None,
+    };
     let listen = |name| directory.listen(name).map_err(io_failed("can't make the machine's monitor"));
     let handed = Handed {
         monitor: fds.hand(listen(MONITOR)?),
         monitor_spare: fds.hand(listen(MONITOR_SPARE)?),
         firmware: firmware.map(|firmware| (fds.hand(firmware.code), fds.hand(firmware.variables))),
+        tpm,
         disks: handed_disks,
         scratch,
         taps: taps.into_iter().map(|tap| tap.into_iter().map(|queue| fds.hand(queue)).collect()).collect(),
     };
-    let group = machine.make_group(spec);
-    let doors = group.map_or(Ok(Vec::new()), |group| group.doors());
     process::spawn(Launch {
-        doors: doors.map_err(io_failed("can't open the machine's control group"))?,
+        doors: doors()?,
         program: options.program.clone(),
+        package: "qemu-system-x86",
         arguments: arguments(spec, options.acceleration, &handed).into_iter().map(Into::into).collect(),
         directory: directory.path().to_owned(),
         log: directory.create_log().map_err(io_failed("can't make the machine's log"))?,

@@ -8,6 +8,7 @@
 //!     console.log          the end of the serial console
 //!     qemu.log             what QEMU itself complains of
 //!     uefi-vars.fd         the firmware's variables, where it is UEFI
+//!     tpm/                 what its TPM keeps, where it has one
 //! ```
 //!
 //! Invariant: the record is replaced as a whole and durable before what it says may happen.

@@ -5,7 +5,7 @@
 //! may take; one without a burst holds a tenth of a second.
 
 use super::qmp::{Qmp, QmpError};
-use super::{DiskLimits, DiskSpec, Rate};
+use super::{DiskLimits, DiskSpec, Rate, hotplug};
 use model::Id;
 use serde_json::{Value, json};
 
@@ -20,15 +20,15 @@ pub(super) async fn limit_all(qmp: &Qmp, disks: &[DiskSpec]) {
 }
 
 pub(super) async fn limit(qmp: &Qmp, volume_id: &Id, limits: Option<DiskLimits>) -> Result<(), QmpError> {
-    qmp.execute("block_set_io_throttle", arguments(volume_id, limits)).await.map(drop)
+    let backend = hotplug::backend(qmp, volume_id).await?;
+    qmp.execute("block_set_io_throttle", arguments(&backend, limits)).await.map(drop)
 }
 
 /// Zero is no limit.
-fn arguments(volume_id: &Id, limits: Option<DiskLimits>) -> Value {
+fn arguments(backend: &str, limits: Option<DiskLimits>) -> Value {
     let (bytes, operations) = limits.map_or((0, 0), |l| (l.bytes.per_second, l.operations.per_second));
     let mut arguments = json!({
-        // The device of the disk, which is a part of the card on the bus.
-        "id": format!("/machine/peripheral/{volume_id}/virtio-backend"),
+        "id": backend,
         "bps": bytes, "bps_rd": 0, "bps_wr": 0, "iops": operations, "iops_rd": 0, "iops_wr": 0,
     });
     if let Some(limits) = limits {
@@ -51,20 +51,18 @@ fn burst(arguments: &mut Value, kind: &str, rate: Rate) {
 mod tests {
     use super::super::Burst;
     use super::*;
-    use model::Kind;
 
     #[test]
     fn limits_are_told_as_qemu_names_them() {
-        let id = Id::parse(Kind::Volume, "vol-0123456789abcdef0").unwrap();
-        let free = arguments(&id, None);
+        let free = arguments("/disk", None);
         assert_eq!((&free["bps"], &free["iops"], free.get("iops_size")), (&json!(0), &json!(0), None));
-        assert_eq!(free["id"], "/machine/peripheral/vol-0123456789abcdef0/virtio-backend");
+        assert_eq!(free["id"], "/disk");
         let limits = DiskLimits {
             operations: Rate { per_second: 100, burst: Some(Burst { per_second: 3000, seconds: 1800 }) },
             bytes: Rate { per_second: 1 << 20, burst: Some(Burst { per_second: 1 << 20, seconds: 9 }) },
             operation_bytes: 1 << 18,
         };
-        let told = arguments(&id, Some(limits));
+        let told = arguments("/disk", Some(limits));
         let numbers =
             ["iops", "iops_max", "iops_max_length", "bps", "iops_size"].map(|name| told[name].as_u64());
         assert_eq!(numbers, [Some(100), Some(3000), Some(1800), Some(1 << 20), Some(1 << 18)]);

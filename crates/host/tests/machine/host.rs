@@ -74,6 +74,7 @@ impl Host {
             boot: 1,
             instance_type: "t3.nano".into(),
             firmware: Firmware::Bios,
+            tpm: false,
             vcpus: 1,
             threads_per_core: 1,
             memory_mib: 64,
@@ -139,7 +140,7 @@ fn open(machines: &Path, program: PathBuf) -> QemuHypervisor {
 
 /// A raw disk.
 pub fn disk(volume_id: Id, path: PathBuf) -> DiskSpec {
-    DiskSpec { layers: vec![DiskLayer { path, format: DiskFormat::Raw }], volume_id, limits: None }
+    DiskSpec::new(volume_id, vec![DiskLayer { path, format: DiskFormat::Raw }])
 }
 
 impl Drop for Host {
