@@ -294,8 +294,8 @@ fn sources(vpc: &Vpc, table: &mut Table) {
         "antispoof",
         "type filter hook prerouting priority raw; policy drop;",
         format!(
-            "meta nfproto ipv6 goto antispoof6
-            meta mark set iif . ether saddr . ip saddr map @sources accept
+            "meta mark set iif . ether saddr . ip saddr map @sources accept
+            meta nfproto ipv6 goto antispoof6
             iifname \"{GATEWAY}\" goto outsiders
             iifname \"lo\" accept
             iifname \"{HOSTS}\" meta mark set (meta mark << 16) | {OTHER_HOST:#x} accept

@@ -10,6 +10,7 @@ mod hosts;
 mod ipv6;
 mod isolation;
 mod life;
+mod mtu;
 mod peering;
 mod reachability;
 mod recovery;

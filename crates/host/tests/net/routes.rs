@@ -154,7 +154,7 @@ async fn an_instance_is_a_router_where_nothing_checks_it() {
     assert!(guest.reaches(server.address, 80).await);
 }
 
-fn nat_gateway(number: u64, subnet: u64, addresses: &[(&str, Option<Ipv4Addr>)]) -> NatGateway {
+pub fn nat_gateway(number: u64, subnet: u64, addresses: &[(&str, Option<Ipv4Addr>)]) -> NatGateway {
     let address = |(private, public_ip): &(&str, Option<Ipv4Addr>)| Address {
         private_ip: private.parse().unwrap(),
         public_ip: *public_ip,
