@@ -1,6 +1,7 @@
 """Images through boto3: registered, found, changed, deregistered."""
 
 import datetime
+import subprocess
 import uuid
 
 import pytest
@@ -246,3 +247,23 @@ def test_deprecation(ec2, image):
     assert "DeprecationTime" not in described(ec2, image)
     past = {"ImageId": image, "DeprecateAt": at - datetime.timedelta(days=9)}
     assert error_code(ec2.enable_image_deprecation, **past) == "InvalidParameterValue"
+
+
+def test_a_disk_comes_out_as_it_went_in(simulated, ec2, name, tmp_path):
+    raw = tmp_path / "disk.raw"
+    with raw.open("wb") as disk:
+        disk.truncate(1 << 30)
+        for at, data in ((0, b"begin"), (510, b"\x55\xaa"), (700 << 20, b"middle"), ((1 << 30) - 3, b"end")):
+            disk.seek(at)
+            disk.write(data)
+    imported = simulated.command("image", "import", str(raw), "--name", name, "--disks", "nvme").stdout.strip()
+    assert described(ec2, imported)["Tags"] == [{"Key": "cumulet:disks", "Value": "nvme"}]
+    for extension in ("qcow2", "vmdk", "raw"):
+        out = tmp_path / f"out.{extension}"
+        simulated.command("image", "export", imported, str(out))
+        compared = subprocess.run(["qemu-img", "compare", "-f", "raw", "-F", extension, raw, out], capture_output=True)
+        assert compared.returncode == 0, compared.stdout
+    again = simulated.command("image", "export", imported, str(out), check=False)
+    assert again.returncode != 0 and "there already" in again.stderr
+    unknown = simulated.command("image", "export", imported, str(tmp_path / "out.iso"), check=False)
+    assert unknown.returncode != 0 and "--format" in unknown.stderr

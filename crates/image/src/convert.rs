@@ -14,6 +14,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::str::FromStr;
 
 /// The largest gp3 volume, which is the largest an AMI's root may need.
 const SIZE_BYTES_MAX: u64 = 16 << 40;
@@ -42,6 +43,21 @@ impl Format {
     }
 }
 
+impl FromStr for Format {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Format> {
+        Ok(match name {
+            "raw" | "img" => Format::Raw,
+            "qcow2" => Format::Qcow2,
+            "vmdk" => Format::Vmdk,
+            "vhdx" => Format::Vhdx,
+            "vhd" | "vpc" => Format::Vhd,
+            _ => bail!("{name} is none of raw, qcow2, vmdk, vhdx and vhd"),
+        })
+    }
+}
+
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if *self == Format::Vhd { "vhd" } else { self.of_qemu() })
@@ -67,6 +83,34 @@ pub fn convert_to_raw(input: &Path, output: &Path, progress: &dyn Progress) -> R
         let _ = fs::remove_file(output);
     }
     converted.with_context(|| format!("{} can't be imported", input.display()))
+}
+
+/// Writes a raw disk in another format, whole or not at all; nothing that is there is overwritten.
+pub fn convert_from_raw(
+    input: &Path,
+    output: &Path,
+    format: Format,
+    log: &Path,
+    progress: &dyn Progress,
+) -> Result<()> {
+    ensure!(!output.exists(), "{} is there already", output.display());
+    progress.step(&format!("converting the disk to {format}"));
+    // In its directory, so that it comes to be at once.
+    let part = output.with_added_extension("part");
+    let written = Log::create(log.to_owned()).and_then(|log| {
+        log.program("qemu-img", "qemu-utils")
+            .args(["convert", "-f", "raw", "-O", format.of_qemu(), "-S", "4k"])
+            .arg(input)
+            .arg(std::path::absolute(&part)?)
+            .advice("Check that the disk has room (`df -h`).")
+            .run()?;
+        fs::rename(&part, output).context("cannot rename it")
+    });
+    progress.finish();
+    if written.is_err() {
+        let _ = fs::remove_file(&part);
+    }
+    written.with_context(|| format!("{} could not be written", output.display()))
 }
 
 fn convert(input: &Path, output: &Path, progress: &dyn Progress) -> Result<Converted> {
@@ -245,6 +289,11 @@ mod tests {
             qemu_img(&["convert", "-f", "raw", "-O", kind, raw.to_str().unwrap(), input.to_str().unwrap()]);
             let converted = convert_to_raw(&input, &output, &Silent).unwrap();
             assert_eq!((converted.format, converted.size_gib), (format, 1), "{kind}");
+            let exported = directory.path().join(format!("exported.{format}"));
+            let log = directory.path().join("log");
+            convert_from_raw(&raw, &exported, format.to_string().parse().unwrap(), &log, &Silent).unwrap();
+            assert_eq!(detect(&File::open(&exported).unwrap()).unwrap(), format);
+            assert!(convert_from_raw(&raw, &exported, format, &log, &Silent).is_err(), "it is there");
             // VHD rounds the size to a disk geometry.
             let (before, after) = (fs::read(&raw).unwrap(), fs::read(&output).unwrap());
             assert!(

@@ -3,7 +3,8 @@
 //! ```text
 //!  Debian packages ─ mmdebstrap ─▶ tree ─┐
 //!                                        ├─▶ raw disk (GPT, GRUB for BIOS and UEFI, ext4) ─▶ upload ─▶ snapshot ─▶ AMI
-//!  raw · qcow2 · vmdk · vhdx ─ qemu-img ─┘
+//!  raw · qcow2 · vmdk · vhdx ─ qemu-img ─┘                                                                      │
+//!                            ◀ qemu-img ── raw disk ◀── download ◀─────────────────────────────────────────────┘
 //! ```
 //!
 //! Invariants: a disk is whole (what boots, a kernel upgraded inside included, is on it); nothing is mounted and no
@@ -18,6 +19,7 @@ mod convert;
 mod cpio;
 mod debian;
 mod disk;
+mod download;
 mod extents;
 mod grub;
 mod interrupt;
@@ -30,7 +32,8 @@ mod upload;
 
 pub use build::{Cache, build, build_with};
 pub use command::HOST_PACKAGES;
-pub use convert::{Converted, Format, convert_to_raw};
+pub use convert::{Converted, Format, convert_from_raw, convert_to_raw};
+pub use download::{Block, Download, Page, download};
 pub use progress::{Progress, Silent, TerminalProgress};
 pub use recipe::{BuiltImage, Recipe};
 pub use upload::{BLOCK_BYTES, Upload, upload};

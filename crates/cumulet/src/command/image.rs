@@ -1,5 +1,7 @@
 //! `cumulet image`: disks built or imported on this machine become AMIs through the EBS direct APIs, as any
-//! client's would: StartSnapshot, PutSnapshotBlock, CompleteSnapshot, RegisterImage.
+//! client's would: StartSnapshot, PutSnapshotBlock, CompleteSnapshot, RegisterImage. And the other way (`export`).
+
+mod export;
 
 use crate::cloud::Locate;
 use crate::query::Client;
@@ -62,6 +64,8 @@ enum Action {
         #[command(flatten)]
         locate: Locate,
     },
+    /// Write an image's disk to a file: raw, qcow2, vmdk, vhdx or vhd
+    Export(export::Args),
 }
 
 /// What an image is registered as.
@@ -80,6 +84,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let image_id = match args.action {
         Action::Build { recipe, fresh, cache_dir, locate } => {
             build(recipe, fresh, cache_dir, &locate, &progress)?
+        }
+        Action::Export(args) => {
+            export::run(&args, &progress)?;
+            return Ok(ExitCode::SUCCESS);
         }
         Action::Import { file, name, architecture, boot_mode, tpm, disks, root_device, locate } => {
             let client = Client::new(locate.cloud()?)?;
