@@ -12,6 +12,7 @@ pub mod instance_type;
 pub mod net;
 pub mod ps;
 pub mod ssh;
+pub mod uninstall;
 pub mod workflows;
 
 use crate::query::Node;

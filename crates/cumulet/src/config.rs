@@ -114,6 +114,13 @@ pub struct Simulated {
     pub zones: usize,
 }
 
+impl Config {
+    /// What the file in a data directory says.
+    pub fn of(data_dir: &Path) -> Result<Config> {
+        ServeArgs { data_dir: Some(data_dir.to_owned()), ..ServeArgs::default() }.resolve()
+    }
+}
+
 impl ServeArgs {
     pub fn resolve(self) -> Result<Config> {
         let file = self.file()?;

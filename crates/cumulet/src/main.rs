@@ -42,6 +42,8 @@ enum Command {
     Backup(command::backup::BackupArgs),
     /// Bring the cloud's records back from a backup, while it does not run
     Restore(command::backup::RestoreArgs),
+    /// Take from this host what a cloud has made on it
+    Uninstall(command::uninstall::Args),
     /// Say why something is as it is
     Explain(command::explain::Args),
     /// Draw VPCs, and say why packets pass or do not
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         Command::Events(args) => command::events::run(args),
         Command::Backup(args) => command::backup::backup(args),
         Command::Restore(args) => command::backup::restore(args),
+        Command::Uninstall(args) => command::uninstall::run(args),
         Command::Net(args) => command::net::run(args),
         Command::Explain(args) => command::explain::run(args),
         Command::Ssh(args) => command::ssh::run(args),
