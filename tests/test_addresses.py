@@ -307,3 +307,26 @@ def test_pools_of_the_operator_are_where_public_addresses_come_from(cloud_factor
 def test_what_can_be_no_pool_is_refused(simulated, arguments, why):
     refused = simulated.command("network", "pool", "add", *arguments, check=False)
     assert refused.returncode != 0 and why in refused.stderr
+
+
+def test_an_address_is_offered_to_another_account(ec2):
+    made = ec2.allocate_address()
+    id, other = made["AllocationId"], "210987654321"
+    offered = lambda: ec2.describe_address_transfers(AllocationIds=[id])["AddressTransfers"]
+    assert offered() == []
+    transfer = ec2.enable_address_transfer(AllocationId=id, TransferAccountId=other)["AddressTransfer"]
+    assert (transfer["PublicIp"], transfer["TransferAccountId"]) == (made["PublicIp"], other)
+    assert transfer["AddressTransferStatus"] == "pending" and offered() == [transfer]
+    enable = ec2.enable_address_transfer
+    for expected, parameters in [
+        ("InvalidTransfer.AddressTransferInProgress", {"TransferAccountId": "210987654322"}),
+        ("InvalidParameterValue", {"TransferAccountId": "me"}),
+        ("InvalidAllocationID.NotFound", {"AllocationId": "eipalloc-0123456789abcdef0"}),
+    ]:
+        assert error_code(enable, **{"AllocationId": id, "TransferAccountId": other, **parameters}) == expected, parameters
+    # It was not offered to us.
+    assert error_code(ec2.accept_address_transfer, Address=made["PublicIp"]) == "InvalidAddress.NotFound"
+    assert ec2.disable_address_transfer(AllocationId=id)["AddressTransfer"]["AddressTransferStatus"] == "disabled"
+    assert offered() == [] and error_code(ec2.disable_address_transfer, AllocationId=id) == "InvalidAddress.NotFound"
+    assert ec2.describe_moving_addresses()["MovingAddressStatuses"] == []
+    ec2.release_address(AllocationId=id)

@@ -293,3 +293,11 @@ def test_found_by_every_documented_filter(ec2, vpc, table, gateway, subnet):
     ]:
         assert find(name, "*") == [], name
     assert error_code(find, name="route.colour", value="blue") == "InvalidParameterValue"
+
+
+def test_no_virtual_private_gateway_propagates_routes(ec2, vpc):
+    table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    for call in [ec2.enable_vgw_route_propagation, ec2.disable_vgw_route_propagation]:
+        gateway = {"GatewayId": "vgw-0123456789abcdef0"}
+        assert error_code(call, RouteTableId=table, **gateway) == "InvalidVpnGatewayID.NotFound"
+        assert error_code(call, RouteTableId="rtb-0123456789abcdef0", **gateway) == "InvalidRouteTableID.NotFound"

@@ -281,3 +281,54 @@ def test_a_prefix_list_weighs_as_much_as_it_has_room_for(ec2):
     ec2.revoke_security_group_ingress(**naming(22, large))
     ec2.modify_managed_prefix_list(**grow)
     ec2.delete_security_group(GroupId=group)
+
+
+def test_a_group_is_shared_with_another_vpc(ec2, ami):
+    make_vpc = lambda cidr: ec2.create_vpc(CidrBlock=cidr)["Vpc"]["VpcId"]
+    # Their addresses are the same ones.
+    own, other = make_vpc("10.70.0.0/16"), make_vpc("10.70.0.0/16")
+    zone = ec2.describe_availability_zones()["AvailabilityZones"][0]["ZoneName"]
+    make_subnet = lambda vpc: ec2.create_subnet(VpcId=vpc, CidrBlock="10.70.1.0/24", AvailabilityZone=zone)["Subnet"]["SubnetId"]
+    subnet = make_subnet(other)
+    group = ec2.create_security_group(GroupName="shared", Description="with another", VpcId=own)["GroupId"]
+    create = lambda: ec2.create_network_interface(SubnetId=subnet, Groups=[group])["NetworkInterface"]["NetworkInterfaceId"]
+    assert error_code(create) == "InvalidParameter"
+    shown = lambda **asked: ec2.describe_security_group_vpc_associations(**asked)["SecurityGroupVpcAssociations"]
+    by = lambda name, value: shown(Filters=[{"Name": name, "Values": [value]}])
+    assert by("group-id", group) == []
+    associate = lambda group=group, vpc=other: ec2.associate_security_group_vpc(GroupId=group, VpcId=vpc)["State"]
+    default_vpc = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
+    of_vpc = [{"Name": "vpc-id", "Values": [own]}, {"Name": "group-name", "Values": ["default"]}]
+    default = ec2.describe_security_groups(Filters=of_vpc)["SecurityGroups"][0]["GroupId"]
+    assert associate() == "associating"
+    for expected, parameters in [
+        ("InvalidParameterValue", {}),
+        ("InvalidParameterValue", {"vpc": own}),
+        ("InvalidParameterValue", {"vpc": default_vpc}),
+        ("InvalidParameterValue", {"group": default}),
+        ("InvalidVpcID.NotFound", {"vpc": "vpc-0123456789abcdef0"}),
+        ("InvalidGroup.NotFound", {"group": "sg-0123456789abcdef0"}),
+    ]:
+        assert error_code(associate, **parameters) == expected, parameters
+    [association] = by("vpc-id", other)
+    assert (association["GroupId"], association["VpcId"], association["State"]) == (group, other, "associated")
+    usable = ec2.get_security_groups_for_vpc(VpcId=other)["SecurityGroupForVpcs"]
+    assert [own] == [of["PrimaryVpcId"] for of in usable if of["GroupId"] == group]
+    interface = create()
+    instance = run(ec2, ami, SubnetId=subnet, SecurityGroupIds=[group])[0]["InstanceId"]
+    leave = {"GroupId": group, "VpcId": other}
+    assert error_code(ec2.disassociate_security_group_vpc, **leave) == "DependencyViolation"
+    assert by("state", "associated") == [association]
+    ec2.delete_network_interface(NetworkInterfaceId=interface)
+    ec2.terminate_instances(InstanceIds=[instance])
+    wait(ec2, "instance_terminated", [instance])
+    assert ec2.disassociate_security_group_vpc(**leave)["State"] == "disassociating"
+    assert shown() == [] and error_code(create) == "InvalidParameter"
+    assert error_code(ec2.disassociate_security_group_vpc, **leave) == "InvalidSecurityGroupVpcAssociation.NotFound"
+    # It goes with the VPC.
+    associate()
+    ec2.delete_subnet(SubnetId=subnet)
+    ec2.delete_vpc(VpcId=other)
+    assert shown() == []
+    ec2.delete_security_group(GroupId=group)
+    ec2.delete_vpc(VpcId=own)

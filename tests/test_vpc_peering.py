@@ -58,8 +58,13 @@ def test_a_connection_is_asked_for_accepted_and_deleted(ec2, vpc):
     options["RequesterPeeringConnectionOptions"]["AllowDnsResolutionFromRemoteVpc"] = False
     modify = ec2.modify_vpc_peering_connection_options
     assert modify(**options)["RequesterPeeringConnectionOptions"]["AllowDnsResolutionFromRemoteVpc"] is False
-    options["RequesterPeeringConnectionOptions"] = {"AllowDnsResolutionFromRemoteVpc": True}
+    options["RequesterPeeringConnectionOptions"] = {"AllowEgressFromLocalClassicLinkToRemoteVpc": True}
     assert error_code(modify, **options) == "UnsupportedOperation"
+    options["RequesterPeeringConnectionOptions"] = {"AllowDnsResolutionFromRemoteVpc": True}
+    assert modify(**options)["RequesterPeeringConnectionOptions"]["AllowDnsResolutionFromRemoteVpc"] is True
+    shown = ec2.describe_vpc_peering_connections(VpcPeeringConnectionIds=[id])["VpcPeeringConnections"][0]
+    sides = [shown[side]["PeeringOptions"] for side in ("RequesterVpcInfo", "AccepterVpcInfo")]
+    assert [side["AllowDnsResolutionFromRemoteVpc"] for side in sides] == [True, False]
     assert delete() is None
     assert (code(ec2, id), state()) == ("deleted", "blackhole")
     assert delete() == "InvalidStateTransition"

@@ -229,3 +229,26 @@ def test_the_default_vpc_goes_for_good_and_comes_back_when_asked_for(cloud_facto
     new = ec2.create_default_vpc()["Vpc"]
     assert new["IsDefault"] and new["CidrBlock"] == "172.31.0.0/16"
     assert len(ec2.describe_subnets(Filters=of(new["VpcId"], ("default-for-az", "true")))["Subnets"]) == len(subnets)
+
+
+def test_nothing_is_left_of_ec2_classic(ec2, ami):
+    vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    shown = ec2.describe_vpc_classic_link(VpcIds=[vpc])["Vpcs"]
+    assert shown == [{"ClassicLinkEnabled": False, "VpcId": vpc, "Tags": shown[0]["Tags"]}]
+    by = lambda value: [{"Name": "is-classic-link-enabled", "Values": [value]}]
+    assert ec2.describe_vpc_classic_link(Filters=by("true"))["Vpcs"] == []
+    dns = ec2.describe_vpc_classic_link_dns_support(VpcIds=[vpc])["Vpcs"]
+    assert dns == [{"ClassicLinkDnsSupported": False, "VpcId": vpc}]
+    assert ec2.describe_classic_link_instances()["Instances"] == []
+    unknown = {"VpcId": "vpc-0123456789abcdef0"}
+    for call in [
+        ec2.enable_vpc_classic_link,
+        ec2.disable_vpc_classic_link,
+        ec2.enable_vpc_classic_link_dns_support,
+        ec2.disable_vpc_classic_link_dns_support,
+    ]:
+        assert error_code(call, VpcId=vpc) == "UnsupportedOperation"
+        assert error_code(call, **unknown) == "InvalidVpcID.NotFound"
+    link = {"InstanceId": "i-0123456789abcdef0", "VpcId": vpc}
+    assert error_code(ec2.attach_classic_link_vpc, **link, Groups=["sg-0123456789abcdef0"]) == "InvalidInstanceID.NotFound"
+    assert error_code(ec2.detach_classic_link_vpc, **link) == "InvalidInstanceID.NotFound"

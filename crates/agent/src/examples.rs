@@ -49,7 +49,7 @@ pub(crate) fn security_group() -> SecurityGroup {
             vpc_id: vpc().network.vpc_id,
             ingress: Vec::new(),
             egress: vec![Rule { protocol: Protocol::All, peer: Peer::Cidr("0.0.0.0/0".parse().unwrap()) }],
-            members: ["172.31.16.11/32".parse().unwrap()].into(),
+            members: [(id(model::Kind::Vpc, 1), ["172.31.16.11/32".parse().unwrap()].into())].into(),
         },
     }
 }

@@ -15,12 +15,17 @@ mod associate;
 mod attribute;
 mod classic;
 mod describe;
+mod transfer;
 
 pub use allocate::{allocate_address, release_address};
 pub use associate::{associate_address, disassociate_address, take};
 pub use attribute::{describe_addresses_attribute, modify_address_attribute, reset_address_attribute};
-pub use classic::{move_address_to_vpc, restore_address_to_classic};
+pub use classic::{describe_moving_addresses, move_address_to_vpc, restore_address_to_classic};
 pub use describe::describe_addresses;
+pub use transfer::{
+    Transfer, accept_address_transfer, describe_address_transfers, disable_address_transfer,
+    enable_address_transfer,
+};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Address {
@@ -31,6 +36,9 @@ pub struct Address {
     /// What it shall be called in the reverse.
     #[serde(default)]
     pub reverse_name: Option<String>,
+    /// To another account, which has not accepted it.
+    #[serde(default)]
+    pub transfer: Option<Transfer>,
     pub tags: Tags,
 }
 

@@ -21,6 +21,7 @@ use std::sync::Arc;
 pub mod association;
 pub mod create;
 pub mod endpoint;
+pub mod propagation;
 pub mod route;
 mod target;
 

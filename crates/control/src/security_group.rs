@@ -7,16 +7,19 @@ use crate::engine::table::{Record, Values};
 use crate::engine::{Tables, Tags, Tx, filter};
 use crate::prefix_list;
 use crate::vpc::Vpc;
+pub use association::VpcAssociation;
 pub use create::{create_security_group, delete_security_group};
 pub use describe::{describe_security_groups, get_security_groups_for_vpc};
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::{AccountId, Error, Id, Kind, Result};
 pub use peered::PeeredGroup;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+pub mod association;
 pub mod create;
 pub mod describe;
 pub mod peered;
@@ -37,6 +40,9 @@ pub struct SecurityGroup {
     pub name: String,
     pub description: String,
     pub rules: Vec<SecurityGroupRule>,
+    /// With further VPCs, whose interfaces may be in it.
+    #[serde(default)]
+    pub associations: Vec<VpcAssociation>,
     /// It is about to be deleted.
     #[serde(default)]
     pub retired: bool,
@@ -88,6 +94,7 @@ impl SecurityGroup {
             vpc_id: vpc_id.clone(),
             name: DEFAULT.into(),
             description: "default VPC security group".into(),
+            associations: Vec::new(),
             retired: false,
             tags: Tags::default(),
         }
@@ -157,6 +164,7 @@ impl Record for SecurityGroup {
         NAMING[0],
         NAMING[1],
         peered::BY_PEERING,
+        association::WITH_VPC,
     ];
 
     fn id(&self) -> &str {
@@ -177,6 +185,9 @@ impl Record for SecurityGroup {
                 filter::many(values, self.rules.iter().map(|rule| rule.rule_id.as_str()))
             }
             "vpc-id" => filter::one(values, self.vpc_id.as_str()),
+            association::WITH_VPC => {
+                filter::many(values, self.associations.iter().map(|of| of.vpc_id.as_str()))
+            }
             peered::BY_PEERING => {
                 filter::many(values, peered::named(self).map(|peered| peered.peering_id.as_str()))
             }
@@ -276,16 +287,16 @@ pub fn to_desired(group: &SecurityGroup, tables: &Tables) -> datapath::SecurityG
         peers(&rule.permission.peer).into_iter().filter_map(with)
     };
     let rules = |egress| group.rules(egress).flat_map(written_out).collect();
+    let mut members: BTreeMap<Id, BTreeSet<IpNet>> = BTreeMap::new();
+    for interface in tables.network_interfaces.with("group-id", &group.group_id) {
+        members.entry(interface.vpc_id.clone()).or_default().extend(interface.networks());
+    }
     datapath::SecurityGroup {
         group_id: group.group_id.clone(),
         vpc_id: group.vpc_id.clone(),
         ingress: rules(false),
         egress: rules(true),
-        members: tables
-            .network_interfaces
-            .with("group-id", &group.group_id)
-            .flat_map(|interface| interface.networks())
-            .collect(),
+        members,
     }
 }
 
@@ -345,6 +356,7 @@ mod tests {
                 rule(false, "-1", None, Peer::Group(group_id.clone())),
                 rule(true, "udp", Some(53), Peer::Ipv6("::/0".parse().unwrap())),
             ],
+            associations: Vec::new(),
             retired: false,
             tags: Tags::default(),
             group_id,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 pub mod attribute;
 pub mod cidr;
+pub mod classic;
 pub mod create;
 mod desired;
 mod ipv6_pool;

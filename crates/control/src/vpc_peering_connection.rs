@@ -37,6 +37,11 @@ pub struct VpcPeeringConnection {
     pub requested_at: Timestamp,
     /// When it came to be over.
     pub ended_at: Option<Timestamp>,
+    /// Whether the requester's public names lead the accepter's instances inward, and the other way.
+    #[serde(default)]
+    pub requester_names: bool,
+    #[serde(default)]
+    pub accepter_names: bool,
     pub tags: Tags,
 }
 
@@ -75,6 +80,11 @@ impl VpcPeeringConnection {
     /// The VPC at the other end.
     pub fn peer_of(&self, vpc_id: &str) -> &Id {
         if *self.requester == *vpc_id { &self.accepter } else { &self.requester }
+    }
+
+    /// Whether public names of the other VPC lead the instances of this one inward.
+    pub fn resolves_names_for(&self, vpc_id: &str) -> bool {
+        if *self.requester == *vpc_id { self.accepter_names } else { self.requester_names }
     }
 
     /// EC2's code and message.
@@ -173,7 +183,7 @@ pub async fn describe_vpc_peering_connections(
 
 fn to_api(context: &Context, tables: &Tables, peering: &VpcPeeringConnection) -> ec2::VpcPeeringConnection {
     let (code, message) = peering.shown(context.environment.clock.now());
-    let side = |id: &Id, shows_cidrs: bool| {
+    let side = |id: &Id, shows_cidrs: bool, names: bool| {
         let vpc: Option<&Vpc> = tables.vpcs.find(id).map(|vpc| &**vpc).filter(|_| shows_cidrs);
         let ipv4 = vpc.into_iter().flat_map(|vpc| vpc.cidrs());
         let ipv6 = vpc.into_iter().flat_map(|vpc| vpc.ipv6_cidrs());
@@ -188,14 +198,14 @@ fn to_api(context: &Context, tables: &Tables, peering: &VpcPeeringConnection) ->
             ipv6_cidr_block_set: ipv6
                 .map(|cidr| ec2::Ipv6CidrBlock { ipv6_cidr_block: Some(cidr.to_string()) })
                 .collect(),
-            peering_options: peering.is_active().then(change::no_options),
+            peering_options: peering.is_active().then(|| change::options_to_api(names)),
         }
     };
     ec2::VpcPeeringConnection {
         vpc_peering_connection_id: Some(peering.peering_id.to_string()),
-        requester_vpc_info: Some(side(&peering.requester, true)),
+        requester_vpc_info: Some(side(&peering.requester, true, peering.requester_names)),
         // What the other side is made of is its affair until it has accepted.
-        accepter_vpc_info: Some(side(&peering.accepter, peering.is_active())),
+        accepter_vpc_info: Some(side(&peering.accepter, peering.is_active(), peering.accepter_names)),
         expiration_time: (peering.status == Status::Pending).then(|| peering.expires_at()),
         status: Some(ec2::VpcPeeringConnectionStateReason {
             code: Some(code.into()),

@@ -100,4 +100,7 @@ pub struct NatGateway {
 pub struct Peering {
     pub peering_id: Id,
     pub peer_vpc_id: Id,
+    /// Whether public names of the peer lead to private addresses here, as they do there.
+    #[serde(default)]
+    pub resolves_names: bool,
 }

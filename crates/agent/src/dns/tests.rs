@@ -5,7 +5,7 @@ use crate::doubles::Doubles;
 use crate::examples;
 use agent_api::{Desired, Vpc};
 use hickory_proto::rr::{Name, RData, RecordType};
-use model::SeededRandom;
+use model::{Id, Kind, SeededRandom};
 use proptest::prelude::*;
 use std::net::Ipv4Addr;
 
@@ -81,6 +81,29 @@ fn public_names_lead_inward_only_where_the_vpc_gives_them() {
     let query = query("ec2-203-0-113-12.compute-1.amazonaws.com.", RecordType::A);
     let Some(Here::Answer(answer)) = here(&guest(&network), &network, &query) else { panic!() };
     assert_eq!(answer.answers[0].data.to_string(), "203.0.113.12");
+}
+
+#[test]
+fn a_peers_public_names_lead_inward_where_it_lets_them() {
+    let peer_vpc_id = Id::parse(Kind::Vpc, "vpc-00000000000000002").unwrap();
+    for (resolves_names, expected) in [(false, "203.0.113.12"), (true, "172.31.16.12")] {
+        let network = HostNetwork::new(Doubles::new());
+        let (mut own, mut peer) = (examples::vpc(), examples::vpc());
+        peer.network.vpc_id = peer_vpc_id.clone();
+        own.network.peerings.push(datapath::Peering {
+            peering_id: Id::parse(Kind::VpcPeeringConnection, "pcx-00000000000000001").unwrap(),
+            peer_vpc_id: peer_vpc_id.clone(),
+            resolves_names,
+        });
+        let mut desired = Desired::default();
+        desired.vpcs.extend([own, peer].map(|vpc| (vpc.network.vpc_id.clone(), vpc)));
+        let mut far = examples::instance(2);
+        far.interfaces[0].network.vpc_id = peer_vpc_id.clone();
+        network.replace(&desired, vec![Arc::new(examples::instance(1)), Arc::new(far)]);
+        let query = query("ec2-203-0-113-12.compute-1.amazonaws.com.", RecordType::A);
+        let Some(Here::Answer(answer)) = here(&guest(&network), &network, &query) else { panic!() };
+        assert_eq!(answer.answers[0].data.to_string(), expected);
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! | `i-….ec2.internal`, an instance of the VPC on this host that wants it so | its primary addresses |
 //! | `d.c.b.a.in-addr.arpa` of such an address | that name |
 //! | `instance-data.ec2.internal` | the metadata service |
-//! | `ec2-a-b-c-d.compute-1.amazonaws.com` (the region's domain) | the private address of who has it in this VPC, where it gives such names; else the public one |
+//! | `ec2-a-b-c-d.compute-1.amazonaws.com` (the region's domain) | the private address of who has it in this VPC, where it gives such names, or in a peer that lets its names be resolved; else the public one |
 
 use crate::network::{Guest, HostNetwork};
 use agent_api::Instance;
@@ -69,8 +69,17 @@ pub(super) fn find(
     }
     let region: Region = guest.instance.metadata.region.parse().ok()?;
     let public_ip = dashed(label_below(text, &region.public_dns_domain())?, "ec2-")?;
-    let private_ip = || network.private_address(&guest.vpc.network.vpc_id, public_ip);
-    address_record(guest.vpc.dns_hostnames.then(private_ip).flatten().unwrap_or(public_ip))
+    address_record(inward(guest, network, public_ip).unwrap_or(public_ip))
+}
+
+/// Where a public name leads from inside: in the VPC itself where it gives such names, and in a peer that lets its own be
+/// resolved.
+fn inward(guest: &Guest, network: &HostNetwork, public_ip: Ipv4Addr) -> Option<Ipv4Addr> {
+    let vpc = &guest.vpc.network;
+    let own = guest.vpc.dns_hostnames.then_some(&vpc.vpc_id);
+    let peers = vpc.peerings.iter().filter(|peering| peering.resolves_names);
+    let mut all = own.into_iter().chain(peers.map(|peering| &peering.peer_vpc_id));
+    all.find_map(|vpc_id| network.private_address(vpc_id, public_ip))
 }
 
 /// The addresses that an instance has under its id; None where it is not to be found so.

@@ -47,6 +47,7 @@ pub async fn allocate_address(
                 owner: context.account().clone(),
                 association: None,
                 reverse_name: None,
+                transfer: None,
                 tags: tags.of(Kind::ElasticIp),
             };
             tx.create(&address);

@@ -18,7 +18,7 @@ use crate::placement_group::PlacementGroup;
 use crate::prefix_list::PrefixList;
 use crate::public_pool::PublicPool;
 use crate::region::RegionState;
-use crate::security_group::SecurityGroup;
+use crate::security_group::{self, SecurityGroup};
 use crate::subnet::{self, Subnet};
 use crate::vpc::Vpc;
 use crate::{Context, Control};
@@ -38,6 +38,7 @@ pub(crate) async fn undo_all(control: &Control, region: &RegionState) -> Result<
         undo::<OwnType>(tx);
         undo::<PublicPool>(tx);
         subnet::ipv6::keep_all(tx);
+        security_group::association::keep_all(tx);
         Ok(())
     })
     .await

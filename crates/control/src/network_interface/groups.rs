@@ -49,7 +49,7 @@ fn by_id(tables: &Tables, vpc_id: &Id, id: &str) -> Result<Id> {
     let group_id = Id::parse(Kind::SecurityGroup, id)?;
     let group: &Arc<SecurityGroup> =
         tables.security_groups.find(id).ok_or_else(|| Id::not_found(Kind::SecurityGroup, id))?;
-    match group.vpc_id == *vpc_id {
+    match group.vpc_id == *vpc_id || group.is_associated(vpc_id) {
         true => Ok(group_id),
         false => Err(Error::new(
             "InvalidParameter",

@@ -44,6 +44,7 @@ pub async fn create_security_group(
                 vpc_id,
                 name: name.clone(),
                 description: description.clone(),
+                associations: Vec::new(),
                 retired: false,
                 tags: tags.of(Kind::SecurityGroup),
             };

@@ -1,6 +1,6 @@
 //! DescribeSecurityGroups, GetSecurityGroupsForVpc.
 
-use super::{SecurityGroup, named, permission, rules_filter};
+use super::{SecurityGroup, association, named, permission, rules_filter};
 use crate::Context;
 use crate::engine::describe::{self, Query, page_of};
 use crate::engine::table::Record;
@@ -50,7 +50,8 @@ pub async fn get_security_groups_for_vpc(
     tables.vpcs.find(&vpc_id).ok_or_else(|| Id::not_found(Kind::Vpc, &vpc_id))?;
     let filters = filter::parse(&input.filters)?;
     let mut usable: Vec<&Arc<SecurityGroup>> = Vec::new();
-    for group in tables.security_groups.with("vpc-id", &vpc_id) {
+    let own = tables.security_groups.with("vpc-id", &vpc_id);
+    for group in own.chain(association::of_vpc(&tables, &vpc_id)) {
         let passes = filter::passes(&filters, |name, values| match name {
             "primary-vpc-id" => filter::one(values, group.vpc_id.as_str()),
             "group-id" | "description" | "group-name" | "owner-id" => group.field(name, values),
@@ -59,6 +60,7 @@ pub async fn get_security_groups_for_vpc(
         usable.extend(passes.then_some(group));
     }
     let key = |group: &&Arc<SecurityGroup>| group.group_id.to_string();
+    usable.sort_by_key(key);
     let (page, next_token) =
         page_of(&usable, key, &input.filters, input.max_results, input.next_token.as_deref())?;
     let to_api = |group: &Arc<SecurityGroup>| ec2::SecurityGroupForVpc {

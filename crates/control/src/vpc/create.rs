@@ -169,6 +169,7 @@ fn gone(tx: &mut Tx<'_>, vpc: &Vpc) {
     route_tables.iter().for_each(|table| tx.delete::<RouteTable>(&table.route_table_id));
     network_acls.iter().for_each(|acl| tx.delete::<NetworkAcl>(&acl.network_acl_id));
     groups.iter().for_each(|group| group.delete(tx));
+    security_group::association::forget(tx, id);
     vpc.ipv6_cidrs().for_each(|cidr| ipv6_pool::release(tx, cidr));
     if vpc.is_default {
         tx.release(DEFAULT_SCOPE, DEFAULT);

@@ -54,6 +54,7 @@ pub fn desired(vpc: &Vpc, tables: &Tables, region: &Region, generation: Revision
                 .map(|peering| datapath::Peering {
                     peering_id: peering.peering_id.clone(),
                     peer_vpc_id: peering.peer_of(id).clone(),
+                    resolves_names: peering.resolves_names_for(id),
                 })
                 .collect(),
         },

@@ -67,6 +67,8 @@ pub async fn create_vpc_peering_connection(
                 status: if possible { Status::Pending } else { Status::Failed },
                 requested_at: now,
                 ended_at: (!possible).then_some(now),
+                requester_names: false,
+                accepter_names: false,
                 tags: tags.of(Kind::VpcPeeringConnection),
             };
             // Written as they are: who connects the two as well, or gives one another block, sees this one.
@@ -169,10 +171,9 @@ pub async fn delete_vpc_peering_connection(
     Ok(ec2::DeleteVpcPeeringConnectionResult { r#return: Some(true) })
 }
 
-/// Names that are public resolve as they do outside, seen from the other VPC.
-pub fn no_options() -> ec2::VpcPeeringConnectionOptionsDescription {
+pub fn options_to_api(names: bool) -> ec2::VpcPeeringConnectionOptionsDescription {
     ec2::VpcPeeringConnectionOptionsDescription {
-        allow_dns_resolution_from_remote_vpc: Some(false),
+        allow_dns_resolution_from_remote_vpc: Some(names),
         allow_egress_from_local_classic_link_to_remote_vpc: Some(false),
         allow_egress_from_local_vpc_to_remote_classic_link: Some(false),
     }
@@ -183,38 +184,34 @@ pub async fn modify_vpc_peering_connection_options(
     input: ec2::ModifyVpcPeeringConnectionOptionsRequest,
 ) -> Result<ec2::ModifyVpcPeeringConnectionOptionsResult> {
     let sides = [&input.requester_peering_connection_options, &input.accepter_peering_connection_options];
-    let asked = |option: fn(&ec2::PeeringConnectionOptionsRequest) -> Option<bool>| {
-        sides.iter().any(|side| side.as_ref().and_then(option) == Some(true))
-    };
-    refuse([
-        (
-            asked(|side| side.allow_dns_resolution_from_remote_vpc),
-            "Names that resolve across peering connections are",
-        ),
-        (
-            asked(|side| side.allow_egress_from_local_classic_link_to_remote_vpc)
-                || asked(|side| side.allow_egress_from_local_vpc_to_remote_classic_link),
-            "EC2-Classic links are",
-        ),
-    ])?;
+    let classic = sides.iter().copied().flatten().any(|side| {
+        side.allow_egress_from_local_classic_link_to_remote_vpc == Some(true)
+            || side.allow_egress_from_local_vpc_to_remote_classic_link == Some(true)
+    });
+    refuse([(classic, "EC2-Classic links are")])?;
+    let names = sides.map(|side| side.as_ref().and_then(|side| side.allow_dns_resolution_from_remote_vpc));
     let id = input.vpc_peering_connection_id.unwrap_or_default();
-    Id::parse(Kind::VpcPeeringConnection, &id)?;
-    let now = context.environment.clock.now();
-    let found = context.region.view.record::<VpcPeeringConnection>(&id);
-    let peering = found.ok_or_else(|| Id::not_found(Kind::VpcPeeringConnection, &id))?;
-    if !peering.is_active() {
-        return Err(not_so(&peering, now, "modify"));
-    }
-    let options = || {
-        Some(ec2::PeeringConnectionOptions {
-            allow_dns_resolution_from_remote_vpc: Some(false),
+    let peering = context
+        .transact(|tx| {
+            let mut peering = find(tx, &id)?;
+            if !peering.is_active() {
+                return Err(not_so(&peering, tx.now(), "modify"));
+            }
+            peering.requester_names = names[0].unwrap_or(peering.requester_names);
+            peering.accepter_names = names[1].unwrap_or(peering.accepter_names);
+            tx.put(&peering);
+            Ok(peering)
+        })
+        .await?;
+    let options = |side: &Option<_>, names| {
+        side.as_ref().map(|_| ec2::PeeringConnectionOptions {
+            allow_dns_resolution_from_remote_vpc: Some(names),
             allow_egress_from_local_classic_link_to_remote_vpc: Some(false),
             allow_egress_from_local_vpc_to_remote_classic_link: Some(false),
         })
     };
-    let [requester, accepter] = sides.map(|side| side.as_ref().and_then(|_| options()));
     Ok(ec2::ModifyVpcPeeringConnectionOptionsResult {
-        requester_peering_connection_options: requester,
-        accepter_peering_connection_options: accepter,
+        requester_peering_connection_options: options(sides[0], peering.requester_names),
+        accepter_peering_connection_options: options(sides[1], peering.accepter_names),
     })
 }

@@ -34,12 +34,12 @@ fn holds(net: IpNet, address: Ipv4Addr) -> bool {
     matches!(net, IpNet::V4(net) if net.contains(&address))
 }
 
-/// Whether a group's rule allows a packet from or to a peer.
-pub(super) fn allows(ground: &dyn Ground, rule: &Rule, peer: Ipv4Addr, packet: Packet) -> bool {
+/// Whether a group's rule allows a packet of the VPC from or to a peer.
+pub(super) fn allows(ground: &dyn Ground, vpc: &Vpc, rule: &Rule, peer: Ipv4Addr, packet: Packet) -> bool {
     let is_peer = match &rule.peer {
         Peer::Cidr(net) => holds(*net, peer),
         Peer::Group(id) => {
-            ground.group(id).is_some_and(|group| group.members.iter().any(|net| holds(*net, peer)))
+            ground.group(id).is_some_and(|group| group.members_near(vpc).any(|net| holds(net, peer)))
         }
     };
     is_peer && rule.protocol.is_of(packet.payload)

@@ -6,7 +6,7 @@ use crate::{
     Address, NatGateway, NetworkAcl, Peer, Peering, Plan, Protocol, RouteTable, SecurityGroup, Target,
 };
 use model::Kind;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 5);
@@ -27,6 +27,7 @@ fn plan() -> Plan {
         peerings: vec![Peering {
             peering_id: id(Kind::VpcPeeringConnection, 1),
             peer_vpc_id: id(Kind::Vpc, 3 - number),
+            resolves_names: false,
         }],
         route_tables: [(id(Kind::RouteTable, 1), RouteTable::default())].into(),
         ..examples::vpc(number)
@@ -43,7 +44,7 @@ fn plan() -> Plan {
         vpc_id: id(Kind::Vpc, number),
         ingress: vec![any("10.0.0.0/8")],
         egress: vec![any("0.0.0.0/0")],
-        members: BTreeSet::new(),
+        members: BTreeMap::new(),
     };
     Plan {
         vpcs: vec![

@@ -372,10 +372,11 @@ impl Walk<'_> {
             return Ok(());
         }
         let peer = if egress { self.packet.destination } else { self.packet.source };
+        let vpc = self.ground.vpc(&interface.vpc_id);
         for group_id in &interface.groups {
-            let Some(group) = self.ground.group(group_id) else { continue };
+            let (Some(group), Some(vpc)) = (self.ground.group(group_id), &vpc) else { continue };
             let rules = if egress { &group.egress } else { &group.ingress };
-            if let Some(rule) = rules.iter().find(|rule| allows(self.ground, rule, peer, self.packet)) {
+            if let Some(rule) = rules.iter().find(|rule| allows(self.ground, vpc, rule, peer, self.packet)) {
                 let because = Because::Rule { group_id: group_id.clone(), rule: rule.clone() };
                 self.push(Some(&interface.vpc_id), place, because);
                 return Ok(());

@@ -232,7 +232,7 @@ fn group_sets<'a>(
     let rendered: Vec<&SecurityGroup> = used.iter().filter_map(|id| groups.get(id).copied()).collect();
     let peers: BTreeSet<&Id> = rendered.iter().flat_map(|group| group.peers()).collect();
     for peer in peers {
-        security_group::render_members(peer, groups.get(peer).copied(), table);
+        security_group::render_members(peer, groups.get(peer).copied(), vpc.plan, table);
     }
     for group in &rendered {
         security_group::render(group, table);
@@ -543,7 +543,11 @@ mod tests {
             vpc_id: id(Kind::Vpc, 1),
             ingress,
             egress,
-            members: [[10, 0, 0, 5], [10, 0, 3, 9]].map(|own| IpAddr::from(own).into()).into(),
+            members: [(
+                id(Kind::Vpc, 1),
+                [[10, 0, 0, 5], [10, 0, 3, 9]].map(|own| IpAddr::from(own).into()).into(),
+            )]
+            .into(),
         }
     }
 
@@ -555,7 +559,8 @@ mod tests {
     }
 
     fn peering(number: u64, peer: u64) -> Peering {
-        Peering { peering_id: id(Kind::VpcPeeringConnection, number), peer_vpc_id: id(Kind::Vpc, peer) }
+        let peering_id = id(Kind::VpcPeeringConnection, number);
+        Peering { peering_id, peer_vpc_id: id(Kind::Vpc, peer), resolves_names: false }
     }
 
     fn render(plan: &datapath::Vpc, interfaces: &[Interface], groups: &[SecurityGroup]) -> String {

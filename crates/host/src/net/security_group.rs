@@ -165,10 +165,15 @@ pub(super) fn render(group: &SecurityGroup, table: &mut Table) {
     }
 }
 
-/// The addresses and prefixes that a group stands for where a rule names it as its peer.
-pub(super) fn render_members(group_id: &Id, group: Option<&SecurityGroup>, table: &mut Table) {
+/// The addresses and prefixes that a group stands for in a VPC where a rule names it as its peer.
+pub(super) fn render_members(
+    group_id: &Id,
+    group: Option<&SecurityGroup>,
+    vpc: &datapath::Vpc,
+    table: &mut Table,
+) {
     for family in Family::BOTH {
-        let members = group.into_iter().flat_map(|group| &group.members).copied();
+        let members = group.into_iter().flat_map(|group| group.members_near(vpc));
         let members: Vec<IpNet> = members.filter(|net| Family::of(net.addr()) == family).collect();
         let name = members_name(group_id, family);
         // Of addresses alone it is a hash table: an interval costs more to find.

@@ -59,8 +59,8 @@ impl Closed {
             if is_taken(&was, &now, ingress) || is_taken(&was, &now, egress) {
                 closed.by_network.extend(networks(nic).map(|net| (net, closed.interfaces.len())));
                 closed.interfaces.push(Narrowed {
-                    ingress: Side::new(&was, &now, [ingress, egress], new),
-                    egress: Side::new(&was, &now, [egress, ingress], new),
+                    ingress: Side::new(&was, &now, [ingress, egress], new, vpc),
+                    egress: Side::new(&was, &now, [egress, ingress], new, vpc),
                     egress_only: egress_only(vpc, nic),
                 });
             }
@@ -96,14 +96,19 @@ fn egress(group: &SecurityGroup) -> &[Rule] {
 }
 
 impl Side {
-    fn new(was: &[&SecurityGroup], now: &[&SecurityGroup], [way, back]: [Way; 2], new: &Index) -> Side {
+    fn new(
+        was: &[&SecurityGroup],
+        now: &[&SecurityGroup],
+        [way, back]: [Way; 2],
+        new: &Index,
+        vpc: &datapath::Vpc,
+    ) -> Side {
         let rules = now.iter().flat_map(|group| way(group));
         let now = rules.map(|rule| {
             let nets = match &rule.peer {
                 Peer::Cidr(net) => vec![*net],
                 Peer::Group(id) => {
-                    let members = new.groups.get(id).into_iter().flat_map(|group| &group.members);
-                    members.copied().collect()
+                    new.groups.get(id).into_iter().flat_map(|group| group.members_near(vpc)).collect()
                 }
             };
             (rule.protocol, nets)
@@ -185,7 +190,7 @@ mod tests {
         let address = Address { private_ip: [10, 0, 0, 5].into(), public_ip: Some([198, 18, 0, 5].into()) };
         let interface =
             Interface { groups: vec![group_id.clone()], addresses: vec![address], ..examples::interface(5) };
-        let members = ["10.0.0.9/32".parse().unwrap()].into();
+        let members = [(vpc_id.clone(), ["10.0.0.9/32".parse().unwrap()].into())].into();
         let group = SecurityGroup { group_id, vpc_id, ingress, egress, members };
         Plan {
             vpcs: vec![examples::vpc(1)],

@@ -12,7 +12,7 @@ use datapath::{Address, Interface, Peer, Plan, Protocol, Rule, SecurityGroup, Su
 use host::net::{LinuxNetwork, Namespace, NetOptions, Network};
 use ipnet::{Ipv4Net, Ipv6Net};
 use model::{Id, Kind};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
@@ -113,9 +113,9 @@ impl Cloud {
         let address: Ipv6Addr = address.parse().unwrap();
         let interface = self.interface(interface_id);
         interface.ipv6_addresses.push(address);
-        let groups = interface.groups.clone();
+        let (vpc_id, groups) = (interface.vpc_id.clone(), interface.groups.clone());
         for group in self.plan.groups.iter_mut().filter(|group| groups.contains(&group.group_id)) {
-            group.members.insert(IpAddr::from(address).into());
+            group.members.entry(vpc_id.clone()).or_default().insert(IpAddr::from(address).into());
         }
         address
     }
@@ -128,7 +128,7 @@ impl Cloud {
             vpc_id: vpc_id.clone(),
             ingress,
             egress: vec![any_from("0.0.0.0/0"), any_from("::/0")],
-            members: BTreeSet::new(),
+            members: BTreeMap::new(),
         });
         group_id
     }
@@ -150,7 +150,7 @@ impl Cloud {
             ..examples::interface(number)
         });
         for group in self.plan.groups.iter_mut().filter(|group| groups.contains(&&group.group_id)) {
-            group.members.insert(IpAddr::from(private_ip).into());
+            group.members.entry(vpc_id.clone()).or_default().insert(IpAddr::from(private_ip).into());
         }
         interface_id
     }

@@ -82,7 +82,7 @@ async fn a_group_as_peer_is_its_members() {
     let c = cloud.add_interface(3, &vpc, "10.0.0.7", &[&database, &strangers]);
     let prefix: IpNet = "10.0.0.32/28".parse().unwrap();
     cloud.interface(&a).prefixes.push(prefix);
-    cloud.group(&clients).members.insert(prefix);
+    cloud.group(&clients).members.entry(vpc.clone()).or_default().insert(prefix);
     cloud.apply().await;
     let (a, b, c) = (cloud.guest(&a).await, cloud.guest(&b).await, cloud.guest(&c).await);
     let _listeners = (c.listen(5432).await, c.listen(80).await);
@@ -97,6 +97,29 @@ async fn a_group_as_peer_is_its_members() {
     let socket = a.run(move || std::net::UdpSocket::bind((delegated, 0))).await.unwrap();
     socket.send_to(b"hello", (c.address, 7000)).unwrap();
     assert_eq!(at_c.recv_from(&mut [0; 16]).unwrap().1.ip(), delegated);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_two_vpcs_share_is_each_ones_own_members() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let (one, two) = (cloud.add_vpc(1, "10.0.0.0/16"), cloud.add_vpc(2, "10.0.0.0/16"));
+    let shared = cloud.add_group(1, &one, vec![]);
+    let member = Rule { protocol: Protocol::All, peer: Peer::Group(shared.clone()) };
+    cloud.group(&shared).ingress = vec![member];
+    let stranger = cloud.add_group(2, &one, vec![]);
+    let a = cloud.add_interface(1, &one, "10.0.0.5", &[&shared]);
+    let b = cloud.add_interface(2, &one, "10.0.0.6", &[&stranger]);
+    let c = cloud.add_interface(3, &two, "10.0.0.6", &[&shared]);
+    let d = cloud.add_interface(4, &two, "10.0.0.7", &[&shared]);
+    cloud.apply().await;
+    let (a, b) = (cloud.guest(&a).await, cloud.guest(&b).await);
+    let (c, d) = (cloud.guest(&c).await, cloud.guest(&d).await);
+    let _listeners = (a.listen(80).await, d.listen(80).await);
+    assert!(c.reaches(d.address, 80).await);
+    assert!(b.is_ignored(a.address, 80).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

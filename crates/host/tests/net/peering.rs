@@ -14,7 +14,8 @@ fn peering_id(number: u64) -> Id {
 pub fn peer(cloud: &mut Cloud, number: u64, one: usize, other: usize) {
     for (this, that) in [(one, other), (other, one)] {
         let peer_vpc_id = cloud.plan.vpcs[that].vpc_id.clone();
-        cloud.plan.vpcs[this].peerings.push(Peering { peering_id: peering_id(number), peer_vpc_id });
+        let peering = Peering { peering_id: peering_id(number), peer_vpc_id, resolves_names: false };
+        cloud.plan.vpcs[this].peerings.push(peering);
     }
 }
 

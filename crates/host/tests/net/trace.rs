@@ -155,7 +155,8 @@ impl World {
                 _ => [groups[..1].to_vec(), groups[1..].to_vec(), groups.to_vec()][dice.roll(3)].clone(),
             };
             for group in plan.groups.iter_mut().filter(|group| interface.groups.contains(&group.group_id)) {
-                group.members.insert(std::net::IpAddr::from(interface.primary().private_ip).into());
+                let members = group.members.entry(interface.vpc_id.clone()).or_default();
+                members.insert(std::net::IpAddr::from(interface.primary().private_ip).into());
             }
         }
     }
