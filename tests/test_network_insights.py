@@ -23,11 +23,12 @@ def network(simulated, ami):
     ssh = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
     ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[ssh])
 
-    def launch(subnet, by_name):
+    def launch(subnet, by_name, address):
         interface = {"DeviceIndex": 0, "SubnetId": subnet, "Groups": [group], "AssociatePublicIpAddress": by_name}
+        interface["PrivateIpAddress"] = address
         return run(ec2, ami, NetworkInterfaces=[interface])[0]["InstanceId"]
 
-    outer, hidden = launch(public, True), launch(inner, False)
+    outer, hidden = launch(public, True, "10.40.1.10"), launch(inner, False, "10.40.2.10")
     wait(ec2, "instance_running", [outer, hidden])
     return {"vpc": vpc, "gateway": gateway, "group": group, "outer": outer, "hidden": hidden, "inner": inner, "table": table}
 
