@@ -43,7 +43,7 @@ pub trait HostAgent: Send + Sync {
 
     /// Makes snapshots of volumes of this host, all of one moment within this call: of volumes of one instance, or of
     /// one volume. Where a guest runs it goes on, and what it has flushed before is in them. On return they are whole
-    /// and durable in the `SnapshotStore`; on an error there may be none or all of them, never some. To be repeated
+    /// and durable on this host, in the `SnapshotStore` as `SnapshotStore::store` has them; on an error there may be none or all of them, never some. To be repeated
     /// under the same ids after an error, a crash or a lost answer: what is there already is not made again.
     async fn create_snapshots(&self, snapshots: Vec<NewSnapshot>) -> Result<(), HostError>;
 
@@ -77,7 +77,29 @@ pub trait SnapshotStore: Send + Sync {
     async fn get_block(&self, snapshot_id: &str, index: u32) -> Result<Option<Vec<u8>>, HostError>;
     /// Indexes of the blocks that hold data, ascending, from `start` on, at most `limit`.
     async fn list_blocks(&self, snapshot_id: &str, start: u32, limit: usize) -> Result<Vec<u32>, HostError>;
+    /// Brings some more of a sealed snapshot to where it is safe from the loss of a disk, and answers how many percent of
+    /// it are; 100 once it is whole there. To be called until then.
+    async fn store(&self, snapshot_id: &str) -> Result<u8, HostError>;
+    /// The blocks in which two snapshots differ that are stored, ascending, from `start` on, at most `limit`.
+    async fn list_changed_blocks(
+        &self,
+        first: &str,
+        second: &str,
+        start: u32,
+        limit: usize,
+    ) -> Result<Vec<ChangedBlock>, HostError>;
+    /// Makes a sealed snapshot that is the same as another; doing it twice is no error.
+    async fn copy(&self, from: &str, to: &str) -> Result<(), HostError>;
     async fn delete(&self, snapshot_id: &str) -> Result<(), HostError>;
+}
+
+/// A block in which two snapshots differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChangedBlock {
+    pub index: u32,
+    /// Whether they hold anything there.
+    pub in_first: bool,
+    pub in_second: bool,
 }
 
 /// Why a host could not answer. The message is for the user.

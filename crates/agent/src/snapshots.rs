@@ -4,10 +4,10 @@
 //! blocks cost little. The content of all of them together is bounded: a block beyond it is refused, never
 //! silently dropped.
 
-use agent_api::{BLOCK_BYTES, HostError, SnapshotStore};
+use agent_api::{BLOCK_BYTES, ChangedBlock, HostError, SnapshotStore};
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 
 /// 256 MiB in 512 distinct blocks: ample for tests of snapshots, little beside what runs the tests.
@@ -125,6 +125,37 @@ impl SnapshotStore for MemorySnapshots {
     async fn list_blocks(&self, snapshot_id: &str, start: u32, limit: usize) -> Result<Vec<u32>, HostError> {
         let inner = self.inner.lock();
         Ok(inner.snapshot(snapshot_id)?.blocks.range(start..).take(limit).map(|(index, _)| *index).collect())
+    }
+
+    async fn store(&self, snapshot_id: &str) -> Result<u8, HostError> {
+        self.inner.lock().snapshot(snapshot_id).map(|_| 100)
+    }
+
+    async fn list_changed_blocks(
+        &self,
+        first: &str,
+        second: &str,
+        start: u32,
+        limit: usize,
+    ) -> Result<Vec<ChangedBlock>, HostError> {
+        let inner = self.inner.lock();
+        let (first, second) = (&inner.snapshot(first)?.blocks, &inner.snapshot(second)?.blocks);
+        let indexes: BTreeSet<u32> =
+            first.range(start..).chain(second.range(start..)).map(|(index, _)| *index).collect();
+        let changed = indexes.into_iter().filter_map(|index| {
+            let (first, second) = (first.get(&index), second.get(&index));
+            let (in_first, in_second) = (first.is_some(), second.is_some());
+            (first != second).then_some(ChangedBlock { index, in_first, in_second })
+        });
+        Ok(changed.take(limit).collect())
+    }
+
+    async fn copy(&self, from: &str, to: &str) -> Result<(), HostError> {
+        let mut inner = self.inner.lock();
+        let source = inner.snapshot(from)?;
+        let copy = Snapshot { size_gib: source.size_gib, completed: true, blocks: source.blocks.clone() };
+        inner.snapshots.entry(to.to_owned()).or_insert(copy);
+        Ok(())
     }
 
     async fn delete(&self, snapshot_id: &str) -> Result<(), HostError> {

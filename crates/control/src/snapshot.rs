@@ -18,6 +18,7 @@ use std::time::Duration;
 pub mod attribute;
 pub mod copy;
 pub mod create;
+pub mod store;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -31,6 +32,9 @@ pub struct Snapshot {
     /// Why it is in error.
     #[serde(default)]
     pub state_message: Option<String>,
+    /// How many percent of it are stored. None until it is taken: until then it may be of a later moment.
+    #[serde(default)]
+    pub stored_percent: Option<u8>,
     pub started_at: Timestamp,
     pub completed_at: Option<Timestamp>,
     #[serde(default)]
@@ -73,8 +77,14 @@ impl Snapshot {
         self.volume_id.as_deref().unwrap_or(NO_VOLUME)
     }
 
-    fn progress(&self) -> &'static str {
-        if self.is_completed() { "100%" } else { "0%" }
+    /// Whether it is still to be decided what it holds.
+    pub fn is_being_taken(&self) -> bool {
+        self.state == SnapshotState::Pending && self.stored_percent.is_none()
+    }
+
+    fn progress(&self) -> String {
+        let percent = if self.is_completed() { 100 } else { self.stored_percent.unwrap_or(0) };
+        format!("{percent}%")
     }
 }
 
@@ -156,7 +166,7 @@ fn to_api(snapshot: &Snapshot) -> ec2::Snapshot {
         description: Some(snapshot.description.clone()),
         state: Some(snapshot.state.name().into()),
         state_message: snapshot.state_message.clone(),
-        progress: Some(snapshot.progress().into()),
+        progress: Some(snapshot.progress()),
         start_time: Some(snapshot.started_at),
         completion_time: snapshot.completed_at,
         encrypted: Some(false),

@@ -109,6 +109,7 @@ macro_rules! workflows {
 workflows! {
     DeleteBlocks(crate::snapshot::DeleteBlocks) "delete-blocks",
     TakeSnapshots(crate::snapshot::create::TakeSnapshots) "take-snapshots",
+    StoreSnapshots(crate::snapshot::store::StoreSnapshots) "store-snapshots",
     CopySnapshots(crate::snapshot::copy::CopySnapshots) "copy-snapshots",
     CreateImage(crate::image::create::CreateImage) "create-image",
 }

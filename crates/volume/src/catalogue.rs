@@ -4,6 +4,7 @@
 //!   volumes/vol-….json      heads: size, and the layers, uppermost first
 //!   snapshots/snap-….json
 //!   snapshots/snap-….freeze what `freeze` has begun
+//!   snapshots/snap-….storing what `storing` has begun
 //!   layers/vol-….0.raw      …
 //! ```
 //!
@@ -11,6 +12,8 @@
 
 use crate::freeze::{self, Journal};
 use crate::layer::{Format, Layer, LayerName};
+use crate::store::BlockStore;
+use crate::storing::{self, Storing};
 use crate::{Result, VolumeError, durable, failed};
 use model::{Id, Kind};
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -24,6 +27,8 @@ const LAYERS: &str = "layers";
 const VOLUMES: &str = "volumes";
 const SNAPSHOTS: &str = "snapshots";
 const HEAD: &str = "json";
+/// The block store, where no other is given.
+const BLOCKS: &str = "blocks";
 
 /// The volumes and snapshots below one directory.
 pub struct Disks {
@@ -33,6 +38,7 @@ pub struct Disks {
     idle: Condvar,
     /// Shared by who writes blocks, so that none is written while a snapshot is sealed.
     pub(crate) sealing: RwLock<()>,
+    pub(crate) store: BlockStore,
 }
 
 /// What a volume or snapshot consists of.
@@ -42,6 +48,9 @@ pub(crate) struct Head {
     pub(crate) size: u64,
     /// The uppermost first.
     layers: Vec<String>,
+    /// Of a snapshot: all of it is in the block store. Then it may have no layers.
+    #[serde(default)]
+    pub(crate) stored: bool,
 }
 
 #[derive(Default)]
@@ -54,11 +63,16 @@ pub(crate) struct State {
     /// Disks that are worked on.
     busy: HashSet<String>,
     pub(crate) journals: BTreeMap<String, Journal>,
+    pub(crate) storing: HashMap<String, Storing>,
 }
 
 impl Head {
     pub(crate) fn new(size: u64, layers: &[LayerName]) -> Head {
-        Head { size, layers: layers.iter().map(LayerName::to_string).collect() }
+        Head { size, layers: layers.iter().map(LayerName::to_string).collect(), stored: false }
+    }
+
+    pub(crate) fn in_store(self) -> Head {
+        Head { stored: true, ..self }
     }
 
     pub(crate) fn layers(&self) -> Vec<LayerName> {
@@ -68,18 +82,30 @@ impl Head {
 }
 
 impl Disks {
-    /// Finishes what a crash has left undone, but what `freeze` began: see `freezes`.
+    /// With the block store in a folder beside the disks.
     pub fn open(dir: &Path) -> Result<Disks> {
+        durable::create_directory(dir)?;
+        Disks::open_with(dir, BlockStore::folder(&dir.join(BLOCKS))?)
+    }
+
+    /// Finishes what a crash has left undone, but what `freeze` began: see `freezes`.
+    pub fn open_with(dir: &Path, store: BlockStore) -> Result<Disks> {
         for part in [LAYERS, VOLUMES, SNAPSHOTS] {
             durable::create_directory(&dir.join(part))?;
         }
         let dir = fs::canonicalize(dir).map_err(failed("can't find", dir))?;
-        let disks = Disks { dir, state: Mutex::default(), idle: Condvar::new(), sealing: RwLock::default() };
+        let (state, idle, sealing) = (Mutex::default(), Condvar::new(), RwLock::default());
+        let disks = Disks { dir, state, idle, sealing, store };
         let mut state = State::default();
         for part in [VOLUMES, SNAPSHOTS] {
             for name in disks.names(part)? {
                 disks.take_in(&mut state, part, &name)?;
             }
+        }
+        let (heads, storing) = (&state.heads, &mut state.storing);
+        // Done, or no longer wanted, when a crash came.
+        for (id, _) in storing.extract_if(|id, _| heads.get(id).is_none_or(|head| head.stored)) {
+            durable::remove(&disks.snapshot_file(&id, storing::JOURNAL))?;
         }
         for name in disks.names(LAYERS)? {
             let Some(layer) = LayerName::parse(&name) else { continue };
@@ -112,7 +138,7 @@ impl Disks {
         match what {
             HEAD => {
                 let head: Head = read(&path)?;
-                if head.layers.is_empty() || head.layers().len() != head.layers.len() {
+                if (head.layers.is_empty() && !head.stored) || head.layers().len() != head.layers.len() {
                     let error = io::Error::new(io::ErrorKind::InvalidData, "it names what is no layer");
                     return Err(failed("can't understand", &path)(error));
                 }
@@ -123,6 +149,10 @@ impl Disks {
                 let journal: Journal = read(&path)?;
                 journal.heads().for_each(|head| state.need(head));
                 state.journals.insert(id.to_owned(), journal);
+            }
+            storing::JOURNAL if part == SNAPSHOTS => {
+                let storing = self.read_storing(id)?;
+                state.storing.extend(storing.map(|storing| (id.to_owned(), storing)));
             }
             durable::NEW => drop(durable::remove(&path)?),
             _ if what.ends_with(durable::NEW) => drop(durable::remove(&path)?),
@@ -187,6 +217,10 @@ impl Disks {
         self.dir.join(SNAPSHOTS).join(format!("{snapshot_id}.{what}"))
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub(crate) fn layer_path(&self, name: &LayerName) -> PathBuf {
         self.dir.join(LAYERS).join(name.to_string())
     }
@@ -217,6 +251,16 @@ impl Disks {
 impl State {
     pub(crate) fn has(&self, id: &str) -> bool {
         self.heads.contains_key(id)
+    }
+
+    pub(crate) fn heads(&self) -> impl Iterator<Item = (&String, &Head)> {
+        self.heads.iter()
+    }
+
+    /// Whether a volume has the uppermost of these layers, and with it all of them.
+    pub(crate) fn is_under_volumes(&self, head: &Head) -> bool {
+        let mut volumes = self.heads.iter().filter(|(id, _)| Id::is_well_formed(Kind::Volume, id));
+        head.layers.first().is_some_and(|top| volumes.any(|(_, volume)| volume.layers.contains(top)))
     }
 
     fn need(&mut self, head: &Head) {

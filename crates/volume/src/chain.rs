@@ -77,6 +77,16 @@ impl Chain {
         Ok(None)
     }
 
+    /// The first block at `from` or after it that any layer says something of, if only that it holds nothing.
+    pub(crate) fn next_told(&mut self, from: u64) -> Result<Option<u64>> {
+        let mut next = None;
+        for layer in &mut self.layers {
+            let told = layer.next(from * BLOCK).map_err(failed("can't list the blocks of", &self.path))?;
+            next = told.into_iter().chain(next).min();
+        }
+        Ok(next.filter(|next| *next < self.size).map(|next| next / BLOCK))
+    }
+
     /// Whether the block at this index holds data.
     pub(crate) fn has_block(&mut self, block: u64) -> Result<bool> {
         let length = BLOCK.min(self.size().saturating_sub(block * BLOCK));

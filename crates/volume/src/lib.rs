@@ -1,4 +1,4 @@
-//! Disks as layers of files: snapshots, and the volumes made of them.
+//! Disks as layers of files: snapshots, and the volumes made of them; and the block store that has snapshots for good.
 //!
 //! ```text
 //!   volume   [ vol-a.2 ][ vol-a.1 ][ vol-a.0 ]      uppermost first; only the uppermost is written to
@@ -12,6 +12,10 @@
 //! by its head, a small file that is replaced as a whole; a layer goes with the last head that names it.
 //!
 //! Chains stay short by merging layers that nobody writes to (`fold`).
+//!
+//! The store is what a snapshot is kept in, its layers are kept beside that for as long as there is room: volumes are
+//! made of them at once and share them (`storing`). So what a snapshot holds takes room twice, the second time compressed
+//! and once for all that have it; where the disk is nearly full, layers go that no volume lies over.
 //!
 //! A snapshot of a volume that a machine writes to takes two steps with the machine's own between them (`freeze`). One
 //! that is uploaded is written block by block, then sealed as a layer of its own (`snapshots`).
@@ -32,6 +36,8 @@ mod freeze;
 mod layer;
 mod qcow2;
 mod snapshots;
+mod store;
+mod storing;
 #[cfg(test)]
 mod tests;
 mod volumes;
@@ -39,6 +45,7 @@ mod volumes;
 pub use catalogue::Disks;
 pub use freeze::{Freeze, Frozen};
 pub use layer::{Format, Layer};
+pub use store::{BlockStore, ChangedBlock, Collected};
 pub use volumes::VolumeDisk;
 
 use std::io;
@@ -60,6 +67,16 @@ pub enum VolumeError {
     /// Trying again will not help. The message is for the user.
     #[error("{0}")]
     Invalid(String),
+    /// What was read is not what was written.
+    #[error("{0} is damaged in the block store")]
+    Damaged(String),
+    #[error("the block store: {what}")]
+    Store {
+        /// As `can't put a block`.
+        what: &'static str,
+        #[source]
+        source: Box<object_store::Error>,
+    },
     #[error("{what} {}", path.display())]
     Io {
         /// As `can't write`.

@@ -3,12 +3,14 @@
 use crate::catalogue::{Disks, Head};
 use crate::chain::Chain;
 use crate::layer::{Format, check};
-use crate::{BLOCK_BYTES, GIB, Result, VolumeError, bytes, durable, failed};
+use crate::store::{ChangedBlock, Manifest};
+use crate::{BLOCK_BYTES, GIB, Result, VolumeError, bytes, durable, failed, storing};
 use model::Kind;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 const PENDING: &str = "pending";
 
@@ -84,7 +86,14 @@ impl Disks {
 
     /// None where the snapshot holds nothing (zeros) at this index.
     pub fn get_block(&self, snapshot_id: &str, index: u32) -> Result<Option<Vec<u8>>> {
-        let mut chain = self.chain(snapshot_id)?;
+        let mut chain = match self.open_snapshot(snapshot_id)? {
+            Content::Layers(chain) => chain,
+            Content::Stored(manifest) => {
+                offset_of(snapshot_id, index, manifest.size)?;
+                let block = manifest.get(index).map(|name| self.store.get_block(snapshot_id, index, name));
+                return block.transpose();
+            }
+        };
         let offset = offset_of(snapshot_id, index, chain.size())?;
         if !chain.has_block(index.into())? {
             return Ok(None);
@@ -96,7 +105,12 @@ impl Disks {
 
     /// Indexes of the blocks that hold data, ascending, from `start` on, at most `limit`.
     pub fn list_blocks(&self, snapshot_id: &str, start: u32, limit: usize) -> Result<Vec<u32>> {
-        let mut chain = self.chain(snapshot_id)?;
+        let mut chain = match self.open_snapshot(snapshot_id)? {
+            Content::Layers(chain) => chain,
+            Content::Stored(manifest) => {
+                return Ok(manifest.from(start).iter().take(limit).map(|(index, _)| *index).collect());
+            }
+        };
         let mut blocks = Vec::new();
         let mut from = u64::from(start);
         while blocks.len() < limit
@@ -109,35 +123,59 @@ impl Disks {
         Ok(blocks)
     }
 
+    /// The blocks in which two snapshots differ that are in the block store, ascending, from `start` on, at most `limit`.
+    pub fn list_changed_blocks(
+        &self,
+        first: &str,
+        second: &str,
+        start: u32,
+        limit: usize,
+    ) -> Result<Vec<ChangedBlock>> {
+        let manifest = |snapshot_id: &str| match self.open_snapshot(snapshot_id)? {
+            Content::Stored(manifest) => Ok(manifest),
+            Content::Layers(_) => Err(VolumeError::Invalid(format!("{snapshot_id} is not stored yet"))),
+        };
+        Ok(manifest(first)?.changed(&*manifest(second)?, start, limit))
+    }
+
     /// From now on there is no such snapshot; what volumes and other snapshots share with it stays. No error where
     /// there was none.
     pub fn delete_snapshot(&self, snapshot_id: &str) -> Result<()> {
         check(Kind::Snapshot, snapshot_id)?;
-        let _work = self.work_on(&[snapshot_id]);
+        let _work = self.work_on(&[snapshot_id, &storing::name(snapshot_id)]);
         self.leave_out(snapshot_id)?;
+        self.store.remove_manifest(snapshot_id)?;
+        self.forget_storing(snapshot_id)?;
         // In this order: without its head, a pending one would be back.
         durable::remove(&self.snapshot_file(snapshot_id, PENDING))?;
         self.remove_head(snapshot_id)
     }
 
-    fn chain(&self, snapshot_id: &str) -> Result<Chain> {
+    fn open_snapshot(&self, snapshot_id: &str) -> Result<Content> {
         check(Kind::Snapshot, snapshot_id)?;
         // Opened while its layers are kept.
         let mut work = self.work_on(&[]);
+        let of_head = |head: Head| match head.stored {
+            true => self.stored_manifest(snapshot_id).map(Content::Stored),
+            false => Chain::open(head.size, &self.layers(&head.layers())).map(Content::Layers),
+        };
         if let Ok(head) = work.pin(snapshot_id) {
-            return Chain::open(head.size, &self.layers(&head.layers()));
+            return of_head(head);
         }
         let path = self.snapshot_file(snapshot_id, PENDING);
-        let file = open(OpenOptions::new().read(true), snapshot_id, &path);
-        match file {
-            Ok(file) => Chain::of(file, &path),
+        match open(OpenOptions::new().read(true), snapshot_id, &path) {
+            Ok(file) => Chain::of(file, &path).map(Content::Layers),
             // Sealed meanwhile, or none.
-            Err(error) => match work.pin(snapshot_id) {
-                Ok(head) => Chain::open(head.size, &self.layers(&head.layers())),
-                Err(_) => Err(error),
-            },
+            Err(error) => work.pin(snapshot_id).map_or(Err(error), of_head),
         }
     }
+}
+
+/// Where a snapshot is read from.
+enum Content {
+    /// It is not in the store yet.
+    Layers(Chain),
+    Stored(Arc<Manifest>),
 }
 
 fn open(options: &OpenOptions, snapshot_id: &str, path: &Path) -> Result<File> {

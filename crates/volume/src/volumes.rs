@@ -33,6 +33,9 @@ impl Disks {
             (Some(head), _) => Head::new(size, &head.layers()),
             (None, Some(snapshot_id)) => {
                 check(Kind::Snapshot, snapshot_id)?;
+                if self.head(snapshot_id)?.layers().is_empty() {
+                    self.restore(snapshot_id)?;
+                }
                 let below = work.pin(snapshot_id)?;
                 if size < below.size {
                     return Err(VolumeError::Invalid(format!("{volume_id} is smaller than {snapshot_id}")));
@@ -113,7 +116,7 @@ pub(crate) fn whole(path: &Path, make: impl FnOnce() -> Result<()>) -> Result<()
     })
 }
 
-fn create_raw(path: &Path, size: u64) -> Result<()> {
+pub(crate) fn create_raw(path: &Path, size: u64) -> Result<()> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     file.and_then(|file| file.set_len(size)).map_err(failed("can't make", path))
 }

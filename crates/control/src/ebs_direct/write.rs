@@ -3,7 +3,7 @@
 use super::{CHECKSUM_ALGORITHM, block_index, checksum, failed, find, invalid, not_found, sha256};
 use crate::Context;
 use crate::engine::{Tags, Tx};
-use crate::snapshot::{Snapshot, SnapshotState};
+use crate::snapshot::{Snapshot, SnapshotState, store};
 use agent_api::BLOCK_BYTES;
 use aws_api::{ebs, ec2};
 use base64::Engine as _;
@@ -44,6 +44,7 @@ pub async fn start_snapshot(
             }
             let snapshot = Snapshot {
                 state_message: None,
+                stored_percent: None,
                 public: false,
                 create_volume_permissions: Vec::new(),
                 snapshot_id: tx.new_id(Kind::Snapshot),
@@ -127,9 +128,9 @@ pub async fn complete_snapshot(
     context: &Context,
     input: ebs::CompleteSnapshotRequest,
 ) -> Result<ebs::CompleteSnapshotResponse> {
-    let answer = ebs::CompleteSnapshotResponse { status: Some(SnapshotState::Completed.name().into()) };
+    let answer = |state: SnapshotState| ebs::CompleteSnapshotResponse { status: Some(state.name().into()) };
     if find(context, input.snapshot_id.as_deref())?.is_completed() {
-        return Ok(answer);
+        return Ok(answer(SnapshotState::Completed));
     }
     let id = find_writable(context, input.snapshot_id.as_deref())?.snapshot_id.clone();
     let blocks = context.snapshots.list_blocks(&id, 0, usize::MAX).await.map_err(failed)?;
@@ -143,8 +144,16 @@ pub async fn complete_snapshot(
         return Err(invalid("The checksum does not match the snapshot's data."));
     }
     context.snapshots.complete(&id).await.map_err(failed)?;
+    if !store::at_once(&*context.snapshots, &id).await.map_err(failed)? {
+        let begin = |tx: &mut Tx<'_>| {
+            store::begin(tx, vec![id.clone()], None);
+            Ok(())
+        };
+        context.transact(begin).await?;
+        return Ok(answer(SnapshotState::Pending));
+    }
     context.transact(|tx| complete(tx, &id)).await?;
-    Ok(answer)
+    Ok(answer(SnapshotState::Completed))
 }
 
 /// The linear aggregation: a hash over the blocks' hashes in the order of their indexes. The blocks are read again,

@@ -215,13 +215,17 @@ impl Steps for CreateImage {
                 false => Next::Wait(LOOK_PAUSE),
             });
         }
-        if !self.snapshots.is_empty() {
-            create::take(world, &self.snapshots).await?;
-        }
         let work = self.clone();
+        if self.snapshots.is_empty() {
+            return Ok(Box::new(move |tx| {
+                work.end(tx, Condition::Available);
+                Ok(Next::Done)
+            }));
+        }
+        create::take(world, &self.snapshots).await?;
         Ok(Box::new(move |tx| {
-            create::completed(tx, &work.snapshots);
-            work.end(tx, Condition::Available);
+            create::have_stored(tx, &work.snapshots, Some(work.image_id.clone()));
+            work.let_guest_up(tx);
             Ok(Next::Done)
         }))
     }
@@ -238,6 +242,10 @@ impl CreateImage {
         if let Some(image) = tx.get::<Image>(&self.image_id) {
             tx.put(&Image { condition, ..(*image).clone() });
         }
+        self.let_guest_up(tx);
+    }
+
+    fn let_guest_up(&self, tx: &mut Tx<'_>) {
         if self.holds
             && let Some(instance) = tx.get::<Instance>(&self.instance_id)
             && instance.hold.is_some()

@@ -284,6 +284,7 @@ mod tests {
     fn snapshot(size_gib: u32, state: SnapshotState) -> Snapshot {
         Snapshot {
             state_message: None,
+            stored_percent: None,
             public: false,
             create_volume_permissions: Vec::new(),
             snapshot_id: Id::parse(Kind::Snapshot, "snap-0123456789abcdef0").unwrap(),

@@ -1,6 +1,7 @@
-//! CopySnapshot and CopyImage's part in it: blocks of whole snapshots under new ids, of this region or another.
+//! CopySnapshot and CopyImage's part in it: whole snapshots under new ids, of this region or another, which share all
+//! blocks with them.
 
-use super::{Snapshot, SnapshotState, create};
+use super::{Snapshot, SnapshotState, create, store};
 use crate::Context;
 use crate::description;
 use crate::engine::tags::Specified;
@@ -18,8 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Blocks of 512 KiB that one step copies.
-const BLOCKS: usize = 256;
 
 pub async fn copy_snapshot(
     context: &Context,
@@ -71,6 +70,7 @@ pub fn make(tx: &mut Tx<'_>, source: &Snapshot, description: &str, tags: Tags) -
         description: description.to_owned(),
         state: SnapshotState::Pending,
         state_message: None,
+        stored_percent: None,
         started_at: tx.now(),
         completed_at: None,
         public: false,
@@ -79,19 +79,18 @@ pub fn make(tx: &mut Tx<'_>, source: &Snapshot, description: &str, tags: Tags) -
         ..source.clone()
     };
     tx.create(&snapshot);
-    Copy { from: source.snapshot_id.clone(), to: snapshot.snapshot_id, size_gib: source.size_gib }
+    Copy { from: source.snapshot_id.clone(), to: snapshot.snapshot_id }
 }
 
 /// Has copies made, and with the last of them their image ready.
 pub fn begin(tx: &mut Tx<'_>, copies: Vec<Copy>, image_id: Option<Id>) {
-    workflow::begin(tx, Work::CopySnapshots(CopySnapshots { copies, image_id, copied: 0, next: Some(0) }));
+    workflow::begin(tx, Work::CopySnapshots(CopySnapshots { copies, image_id }));
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Copy {
     from: Id,
     to: Id,
-    size_gib: u32,
 }
 
 impl Copy {
@@ -106,10 +105,6 @@ pub struct CopySnapshots {
     /// Never empty.
     copies: Vec<Copy>,
     image_id: Option<Id>,
-    /// How many are whole.
-    copied: usize,
-    /// The block of the one after them to go on with; None once it has all.
-    next: Option<u32>,
 }
 
 #[async_trait]
@@ -123,67 +118,32 @@ impl Steps for CopySnapshots {
     }
 
     fn step(&self) -> &'static str {
-        "copying blocks"
+        "copying snapshots"
     }
 
     async fn act(&self, world: &World) -> Result<Decision, Failure> {
-        let Some(copy) = self.copies.get(self.copied) else { return self.done() };
-        let mut work = self.clone();
-        let done = match self.next {
-            Some(next) => copy_some(world, copy, next).await.map(|next| work.next = next),
-            // Not in one step with its last blocks: one that is sealed takes none again.
-            None => {
-                (work.copied, work.next) = (self.copied + 1, Some(0));
-                world.control.snapshots.complete(&copy.to).await
-            }
-        };
-        done.map_err(|error| match error {
-            HostError::NotFound(what) => Failure::Never(format!("{what} is no more")),
-            HostError::Failed(message) => Failure::Again(message),
-        })?;
-        if work.copied == work.copies.len() {
-            return work.done();
+        for copy in &self.copies {
+            world.control.snapshots.copy(&copy.from, &copy.to).await.map_err(|error| match error {
+                HostError::NotFound(what) => Failure::Never(format!("{what} is no more")),
+                HostError::Failed(message) => Failure::Again(message),
+            })?;
         }
-        workflow::decide(Next::Step(Work::CopySnapshots(work)))
+        let work = self.clone();
+        Ok(Box::new(move |tx| {
+            let copies = work.copies.iter().map(|copy| copy.to.clone());
+            store::begin(tx, copies.collect(), work.image_id.clone());
+            Ok(Next::Done)
+        }))
     }
 
     fn undo(&self, tx: &mut Tx<'_>, reason: &str) -> Result<()> {
         for copy in &self.copies {
             create::fail(tx, &copy.to, reason);
         }
-        self.end_image(tx, image::Condition::Failed { message: reason.to_owned() });
-        Ok(())
-    }
-}
-
-impl CopySnapshots {
-    fn done(&self) -> Result<Decision, Failure> {
-        let work = self.clone();
-        Ok(Box::new(move |tx| {
-            for copy in &work.copies {
-                create::complete(tx, &copy.to);
-            }
-            work.end_image(tx, image::Condition::Available);
-            Ok(Next::Done)
-        }))
-    }
-
-    fn end_image(&self, tx: &mut Tx<'_>, condition: image::Condition) {
         if let Some(image) = self.image_id.as_ref().and_then(|id| tx.get::<Image>(id)) {
+            let condition = image::Condition::Failed { message: reason.to_owned() };
             tx.put(&Image { condition, ..(*image).clone() });
         }
+        Ok(())
     }
-}
-
-/// Copies blocks from `next` on; the block to go on with, or None where the copy has all.
-async fn copy_some(world: &World, copy: &Copy, next: u32) -> Result<Option<u32>, HostError> {
-    let blocks = &world.control.snapshots;
-    blocks.begin(&copy.to, copy.size_gib).await?;
-    let indexes = blocks.list_blocks(&copy.from, next, BLOCKS).await?;
-    for index in &indexes {
-        if let Some(data) = blocks.get_block(&copy.from, *index).await? {
-            blocks.put_block(&copy.to, *index, &data).await?;
-        }
-    }
-    Ok(indexes.last().filter(|_| indexes.len() == BLOCKS).map(|last| last + 1))
 }

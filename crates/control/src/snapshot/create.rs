@@ -1,6 +1,6 @@
 //! CreateSnapshot and CreateSnapshots: the records are made at once, the host takes the snapshots as a workflow.
 
-use super::{DeleteBlocks, Snapshot, SnapshotState, to_api};
+use super::{DeleteBlocks, Snapshot, SnapshotState, store, to_api};
 use crate::Context;
 use crate::description;
 use crate::engine::tags::Specified;
@@ -155,6 +155,7 @@ pub fn make(tx: &mut Tx<'_>, volume: &Volume, description: &str, tags: Tags) -> 
         description: description.to_owned(),
         state: SnapshotState::Pending,
         state_message: None,
+        stored_percent: None,
         public: false,
         create_volume_permissions: Vec::new(),
         started_at: tx.now(),
@@ -183,7 +184,7 @@ pub async fn taken(context: &Context, snapshots: impl IntoIterator<Item = &Id> +
     let is_pending = || {
         let tables = context.tables();
         let mut found = snapshots.clone().into_iter().filter_map(|id| tables.snapshots.find(id));
-        found.any(|snapshot| snapshot.state == SnapshotState::Pending)
+        found.any(|snapshot| snapshot.is_being_taken())
     };
     let waiting = async {
         // A lag only means that there were many changes.
@@ -193,11 +194,10 @@ pub async fn taken(context: &Context, snapshots: impl IntoIterator<Item = &Id> +
     let _ = tokio::time::timeout(ANSWER_WITHIN, waiting).await;
 }
 
-/// Whether a snapshot of the volume is not whole yet. The transaction depends on it.
+/// Whether a snapshot of the volume is not taken yet. The transaction depends on it.
 pub fn is_being_taken(tx: &mut Tx<'_>, volume_id: &str) -> bool {
     let snapshots = tx.tables().snapshots.with("volume-id", volume_id);
-    let pending: Vec<_> =
-        snapshots.filter(|snapshot| snapshot.state == SnapshotState::Pending).cloned().collect();
+    let pending: Vec<_> = snapshots.filter(|snapshot| snapshot.is_being_taken()).cloned().collect();
     for snapshot in &pending {
         tx.get::<Snapshot>(&snapshot.snapshot_id);
     }
@@ -229,7 +229,7 @@ impl Steps for TakeSnapshots {
         take(world, &self.snapshots).await?;
         let snapshots = self.snapshots.clone();
         Ok(Box::new(move |tx| {
-            completed(tx, &snapshots);
+            have_stored(tx, &snapshots, None);
             Ok(Next::Done)
         }))
     }
@@ -240,7 +240,7 @@ impl Steps for TakeSnapshots {
     }
 }
 
-/// Has the host take snapshots; whole once this returns.
+/// Has the host take snapshots; they hold what they shall once this returns.
 pub async fn take(world: &World, snapshots: &[NewSnapshot]) -> Result<(), Failure> {
     let host_id = {
         let tables = world.region.view.read();
@@ -262,12 +262,9 @@ pub async fn take(world: &World, snapshots: &[NewSnapshot]) -> Result<(), Failur
     })
 }
 
-/// The snapshots are whole. Of one that was deleted meanwhile the blocks go, and with the last snapshot a volume
-/// that was deleted meanwhile.
-pub fn completed(tx: &mut Tx<'_>, snapshots: &[NewSnapshot]) {
-    for new in snapshots {
-        complete(tx, &new.snapshot_id);
-    }
+/// The snapshots are taken and are to be stored. With the last of a volume that was deleted meanwhile the volume goes.
+pub fn have_stored(tx: &mut Tx<'_>, snapshots: &[NewSnapshot], image_id: Option<Id>) {
+    store::begin(tx, snapshots.iter().map(|new| new.snapshot_id.clone()).collect(), image_id);
     let_volumes_go(tx, snapshots);
 }
 
@@ -312,8 +309,7 @@ fn let_volumes_go(tx: &mut Tx<'_>, taken: &[NewSnapshot]) {
             continue;
         }
         let others = tx.tables().snapshots.with("volume-id", volume_id).filter(|snapshot| {
-            snapshot.state == SnapshotState::Pending
-                && !taken.iter().any(|new| new.snapshot_id == snapshot.snapshot_id)
+            snapshot.is_being_taken() && !taken.iter().any(|new| new.snapshot_id == snapshot.snapshot_id)
         });
         let others: Vec<Id> = others.map(|snapshot| snapshot.snapshot_id.clone()).collect();
         if others.is_empty() {

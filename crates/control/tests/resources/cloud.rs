@@ -2,15 +2,16 @@
 //! nothing. Requests go in as parameters, answers come out as the text that a client would get.
 
 use agent_api::{
-    Architecture, BLOCK_BYTES, Change, Desired, HostAgent, HostDescription, HostError, InstanceObservation,
-    Observation, ObservedInstance, PROTOCOL_VERSION, SnapshotStore, StatusChecks, StopCause,
+    Architecture, BLOCK_BYTES, Change, ChangedBlock, Desired, HostAgent, HostDescription, HostError,
+    InstanceObservation, Observation, ObservedInstance, PROTOCOL_VERSION, SnapshotStore, StatusChecks,
+    StopCause,
 };
 use async_trait::async_trait;
 use aws_api::{Request, Response, Service};
 use control::region::RegionState;
 use control::{Caller, Control, HostSource, Limits, Options};
 use model::{Clock, Environment, Region, Result, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use store::{MemoryStore, Store};
@@ -353,6 +354,7 @@ pub struct Blocks(Mutex<BTreeMap<String, Snapshot>>);
 struct Snapshot {
     sealed: bool,
     blocks: BTreeMap<u32, Vec<u8>>,
+    stored_percent: u8,
 }
 
 impl Blocks {
@@ -392,6 +394,41 @@ impl SnapshotStore for Blocks {
         self.with(id, |snapshot| {
             snapshot.blocks.range(start..).take(limit).map(|(index, _)| *index).collect()
         })
+    }
+
+    /// In two calls.
+    async fn store(&self, id: &str) -> Result<u8, HostError> {
+        self.with(id, |snapshot| {
+            assert!(snapshot.sealed, "one is stored that may change");
+            snapshot.stored_percent = (snapshot.stored_percent + 50).min(100);
+            snapshot.stored_percent
+        })
+    }
+
+    async fn list_changed_blocks(
+        &self,
+        first: &str,
+        second: &str,
+        start: u32,
+        limit: usize,
+    ) -> Result<Vec<ChangedBlock>, HostError> {
+        let [first, second] = [first, second].map(|id| self.with(id, |snapshot| snapshot.blocks.clone()));
+        let (first, second) = (first?, second?);
+        let indexes: BTreeSet<u32> = first.keys().chain(second.keys()).copied().collect();
+        let changed = indexes.range(start..).filter(|index| first.get(index) != second.get(index));
+        let block = |index: &u32| ChangedBlock {
+            index: *index,
+            in_first: first.contains_key(index),
+            in_second: second.contains_key(index),
+        };
+        Ok(changed.map(block).take(limit).collect())
+    }
+
+    async fn copy(&self, from: &str, to: &str) -> Result<(), HostError> {
+        let blocks = self.with(from, |snapshot| snapshot.blocks.clone())?;
+        let copy = Snapshot { sealed: true, blocks, stored_percent: 0 };
+        self.0.lock().unwrap().entry(to.into()).or_insert(copy);
+        Ok(())
     }
 
     async fn delete(&self, id: &str) -> Result<(), HostError> {

@@ -49,6 +49,17 @@ const SCENARIOS: &[Scenario] = &[
         holds: |cloud, blocks, _| all_taken(cloud, blocks),
     },
     Scenario {
+        kind: "store-snapshots",
+        prepare: |cloud| Box::pin(ebs_direct::snapshot(cloud, &[(0, 1)])),
+        begin: |cloud, id| {
+            Box::pin(async move {
+                let source = [("SourceSnapshotId", id), ("SourceRegion", "us-east-1")];
+                drop(cloud.call("CopySnapshot", &source).await);
+            })
+        },
+        holds: |cloud, blocks, _| all_taken(cloud, blocks),
+    },
+    Scenario {
         kind: "copy-snapshots",
         prepare: |cloud| Box::pin(ebs_direct::snapshot(cloud, &[(0, 1), (7, 2)])),
         begin: |cloud, id| {

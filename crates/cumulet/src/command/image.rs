@@ -13,11 +13,14 @@ use model::{Clock, SystemClock};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Under which Debian's own images boot.
 const ROOT_DEVICE: &str = "/dev/xvda";
 /// What disks are by unless an image says otherwise.
 const VIRTIO: &str = "virtio";
+/// Between looks at a snapshot that is being stored.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -227,6 +230,15 @@ impl Upload for Direct<'_> {
     fn complete(&self, snapshot: &str, changed_blocks: u32) -> Result<()> {
         let count = changed_blocks.to_string();
         let headers = [("x-amz-changedblockscount", count.as_str())];
-        self.send("POST", &format!("/snapshots/completion/{snapshot}"), &headers, b"").map(drop)
+        self.send("POST", &format!("/snapshots/completion/{snapshot}"), &headers, b"")?;
+        loop {
+            let answer = self.0.ec2("DescribeSnapshots", &[("SnapshotId.1", snapshot)])?;
+            let Some(found) = answer.find("item") else { bail!("the snapshot {snapshot} is no more") };
+            match found.text_of("status") {
+                "completed" => return Ok(()),
+                "pending" => std::thread::sleep(LOOK_PAUSE),
+                _ => bail!("the snapshot failed: {}", found.text_of("statusMessage")),
+            }
+        }
     }
 }

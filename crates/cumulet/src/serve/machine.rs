@@ -3,8 +3,8 @@
 use crate::config::Config;
 use agent::{Agent, AgentOptions, DiskError, DiskFile, Disks, Freeze};
 use agent_api::{
-    Architecture, HostAgent, HostDescription, HostError, HostLink, NewSnapshot, PROTOCOL_VERSION,
-    SnapshotStore,
+    Architecture, ChangedBlock, HostAgent, HostDescription, HostError, HostLink, NewSnapshot,
+    PROTOCOL_VERSION, SnapshotStore,
 };
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
@@ -14,11 +14,14 @@ use host::net::{LinuxNetwork, NetOptions, Network};
 use ipnet::Ipv4Net;
 use model::{Environment, Id, Region};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 use volume::{VolumeDisk, VolumeError};
 
 /// What the host keeps of its memory for itself.
 const MEMORY_RESERVED_MIB: u64 = 1024;
+/// How often the disk is looked at, and the block store.
+const TIDY_PERIOD: Duration = Duration::from_secs(60 * 60);
 
 pub struct Machine {
     agent: Arc<Agent>,
@@ -52,6 +55,7 @@ impl Machine {
             describe(&data_dir, acceleration, &network).await?,
         )
         .await?;
+        tokio::spawn(tidy(Arc::downgrade(&disks)));
         Ok(Machine { agent, network, snapshots: Arc::new(HostSnapshots(disks)) })
     }
 
@@ -120,6 +124,27 @@ async fn acceleration(data_dir: &Path) -> Result<Acceleration> {
         tracing::warn!(why = proof.why, "guests are emulated, which is slow");
     }
     Ok(proof.acceleration)
+}
+
+/// From time to time: what nobody needs goes from the block store, and where the disk is nearly full, what the store has
+/// goes from the disk.
+async fn tidy(disks: Weak<volume::Disks>) {
+    let mut times = tokio::time::interval(TIDY_PERIOD);
+    loop {
+        times.tick().await;
+        let Some(disks) = disks.upgrade() else { return };
+        let tidied = blocking(move || disks.make_room().and_then(|()| disks.collect())).await;
+        match tidied {
+            Ok(Ok(collected)) if collected.blocks > 0 => {
+                tracing::info!(collected.blocks, collected.bytes, "removed from the block store");
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the block store is not tidied");
+            }
+            Err(error) => tracing::warn!(error, "the block store is not tidied"),
+        }
+    }
 }
 
 /// A cloud of one machine.
@@ -294,6 +319,34 @@ impl SnapshotStore for HostSnapshots {
     async fn list_blocks(&self, snapshot_id: &str, start: u32, limit: usize) -> Result<Vec<u32>, HostError> {
         let id = snapshot_id.to_owned();
         self.with(move |disks| disks.list_blocks(&id, start, limit)).await
+    }
+
+    async fn store(&self, snapshot_id: &str) -> Result<u8, HostError> {
+        let id = snapshot_id.to_owned();
+        self.with(move |disks| disks.store(&id)).await
+    }
+
+    async fn list_changed_blocks(
+        &self,
+        first: &str,
+        second: &str,
+        start: u32,
+        limit: usize,
+    ) -> Result<Vec<ChangedBlock>, HostError> {
+        let (first, second) = (first.to_owned(), second.to_owned());
+        let changed =
+            self.with(move |disks| disks.list_changed_blocks(&first, &second, start, limit)).await?;
+        let block = |block: volume::ChangedBlock| ChangedBlock {
+            index: block.index,
+            in_first: block.in_first,
+            in_second: block.in_second,
+        };
+        Ok(changed.into_iter().map(block).collect())
+    }
+
+    async fn copy(&self, from: &str, to: &str) -> Result<(), HostError> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        self.with(move |disks| disks.copy_snapshot(&from, &to)).await
     }
 
     async fn delete(&self, snapshot_id: &str) -> Result<(), HostError> {

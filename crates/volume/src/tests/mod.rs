@@ -3,6 +3,7 @@
 mod crashes;
 mod folds;
 mod layers;
+mod storing;
 mod uploads;
 
 use crate::{BLOCK_BYTES, Disks, Format, Layer, VolumeDisk, VolumeError};

@@ -1,0 +1,219 @@
+//! The block store: what snapshots hold, in a folder or an S3 bucket, without need of this host.
+//!
+//! ```text
+//!   data/4f/4fc2…       a block of 512 KiB by the name that its content gives it, packed
+//!   manifests/snap-…    which blocks a snapshot consists of
+//! ```
+//!
+//! Nothing is changed once it is there. A manifest comes after its blocks, which are durable then, and a block goes once
+//! no manifest has named it for long (`collect`). What is read is checked against its name: what is damaged is told
+//! and never given out.
+
+mod block;
+mod collect;
+mod manifest;
+
+pub(crate) use block::Name;
+pub use collect::Collected;
+pub use manifest::ChangedBlock;
+pub(crate) use manifest::Manifest;
+
+use crate::{Result, VolumeError, durable};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Key;
+use object_store::{Error, ObjectStore, ObjectStoreExt};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use tokio::runtime::{Builder, Runtime};
+
+/// Blocks that are packed and sent at the same time: what a far store takes to answer is not waited for one by one.
+const IN_FLIGHT_MAX: usize = 8;
+/// Manifests that are kept in memory: those of the snapshots that are read or compared now.
+const MANIFESTS_MAX: usize = 4;
+
+pub struct BlockStore {
+    objects: Arc<dyn ObjectStore>,
+    /// None while it is dropped.
+    runtime: Option<Runtime>,
+    /// Shared by who puts blocks that no manifest names yet.
+    collecting: RwLock<()>,
+    /// The last used last.
+    manifests: Mutex<Vec<(String, Arc<Manifest>)>>,
+}
+
+impl BlockStore {
+    /// In a folder, which is made.
+    pub fn folder(path: &Path) -> Result<BlockStore> {
+        durable::create_directory(path)?;
+        let objects = LocalFileSystem::new_with_prefix(path).map_err(failed("can't use the folder"))?;
+        BlockStore::new(Arc::new(objects.with_fsync(true)))
+    }
+
+    pub(crate) fn new(objects: Arc<dyn ObjectStore>) -> Result<BlockStore> {
+        let built =
+            Builder::new_multi_thread().worker_threads(1).thread_name("block-store").enable_all().build();
+        let runtime = built.map_err(crate::failed("can't start", Path::new("the block store")))?;
+        Ok(BlockStore {
+            objects,
+            runtime: Some(runtime),
+            collecting: RwLock::default(),
+            manifests: Mutex::default(),
+        })
+    }
+
+    /// Nothing is collected until the answer is dropped.
+    pub(crate) fn keep(&self) -> RwLockReadGuard<'_, ()> {
+        self.collecting.read()
+    }
+
+    /// Puts blocks as they come, several at a time; durable on return. `None` stands for nothing held.
+    pub(crate) fn put_blocks(
+        &self,
+        blocks: impl Iterator<Item = Result<(u32, Option<Vec<u8>>)>>,
+    ) -> Result<Vec<(u32, Option<Name>)>> {
+        let (sender, done) = mpsc::channel();
+        let mut in_flight = 0;
+        let mut names = Vec::new();
+        let finish = |in_flight: &mut usize| -> Result<()> {
+            *in_flight -= 1;
+            done.recv().unwrap_or_else(|_| Err(closed()))
+        };
+        for block in blocks {
+            let (index, data) = block?;
+            let Some(data) = data else {
+                names.push((index, None));
+                continue;
+            };
+            if in_flight == IN_FLIGHT_MAX {
+                finish(&mut in_flight)?;
+            }
+            durable::step(Path::new("the block store"))?;
+            let name = Name::of(&data);
+            names.push((index, Some(name)));
+            let (objects, sender) = (self.objects.clone(), sender.clone());
+            in_flight += 1;
+            self.runtime()?.spawn(async move {
+                let put = match tokio::task::spawn_blocking(move || block::pack(&data)).await {
+                    Ok(packed) => objects.put(&block_key(name), packed.into()).await,
+                    Err(error) => Err(error.into()),
+                };
+                // Who waits may have met another's error.
+                let _ = sender.send(put.map(drop).map_err(failed("can't put a block")));
+            });
+        }
+        while in_flight > 0 {
+            finish(&mut in_flight)?;
+        }
+        Ok(names)
+    }
+
+    pub(crate) fn get_block(&self, snapshot_id: &str, index: u32, name: Name) -> Result<Vec<u8>> {
+        let damaged = || VolumeError::Damaged(format!("The block {index} of {snapshot_id}"));
+        let packed = self.get(block_key(name), "can't get a block")?.ok_or_else(damaged)?;
+        block::unpack(name, &packed).ok_or_else(damaged)
+    }
+
+    /// The blocks that it names are there.
+    pub(crate) fn put_manifest(&self, snapshot_id: &str, manifest: Manifest) -> Result<()> {
+        durable::step(Path::new("the block store"))?;
+        let (objects, key, bytes) = (self.objects.clone(), manifest_key(snapshot_id), manifest.encode());
+        self.run(async move { objects.put(&key, bytes.into()).await })?
+            .map_err(failed("can't put a manifest"))?;
+        self.remember(snapshot_id, Arc::new(manifest));
+        Ok(())
+    }
+
+    /// None where there is none.
+    pub(crate) fn manifest(&self, snapshot_id: &str) -> Result<Option<Arc<Manifest>>> {
+        let had = self.manifests.lock().iter().find(|(id, _)| id == snapshot_id).cloned();
+        let manifest = match had {
+            Some((_, manifest)) => manifest,
+            None => match self.read_manifest(snapshot_id)? {
+                Some(manifest) => Arc::new(manifest),
+                None => return Ok(None),
+            },
+        };
+        self.remember(snapshot_id, manifest.clone());
+        Ok(Some(manifest))
+    }
+
+    fn read_manifest(&self, snapshot_id: &str) -> Result<Option<Manifest>> {
+        let Some(bytes) = self.get(manifest_key(snapshot_id), "can't get a manifest")? else {
+            return Ok(None);
+        };
+        let damaged = || VolumeError::Damaged(format!("The list of blocks of {snapshot_id}"));
+        Manifest::decode(&bytes).map(Some).ok_or_else(damaged)
+    }
+
+    /// No error where there is none.
+    pub(crate) fn remove_manifest(&self, snapshot_id: &str) -> Result<()> {
+        durable::step(Path::new("the block store"))?;
+        self.manifests.lock().retain(|(id, _)| id != snapshot_id);
+        self.remove(manifest_key(snapshot_id))
+    }
+
+    fn remember(&self, snapshot_id: &str, manifest: Arc<Manifest>) {
+        let mut manifests = self.manifests.lock();
+        manifests.retain(|(id, _)| id != snapshot_id);
+        if manifests.len() == MANIFESTS_MAX {
+            manifests.remove(0);
+        }
+        manifests.push((snapshot_id.to_owned(), manifest));
+    }
+
+    fn get(&self, key: Key, what: &'static str) -> Result<Option<Vec<u8>>> {
+        let objects = self.objects.clone();
+        let got = self.run(async move { objects.get(&key).await?.bytes().await })?;
+        match got {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(failed(what)(error)),
+        }
+    }
+
+    fn remove(&self, key: Key) -> Result<()> {
+        let objects = self.objects.clone();
+        match self.run(async move { objects.delete(&key).await })? {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failed("can't remove an object")(error)),
+        }
+    }
+
+    /// Waits for the store, wherever the caller runs.
+    fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Result<T> {
+        let (sender, done) = mpsc::channel();
+        self.runtime()?.spawn(async move { sender.send(work.await) });
+        done.recv().map_err(|_| closed())
+    }
+
+    fn runtime(&self) -> Result<&Runtime> {
+        self.runtime.as_ref().ok_or_else(closed)
+    }
+}
+
+impl Drop for BlockStore {
+    fn drop(&mut self) {
+        // One that waits for its tasks must not be dropped where others must not wait.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn block_key(name: Name) -> Key {
+    let name = name.to_string();
+    Key::from_iter(["data", &name[..2], &name])
+}
+
+fn manifest_key(snapshot_id: &str) -> Key {
+    Key::from_iter(["manifests", snapshot_id])
+}
+
+fn failed(what: &'static str) -> impl FnOnce(Error) -> VolumeError {
+    move |source| VolumeError::Store { what, source: Box::new(source) }
+}
+
+fn closed() -> VolumeError {
+    failed("can't go on")(Error::Generic { store: "block store", source: "it is closed".into() })
+}

@@ -1,0 +1,291 @@
+//! Snapshots go into the block store, and come back from it.
+//!
+//! ```text
+//!   snapshot  [ vol-a.2 ][ vol-a.1 ][ vol-a.0 ]
+//!   parent               [ vol-a.1 ][ vol-a.0 ]     stored: its manifest, but for what vol-a.2 says
+//! ```
+//!
+//! The store is the truth of a snapshot once it is `stored`: blocks are read from there, and checked. Its layers are
+//! kept beside it, so that volumes are made of it at once and share them, for as long as there is room; then they go,
+//! and the next volume made of it has them made anew.
+//!
+//! Only what has changed since the nearest snapshot that is stored is read and put: what the layers say that the two
+//! do not share. A journal says what has been put, so that a crash repeats some blocks at most.
+
+use crate::catalogue::{Disks, Head, to_json};
+use crate::chain::Chain;
+use crate::layer::{Format, LayerName, check};
+use crate::store::{Collected, Manifest, Name};
+use crate::volumes::{create_raw, whole};
+use crate::{BLOCK_BYTES, Result, VolumeError, durable, failed};
+use model::Kind;
+use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) const JOURNAL: &str = "storing";
+/// Blocks that one call puts: 64 MiB; few in tests, so that they see several calls.
+const BATCH: usize = if cfg!(test) { 4 } else { 128 };
+const BLOCK: u64 = BLOCK_BYTES as u64;
+const RECORD: usize = 4 + Name::BYTES;
+/// In the journal: nothing is held there any more.
+const NOTHING: [u8; Name::BYTES] = [0; Name::BYTES];
+/// Blocks stay for so long without a manifest that names them.
+const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+/// With less than this of the file system free, layers go that can be made anew.
+const FREE_PERCENT_MIN: u64 = 15;
+
+/// A snapshot on its way into the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Storing {
+    plan: Plan,
+    /// What the nearest stored snapshot consists of, once it was looked at.
+    parent: Option<Arc<Manifest>>,
+    /// What was put, or is no more, by index.
+    changed: Vec<(u32, Option<Name>)>,
+}
+
+/// The first line of the journal.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Plan {
+    parent: Option<String>,
+    /// How many of the layers are not the parent's.
+    layers: usize,
+}
+
+impl Disks {
+    /// Puts some of what a snapshot holds into the store, and answers how many percent of it are there; 100 once it is
+    /// whole there. To be called until then.
+    pub fn store(&self, snapshot_id: &str) -> Result<u8> {
+        check(Kind::Snapshot, snapshot_id)?;
+        let mut work = self.work_on(&[&name(snapshot_id)]);
+        let head = work.pin(snapshot_id)?;
+        if head.stored {
+            return Ok(100);
+        }
+        let _kept = self.store.keep();
+        let storing = self.resume(snapshot_id, &head)?;
+        let layers = self.layers(&head.layers());
+        let mut differing = Chain::open(head.size, &layers[..storing.plan.layers.min(layers.len())])?;
+        let mut batch = Vec::new();
+        let mut from = storing.changed.last().map_or(0, |(index, _)| u64::from(*index) + 1);
+        while batch.len() < BATCH
+            && let Some(block) = differing.next_told(from)?
+        {
+            batch.push(block);
+            from = block + 1;
+        }
+        let is_last = batch.len() < BATCH;
+        let mut chain = Chain::open(head.size, &layers)?;
+        let put = self.store.put_blocks(batch.into_iter().map(|block| read(&mut chain, block)))?;
+        self.note(snapshot_id, &put)?;
+        let mut state = self.state();
+        let changed = state.storing.get_mut(snapshot_id).map(|storing| {
+            storing.changed.extend(put);
+            if is_last { std::mem::take(&mut storing.changed) } else { Vec::new() }
+        });
+        drop(state);
+        if !is_last {
+            return Ok((from * BLOCK * 100 / head.size).min(99) as u8);
+        }
+        let manifest = storing.parent.unwrap_or_default().with(head.size, &changed.unwrap_or_default());
+        self.store.put_manifest(snapshot_id, manifest)?;
+        self.put_head(snapshot_id, head.in_store())?;
+        self.forget_storing(snapshot_id)?;
+        Ok(100)
+    }
+
+    /// Goes on with what was begun, if what it was begun with is still there.
+    fn resume(&self, snapshot_id: &str, head: &Head) -> Result<Storing> {
+        let begun = self.state().storing.get(snapshot_id).cloned();
+        if let Some(mut storing) = begun {
+            let is_looked_at = storing.parent.is_some() || storing.plan.parent.is_none();
+            if !is_looked_at && let Some(parent) = &storing.plan.parent {
+                storing.parent = self.store.manifest(parent)?;
+            }
+            if storing.parent.is_some() || storing.plan.parent.is_none() {
+                self.state().storing.insert(snapshot_id.to_owned(), storing.clone());
+                return Ok(storing);
+            }
+        }
+        let layers = head.layers();
+        let nearest = self.state().nearest_stored(&layers);
+        let parent = match &nearest {
+            Some((parent, _)) => self.store.manifest(parent)?,
+            None => None,
+        };
+        let shared = nearest.as_ref().filter(|_| parent.is_some());
+        let plan = Plan {
+            parent: shared.map(|(parent, _)| parent.clone()),
+            layers: layers.len() - shared.map_or(0, |(_, count)| *count),
+        };
+        let mut line = to_json(&plan);
+        line.push(b'\n');
+        durable::write(&self.snapshot_file(snapshot_id, JOURNAL), &line)?;
+        let storing = Storing { plan, parent, changed: Vec::new() };
+        self.state().storing.insert(snapshot_id.to_owned(), storing.clone());
+        Ok(storing)
+    }
+
+    /// In the journal, durable.
+    fn note(&self, snapshot_id: &str, put: &[(u32, Option<Name>)]) -> Result<()> {
+        let path = self.snapshot_file(snapshot_id, JOURNAL);
+        durable::step(&path)?;
+        let mut records = Vec::with_capacity(put.len() * RECORD);
+        for (index, name) in put {
+            records.extend(index.to_be_bytes());
+            records.extend(name.map_or(NOTHING, |name| name.0));
+        }
+        let append = || {
+            let mut file = OpenOptions::new().append(true).mode(0o600).open(&path)?;
+            file.write_all(&records)?;
+            file.sync_data()
+        };
+        append().map_err(failed("can't write", &path))
+    }
+
+    pub(crate) fn forget_storing(&self, snapshot_id: &str) -> Result<()> {
+        durable::remove(&self.snapshot_file(snapshot_id, JOURNAL))?;
+        self.state().storing.remove(snapshot_id);
+        Ok(())
+    }
+
+    /// Makes a snapshot that is the same as another. Copies nothing. No error where it is there already.
+    pub fn copy_snapshot(&self, from: &str, to: &str) -> Result<()> {
+        check(Kind::Snapshot, from)?;
+        check(Kind::Snapshot, to)?;
+        let mut work = self.work_on(&[to]);
+        if self.head(to).is_ok() {
+            return Ok(());
+        }
+        let head = work.pin(from)?;
+        if head.stored {
+            let _kept = self.store.keep();
+            let manifest = self.stored_manifest(from)?;
+            self.store.put_manifest(to, Manifest::clone(&manifest))?;
+        }
+        self.put_head(to, head)
+    }
+
+    /// What a stored snapshot consists of.
+    pub(crate) fn stored_manifest(&self, snapshot_id: &str) -> Result<Arc<Manifest>> {
+        let missing = || VolumeError::Damaged(format!("The list of blocks of {snapshot_id}"));
+        self.store.manifest(snapshot_id)?.ok_or_else(missing)
+    }
+
+    /// Makes the layer of a snapshot anew from what the store holds. Takes as long as that takes to be read.
+    pub(crate) fn restore(&self, snapshot_id: &str) -> Result<()> {
+        let _work = self.work_on(&[&name(snapshot_id)]);
+        let head = self.head(snapshot_id)?;
+        if !head.layers().is_empty() {
+            return Ok(());
+        }
+        let manifest = self.stored_manifest(snapshot_id)?;
+        let layer = self.next_layer(snapshot_id, Format::Raw);
+        let path = self.layer_path(&layer);
+        whole(&path, || {
+            create_raw(&path, head.size)?;
+            let file = OpenOptions::new().write(true).open(&path).map_err(failed("can't open", &path))?;
+            for (index, block) in &manifest.blocks {
+                let data = self.store.get_block(snapshot_id, *index, *block)?;
+                let written = file.write_all_at(&data, u64::from(*index) * BLOCK);
+                written.map_err(failed("can't write", &path))?;
+            }
+            Ok(())
+        })?;
+        self.put_head(snapshot_id, Head::new(head.size, &[layer]).in_store())
+    }
+
+    /// Lets the layers of snapshots go that the store holds, where the disk is nearly full. Those that volumes lie over
+    /// stay.
+    pub fn make_room(&self) -> Result<()> {
+        let space = rustix::fs::statvfs(self.dir()).map_err(io::Error::from);
+        let space = space.map_err(failed("can't see", self.dir()))?;
+        match space.f_bavail * 100 < space.f_blocks * FREE_PERCENT_MIN {
+            true => self.drop_layers(),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn drop_layers(&self) -> Result<()> {
+        for snapshot_id in self.ids(Kind::Snapshot) {
+            let _work = self.work_on(&[&name(&snapshot_id)]);
+            let Ok(head) = self.head(&snapshot_id) else { continue };
+            if head.stored && !head.layers().is_empty() && !self.state().is_under_volumes(&head) {
+                self.put_head(&snapshot_id, Head::new(head.size, &[]).in_store())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what no snapshot needs from the store. May take long.
+    pub fn collect(&self) -> Result<Collected> {
+        self.collect_older(GRACE)
+    }
+
+    pub(crate) fn collect_older(&self, than: Duration) -> Result<Collected> {
+        self.store.collect(than, || {
+            let state = self.state();
+            let under_way = state.storing.values();
+            under_way.flat_map(Storing::names).map(|name| name.0).collect::<HashSet<_>>()
+        })
+    }
+
+    /// What a crash has left of a journal: what was put is whole, and the last record may not be.
+    pub(crate) fn read_storing(&self, snapshot_id: &str) -> Result<Option<Storing>> {
+        let path = self.snapshot_file(snapshot_id, JOURNAL);
+        let bytes = fs::read(&path).map_err(failed("can't read", &path))?;
+        let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+        let Ok(plan) = serde_json::from_slice(&bytes[..end]) else { return Ok(None) };
+        let records = bytes[end + 1..].chunks_exact(RECORD);
+        let kept = (end + 1 + records.len() * RECORD) as u64;
+        // What comes behind must begin where a record begins.
+        let file = OpenOptions::new().write(true).open(&path);
+        file.and_then(|file| file.set_len(kept)).map_err(failed("can't write", &path))?;
+        let record = |bytes: &[u8]| {
+            let (index, name) = bytes.split_first_chunk::<4>()?;
+            let name: [u8; Name::BYTES] = name.try_into().ok()?;
+            Some((u32::from_be_bytes(*index), (name != NOTHING).then_some(Name(name))))
+        };
+        Ok(Some(Storing { plan, parent: None, changed: records.filter_map(record).collect() }))
+    }
+}
+
+impl Storing {
+    fn names(&self) -> impl Iterator<Item = Name> {
+        let parent = self.parent.iter().flat_map(|parent| parent.blocks.iter().map(|(_, name)| *name));
+        parent.chain(self.changed.iter().filter_map(|(_, name)| *name))
+    }
+}
+
+impl crate::catalogue::State {
+    /// The stored snapshot that shares most of these layers, from the lowest on, and how many.
+    fn nearest_stored(&self, layers: &[LayerName]) -> Option<(String, usize)> {
+        let shares = |(id, head): (&String, &Head)| {
+            let theirs = head.layers();
+            let is_below = head.stored && !theirs.is_empty() && layers.ends_with(&theirs);
+            is_below.then(|| (id.clone(), theirs.len()))
+        };
+        self.heads().filter_map(shares).max_by_key(|(_, count)| *count)
+    }
+}
+
+/// What is worked on while a snapshot is stored; the snapshot can be used meanwhile.
+pub(crate) fn name(snapshot_id: &str) -> String {
+    format!("{snapshot_id}/{JOURNAL}")
+}
+
+fn read(chain: &mut Chain, block: u64) -> Result<(u32, Option<Vec<u8>>)> {
+    // A disk of the largest size has 2^27.
+    let index = u32::try_from(block).unwrap_or(u32::MAX);
+    if !chain.has_block(block)? {
+        return Ok((index, None));
+    }
+    let mut data = vec![0; BLOCK_BYTES];
+    chain.read(block * BLOCK, &mut data)?;
+    Ok((index, Some(data)))
+}
