@@ -22,8 +22,14 @@ struct Part {
     name: String,
     /// What it is: a set's types, where a chain is hooked in.
     head: String,
-    /// What it holds: elements, or rules.
-    content: String,
+    content: Content,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Content {
+    Elements(Vec<String>),
+    /// Whole lines.
+    Rules(String),
 }
 
 impl Table {
@@ -45,21 +51,22 @@ impl Table {
         let indented = |line: &str| format!("\t\t{}\n", line.trim_start());
         let head = if head.is_empty() { String::new() } else { indented(head) };
         let content = rules.as_ref().lines().map(indented).collect();
-        self.parts.push(Part { kind: "chain", name: name.into(), head, content });
+        self.parts.push(Part { kind: "chain", name: name.into(), head, content: Content::Rules(content) });
     }
 
     /// How long flows of a protocol stay in the states that are named.
     pub(super) fn timeout(&mut self, name: impl Into<String>, protocol: &str, times: &str) {
         let head = format!("protocol {protocol}; policy = {{ {times} }}; ");
-        self.parts.push(Part { kind: TIMEOUT, name: name.into(), head, content: String::new() });
+        self.parts.push(Part {
+            kind: TIMEOUT,
+            name: name.into(),
+            head,
+            content: Content::Elements(Vec::new()),
+        });
     }
 
     fn elements(&mut self, kind: &'static str, name: String, types: &str, elements: &[String]) {
-        // Empty braces are no syntax.
-        let content = match elements.is_empty() {
-            true => String::new(),
-            false => format!("elements = {{ {} }}; ", elements.join(", ")),
-        };
+        let content = Content::Elements(elements.to_vec());
         self.parts.push(Part { kind, name, head: format!("type {types}; "), content });
     }
 
@@ -75,17 +82,24 @@ impl Table {
         format!("table {0}\ndelete table {0}\n", self.name)
     }
 
-    /// The text that makes it where `old` is there. None where only the whole does.
+    /// The text that makes it where `old` is there. None where only the whole does. Elements that stay are not touched:
+    /// between the old rules and the new a kernel may know nothing of those that go and come back.
     pub(super) fn since(&self, old: &Table) -> Option<String> {
         let before: HashMap<(&str, &str), &Part> =
             old.parts.iter().map(|part| ((part.kind, part.name.as_str()), part)).collect();
         let kept: HashSet<(&str, &str)> =
             self.parts.iter().map(|part| (part.kind, part.name.as_str())).collect();
-        let (mut text, mut changed) = (String::new(), Vec::new());
+        let (mut text, mut changed, mut added) = (String::new(), Vec::new(), String::new());
         for part in &self.parts {
             match before.get(&(part.kind, part.name.as_str())) {
                 Some(same) if *same == part => continue,
                 Some(other) if other.head != part.head => return None,
+                Some(Part { content: Content::Elements(old), .. }) => {
+                    let Content::Elements(new) = &part.content else { return None };
+                    self.element("delete", part, old, new, &mut text);
+                    self.element("add", part, new, old, &mut added);
+                    continue;
+                }
                 Some(_) => self.verb("flush", part, &mut text),
                 None => {}
             }
@@ -101,6 +115,7 @@ impl Table {
         if !changed.is_empty() {
             self.write(changed.into_iter(), &mut text);
         }
+        text.push_str(&added);
         (self.name == old.name).then_some(text)
     }
 
@@ -108,12 +123,25 @@ impl Table {
         let _ = writeln!(text, "{verb} {} {} {}", part.kind, self.name, part.name);
     }
 
+    /// For the elements that only the first list has.
+    fn element(&self, verb: &str, of: &Part, these: &[String], others: &[String], text: &mut String) {
+        let others: HashSet<&String> = others.iter().collect();
+        let only: Vec<&str> = these.iter().filter(|one| !others.contains(one)).map(String::as_str).collect();
+        if !only.is_empty() {
+            let _ = writeln!(text, "{verb} element {} {} {{ {} }}", self.name, of.name, only.join(", "));
+        }
+    }
+
     fn write<'a>(&self, parts: impl Iterator<Item = &'a Part>, text: &mut String) {
         let _ = writeln!(text, "table {} {{", self.name);
         for Part { kind, name, head, content } in parts {
-            let _ = match *kind {
-                "chain" => writeln!(text, "\t{kind} {name} {{\n{head}{content}\t}}"),
-                _ => writeln!(text, "\t{kind} {name} {{ {head}{content}}}"),
+            let _ = match content {
+                Content::Rules(rules) => writeln!(text, "\t{kind} {name} {{\n{head}{rules}\t}}"),
+                // Empty braces are no syntax.
+                Content::Elements(none) if none.is_empty() => writeln!(text, "\t{kind} {name} {{ {head}}}"),
+                Content::Elements(elements) => {
+                    writeln!(text, "\t{kind} {name} {{ {head}elements = {{ {} }}; }}", elements.join(", "))
+                }
             };
         }
         text.push_str("}\n");
@@ -142,22 +170,21 @@ mod tests {
         assert_eq!(old.since(&old).unwrap(), "");
         assert_eq!(
             new.since(&old).unwrap(),
-            "flush set inet t ports
-flush map inet t by_mark
+            "delete element inet t by_mark { 1 : jump a }
 flush chain inet t a
 delete chain inet t a
 table inet t {
-\tset ports { type inet_service; flags interval; elements = { 22, 80-90 }; }
 \tchain b {
 \t\taccept
 \t}
-\tmap by_mark { type mark : verdict; elements = { 1 : jump b }; }
 }
+add element inet t ports { 80-90 }
+add element inet t by_mark { 1 : jump b }
 "
         );
         assert_eq!(
             table(&[], &[]).since(&table(&["22"], &[])).unwrap().lines().next(),
-            Some("flush set inet t ports")
+            Some("delete element inet t ports { 22 }")
         );
     }
 

@@ -1,8 +1,9 @@
 //! The internet gateway: one-to-one translation, the way out, and who has none.
 
 use crate::cloud::{Cloud, HOST, HOST6, OUTSIDE, PATIENCE, SILENCE, any_from, possible, tcp_from};
+use crate::groups::carries;
 use crate::routes::route;
-use datapath::Target;
+use datapath::{Address, Target};
 use host::net::LinuxNetwork;
 use std::net::Ipv4Addr;
 
@@ -191,4 +192,38 @@ async fn addresses_of_the_network_around_the_host_are_real_there() {
     cloud.plan.public_pools.clear();
     cloud.apply().await;
     assert_eq!(cloud.host.ip(&["neighbour", "show", "proxy"]).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_go_by_an_address_that_moves_goes_on() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start_known().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
+    let [a, b, c] = [5, 6, 7].map(|at| cloud.add_interface(at, &vpc, &format!("10.0.0.{at}"), &[&open]));
+    cloud.translate(&a, Some(PUBLIC));
+    let second = Address { private_ip: Ipv4Addr::new(10, 0, 0, 15), public_ip: Some(PUBLIC_TOO) };
+    cloud.interface(&a).addresses.push(second);
+    cloud.apply().await;
+    let (from, to) = (cloud.guest(&a).await, cloud.guest(&b).await);
+    from.ip(&["address", "add", "10.0.0.15/16", "dev", "eth0"]).await;
+    let inside = cloud.guest(&c).await;
+    let (old, new) = (from.listen(80).await, to.listen(80).await);
+    let mut flows = Vec::new();
+    for (machine, address) in
+        [(&cloud.outside, PUBLIC), (&cloud.outside, PUBLIC_TOO), (&inside.machine, from.address)]
+    {
+        let begun = machine.connect(address, 80, PATIENCE).await.unwrap();
+        flows.push((begun, old.accept().unwrap().0));
+    }
+    cloud.translate(&a, None);
+    cloud.translate(&b, Some(PUBLIC));
+    cloud.apply().await;
+    let live: Vec<bool> =
+        flows.iter().map(|(begun, taken)| carries(begun, taken) && carries(taken, begun)).collect();
+    assert_eq!(live, [false, true, true]);
+    assert!(cloud.outside.reaches(PUBLIC, 80).await);
+    new.accept().unwrap();
 }

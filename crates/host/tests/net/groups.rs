@@ -3,6 +3,7 @@
 use crate::cloud::{
     Cloud, Guest, PATIENCE, SILENCE, any_from, ping_from, possible, tcp_from, udp_from, within,
 };
+use crate::wire::{Card, Ends, ROUTER};
 use datapath::{Peer, Protocol, Rule, Tracking};
 use ipnet::{IpNet, Ipv4Net};
 use model::{Random, SeededRandom};
@@ -225,7 +226,7 @@ async fn rules_may_overlap_as_they_like() {
 }
 
 /// Whether a word comes over, if not at once then at all.
-fn carries(mut from: &TcpStream, mut to: &TcpStream) -> bool {
+pub fn carries(mut from: &TcpStream, mut to: &TcpStream) -> bool {
     let mut word = [0; 4];
     to.set_read_timeout(Some(SILENCE)).unwrap();
     from.write_all(b"word").unwrap();
@@ -271,4 +272,59 @@ async fn what_was_open_to_everybody_ends_with_its_rule() {
     cloud.group(&web).ingress.clear();
     cloud.apply().await;
     assert_eq!(live(&flows), [true, false, false, false]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_stays_is_dropped_while_rules_change_and_nothing_else_passes() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let stays = udp_from("10.0.0.0/16", 5000);
+    let web = cloud.add_group(1, &vpc, vec![stays.clone()]);
+    let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&web]);
+    let b = cloud.add_interface(2, &vpc, "10.0.0.6", &[&web]);
+    cloud.apply().await;
+    let (card, b) = (Card::plug(&cloud, &a).await, cloud.guest(&b).await);
+    let (allowed, denied) = (b.udp(5000).await, b.udp(5001).await);
+    denied.set_nonblocking(true).unwrap();
+    cloud.group(&web).ingress.extend([tcp_from("10.0.0.0/16", 80), any_from("10.1.0.0/16")]);
+    cloud.apply().await;
+    // A table's handle is new whenever it is made.
+    let router = cloud.namespaces().remove(0);
+    let tables = || within(&router, &["nft", "-a", "list", "tables"]);
+    let made = tables();
+    let rounds = std::thread::scope(|scope| {
+        let probing = scope.spawn(|| {
+            // Each from a port of its own, and no more than one interface may begin: none is let on for another's sake.
+            for port in 1024..21_024u16 {
+                for to in [5001, 5000] {
+                    let ends = Ends { mac: ROUTER, from: (card.address, port), to: (b.address, to) };
+                    card.send(&card.udp_frame(ends, &port.to_be_bytes()));
+                }
+                let mut data = [0; 8];
+                let (length, _) = allowed.recv_from(&mut data).expect("nothing is dropped");
+                assert_eq!(data[..length], port.to_be_bytes());
+                assert!(denied.recv_from(&mut data).is_err(), "and nothing else passes");
+            }
+        });
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::block_in_place(|| {
+            let is_over = || probing.is_finished();
+            let rounds = (0..10_000u16).take_while(|_| !is_over()).map(|round| {
+                let other = tcp_from("10.0.0.0/16", 6000 + round);
+                let net = any_from(&format!("10.{}.0.0/16", 1 + round % 200));
+                let rules =
+                    [vec![stays.clone(), other.clone(), net.clone()], vec![net, other, stays.clone()]];
+                cloud.group(&web).ingress = rules[usize::from(round) % 2].clone();
+                runtime.block_on(cloud.apply());
+            });
+            let rounds = rounds.count();
+            probing.join().unwrap();
+            rounds
+        })
+    });
+    assert!(rounds > 1, "{rounds}");
+    assert_eq!(tables(), made, "all was said as a difference to what was before");
 }

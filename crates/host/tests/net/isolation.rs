@@ -1,7 +1,7 @@
 //! What a hostile guest can't do.
 
-use crate::cloud::{Cloud, HOST, OUTSIDE, SILENCE, any_from, possible, within};
-use crate::wire::{Card, Ends, ROUTER, is_arp_reply};
+use crate::cloud::{Cloud, HOST, OUTSIDE, SILENCE, any_from, possible, udp_from, within};
+use crate::wire::{BROADCAST, Card, Ends, ROUTER, is_arp_reply};
 use datapath::Bandwidth;
 use futures::future::join_all;
 use host::net::{NetError, Network};
@@ -244,4 +244,82 @@ async fn a_guest_that_begins_all_it_can_leaves_others_room() {
     let begun = setting("count");
     assert!((3 * allowance / 2..2 * fits).contains(&begun), "{begun} of twice {allowance}");
     assert!(neighbour.reaches(OUTSIDE, 80).await && cloud.outside.reaches(neighbours, 80).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_guest_serves_dhcp_to_another() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
+    let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&open]);
+    let b = cloud.add_interface(2, &vpc, "10.0.0.6", &[&open]);
+    cloud.apply().await;
+    let (rogue, asks) = (Card::plug(&cloud, &a).await, Card::plug(&cloud, &b).await);
+    let is_datagram = |frame: &[u8]| frame[12..14] == [0x08, 0x00];
+    let everybody = Ipv4Addr::BROADCAST;
+    for from in [rogue.address, Ipv4Addr::new(10, 0, 0, 1)] {
+        let offer = Ends { mac: BROADCAST, from: (from, 67), to: (everybody, 68) };
+        rogue.send(&rogue.udp_frame(offer, b"OFFER"));
+    }
+    let subnet = Ends { mac: BROADCAST, from: (rogue.address, 67), to: (Ipv4Addr::new(10, 0, 255, 255), 68) };
+    rogue.send(&rogue.udp_frame(subnet, b"OFFER"));
+    assert!(asks.hears_nothing(is_datagram));
+    let discover = Ends { mac: BROADCAST, from: (Ipv4Addr::UNSPECIFIED, 68), to: (everybody, 67) };
+    asks.send(&asks.udp_frame(discover, b"DISCOVER"));
+    assert!(rogue.hears_nothing(is_datagram), "nor does it hear who asks");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fragments_meet_the_rules_as_what_they_make() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let some = cloud.add_group(1, &vpc, vec![udp_from("10.0.0.0/16", 2000)]);
+    let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&some]);
+    let b = cloud.add_interface(2, &vpc, "10.0.0.6", &[&some]);
+    let c = cloud.add_interface(3, &vpc, "10.0.0.7", &[&some]);
+    cloud.apply().await;
+    let card = Card::plug(&cloud, &a).await;
+    let (b, c) = (Card::plug(&cloud, &b).await, Card::plug(&cloud, &c).await);
+    let whole = |port| {
+        card.udp_frame(Ends { mac: ROUTER, from: (card.address, 1000), to: (b.address, port) }, &[7; 64])
+    };
+    // Bytes of the packet's payload from one place on, as a fragment.
+    let part = |port, id: u16, range: std::ops::Range<usize>, more: bool| {
+        let offset = (range.start / 8) as u16 | if more { 0x2000 } else { 0 };
+        card.fragment(&whole(port), id, range, offset)
+    };
+    // Tiny ones, the last first; what they make is not allowed, and then is.
+    for (port, id) in [(2001, 1), (2000, 2)] {
+        for start in [64, 56, 48, 40, 32, 24, 16, 8, 0] {
+            card.send(&part(port, id, start..start + 8, start < 64));
+        }
+    }
+    let is_datagram = |frame: &[u8]| frame[12..14] == [0x08, 0x00];
+    let port_of = |frame: &[u8]| u16::from_be_bytes([frame[36], frame[37]]);
+    let made = b.receive(is_datagram);
+    assert_eq!((port_of(&made), &made[42..]), (2000, &[7; 64][..]));
+    // The second's beginning would take the place of the first's.
+    card.send(&part(2000, 3, 0..16, true));
+    card.send(&part(2001, 3, 0..24, true));
+    card.send(&part(2001, 3, 24..72, false));
+
+    // More beginnings of packets than are kept, of which none ends.
+    for id in 0..=u16::MAX {
+        card.send(&part(2000, id, 0..16, true));
+    }
+    let router = cloud.namespaces().remove(0);
+    let kept = within(&router, &["sh", "-c", "grep FRAG: /proc/thread-self/net/sockstat"]);
+    let bytes: usize = kept.split_whitespace().last().unwrap().parse().unwrap();
+    let most = within(&router, &["cat", "/proc/sys/net/ipv4/ipfrag_high_thresh"]);
+    assert!(bytes <= most.trim().parse::<usize>().unwrap() * 11 / 10, "{kept} of {most}");
+    let ends = Ends { mac: ROUTER, from: (c.address, 1000), to: (b.address, 2000) };
+    c.send(&c.udp_frame(ends, b"whole"));
+    assert!(b.receive(is_datagram).ends_with(b"whole"));
+    assert!(b.hears_nothing(is_datagram));
 }

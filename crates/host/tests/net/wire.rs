@@ -149,6 +149,19 @@ impl Card {
         frame
     }
 
+    /// A part of a frame's payload of IPv4, under a number that the parts of one packet share.
+    pub fn fragment(&self, frame: &[u8], id: u16, range: std::ops::Range<usize>, offset: u16) -> Vec<u8> {
+        let mut part = [&frame[..34], &frame[34..][range]].concat();
+        let length = (part.len() - 14) as u16;
+        part[16..18].copy_from_slice(&length.to_be_bytes());
+        part[18..20].copy_from_slice(&id.to_be_bytes());
+        part[20..22].copy_from_slice(&offset.to_be_bytes());
+        part[24..26].fill(0);
+        let sum = checksum(&part[14..34]);
+        part[24..26].copy_from_slice(&sum.to_be_bytes());
+        part
+    }
+
     /// To the router, or to a group on the link.
     pub fn frame6(&self, packet: Vec<u8>) -> Vec<u8> {
         let to = match packet[24] {
