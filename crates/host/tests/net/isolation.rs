@@ -302,8 +302,13 @@ async fn fragments_meet_the_rules_as_what_they_make() {
     }
     let is_datagram = |frame: &[u8]| frame[12..14] == [0x08, 0x00];
     let port_of = |frame: &[u8]| u16::from_be_bytes([frame[36], frame[37]]);
-    let made = b.receive(is_datagram);
-    assert_eq!((port_of(&made), &made[42..]), (2000, &[7; 64][..]));
+    // The router parts again what it has put together, its beginning first.
+    let mut made = b.receive(is_datagram);
+    assert_eq!(port_of(&made), 2000);
+    while made.len() < whole(2000).len() {
+        made.extend(&b.receive(is_datagram)[34..]);
+    }
+    assert_eq!(made[42..], [7; 64]);
     // The second's beginning would take the place of the first's.
     card.send(&part(2000, 3, 0..16, true));
     card.send(&part(2001, 3, 0..24, true));
