@@ -3,6 +3,7 @@
 
 use crate::Context;
 use crate::engine::Tables;
+use crate::engine::table::{Record, Table};
 use crate::event::Event;
 use crate::instance::run::place;
 use crate::instance::{Instance, architecture_name};
@@ -12,9 +13,24 @@ use crate::workflow::Workflow;
 use aws_api::cumulet;
 use model::{Error, Id, Kind, Result};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 const PAGE: i32 = 100;
+
+/// A page of a table, in the order of the ids, and the token of the next one.
+pub fn page<'t, T: Record>(
+    table: &'t Table<T>,
+    max_results: Option<i32>,
+    next_token: Option<&str>,
+) -> (Vec<&'t Arc<T>>, Option<String>) {
+    let limit = max_results.unwrap_or(PAGE) as usize;
+    let mut rows: Vec<_> = table.after(next_token.unwrap_or_default()).take(limit + 1).collect();
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next_token = rows.last().filter(|_| more).map(|last| last.id().to_owned());
+    (rows, next_token)
+}
 
 fn room(load: Load) -> cumulet::Room {
     cumulet::Room { vcpus: Some(load.vcpus as i64), memory_mi_b: Some(load.memory_mib as i64) }
@@ -135,15 +151,11 @@ pub async fn list_workflows(
     context: &Context,
     input: cumulet::ListWorkflowsRequest,
 ) -> Result<cumulet::ListWorkflowsResponse> {
-    let limit = input.max_results.unwrap_or(PAGE) as usize;
-    let after = input.next_token.as_deref().unwrap_or_default();
     let tables = context.tables();
-    let mut rows: Vec<&Workflow> = tables.workflows.after(after).take(limit + 1).map(|row| &**row).collect();
-    let more = rows.len() > limit;
-    rows.truncate(limit);
+    let (rows, next_token) = page(&tables.workflows, input.max_results, input.next_token.as_deref());
     Ok(cumulet::ListWorkflowsResponse {
-        next_token: rows.last().filter(|_| more).map(|last| last.key.clone()),
-        workflows: rows.into_iter().map(workflow).collect(),
+        next_token,
+        workflows: rows.into_iter().map(|row| workflow(row)).collect(),
     })
 }
 

@@ -12,7 +12,7 @@ use crate::engine::describe::{self, Query};
 use crate::engine::retire::{self, Retire};
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tables, Tags, filter};
-use crate::{Context, cidr, description, public_address};
+use crate::{Context, cidr, description, operator, public_address};
 use aws_api::{cumulet, ec2};
 use ipnet::Ipv4Net;
 use model::{Error, Id, Kind, Result};
@@ -23,7 +23,6 @@ use std::net::Ipv4Addr;
 const PREFIX_LEN_MIN: u8 = 8;
 /// The kernel's bound on an interface's name (`IFNAMSIZ`).
 const INTERFACE_LEN_MAX: usize = 15;
-const PAGE: i32 = 100;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PublicPool {
@@ -234,14 +233,11 @@ pub async fn list_public_pools(
     context: &Context,
     input: cumulet::ListPublicPoolsRequest,
 ) -> Result<cumulet::ListPublicPoolsResponse> {
-    let limit = input.max_results.unwrap_or(PAGE) as usize;
-    let after = input.next_token.as_deref().unwrap_or_default();
     let tables = context.tables();
-    let mut rows: Vec<_> = tables.public_pools.after(after).take(limit + 1).collect();
-    let more = rows.len() > limit;
-    rows.truncate(limit);
+    let (rows, next_token) =
+        operator::page(&tables.public_pools, input.max_results, input.next_token.as_deref());
     Ok(cumulet::ListPublicPoolsResponse {
-        next_token: rows.last().filter(|_| more).map(|last| last.pool_id.to_string()),
+        next_token,
         public_pools: rows.into_iter().map(|pool| pool.to_operator(&tables)).collect(),
     })
 }

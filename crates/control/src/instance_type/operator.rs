@@ -2,9 +2,9 @@
 
 use super::catalogue::Catalogue;
 use super::own::{EbsRates, InstanceStore, OwnType};
-use crate::Context;
 use crate::engine::{Tables, retire};
 use crate::instance::architecture_name;
+use crate::{Context, operator};
 use agent_api::Architecture;
 use aws_api::cumulet;
 use datapath::Bandwidth;
@@ -24,7 +24,6 @@ const EBS_IOPS: RangeInclusive<i64> = 1..=10_000_000;
 const STORE_VOLUMES: RangeInclusive<i64> = 1..=24;
 const STORE_GB: RangeInclusive<i64> = 1..=100_000;
 const BASELINE_PERCENT: RangeInclusive<f64> = 0.1..=100.0;
-const PAGE: i32 = 100;
 
 fn refuse<T>(message: impl Into<String>) -> Result<T> {
     Err(Error::new("ValidationException", message.into()))
@@ -181,14 +180,11 @@ pub async fn list_instance_types(
     context: &Context,
     input: cumulet::ListInstanceTypesRequest,
 ) -> Result<cumulet::ListInstanceTypesResponse> {
-    let limit = input.max_results.unwrap_or(PAGE) as usize;
-    let after = input.next_token.as_deref().unwrap_or_default();
     let tables = context.tables();
-    let mut rows: Vec<_> = tables.instance_types.after(after).take(limit + 1).collect();
-    let more = rows.len() > limit;
-    rows.truncate(limit);
+    let (rows, next_token) =
+        operator::page(&tables.instance_types, input.max_results, input.next_token.as_deref());
     Ok(cumulet::ListInstanceTypesResponse {
-        next_token: rows.last().filter(|_| more).map(|last| last.instance_type.clone()),
+        next_token,
         instance_types: rows.into_iter().map(|own| own.to_api()).collect(),
     })
 }
