@@ -102,6 +102,9 @@ pub struct DhcpOptions {
     pub ntp_servers: Vec<IpAddr>,
     pub netbios_name_servers: Vec<Ipv4Addr>,
     pub netbios_node_type: Option<u8>,
+    /// For how many seconds an address of IPv6 is preferred.
+    #[serde(default)]
+    pub ipv6_preferred_seconds: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

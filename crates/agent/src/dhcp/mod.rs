@@ -216,6 +216,7 @@ mod tests {
             ntp_servers: servers(&["169.254.169.123"]),
             netbios_name_servers: vec![Ipv4Addr::new(10, 2, 5, 1)],
             netbios_node_type: Some(2),
+            ipv6_preferred_seconds: None,
         };
         insta::assert_snapshot!(format!("{:#?}", told(&options, Ipv4Addr::new(172, 31, 0, 2))));
         let none = told(&DhcpOptions::default(), Ipv4Addr::new(172, 31, 0, 2));

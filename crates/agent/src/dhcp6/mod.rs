@@ -17,11 +17,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// As EC2's. A guest that renews sees changed addresses soon.
+/// As EC2's, where the VPC's DHCP options say no other. A guest that renews sees changed addresses soon.
 const PREFERRED_SECONDS: u32 = 140;
-const VALID_SECONDS: u32 = 450;
-const RENEW_SECONDS: u32 = 70;
-const REBIND_SECONDS: u32 = 112;
+/// For how much longer an address is valid.
+const VALID_MORE_SECONDS: u32 = 310;
 
 /// By its link-layer address (RFC 8415, 11.4), which all guests see alike.
 const SERVER: [u8; 10] = [0, 3, 0, 1, 0xfe, b'c', b'm', b'l', 0, 1];
@@ -116,9 +115,10 @@ fn answer(guest: &Guest, request: &[u8]) -> Option<Vec<u8>> {
             if request.rapid {
                 set.insert(DhcpOption::RapidCommit);
             }
+            let preferred = guest.vpc.dhcp_options.ipv6_preferred_seconds.unwrap_or(PREFERRED_SECONDS);
             for (at, association) in request.associations.iter().enumerate() {
                 // All are given at once: there are none for a second association.
-                set.insert(granted(association, if at == 0 { own } else { &[] }));
+                set.insert(granted(association, if at == 0 { own } else { &[] }, preferred));
             }
         }
     }
@@ -129,14 +129,15 @@ fn answer(guest: &Guest, request: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// What an association is given; what it names beside is its guest's no more.
-fn granted(association: &message::Association, own: &[Ipv6Addr]) -> DhcpOption {
+/// Renewed at half of what it is preferred for, rebound at four fifths (RFC 8415, 21.4).
+fn granted(association: &message::Association, own: &[Ipv6Addr], preferred: u32) -> DhcpOption {
     let address = |addr: Ipv6Addr, preferred_life, valid_life| {
         let opts = Default::default();
         DhcpOption::IAAddr(IAAddr { addr, preferred_life, valid_life, opts })
     };
     let mut opts = dhcproto::v6::DhcpOptions::default();
     for own in own {
-        opts.insert(address(*own, PREFERRED_SECONDS, VALID_SECONDS));
+        opts.insert(address(*own, preferred, preferred.saturating_add(VALID_MORE_SECONDS)));
     }
     for old in association.addresses.iter().filter(|address| !own.contains(address)) {
         opts.insert(address(*old, 0, 0));
@@ -144,7 +145,8 @@ fn granted(association: &message::Association, own: &[Ipv6Addr]) -> DhcpOption {
     if own.is_empty() {
         opts.insert(status(Status::NoAddrsAvail));
     }
-    DhcpOption::IANA(IANA { id: association.id, t1: RENEW_SECONDS, t2: REBIND_SECONDS, opts })
+    let (renew, rebind) = (preferred / 2, preferred / 5 * 4);
+    DhcpOption::IANA(IANA { id: association.id, t1: renew, t2: rebind, opts })
 }
 
 fn status(status: Status) -> DhcpOption {
@@ -194,9 +196,13 @@ mod tests {
     const OWN: &str = "fd12:3456:7800::a";
 
     fn guest() -> Guest {
+        guest_of(examples::vpc())
+    }
+
+    fn guest_of(vpc: agent_api::Vpc) -> Guest {
         let mut instance = examples::instance(1);
         instance.interfaces[0].network.ipv6_addresses = vec![OWN.parse().unwrap()];
-        Guest::new(Arc::new(instance), Arc::new(examples::vpc()), 0)
+        Guest::new(Arc::new(instance), Arc::new(vpc), 0)
     }
 
     fn request(kind: MessageType, options: Vec<DhcpOption>) -> Vec<u8> {
@@ -240,6 +246,19 @@ mod tests {
             _ => None,
         });
         all.collect()
+    }
+
+    #[test]
+    fn addresses_are_preferred_for_as_long_as_the_vpc_says() {
+        let asked = request(MessageType::Solicit, vec![client(), association(7, &[])]);
+        for (said, times) in [(None, (70, 112, 450)), (Some(1000), (500, 800, 1310))] {
+            let mut vpc = examples::vpc();
+            vpc.dhcp_options.ipv6_preferred_seconds = said;
+            let reply = answer(&guest_of(vpc), &asked).unwrap();
+            let reply = Message::decode(&mut Decoder::new(&reply)).unwrap();
+            let Some(DhcpOption::IANA(granted)) = reply.opts().get(OptionCode::IANA) else { panic!() };
+            assert_eq!((granted.t1, granted.t2, addresses(&reply)[OWN]), times);
+        }
     }
 
     #[test]

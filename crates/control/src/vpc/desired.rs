@@ -134,5 +134,7 @@ fn told(options: &DhcpOptions, resolver: Ipv4Addr) -> agent_api::DhcpOptions {
         ntp_servers: values("ntp-servers").filter_map(|value| value.parse().ok()).collect(),
         netbios_name_servers: values("netbios-name-servers").filter_map(|value| value.parse().ok()).collect(),
         netbios_node_type: values("netbios-node-type").find_map(|value| value.parse().ok()),
+        ipv6_preferred_seconds: values("ipv6-address-preferred-lease-time")
+            .find_map(|value| value.parse().ok()),
     }
 }
