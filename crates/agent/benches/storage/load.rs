@@ -101,6 +101,10 @@ impl Disk {
                 (self.next - 1) % places
             }
         };
+        // Each block of a snapshot is another.
+        for at in (0..load.bytes).step_by(volume::BLOCK_BYTES).filter(|_| load.is_write) {
+            self.data[at..at + 8].copy_from_slice(&(place * load.bytes as u64 + at as u64).to_be_bytes());
+        }
         let data = if load.is_write { &self.data[..load.bytes] } else { &[] };
         let kind = if load.is_write { WRITE } else { READ };
         self.connections[at].ask(kind, place * load.bytes as u64, load.bytes, data);
