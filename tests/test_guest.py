@@ -300,6 +300,30 @@ def test_a_machine_that_dies_is_stopped_and_says_why(ec2, guest):
     wait(ec2, "instance_running", [guest])
 
 
+def test_uninstalling_leaves_nothing_on_the_host(cloud, ec2, guest):
+    tag = hashlib.sha256(os.path.realpath(cloud.data_dir).encode()).hexdigest()[:8]
+
+    def left():
+        tables = subprocess.run(["nft", "list", "tables"], check=True, text=True, capture_output=True).stdout
+        namespaces = pathlib.Path("/run/netns").iterdir()
+        return processes_of(guest), tag in tables, any(tag in namespace.name for namespace in namespaces)
+
+    refused = cloud.command("uninstall", check=False)
+    assert refused.returncode == 1 and "stop the cloud first" in refused.stderr
+    cloud.kill()
+    refused = cloud.command("uninstall", check=False)
+    assert refused.returncode == 1 and guest in refused.stderr
+    assert all(left())
+    cloud.command("uninstall", "--end-instances")
+    assert left() == ([], False, False)
+
+    # Its data are as they were.
+    cloud.start()
+    wait(ec2, "instance_stopped", [guest])
+    ec2.start_instances(InstanceIds=[guest])
+    wait(ec2, "instance_running", [guest])
+
+
 def test_a_machine_that_died_while_the_daemon_was_away(cloud, ec2, guest):
     (pid,) = processes_of(guest)
     cloud.kill()
@@ -414,25 +438,3 @@ def test_debian_with_cloud_init(cloud, ec2, key):
     assert "403 - Forbidden" in ssh(ec2, key, instance_id, f"{metadata}/ipv6")
     ec2.terminate_instances(InstanceIds=[instance_id])
     wait(ec2, "instance_terminated", [instance_id])
-
-
-def test_uninstalling_leaves_nothing_on_the_host(cloud, ec2, guest):
-    tag = hashlib.sha256(os.path.realpath(cloud.data_dir).encode()).hexdigest()[:8]
-
-    def left():
-        tables = subprocess.run(["nft", "list", "tables"], check=True, text=True, capture_output=True).stdout
-        namespaces = pathlib.Path("/run/netns").iterdir()
-        return processes_of(guest), tag in tables, any(tag in namespace.name for namespace in namespaces)
-
-    refused = cloud.command("uninstall", check=False)
-    assert refused.returncode == 1 and "stop the cloud first" in refused.stderr
-    cloud.kill()
-    refused = cloud.command("uninstall", check=False)
-    assert refused.returncode == 1 and guest in refused.stderr
-    assert all(left())
-    cloud.command("uninstall", "--end-instances")
-    assert left() == ([], False, False)
-
-    # Its data are as they were.
-    cloud.start()
-    wait(ec2, "instance_stopped", [guest])

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What a cloud keeps in its data directory.
-const DATA: [&str; 11] = [
+const DATA: [&str; 12] = [
+    "blocks",
     "cloud.json",
     "host",
     "images",
