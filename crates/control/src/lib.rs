@@ -48,6 +48,7 @@ mod sweep;
 pub mod tag;
 pub mod volume;
 pub mod vpc;
+pub mod vpc_block_public_access;
 pub mod vpc_endpoint;
 pub mod vpc_peering_connection;
 pub mod workflow;

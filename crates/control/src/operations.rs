@@ -193,6 +193,17 @@ fn offered() -> Operations {
         DeleteVpcEndpoints => vpc_endpoint::change::delete_vpc_endpoints,
         DescribeVpcEndpoints => vpc_endpoint::describe_vpc_endpoints,
         DescribeVpcEndpointServices => vpc_endpoint::service::describe_vpc_endpoint_services,
+        DescribeVpcBlockPublicAccessOptions =>
+            vpc_block_public_access::describe_vpc_block_public_access_options,
+        ModifyVpcBlockPublicAccessOptions => vpc_block_public_access::modify_vpc_block_public_access_options,
+        CreateVpcBlockPublicAccessExclusion =>
+            vpc_block_public_access::create_vpc_block_public_access_exclusion,
+        ModifyVpcBlockPublicAccessExclusion =>
+            vpc_block_public_access::modify_vpc_block_public_access_exclusion,
+        DeleteVpcBlockPublicAccessExclusion =>
+            vpc_block_public_access::delete_vpc_block_public_access_exclusion,
+        DescribeVpcBlockPublicAccessExclusions =>
+            vpc_block_public_access::describe_vpc_block_public_access_exclusions,
         CreateSubnet => subnet::create::create_subnet,
         CreateDefaultSubnet => subnet::create::create_default_subnet,
         DeleteSubnet => subnet::create::delete_subnet,

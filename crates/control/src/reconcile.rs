@@ -188,6 +188,7 @@ struct Affected {
     volumes: BTreeSet<Id>,
     groups: BTreeSet<Id>,
     vpcs: BTreeSet<Id>,
+    all_vpcs: bool,
     /// Where routes may lead.
     targets: BTreeSet<Id>,
     prefix_lists: BTreeSet<Id>,
@@ -276,6 +277,10 @@ impl Affected {
             Change::NatGateway { old, new } => {
                 self.vpcs.extend(old.iter().chain(new).map(|gateway| gateway.vpc_id.clone()));
             }
+            Change::VpcBlockPublicAccessOptions { .. } => self.all_vpcs = true,
+            Change::VpcBlockPublicAccessExclusion { old, new } => {
+                self.vpcs.extend(old.iter().chain(new).map(|exclusion| exclusion.vpc_id.clone()));
+            }
             Change::EgressOnlyInternetGateway { old, new } => {
                 self.vpcs.extend(old.iter().chain(new).map(|gateway| gateway.vpc_id.clone()));
             }
@@ -294,7 +299,8 @@ impl Affected {
     fn vpcs(&self, tables: &Tables) -> BTreeSet<Id> {
         let leading = self.targets.iter().flat_map(|id| route_table::leading_to(tables, id));
         let led = self.prefix_lists.iter().flat_map(|id| route_table::leading_by(tables, id));
-        leading.chain(led).map(|table| &table.vpc_id).chain(&self.vpcs).cloned().collect()
+        let all = self.all_vpcs.then(|| tables.vpcs.iter().map(|vpc| &vpc.vpc_id)).into_iter().flatten();
+        leading.chain(led).map(|table| &table.vpc_id).chain(&self.vpcs).chain(all).cloned().collect()
     }
 }
 

@@ -10,6 +10,7 @@ use crate::host_names::HostNames;
 use crate::network_interface::NOT_ONE_ADDRESS_IN;
 use crate::region::Zone;
 use crate::vpc::Vpc;
+use crate::vpc_block_public_access;
 use aws_api::ec2;
 use ipnet::{Ipv4Net, Ipv6Net};
 use model::{AccountId, Error, Id, Kind, Result};
@@ -326,6 +327,7 @@ fn to_api(context: &Context, tables: &Tables, subnet: &Subnet) -> ec2::Subnet {
             enable_resource_name_dns_a_record: Some(subnet.names.resource_a_record),
             enable_resource_name_dns_aaaa_record: Some(subnet.names.resource_aaaa_record),
         }),
+        block_public_access_states: Some(vpc_block_public_access::of_subnet(tables, subnet).to_api()),
         tags: subnet.tags.to_api(),
         ..Default::default()
     }

@@ -1,13 +1,15 @@
 //! What ends after a while: launches that no host brings about, terminated instances, released Dedicated Hosts,
-//! deleted NAT gateways and peering connections that are over after an hour, client tokens after a day.
+//! deleted NAT gateways and exclusions, and peering connections that are over after an hour, client tokens after a day.
 
 use crate::Control;
 use crate::dedicated_host::DedicatedHost;
+use crate::engine::Record;
 use crate::engine::token::ClientToken;
 use crate::engine::transaction;
 use crate::instance::{Instance, lifecycle};
 use crate::nat_gateway::NatGateway;
 use crate::region::RegionState;
+use crate::vpc_block_public_access::VpcBlockPublicAccessExclusion;
 use crate::vpc_peering_connection::VpcPeeringConnection;
 use model::{InstanceState, Timestamp};
 use std::sync::{Arc, Weak};
@@ -25,6 +27,8 @@ const RELEASED_FOR: Duration = Duration::from_secs(60 * 60);
 const DELETED_FOR: Duration = Duration::from_secs(60 * 60);
 /// How long a peering connection stays visible that is over (VPC Peering Guide: "for a period of time").
 const PEERED_FOR: Duration = Duration::from_secs(60 * 60);
+/// How long an exclusion stays visible that is deleted.
+const EXCLUDED_FOR: Duration = Duration::from_secs(60 * 60);
 /// How long a client token is good for.
 const TOKEN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most rows in one transaction.
@@ -49,7 +53,6 @@ fn alive(control: &Weak<Control>, region: &Weak<RegionState>) -> Option<(Arc<Con
 
 pub(crate) async fn sweep(control: &Control, region: &RegionState) -> model::Result<()> {
     let now = control.environment.clock.now();
-    let older = |at: Timestamp, age: Duration| now.duration_since(at).unsigned_abs() > age && now > at;
     let started_by = now.saturating_sub(START_FOR).unwrap_or(Timestamp::MIN);
     let pending: Vec<String> = {
         let tables = region.view.read();
@@ -62,62 +65,48 @@ pub(crate) async fn sweep(control: &Control, region: &RegionState) -> model::Res
         Ok(())
     })
     .await?;
-    loop {
-        let (instances, hosts, tokens, nats, peerings) = {
-            let tables = region.view.read();
-            let instances: Vec<String> = tables
-                .instances
-                .with("instance-state-name", InstanceState::Terminated.name())
-                .filter(|instance| instance.terminated_at.is_some_and(|at| older(at, TERMINATED_FOR)))
-                .map(|instance| instance.instance_id.to_string())
-                .take(BATCH)
-                .collect();
-            let hosts: Vec<String> = tables
-                .dedicated_hosts
-                .iter()
-                .filter(|host| host.released_at.is_some_and(|at| older(at, RELEASED_FOR)))
-                .map(|host| host.host_id.to_string())
-                .take(BATCH)
-                .collect();
-            let tokens: Vec<String> = tables
-                .client_tokens
-                .iter()
-                .filter(|token| older(token.at, TOKEN_FOR))
-                .map(|token| token.key.clone())
-                .take(BATCH)
-                .collect();
-            let nats: Vec<String> = tables
-                .nat_gateways
-                .iter()
-                .filter(|gateway| gateway.deleted_at.is_some_and(|at| older(at, DELETED_FOR)))
-                .map(|gateway| gateway.nat_gateway_id.to_string())
-                .take(BATCH)
-                .collect();
-            let peerings: Vec<String> = tables
-                .vpc_peering_connections
-                .iter()
-                .filter(|peering| peering.over_since(now).is_some_and(|at| older(at, PEERED_FOR)))
-                .map(|peering| peering.peering_id.to_string())
-                .take(BATCH)
-                .collect();
-            (instances, hosts, tokens, nats, peerings)
-        };
-        if instances.is_empty()
-            && hosts.is_empty()
-            && tokens.is_empty()
-            && nats.is_empty()
-            && peerings.is_empty()
-        {
-            return Ok(());
-        }
-        transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
-            instances.iter().for_each(|id| tx.delete::<Instance>(id));
-            hosts.iter().for_each(|id| tx.delete::<DedicatedHost>(id));
-            peerings.iter().for_each(|id| tx.delete::<VpcPeeringConnection>(id));
-            nats.iter().for_each(|id| tx.delete::<NatGateway>(id));
-            tokens.iter().for_each(|key| tx.delete::<ClientToken>(key));
-            Ok(())
-        })
-        .await?;
+    while sweep_some(control, region).await? {}
+    Ok(())
+}
+
+/// Deletes a batch of each kind that is over; false where nothing is.
+async fn sweep_some(control: &Control, region: &RegionState) -> model::Result<bool> {
+    let now = control.environment.clock.now();
+    let past = |at: Option<Timestamp>, age: Duration| {
+        at.is_some_and(|at| now.duration_since(at).unsigned_abs() > age && now > at)
+    };
+    let (instances, hosts, tokens, nats, peerings, exclusions) = {
+        let tables = region.view.read();
+        let terminated = tables.instances.with("instance-state-name", InstanceState::Terminated.name());
+        (
+            over(terminated, |instance| past(instance.terminated_at, TERMINATED_FOR)),
+            over(tables.dedicated_hosts.iter(), |host| past(host.released_at, RELEASED_FOR)),
+            over(tables.client_tokens.iter(), |token| past(Some(token.at), TOKEN_FOR)),
+            over(tables.nat_gateways.iter(), |gateway| past(gateway.deleted_at, DELETED_FOR)),
+            over(tables.vpc_peering_connections.iter(), |one| past(one.over_since(now), PEERED_FOR)),
+            over(tables.vpc_block_public_access_exclusions.iter(), |one| past(one.deleted_at, EXCLUDED_FOR)),
+        )
+    };
+    if [&instances, &hosts, &tokens, &nats, &peerings, &exclusions].iter().all(|ids| ids.is_empty()) {
+        return Ok(false);
     }
+    transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
+        instances.iter().for_each(|id| tx.delete::<Instance>(id));
+        hosts.iter().for_each(|id| tx.delete::<DedicatedHost>(id));
+        tokens.iter().for_each(|id| tx.delete::<ClientToken>(id));
+        nats.iter().for_each(|id| tx.delete::<NatGateway>(id));
+        peerings.iter().for_each(|id| tx.delete::<VpcPeeringConnection>(id));
+        exclusions.iter().for_each(|id| tx.delete::<VpcBlockPublicAccessExclusion>(id));
+        Ok(())
+    })
+    .await?;
+    Ok(true)
+}
+
+/// Ids of the records that are over.
+fn over<'t, T: Record>(
+    records: impl Iterator<Item = &'t Arc<T>>,
+    is_over: impl Fn(&T) -> bool,
+) -> Vec<String> {
+    records.filter(|record| is_over(record)).map(|record| record.id().to_owned()).take(BATCH).collect()
 }

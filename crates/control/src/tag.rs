@@ -68,6 +68,8 @@ taggable! {
         as egress_only_internet_gateways,
     InternetGateway: crate::internet_gateway::InternetGateway as internet_gateways,
     VpcPeeringConnection: crate::vpc_peering_connection::VpcPeeringConnection as vpc_peering_connections,
+    VpcBlockPublicAccessExclusion: crate::vpc_block_public_access::VpcBlockPublicAccessExclusion
+        as vpc_block_public_access_exclusions,
     VpcEndpoint: crate::vpc_endpoint::VpcEndpoint as vpc_endpoints,
     PrefixList: crate::prefix_list::PrefixList as prefix_lists,
     NetworkAcl: crate::network_acl::NetworkAcl as network_acls,

@@ -5,7 +5,8 @@ use crate::cidr::CidrAssociation;
 use crate::engine::describe::{self, Query};
 use crate::engine::retire::{self, Retire};
 use crate::engine::table::{Record, Values};
-use crate::engine::{Tags, Tx, filter};
+use crate::engine::{Tables, Tags, Tx, filter};
+use crate::vpc_block_public_access;
 use aws_api::ec2;
 use ipnet::{Ipv4Net, Ipv6Net};
 use model::{AccountId, Id, Kind, Region, Result};
@@ -139,12 +140,12 @@ pub async fn describe_vpcs(
     };
     let page = describe::select(&tables.vpcs, Kind::Vpc, &query, |_| true, |_, _, _| false)?;
     Ok(ec2::DescribeVpcsResult {
-        vpcs: page.records.iter().map(|vpc| to_api(vpc, &context.region.view.region)).collect(),
+        vpcs: page.records.iter().map(|vpc| to_api(vpc, &tables, &context.region.view.region)).collect(),
         next_token: page.next_token,
     })
 }
 
-fn to_api(vpc: &Vpc, region: &Region) -> ec2::Vpc {
+fn to_api(vpc: &Vpc, tables: &Tables, region: &Region) -> ec2::Vpc {
     ec2::Vpc {
         vpc_id: Some(vpc.vpc_id.to_string()),
         owner_id: Some(vpc.owner.to_string()),
@@ -162,6 +163,9 @@ fn to_api(vpc: &Vpc, region: &Region) -> ec2::Vpc {
         dhcp_options_id: Some(vpc.dhcp_options_id.as_deref().unwrap_or("default").to_owned()),
         instance_tenancy: Some(vpc.tenancy().into()),
         is_default: Some(vpc.is_default),
+        block_public_access_states: Some(
+            vpc_block_public_access::of_vpc(tables, &vpc.owner, &vpc.vpc_id).to_api(),
+        ),
         tags: vpc.tags.to_api(),
         ..Default::default()
     }

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::{
-    AclEntry, Address, Interface, NetworkAcl, Protocol, Route, RouteTable, Subnet, Target, Tracking, Vpc,
+    AclEntry, Address, Interface, NetworkAcl, Protocol, PublicAccess, Route, RouteTable, Subnet, Target,
+    Tracking, Vpc,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::{Id, Kind};
@@ -59,6 +60,7 @@ pub fn subnet(number: u64, cidr: &str) -> Subnet {
         ipv6_cidr: None,
         route_table_id: id(Kind::RouteTable, 1),
         network_acl_id: id(Kind::NetworkAcl, 1),
+        public_access: PublicAccess::Open,
     }
 }
 

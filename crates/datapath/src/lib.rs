@@ -79,6 +79,18 @@ pub struct Subnet {
     pub ipv6_cidr: Option<Ipv6Net>,
     pub route_table_id: Id,
     pub network_acl_id: Id,
+    #[serde(default)]
+    pub public_access: PublicAccess,
+}
+
+/// What passes between a subnet and the internet (VPC User Guide, "Block public access to VPCs and subnets").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum PublicAccess {
+    #[default]
+    Open,
+    /// What its NAT gateways, and egress-only internet gateways, lead out, and the answers to it.
+    Outward,
+    Blocked,
 }
 
 /// Speaks to others with an address of its own for those whose routes lead to it, and lets only answers back (VPC User

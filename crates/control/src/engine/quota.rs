@@ -60,6 +60,7 @@ const QUOTAS: &[Quota] = &[
     quota::<crate::prefix_list::PrefixList>("prefix-lists", 10_000, "PrefixListLimitExceeded"),
     quota::<crate::dhcp_options::DhcpOptions>("dhcp-options", 10_000, "DhcpOptionsLimitExceeded"),
     // Of one VPC, table or list: as EC2 has them (VPC User Guide, "Amazon VPC quotas").
+    within(PUBLIC_ACCESS_EXCLUSIONS, 50, "ResourceLimitExceeded"),
     within(CIDRS_PER_VPC, 5, "CidrLimitExceeded"),
     within(SUBNETS_PER_VPC, 200, "SubnetLimitExceeded"),
     within(PEERINGS_PER_VPC, 50, "ActiveVpcPeeringConnectionPerVpcLimitExceeded"),
@@ -72,6 +73,8 @@ const QUOTAS: &[Quota] = &[
     within(RULES_PER_NETWORK_ACL, 20, "NetworkAclEntryLimitExceeded"),
 ];
 
+/// As EC2 has it, of one account in a region.
+pub const PUBLIC_ACCESS_EXCLUSIONS: &str = "public-access-exclusions";
 pub const CIDRS_PER_VPC: &str = "cidrs-per-vpc";
 pub const SUBNETS_PER_VPC: &str = "subnets-per-vpc";
 pub const PEERINGS_PER_VPC: &str = "peerings-per-vpc";

@@ -120,6 +120,10 @@ tables! {
     egress_only_internet_gateways: crate::egress_only_internet_gateway::EgressOnlyInternetGateway as EgressOnlyInternetGateway,
     internet_gateways: crate::internet_gateway::InternetGateway as InternetGateway,
     vpc_peering_connections: crate::vpc_peering_connection::VpcPeeringConnection as VpcPeeringConnection,
+    vpc_block_public_access_options: crate::vpc_block_public_access::VpcBlockPublicAccessOptions
+        as VpcBlockPublicAccessOptions,
+    vpc_block_public_access_exclusions: crate::vpc_block_public_access::VpcBlockPublicAccessExclusion
+        as VpcBlockPublicAccessExclusion,
     vpc_endpoints: crate::vpc_endpoint::VpcEndpoint as VpcEndpoint,
     network_insights_paths: crate::network_insights::NetworkInsightsPath as NetworkInsightsPath,
     network_insights_analyses: crate::network_insights::NetworkInsightsAnalysis as NetworkInsightsAnalysis,

@@ -202,6 +202,12 @@ pub fn explanation(context: &Context, trace: &Trace) -> ec2::Explanation {
         Obstacle::NoInternetGateway { vpc_id } => {
             ec2::Explanation { vpc: component(vpc_id), ..code("BAD_STATE_ATTACHMENT") }
         }
+        Obstacle::PublicAccessBlocked { vpc_id, subnet_id, egress } => ec2::Explanation {
+            vpc: component(vpc_id),
+            subnet: component(subnet_id),
+            direction: Some(direction(*egress).into()),
+            ..code("VPC_BLOCK_PUBLIC_ACCESS_ENABLED")
+        },
         Obstacle::NoPublicAddress { address } => ec2::Explanation {
             address: Some(address.to_string()),
             ..code("IGW_PUBLIC_IP_ASSOCIATION_FOR_EGRESS")

@@ -12,6 +12,7 @@ use crate::region::Zone;
 use crate::route_table;
 use crate::vpc::cidr::PREFIX_LENGTHS;
 use crate::vpc::{self, Vpc};
+use crate::vpc_block_public_access;
 use aws_api::ec2;
 use ipnet::Ipv4Net;
 use model::{Error, Id, Kind, Result};
@@ -167,6 +168,7 @@ pub async fn delete_subnet(context: &Context, input: ec2::DeleteSubnetRequest) -
 fn gone(tx: &mut Tx<'_>, subnet: &Subnet) {
     route_table::association::forget(tx, &subnet.subnet_id);
     super::reservation::forget(tx, &subnet.subnet_id);
+    vpc_block_public_access::forget(tx, &subnet.subnet_id);
     let acl = network_acl::of_subnet(tx.tables(), &subnet.subnet_id).map(|acl| acl.network_acl_id.clone());
     if let Some(acl) = acl.and_then(|id| tx.get::<NetworkAcl>(&id)) {
         let mut acl = (*acl).clone();

@@ -13,7 +13,7 @@ use crate::engine::{Claim, Tables, Tags, Tx, retire};
 use crate::network_acl::NetworkAcl;
 use crate::route_table::RouteTable;
 use crate::security_group::{self, SecurityGroup};
-use crate::vpc_peering_connection;
+use crate::{vpc_block_public_access, vpc_peering_connection};
 use aws_api::ec2;
 use ipnet::Ipv4Net;
 use model::{AccountId, Error, Id, Kind, Result, Timestamp};
@@ -115,7 +115,7 @@ pub async fn create_vpc(context: &Context, input: ec2::CreateVpcRequest) -> Resu
             Ok(new.vpc)
         })
         .await?;
-    Ok(ec2::CreateVpcResult { vpc: Some(to_api(&vpc, &context.region.view.region)) })
+    Ok(ec2::CreateVpcResult { vpc: Some(to_api(&vpc, &context.tables(), &context.region.view.region)) })
 }
 
 pub async fn create_default_vpc(
@@ -132,7 +132,9 @@ pub async fn create_default_vpc(
             })
         })
         .await?;
-    Ok(ec2::CreateDefaultVpcResult { vpc: Some(to_api(&vpc, &context.region.view.region)) })
+    Ok(ec2::CreateDefaultVpcResult {
+        vpc: Some(to_api(&vpc, &context.tables(), &context.region.view.region)),
+    })
 }
 
 pub async fn delete_vpc(context: &Context, input: ec2::DeleteVpcRequest) -> Result<()> {
@@ -170,6 +172,7 @@ fn gone(tx: &mut Tx<'_>, vpc: &Vpc) {
     network_acls.iter().for_each(|acl| tx.delete::<NetworkAcl>(&acl.network_acl_id));
     groups.iter().for_each(|group| group.delete(tx));
     security_group::association::forget(tx, id);
+    vpc_block_public_access::forget(tx, id);
     vpc.ipv6_cidrs().for_each(|cidr| ipv6_pool::release(tx, cidr));
     if vpc.is_default {
         tx.release(DEFAULT_SCOPE, DEFAULT);

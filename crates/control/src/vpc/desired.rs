@@ -10,7 +10,7 @@ use crate::network_acl::{self, Entry, NetworkAcl};
 use crate::prefix_list;
 use crate::route_table::{self, Destination, Route, RouteTable, local_destinations};
 use crate::subnet::Subnet;
-use crate::vpc_peering_connection;
+use crate::{vpc_block_public_access, vpc_peering_connection};
 use ipnet::IpNet;
 use model::Region;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +27,7 @@ pub fn desired(vpc: &Vpc, tables: &Tables, region: &Region, generation: Revision
             ipv6_cidr: subnet.ipv6.as_ref().map(|of| of.cidr),
             route_table_id: route_table::of_subnet(tables, &subnet.subnet_id, id)?.route_table_id.clone(),
             network_acl_id: network_acl::of_subnet(tables, &subnet.subnet_id)?.network_acl_id.clone(),
+            public_access: vpc_block_public_access::of_subnet(tables, subnet).to_desired(),
         })
     };
     let subnets: Vec<_> = tables.subnets.with("vpc-id", id).filter_map(subnet).collect();

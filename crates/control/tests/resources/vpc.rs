@@ -213,3 +213,28 @@ async fn an_endpoint_is_told_as_routes_to_its_services_addresses() {
     cloud.ok("DeleteVpcEndpoints", &[("VpcEndpointId.1", &endpoint)]).await;
     cloud.told_of_vpc(&id, leads(None)).await;
 }
+
+#[tokio::test]
+async fn a_host_is_told_what_is_shut_of_the_region_and_what_is_excluded() {
+    use datapath::PublicAccess::{self, Blocked, Open, Outward};
+    let cloud = Cloud::start().await;
+    let id = made(&cloud, "CreateVpc", &[("CidrBlock", "10.1.0.0/16")], "vpcId").await;
+    let vpc = ("VpcId", id.as_str());
+    let subnet = made(&cloud, "CreateSubnet", &[vpc, ("CidrBlock", "10.1.1.0/24")], "subnetId").await;
+    let is = |wanted: PublicAccess| {
+        move |vpc: Option<&agent_api::Vpc>| {
+            vpc.is_some_and(|vpc| vpc.network.subnets.iter().all(|subnet| subnet.public_access == wanted))
+        }
+    };
+    let mode = |mode: &'static str| [("InternetGatewayBlockMode", mode)];
+    cloud.told_of_vpc(&id, is(Open)).await;
+    cloud.ok("ModifyVpcBlockPublicAccessOptions", &mode("block-bidirectional")).await;
+    cloud.told_of_vpc(&id, is(Blocked)).await;
+    let exclude = [("SubnetId", subnet.as_str()), ("InternetGatewayExclusionMode", "allow-egress")];
+    let exclusion = made(&cloud, "CreateVpcBlockPublicAccessExclusion", &exclude, "exclusionId").await;
+    cloud.told_of_vpc(&id, is(Outward)).await;
+    cloud.ok("DeleteVpcBlockPublicAccessExclusion", &[("ExclusionId", &exclusion)]).await;
+    cloud.told_of_vpc(&id, is(Blocked)).await;
+    cloud.ok("ModifyVpcBlockPublicAccessOptions", &mode("off")).await;
+    cloud.told_of_vpc(&id, is(Open)).await;
+}

@@ -2,7 +2,7 @@
 
 use super::matching::{Way, allows, deciding, way};
 use super::{Because, End, Ground, Hop, Obstacle, Packet, Path, Payload, Place, Source};
-use crate::{Address, Interface, NatGateway, Route, Subnet, Target, Vpc};
+use crate::{Address, Interface, NatGateway, PublicAccess, Route, Subnet, Target, Vpc};
 use ipnet::Ipv4Net;
 use model::Id;
 use std::net::Ipv4Addr;
@@ -268,11 +268,11 @@ impl Walk<'_> {
         if LOOPBACK.contains(&destination) || MULTICAST_AND_RESERVED.contains(&destination) {
             return Err(Obstacle::NoDestination { destination });
         }
-        let public = match self.owner(vpc, source) {
-            Some(owner) => owner.address(source).and_then(|own| own.public_ip),
-            None => None,
-        };
-        self.packet.source = public.ok_or(Obstacle::NoPublicAddress { address: source })?;
+        let none = || Obstacle::NoPublicAddress { address: source };
+        let owner = self.owner(vpc, source).ok_or_else(none)?;
+        public_access(vpc, &owner, true)?;
+        let public = owner.address(source).and_then(|own| own.public_ip);
+        self.packet.source = public.ok_or_else(none)?;
         let because = Because::SourceTranslated { from: source };
         self.push(Some(&vpc.vpc_id), Place::InternetGateway, because);
         self.outside()
@@ -297,6 +297,7 @@ impl Walk<'_> {
         self.push(Some(&vpc_id), Place::InternetGateway, because);
         let nobody = Obstacle::NobodyHas { vpc_id, address: private };
         let owner = self.owner(&vpc, private).ok_or(nobody)?;
+        public_access(&vpc, &owner, false)?;
         self.deliver(&vpc, None, owner)
     }
 
@@ -443,6 +444,18 @@ impl Owner {
             Owner::Nat(nat) => &nat.addresses,
         };
         addresses.iter().find(|own| own.private_ip == private_ip)
+    }
+}
+
+/// Whether what the owner's subnet sends to the internet, or is sent from there, passes.
+fn public_access(vpc: &Vpc, owner: &Owner, egress: bool) -> Result<(), Obstacle> {
+    let subnet = subnet(vpc, owner.subnet_id())?;
+    match (subnet.public_access, owner) {
+        (PublicAccess::Open, _) | (PublicAccess::Outward, Owner::Nat(_)) => Ok(()),
+        (PublicAccess::Outward, Owner::Interface(_)) | (PublicAccess::Blocked, _) => {
+            let (vpc_id, subnet_id) = (vpc.vpc_id.clone(), subnet.subnet_id.clone());
+            Err(Obstacle::PublicAccessBlocked { vpc_id, subnet_id, egress })
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The packet filter of a VPC's namespace, and of the host. Pure.
 
-use datapath::{PublicPool, SecurityGroup, Target};
+use datapath::{PublicPool, SecurityGroup};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::Id;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,11 +11,12 @@ use super::family::{Family, elements};
 use super::flows;
 use super::hosts::{self, LINK as HOSTS, PORT};
 use super::network_acl;
+use super::public_access::{self, Barred};
 use super::security_group::{self, Direction};
 use super::table::Table;
 use super::vpc::{
-    GATEWAY, METADATA, METADATA6, NAT_GATEWAY, NUMBER_MASK, Nic, OTHER_HOST, PEER, RESOLVER6, TIME, TIME6,
-    Vpc, cidrs, nat_link, networks, peering_link,
+    self, GATEWAY, METADATA, METADATA6, NAT_GATEWAY, NUMBER_MASK, Nic, OTHER_HOST, PEER, RESOLVER6, TIME,
+    TIME6, Vpc, cidrs, nat_link, networks, peering_link,
 };
 
 /// Our tables in a namespace of ours.
@@ -196,16 +197,8 @@ fn interfaces(vpc: &Vpc, table: &mut Table) {
 /// Whom nobody outside may begin to speak to over IPv6: what a route leads to an egress-only gateway for (VPC User
 /// Guide, "Egress-only internet gateways").
 fn egress_only(vpc: &Vpc, table: &mut Table) {
-    let mut nets = Vec::new();
-    for subnet in &vpc.plan.subnets {
-        let (Some(own), Some(table)) = (subnet.ipv6_cidr, vpc.plan.route_tables.get(&subnet.route_table_id))
-        else {
-            continue;
-        };
-        let outward = table.routes.iter().filter(|route| route.target == Target::EgressOnlyInternetGateway);
-        let outward = elements(outward.map(|route| route.destination), Family::V6);
-        nets.extend(outward.into_iter().map(|net| format!("{} . {net}", own.trunc())));
-    }
+    let led = vpc.plan.subnets.iter().flat_map(|subnet| vpc::egress_only(vpc.plan, subnet));
+    let nets: Vec<String> = led.map(|(own, net)| format!("{own} . {net}")).collect();
     table.set("egress_only", "ipv6_addr . ipv6_addr; flags interval", &nets);
 }
 
@@ -395,6 +388,10 @@ fn services(vpc: &Vpc, tracked: u32, table: &mut Table) {
 /// (ICMPv6 133 to 137) is of one link and goes nowhere.
 fn forward(vpc: &Vpc, has_acls: bool, table: &mut Table) {
     let shut = if vpc.plan.internet_gateway { "" } else { "drop\n" };
+    let [barred_in, barred_out] = match Barred::new(vpc).render(table) {
+        true => [public_access::IN, public_access::OUT].map(|chain| format!("jump {chain}\n")),
+        false => Default::default(),
+    };
     table.chain(
         "from_gateway",
         "",
@@ -403,15 +400,17 @@ fn forward(vpc: &Vpc, has_acls: bool, table: &mut Table) {
             ip daddr != @translated drop
             ip6 daddr != @inside6 drop
             ip6 daddr . ip6 saddr @egress_only drop
-{shut}            goto ingress"
+{barred_in}{shut}            goto ingress"
         ),
     );
     table.chain(
         "to_gateway",
         "",
-        "ip saddr != @translated drop
-        ip daddr { 127.0.0.0/8, 224.0.0.0/3 } drop
-        ip6 saddr != @inside6 drop",
+        format!(
+            "{barred_out}ip saddr != @translated drop
+            ip daddr {{ 127.0.0.0/8, 224.0.0.0/3 }} drop
+            ip6 saddr != @inside6 drop"
+        ),
     );
     table.chain(
         "begin",
@@ -525,7 +524,7 @@ mod tests {
     use super::super::index::Index;
     use super::*;
     use datapath::examples::{self, id, subnet};
-    use datapath::{Interface, Peer, Peering, Plan, Protocol, Rule};
+    use datapath::{Interface, Peer, Peering, Plan, Protocol, Rule, Target};
     use model::Kind;
     use std::net::IpAddr;
 

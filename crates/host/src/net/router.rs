@@ -19,12 +19,18 @@ use super::nat::{self, Nat};
 use super::netlink::Listener;
 use super::nfnetlink::{self, Flow};
 use super::nft::Filter;
+use super::public_access::Barred;
 use super::untracked::Closed;
 use super::vpc::{self, Exits, GATEWAY, NUMBERS, ROUTER_MAC, Vpc, nat_link, peering_link};
 use super::{NetError, io_failed, render, shape, sysctl, tap};
 
-/// Public addresses by the private ones that they stand for.
-type Translation = BTreeMap<Ipv4Addr, Ipv4Addr>;
+/// What the internet gateway makes of flows.
+#[derive(PartialEq)]
+struct Gateway {
+    /// Public addresses by the private ones that they stand for.
+    translation: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    barred: Barred,
+}
 
 /// Of the whole namespace. Reverse path filtering is off: the packet filter has asked who sends, so that the kernel need
 /// not look for a route back for each packet (`accept_local` spares it that), and what comes through the gateway has no
@@ -69,8 +75,8 @@ pub(super) struct Router {
     tracking_is_settled: bool,
     /// The taps and their numbers, as of the last time.
     taps: BTreeMap<String, u32>,
-    /// How the gateway translates, where we know: private addresses to public ones.
-    translation: Option<Translation>,
+    /// As of the last time, where we know.
+    gateway: Option<Arc<Gateway>>,
     /// Taps, by number, whose settings are written.
     settled: BTreeSet<u32>,
     nats: BTreeMap<Id, Nat>,
@@ -124,7 +130,7 @@ impl Router {
             tracked,
             tracking_is_settled: false,
             taps: BTreeMap::new(),
-            translation: None,
+            gateway: None,
             settled: BTreeSet::new(),
             nats: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
@@ -415,19 +421,19 @@ impl Router {
             .chain(gone.map(|(net, _)| *net))
             .collect();
         let elsewhere = elsewhere.into_iter().map(|(net, id)| (net, id.clone())).collect();
-        let translation: Translation = vpc.translated().collect();
-        if departed.is_empty() && closed.is_none() && self.translation.as_ref() == Some(&translation) {
+        let gateway = Arc::new(Gateway { translation: vpc.translated().collect(), barred: Barred::new(vpc) });
+        if departed.is_empty() && closed.is_none() && self.gateway.as_ref() == Some(&gateway) {
             self.elsewhere = elsewhere;
             return Ok(());
         }
-        let now = translation.clone();
+        let now = gateway.clone();
         self.namespace
             .run(move || {
                 let is_closed = |flow: &Flow| closed.as_ref().is_some_and(|closed| closed.ends(flow));
-                nfnetlink::forget_flows(|flow| is_stale(flow, &departed, &translation) || is_closed(flow))
+                nfnetlink::forget_flows(|flow| is_stale(flow, &departed, &gateway) || is_closed(flow))
             })
             .await?;
-        self.translation = Some(now);
+        self.gateway = Some(now);
         self.elsewhere = elsewhere;
         Ok(())
     }
@@ -505,11 +511,12 @@ fn exits(links: &BTreeMap<String, Link>) -> Exits {
     }
 }
 
-/// Whether a flow is one of an address that left, or is translated as the gateway does no more.
-fn is_stale(flow: &Flow, departed: &BTreeSet<IpNet>, translation: &Translation) -> bool {
+/// Whether a flow is one of an address that left, or one that the gateway would not translate so, or not let begin, any
+/// more.
+fn is_stale(flow: &Flow, departed: &BTreeSet<IpNet>, gateway: &Gateway) -> bool {
     let Flow { original, reply, .. } = flow;
     let translates = |private: IpAddr, public: IpAddr| match private {
-        IpAddr::V4(private) => translation.get(&private).is_some_and(|to| IpAddr::V4(*to) == public),
+        IpAddr::V4(private) => gateway.translation.get(&private).is_some_and(|to| IpAddr::V4(*to) == public),
         IpAddr::V6(_) => false,
     };
     [original.0, original.1, reply.0, reply.1]
@@ -517,4 +524,5 @@ fn is_stale(flow: &Flow, departed: &BTreeSet<IpNet>, translation: &Translation) 
         .any(|address| departed.iter().any(|net| net.contains(address)))
         || (original.1 != reply.0 && !translates(reply.0, original.1))
         || (original.0 != reply.1 && !translates(original.0, reply.1))
+        || gateway.barred.ends(flow)
 }

@@ -8,7 +8,7 @@
 //! By the same page EC2 tracks what is neither TCP nor UDP always, and what leaves by a NAT gateway or an egress-only
 //! gateway.
 
-use datapath::{Interface, Peer, Protocol, Rule, SecurityGroup, Target};
+use datapath::{Interface, Peer, Protocol, Rule, SecurityGroup};
 use ipnet::IpNet;
 use model::Id;
 use std::collections::{BTreeMap, HashMap};
@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use super::family::Family;
 use super::index::Index;
 use super::nfnetlink::Flow;
-use super::vpc::{cidrs, networks, owner, peers};
+use super::vpc::{self, cidrs, networks, owner, peers};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -160,10 +160,7 @@ fn groups<'a>(interface: &Interface, index: &Index<'a>) -> Vec<&'a SecurityGroup
 
 fn egress_only(vpc: &datapath::Vpc, interface: &Interface) -> Vec<IpNet> {
     let subnet = vpc.subnets.iter().find(|subnet| subnet.subnet_id == interface.subnet_id);
-    let table = subnet.and_then(|subnet| vpc.route_tables.get(&subnet.route_table_id));
-    let routes = table.into_iter().flat_map(|table| &table.routes);
-    let routes = routes.filter(|route| route.target == Target::EgressOnlyInternetGateway);
-    routes.map(|route| route.destination).collect()
+    subnet.into_iter().flat_map(|subnet| vpc::egress_only(vpc, subnet)).map(|(_, net)| net).collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! subnet, which decides on route table and network ACL. Marks are set once, where the packet enters, by a map that the
 //! guest can't talk itself into.
 
-use datapath::{Address, Elsewhere, Interface, NatGateway, Peering, Plan, Target};
+use datapath::{Address, Elsewhere, Interface, NatGateway, Peering, Plan, Subnet, Target};
 use ipnet::{IpNet, Ipv4Net};
 use model::Id;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -365,6 +365,20 @@ fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
 pub(super) fn cidrs(plan: &datapath::Vpc) -> impl Iterator<Item = IpNet> + use<'_> {
     let ipv6 = plan.ipv6_cidrs.iter().copied().map(IpNet::from);
     plan.cidrs.iter().copied().map(IpNet::from).chain(ipv6)
+}
+
+/// What a subnet's routes lead to an egress-only gateway for: from its network to those.
+pub(super) fn egress_only<'a>(
+    plan: &'a datapath::Vpc,
+    subnet: &'a Subnet,
+) -> impl Iterator<Item = (IpNet, IpNet)> + use<'a> {
+    let table = plan.route_tables.get(&subnet.route_table_id);
+    let routes = table.into_iter().flat_map(|table| &table.routes);
+    let led = routes.filter(|route| route.target == Target::EgressOnlyInternetGateway);
+    let led: Vec<IpNet> =
+        led.map(|route| route.destination).filter(|net| matches!(net, IpNet::V6(_))).collect();
+    let own = subnet.ipv6_cidr.map(|own| IpNet::V6(own.trunc()));
+    own.into_iter().flat_map(move |own| IpNet::aggregate(&led).into_iter().map(move |net| (own, net)))
 }
 
 /// What is an interface's own, all that it may send from and is sent: its addresses, and its prefixes.

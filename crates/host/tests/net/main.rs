@@ -12,6 +12,7 @@ mod isolation;
 mod life;
 mod mtu;
 mod peering;
+mod public_access;
 mod reachability;
 mod recovery;
 mod routes;

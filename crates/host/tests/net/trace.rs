@@ -7,7 +7,8 @@ use crate::peering::peer;
 use crate::routes::{route, three_subnets};
 use datapath::trace::{self, End, Packet, Payload, Place, Source};
 use datapath::{
-    AclEntry, Address, Interface, NatGateway, NetworkAcl, Peer, Protocol, RouteTable, Rule, Target, examples,
+    AclEntry, Address, Interface, NatGateway, NetworkAcl, Peer, Protocol, PublicAccess, RouteTable, Rule,
+    Target, examples,
 };
 use futures::future::join_all;
 use model::{Id, Kind, Random, SeededRandom};
@@ -98,6 +99,11 @@ impl World {
         for vpc in &mut plan.vpcs {
             let is_first = vpc.nat_gateways.is_empty() && vpc.subnets.len() > 1 || vpc.subnets.len() == 3;
             vpc.internet_gateway = dice.roll(8) > 0;
+            let modes = [PublicAccess::Outward, PublicAccess::Blocked];
+            for subnet in &mut vpc.subnets {
+                let is_shut = dice.roll(8) == 0;
+                subnet.public_access = if is_shut { *dice.one_of(&modes) } else { PublicAccess::Open };
+            }
             vpc.nat_gateways.clear();
             let mut defaults = vec![None, Some(Target::InternetGateway), Some(Target::InternetGateway)];
             if is_first {

@@ -1,0 +1,150 @@
+//! VPC Block Public Access: what of a region's subnets the internet gateways shut out (VPC User Guide, "Block public
+//! access to VPCs and subnets").
+//!
+//! A change holds for the records as soon as it is stored, and hosts follow at once, as with rules: so it is seen to be
+//! under way only in the answer of the call that makes it.
+
+mod exclusion;
+
+pub use exclusion::{
+    VpcBlockPublicAccessExclusion, create_vpc_block_public_access_exclusion,
+    delete_vpc_block_public_access_exclusion, describe_vpc_block_public_access_exclusions, forget,
+    modify_vpc_block_public_access_exclusion,
+};
+
+use crate::Context;
+use crate::engine::Tables;
+use crate::engine::table::{Record, Values};
+use crate::subnet::Subnet;
+use aws_api::ec2;
+use datapath::PublicAccess;
+use exclusion::ExclusionMode;
+use model::{AccountId, Error, Result, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// EC2's `InternetGatewayBlockMode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BlockMode {
+    #[default]
+    Off,
+    Bidirectional,
+    Ingress,
+}
+
+impl BlockMode {
+    const ALL: [BlockMode; 3] = [BlockMode::Off, BlockMode::Bidirectional, BlockMode::Ingress];
+
+    fn name(self) -> &'static str {
+        match self {
+            BlockMode::Off => "off",
+            BlockMode::Bidirectional => "block-bidirectional",
+            BlockMode::Ingress => "block-ingress",
+        }
+    }
+
+    /// What is left of it for whom an exclusion is about.
+    fn under(self, exclusion: ExclusionMode) -> BlockMode {
+        match (self, exclusion) {
+            (_, ExclusionMode::AllowBidirectional) => BlockMode::Off,
+            (BlockMode::Bidirectional, ExclusionMode::AllowEgress) => BlockMode::Ingress,
+            (mode, ExclusionMode::AllowEgress) => mode,
+        }
+    }
+
+    pub fn to_desired(self) -> PublicAccess {
+        match self {
+            BlockMode::Off => PublicAccess::Open,
+            BlockMode::Ingress => PublicAccess::Outward,
+            BlockMode::Bidirectional => PublicAccess::Blocked,
+        }
+    }
+
+    pub fn to_api(self) -> ec2::BlockPublicAccessStates {
+        ec2::BlockPublicAccessStates { internet_gateway_block_mode: Some(self.name().into()) }
+    }
+}
+
+/// What an account has chosen for a region; there is none before it has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VpcBlockPublicAccessOptions {
+    pub owner: AccountId,
+    pub mode: BlockMode,
+    pub updated_at: Timestamp,
+}
+
+impl Record for VpcBlockPublicAccessOptions {
+    const TABLE: &'static str = "vpc-block-public-access-options";
+    const INDEXED: &'static [&'static str] = &[];
+
+    fn id(&self) -> &str {
+        self.owner.as_str()
+    }
+
+    fn field<'a>(&'a self, _: &str, _: &mut Values<'a>) -> bool {
+        false
+    }
+}
+
+/// The mode of a VPC.
+pub fn of_vpc(tables: &Tables, owner: &AccountId, vpc_id: &str) -> BlockMode {
+    let options = tables.vpc_block_public_access_options.find(owner.as_str());
+    let mode = options.map_or(BlockMode::Off, |options| options.mode);
+    exclusion::of_resource(tables, vpc_id).fold(mode, BlockMode::under)
+}
+
+/// The mode of a subnet: of its own exclusion and its VPC's the one counts that allows more.
+pub fn of_subnet(tables: &Tables, subnet: &Subnet) -> BlockMode {
+    let mode = of_vpc(tables, &subnet.owner, &subnet.vpc_id);
+    exclusion::of_resource(tables, &subnet.subnet_id).fold(mode, BlockMode::under)
+}
+
+fn to_api(
+    context: &Context,
+    options: Option<&VpcBlockPublicAccessOptions>,
+    state: &str,
+) -> ec2::VpcBlockPublicAccessOptions {
+    ec2::VpcBlockPublicAccessOptions {
+        aws_account_id: Some(context.account().to_string()),
+        aws_region: Some(context.region.view.region.to_string()),
+        state: Some(state.into()),
+        internet_gateway_block_mode: Some(options.map_or(BlockMode::Off, |of| of.mode).name().into()),
+        last_update_timestamp: options.map(|of| of.updated_at),
+        // There are no organizations to say otherwise.
+        managed_by: Some("account".into()),
+        exclusions_allowed: Some("allowed".into()),
+        ..Default::default()
+    }
+}
+
+pub async fn describe_vpc_block_public_access_options(
+    context: &Context,
+    _: ec2::DescribeVpcBlockPublicAccessOptionsRequest,
+) -> Result<ec2::DescribeVpcBlockPublicAccessOptionsResult> {
+    let tables = context.tables();
+    let options = tables.vpc_block_public_access_options.find(context.account().as_str());
+    let state = if options.is_some() { "update-complete" } else { "default-state" };
+    Ok(ec2::DescribeVpcBlockPublicAccessOptionsResult {
+        vpc_block_public_access_options: Some(to_api(context, options.map(|of| &**of), state)),
+    })
+}
+
+pub async fn modify_vpc_block_public_access_options(
+    context: &Context,
+    input: ec2::ModifyVpcBlockPublicAccessOptionsRequest,
+) -> Result<ec2::ModifyVpcBlockPublicAccessOptionsResult> {
+    let wanted = input.internet_gateway_block_mode.as_deref();
+    let mode = BlockMode::ALL.into_iter().find(|mode| Some(mode.name()) == wanted);
+    let mode = mode.ok_or_else(|| Error::missing_parameter("InternetGatewayBlockMode"))?;
+    let options = context
+        .transact(|tx| {
+            let owner = context.account().clone();
+            tx.get::<VpcBlockPublicAccessOptions>(owner.as_str());
+            let options = VpcBlockPublicAccessOptions { owner, mode, updated_at: tx.now() };
+            tx.put(&options);
+            Ok(options)
+        })
+        .await?;
+    Ok(ec2::ModifyVpcBlockPublicAccessOptionsResult {
+        vpc_block_public_access_options: Some(to_api(context, Some(&options), "update-in-progress")),
+    })
+}
