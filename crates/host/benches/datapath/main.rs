@@ -2,6 +2,7 @@
 //!
 //! One thread writes frames into one guest's tap and reads them from another's, as QEMU does, so that all the work on the
 //! way is done on its time: the figure is a ratio of what two ways of the same frames take of the processor, in turns.
+//! `cargo bench -p host --bench datapath -- elastic` does one part alone: `rules`, `elastic`, `flood` or `changes`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -31,6 +32,24 @@ async fn main() {
         return;
     }
     println!("ratios of throughput, of {ROUNDS} rounds in turns the median");
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let is_wanted = |part: &str| wanted.is_empty() || wanted.iter().any(|word| word == part);
+    if is_wanted("rules") {
+        by_rules().await;
+    }
+    if is_wanted("elastic") {
+        outward().await;
+    }
+    if is_wanted("flood") {
+        flood().await;
+    }
+    if is_wanted("changes") {
+        changes().await;
+    }
+}
+
+/// Two guests against two on a bridge, by how many rules there are.
+async fn by_rules() {
     let bridge = Bridge::start().await;
     let mut by_rules = Vec::new();
     for rules in [0, 10, 1000] {
@@ -49,15 +68,14 @@ async fn main() {
     for (kind, what) in ["TCP", "64 bytes", "new connections"].into_iter().enumerate() {
         say(&format!("slowest of the rule counts to the fastest: {what}"), spread(kind), 0.9);
     }
-    drop(bridge);
+}
 
+async fn outward() {
     let routed = Routed::start().await;
     let (_cloud, pair) = elastic().await;
     let [tcp, small, _] = compare(&pair, &routed.pair);
     say("an elastic address to a routed veth: TCP", tcp, 0.85);
     say("an elastic address to a routed veth: 64 bytes", small, 0.85);
-    flood().await;
-    changes().await;
 }
 
 fn say(what: &str, ratio: f64, bound: f64) {

@@ -465,6 +465,9 @@ impl Router {
         self.settle(vpc).await?;
         for nic in asleep {
             let alias = nic.plan.interface_id.as_str();
+            if !links.get(&nic.tap).is_some_and(|link| link.up) {
+                self.kernel.queue_nothing(nic.number).await?;
+            }
             self.kernel.set_link_up(nic.number, Some(ROUTER_MAC), Some(mtu), Some(alias)).await?;
         }
         Ok(())

@@ -54,7 +54,7 @@ pub(super) fn rules(tap: &str, round: Option<&str>, bandwidth: Bandwidth) -> Str
 
 /// Takes the tap's part of that away; its device is deleted besides.
 pub(super) fn removal(tap: &str) -> String {
-    format!("qdisc delete dev {tap} root\nqdisc delete dev {tap} ingress\n")
+    format!("qdisc replace dev {tap} root noqueue\nqdisc delete dev {tap} ingress\n")
 }
 
 fn bucket(bandwidth: Bandwidth) -> String {
