@@ -384,8 +384,9 @@ fn services(vpc: &Vpc, tracked: u32, table: &mut Table) {
 }
 
 /// What goes on. ACLs are asked for every packet, all else for the first one of a flow: one that has begun is on the
-/// kernel's list (confirmed), answered or not. What neighbours tell each other
-/// (ICMPv6 133 to 137) is of one link and goes nowhere.
+/// kernel's list (confirmed), answered or not. What an instance forwards, here or on another host, is on it since it was
+/// led there, and is asked for until it is answered. What neighbours tell each other (ICMPv6 133 to 137) is of one link
+/// and goes nowhere.
 fn forward(vpc: &Vpc, has_acls: bool, table: &mut Table) {
     let shut = if vpc.plan.internet_gateway { "" } else { "drop\n" };
     let [barred_in, barred_out] = match Barred::new(vpc).render(table) {
@@ -416,7 +417,7 @@ fn forward(vpc: &Vpc, has_acls: bool, table: &mut Table) {
         "begin",
         "",
         format!(
-            "ct status confirmed accept
+            "iif != @unchecked iifname != \"{HOSTS}\" ct status confirmed accept
             icmpv6 type 133-137 drop
             iifname \"{GATEWAY}\" goto from_gateway
             oifname \"{GATEWAY}\" jump to_gateway

@@ -127,7 +127,7 @@ async fn an_instance_is_a_router_where_nothing_checks_it() {
     let (vpc, group) = three_subnets(&mut cloud);
     let client = cloud.add_interface(1, &vpc, "10.0.0.5", &[&group]);
     let router = cloud.add_interface(2, &vpc, "10.0.1.5", &[&group]);
-    let server = cloud.add_interface(3, &vpc, "10.0.2.5", &[&group]);
+    let target = cloud.add_interface(3, &vpc, "10.0.2.5", &[&group]);
     cloud.interface(&router).source_dest_check = false;
     // To another subnet by the instance, both ways: more specific than the VPC's own route. And to a network of its own.
     let by_router = Target::Interface(router.clone());
@@ -136,7 +136,7 @@ async fn an_instance_is_a_router_where_nothing_checks_it() {
     set_routes(&mut cloud, 2, vec![route("10.0.0.0/24", by_router)]);
     cloud.apply().await;
     let (client, guest, server) =
-        (cloud.guest(&client).await, cloud.guest(&router).await, cloud.guest(&server).await);
+        (cloud.guest(&client).await, cloud.guest(&router).await, cloud.guest(&target).await);
     let listener = server.listen(80).await;
     guest.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "0")).await.unwrap();
     assert!(client.is_ignored(server.address, 80).await, "the router does not forward yet");
@@ -147,6 +147,12 @@ async fn an_instance_is_a_router_where_nothing_checks_it() {
     assert!(guest.reaches(server.address, 80).await, "what is not led through it goes straight");
     guest.ip(&["address", "add", "192.168.77.1/32", "dev", "lo"]).await;
     assert!(client.ping("192.168.77.1".parse().unwrap(), PATIENCE).await);
+    let only_router = cloud.add_group(2, &vpc, vec![any_from("10.0.1.5/32")]);
+    cloud.interface(&target).groups = vec![only_router];
+    cloud.apply().await;
+    assert!(client.is_ignored(server.address, 80).await, "the groups of both ends are asked");
+    cloud.interface(&target).groups = vec![group];
+    cloud.apply().await;
 
     cloud.interface(&router).source_dest_check = true;
     cloud.apply().await;
