@@ -25,6 +25,7 @@ mod instance;
 mod lifecycle;
 mod limits;
 mod link_socket;
+mod local_disks;
 mod metadata;
 mod network;
 mod observations;
@@ -43,6 +44,7 @@ mod volumes;
 
 pub use agent::{Agent, AgentOptions, StartError};
 pub use freeze::Freeze;
+pub use local_disks::LocalDisks;
 pub use simulated::{SimulatedHost, SimulatedOptions};
 pub use snapshots::MemorySnapshots;
 pub use volumes::{DiskError, DiskFile, Disks};

@@ -10,8 +10,9 @@ use futures::TryStreamExt;
 use object_store::path::Path as Key;
 use object_store::{ObjectMeta, ObjectStoreExt};
 use std::collections::HashSet;
+use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Written to see what time it is at the store.
 const CLOCK: &str = "clock";
@@ -51,6 +52,9 @@ impl BlockStore {
             collected.blocks += 1;
             collected.bytes += block.size;
         }
+        if let Some(folder) = &self.folder {
+            remove_staged(folder, older_than, now.into())?;
+        }
         Ok(collected)
     }
 
@@ -68,6 +72,26 @@ impl BlockStore {
         let listed = async move { objects.list(Some(&Key::from(part))).try_collect().await };
         self.run(listed)?.map_err(failed("can't list what there is"))
     }
+}
+
+/// What a crash has left of puts into a folder: until it is whole, `object_store` keeps a file under its name and a
+/// number, as `4fc2…#1`, and lists no such.
+fn remove_staged(folder: &Path, older_than: Duration, now: SystemTime) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(crate::failed("can't list", folder))? {
+        let path = entry.map_err(crate::failed("can't list", folder))?.path();
+        // One that is gone meanwhile was not left.
+        let Ok(metadata) = path.symlink_metadata() else { continue };
+        if metadata.is_dir() {
+            remove_staged(&path, older_than, now)?;
+            continue;
+        }
+        let is_staged = path.file_name().is_some_and(|name| name.as_encoded_bytes().contains(&b'#'));
+        let age = metadata.modified().ok().and_then(|modified| now.duration_since(modified).ok());
+        if is_staged && age.unwrap_or_default() >= older_than {
+            durable::remove(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// None for what is no block.

@@ -23,7 +23,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{Error, ObjectStore, ObjectStoreExt};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use tokio::runtime::{Builder, Runtime};
 
@@ -34,6 +34,8 @@ const MANIFESTS_MAX: usize = 4;
 
 pub struct BlockStore {
     objects: Arc<dyn ObjectStore>,
+    /// Where it is one.
+    folder: Option<PathBuf>,
     /// None while it is dropped.
     runtime: Option<Runtime>,
     /// Shared by who puts blocks that no manifest names yet.
@@ -47,15 +49,16 @@ impl BlockStore {
     pub fn folder(path: &Path) -> Result<BlockStore> {
         durable::create_directory(path)?;
         let objects = LocalFileSystem::new_with_prefix(path).map_err(failed("can't use the folder"))?;
-        BlockStore::new(Arc::new(objects.with_fsync(true)))
+        BlockStore::new(Arc::new(objects.with_fsync(true)), Some(path.to_owned()))
     }
 
-    pub(crate) fn new(objects: Arc<dyn ObjectStore>) -> Result<BlockStore> {
+    pub(crate) fn new(objects: Arc<dyn ObjectStore>, folder: Option<PathBuf>) -> Result<BlockStore> {
         let built =
             Builder::new_multi_thread().worker_threads(1).thread_name("block-store").enable_all().build();
         let runtime = built.map_err(crate::failed("can't start", Path::new("the block store")))?;
         Ok(BlockStore {
             objects,
+            folder,
             runtime: Some(runtime),
             collecting: RwLock::default(),
             manifests: Mutex::default(),

@@ -174,6 +174,19 @@ fn a_crash_while_storing_repeats_little_and_loses_nothing() {
 }
 
 #[test]
+fn what_a_crash_leaves_of_a_put_goes() {
+    let room = Room::new().with_snapshot();
+    room.store_whole(SNAPSHOT);
+    let whole = room.kept();
+    let staged = PathBuf::from(format!("{}#1", whole[0].display()));
+    fs::write(&staged, "half a blo").unwrap();
+    room.collect().unwrap();
+    assert!(staged.exists(), "somebody may be writing it");
+    collect(&room);
+    assert_eq!(room.kept(), whole);
+}
+
+#[test]
 fn blocks_that_are_on_their_way_stay() {
     if !has_qemu() {
         return;

@@ -1,0 +1,140 @@
+//! What a guest would do: its disks are written to by QEMU's second monitor, which says nothing of how it went, and looked
+//! at by NBD.
+
+use crate::ledger::{Action, Content, Disk, Ledger, UNIT, UNITS_OF_PLACE, What, offsets};
+use crate::nbd::Export;
+use model::{Id, Random, SeededRandom};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use serde_json::{Value, json};
+use std::io::{self, BufRead, BufReader, IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Acknowledged by all guests.
+pub static FLUSHES: AtomicU64 = AtomicU64::new(0);
+
+pub struct Guest {
+    socket: PathBuf,
+    monitor: BufReader<UnixStream>,
+}
+
+impl Guest {
+    pub fn connect(socket: &Path) -> io::Result<Guest> {
+        let monitor = BufReader::new(UnixStream::connect(socket)?);
+        let mut guest = Guest { socket: socket.to_owned(), monitor };
+        guest.line()?;
+        guest.ask("qmp_capabilities", json!({}))?;
+        Ok(guest)
+    }
+
+    fn line(&mut self) -> io::Result<Value> {
+        let mut line = String::new();
+        match self.monitor.read_line(&mut line)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(serde_json::from_str(&line)?),
+        }
+    }
+
+    fn ask(&mut self, command: &str, arguments: Value) -> io::Result<Value> {
+        let line = format!("{}\n", json!({ "execute": command, "arguments": arguments, "id": 1 }));
+        self.monitor.get_mut().write_all(line.as_bytes())?;
+        loop {
+            let answer = self.line()?;
+            if answer["id"] == 1 {
+                return Ok(answer["return"].clone());
+            }
+        }
+    }
+
+    fn hand_over(&mut self, name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let line = format!("{}\n", json!({ "execute": "getfd", "arguments": { "fdname": name }, "id": 1 }));
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let fds = [fd];
+        ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+        let line = IoSlice::new(line.as_bytes());
+        rustix::net::sendmsg(self.monitor.get_ref(), &[line], &mut ancillary, SendFlags::empty())?;
+        while self.line()?["id"] != 1 {}
+        Ok(())
+    }
+
+    fn disk(&mut self, volume_id: &Id, command: &str) -> io::Result<()> {
+        let line = format!("qemu-io -d {} \"{command}\"", device(volume_id));
+        self.ask("human-monitor-command", json!({ "command-line": line })).map(drop)
+    }
+
+    /// What each unit of a disk holds, which must be what it may.
+    pub fn look(&mut self, volume_id: &Id, disk: &Disk) -> io::Result<Result<Content, String>> {
+        let socket = self.socket.with_file_name("looked-at");
+        let _ = std::fs::remove_file(&socket);
+        // QEMU has no right to any file.
+        self.hand_over("looked-at", UnixListener::bind(&socket)?.as_fd())?;
+        let address = json!({ "type": "fd", "data": { "str": "looked-at" } });
+        self.ask("nbd-server-start", json!({ "addr": address }))?;
+        let node = self.ask("qom-get", json!({ "path": device(volume_id), "property": "drive" }))?;
+        let export = json!({ "type": "nbd", "id": "look", "name": "look", "node-name": node });
+        self.ask("block-export-add", export)?;
+        let mut export = Export::open(&socket, "look")?;
+        let mut content = Content::new();
+        for (offset, expected) in disk.expected() {
+            let mut unit = [0; UNIT as usize];
+            export.read(offset, &mut unit)?;
+            if !expected.contains(&unit[0]) || unit.iter().any(|byte| *byte != unit[0]) {
+                let held = &unit[..16];
+                return Ok(Err(format!("{volume_id} at {offset} holds {held:?} …, none of {expected:?}")));
+            }
+            content.insert(offset, unit[0]);
+        }
+        drop(export);
+        self.ask("nbd-server-stop", json!({}))?;
+        Ok(Ok(content))
+    }
+
+    /// Does this and that to its disks until it is killed, or told to stop.
+    pub fn work(&mut self, ledger: &Mutex<Ledger>, seed: u64, stop: &AtomicBool) -> io::Result<()> {
+        let chance = SeededRandom::new(seed);
+        let below = |bound: usize| (chance.u64() % bound as u64) as usize;
+        while !stop.load(Ordering::Relaxed) {
+            let (volume_id, size_gib) = {
+                let ledger = ledger.lock().unwrap();
+                let (volume_id, disk) = ledger.disks.iter().nth(below(ledger.disks.len())).unwrap();
+                (volume_id.clone(), disk.size_gib)
+            };
+            if below(5) == 0 {
+                self.disk(&volume_id, "flush")?;
+                ledger.lock().unwrap().flushed(&volume_id);
+                FLUSHES.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            let offsets: Vec<u64> = offsets(size_gib).collect();
+            let at = below(offsets.len());
+            let left = UNITS_OF_PLACE as usize - at % UNITS_OF_PLACE as usize;
+            let units = below(left) as u64 + 1;
+            let what = match below(10) {
+                0 => What::Discard,
+                1 => What::Write(0),
+                _ => What::Write(below(255) as u8 + 1),
+            };
+            let action = Action { volume_id, offset: offsets[at], units, what };
+            ledger.lock().unwrap().begin(&action);
+            let place = format!("{} {}", action.offset, units * UNIT);
+            let command = match what {
+                What::Discard => format!("discard {place}"),
+                What::Write(0) => format!("write -z -u {place}"),
+                What::Write(content) => format!("write -P {content} {place}"),
+            };
+            self.disk(&action.volume_id, &command)?;
+            ledger.lock().unwrap().end(&action);
+        }
+        Ok(())
+    }
+}
+
+/// Where the disk itself is.
+fn device(volume_id: &Id) -> String {
+    format!("/machine/peripheral/{volume_id}/virtio-backend")
+}
