@@ -301,3 +301,55 @@ def test_no_virtual_private_gateway_propagates_routes(ec2, vpc):
         gateway = {"GatewayId": "vgw-0123456789abcdef0"}
         assert error_code(call, RouteTableId=table, **gateway) == "InvalidVpnGatewayID.NotFound"
         assert error_code(call, RouteTableId="rtb-0123456789abcdef0", **gateway) == "InvalidRouteTableID.NotFound"
+
+
+def test_a_gateway_has_routes_of_its_own(ec2, vpc, subnet, gateway, table):
+    appliance = ec2.create_network_interface(SubnetId=subnet)["NetworkInterface"]["NetworkInterfaceId"]
+    associate = lambda table=table, **user: ec2.associate_route_table(RouteTableId=table, **user)["AssociationId"]
+    other_gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    for code, call in [
+        ("InvalidParameterCombination", lambda: associate(GatewayId=gateway, SubnetId=subnet)),
+        ("MissingParameter", associate),
+        ("InvalidGatewayID.NotFound", lambda: associate(GatewayId="igw-0123456789abcdef0")),
+        ("InvalidParameterValue", lambda: associate(GatewayId=other_gateway)),
+    ]:
+        assert error_code(call) == code
+
+    # A table that leads elsewhere is none for a gateway.
+    leads_out = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    ec2.create_route(RouteTableId=leads_out, DestinationCidrBlock=ANY, GatewayId=gateway)
+    assert error_code(lambda: associate(leads_out, GatewayId=gateway)) == "InvalidParameterValue"
+
+    association = associate(GatewayId=gateway)
+    assert associate(GatewayId=gateway) == association
+    (shown,) = described(ec2, table)["Associations"]
+    assert (shown["GatewayId"], shown["Main"], "SubnetId" in shown) == (gateway, False, False)
+    filters = [{"Name": "association.gateway-id", "Values": [gateway]}]
+    assert [of["RouteTableId"] for of in ec2.describe_route_tables(Filters=filters)["RouteTables"]] == [table]
+    assert error_code(ec2.delete_route_table, RouteTableId=table) == "DependencyViolation"
+    other = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    assert error_code(lambda: associate(other, GatewayId=gateway)) == "Resource.AlreadyAssociated"
+
+    create = lambda destination, **target: error_code(
+        ec2.create_route, RouteTableId=table, DestinationCidrBlock=destination, **target
+    )
+    assert create(ANY, GatewayId=gateway) == "InvalidParameterValue"
+    assert create("192.0.2.0/24", NetworkInterfaceId=appliance) == "InvalidParameterValue"
+    assert create("10.1.6.0/24", NetworkInterfaceId=appliance) == "InvalidParameterValue", "it is no subnet's"
+    assert create("10.1.5.0/24", NetworkInterfaceId=appliance) is None
+    assert routes(ec2, table)["10.1.5.0/24"] == (appliance, "CreateRoute", "blackhole")
+    replace = lambda **target: error_code(
+        ec2.replace_route, RouteTableId=table, DestinationCidrBlock="10.1.0.0/16", **target
+    )
+    assert replace(NetworkInterfaceId=appliance) is None and replace(LocalTarget=True) is None
+
+    moved = ec2.replace_route_table_association(AssociationId=association, RouteTableId=other)["NewAssociationId"]
+    assert described(ec2, table)["Associations"] == []
+    assert error_code(
+        ec2.replace_route_table_association, AssociationId=moved, RouteTableId=leads_out
+    ) == "InvalidParameterValue"
+    ec2.disassociate_route_table(AssociationId=moved)
+    assert described(ec2, other)["Associations"] == []
+    associate(other, GatewayId=gateway)
+    ec2.detach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    assert described(ec2, other)["Associations"] == [], "a gateway that leaves has none"

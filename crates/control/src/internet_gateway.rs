@@ -5,6 +5,7 @@ use crate::engine::describe::{self, Query};
 use crate::engine::table::{Record, Values};
 use crate::engine::tags::Specified;
 use crate::engine::{Tables, Tags, Tx, filter};
+use crate::route_table;
 use crate::vpc::{self, Vpc};
 use aws_api::ec2;
 use model::{AccountId, Error, Id, Kind, Result};
@@ -181,6 +182,7 @@ pub async fn detach_internet_gateway(
                 ));
             }
             gateway.vpc_id = None;
+            route_table::association::forget(tx, &gateway.internet_gateway_id);
             tx.put(&gateway);
             tx.release(ATTACHED_SCOPE, &vpc_id);
             Ok(())

@@ -54,11 +54,22 @@ pub enum Destination {
     PrefixList(Id),
 }
 
-/// Of a subnet that uses the table.
+/// Of a subnet, or an internet gateway, that uses the table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Association {
     pub association_id: Id,
-    pub subnet_id: Id,
+    #[serde(alias = "subnet_id")]
+    pub user_id: Id,
+}
+
+impl Association {
+    fn subnet_id(&self) -> Option<&Id> {
+        Some(&self.user_id).filter(|id| Id::is_of(Kind::Subnet, id))
+    }
+
+    fn gateway_id(&self) -> Option<&Id> {
+        Some(&self.user_id).filter(|id| Id::is_of(Kind::InternetGateway, id))
+    }
 }
 
 impl Destination {
@@ -170,6 +181,11 @@ pub fn main<'t>(tables: &'t Tables, vpc_id: &str) -> Option<&'t Arc<RouteTable>>
     tables.route_tables.with("vpc-id", vpc_id).find(|table| table.main_association_id.is_some())
 }
 
+/// The table of an internet gateway: it leads what enters within the VPC.
+pub fn of_gateway<'t>(tables: &'t Tables, gateway_id: &str) -> Option<&'t Arc<RouteTable>> {
+    tables.route_tables.with(BY_GATEWAY, gateway_id).next()
+}
+
 /// The tables with a route to a network interface, or to a gateway endpoint.
 pub fn leading_to<'t>(tables: &'t Tables, id: &str) -> impl Iterator<Item = &'t Arc<RouteTable>> {
     tables.route_tables.with(BY_TARGET, id)
@@ -185,12 +201,13 @@ const BY_PREFIX_LIST: &str = "cumulet:route-prefix-list";
 /// The field with the targets of routes that come and go without the VPC. Ours: EC2 has one for each kind of target.
 const BY_TARGET: &str = "cumulet:route-target";
 const BY_SUBNET: &str = "association.subnet-id";
+const BY_GATEWAY: &str = "association.gateway-id";
 const BY_ASSOCIATION: &str = "association.route-table-association-id";
 
 impl Record for RouteTable {
     const TABLE: &'static str = "route-table";
     const INDEXED: &'static [&'static str] =
-        &["vpc-id", BY_SUBNET, BY_ASSOCIATION, BY_TARGET, BY_PREFIX_LIST];
+        &["vpc-id", BY_SUBNET, BY_GATEWAY, BY_ASSOCIATION, BY_TARGET, BY_PREFIX_LIST];
 
     fn id(&self) -> &str {
         &self.route_table_id
@@ -202,8 +219,8 @@ impl Record for RouteTable {
 
     fn field<'a>(&'a self, name: &str, values: &mut Values<'a>) -> bool {
         let associations = || {
-            let subnets = self.associations.iter().map(|of| (&of.association_id, "false"));
-            self.main_association_id.iter().map(|id| (id, "true")).chain(subnets)
+            let others = self.associations.iter().map(|of| (&of.association_id, "false"));
+            self.main_association_id.iter().map(|id| (id, "true")).chain(others)
         };
         match name {
             BY_PREFIX_LIST => {
@@ -211,8 +228,13 @@ impl Record for RouteTable {
                 filter::many(values, lists.map(|id| id.as_str()))
             }
             BY_TARGET => filter::many(values, self.routes.iter().map(|route| route.target.id())),
-            "association.gateway-id" => true,
-            BY_SUBNET => filter::many(values, self.associations.iter().map(|of| of.subnet_id.as_str())),
+            BY_SUBNET => {
+                filter::many(values, self.associations.iter().filter_map(|of| Some(of.subnet_id()?.as_str())))
+            }
+            BY_GATEWAY => filter::many(
+                values,
+                self.associations.iter().filter_map(|of| Some(of.gateway_id()?.as_str())),
+            ),
             "association.main" => filter::many(values, associations().map(|(_, main)| main)),
             BY_ASSOCIATION => filter::many(values, associations().map(|(id, _)| id.as_str())),
             "association.route-table-id" => {
@@ -287,21 +309,22 @@ fn routes_to_api(table: &RouteTable, tables: &Tables) -> Vec<ec2::Route> {
 }
 
 fn to_api(table: &RouteTable, tables: &Tables) -> ec2::RouteTable {
-    let association = |id: &Id, subnet_id: Option<&Id>| ec2::RouteTableAssociation {
-        main: Some(subnet_id.is_none()),
+    let association = |id: &Id, of: Option<&Association>| ec2::RouteTableAssociation {
+        main: Some(of.is_none()),
         route_table_association_id: Some(id.to_string()),
         route_table_id: Some(table.route_table_id.to_string()),
-        subnet_id: subnet_id.map(Id::to_string),
+        subnet_id: of.and_then(Association::subnet_id).map(Id::to_string),
+        gateway_id: of.and_then(Association::gateway_id).map(Id::to_string),
         association_state: Some(association::in_state("associated")),
         ..Default::default()
     };
     let main = table.main_association_id.iter().map(|id| association(id, None));
-    let subnets = table.associations.iter().map(|of| association(&of.association_id, Some(&of.subnet_id)));
+    let others = table.associations.iter().map(|of| association(&of.association_id, Some(of)));
     ec2::RouteTable {
         route_table_id: Some(table.route_table_id.to_string()),
         owner_id: Some(table.owner.to_string()),
         vpc_id: Some(table.vpc_id.to_string()),
-        associations: main.chain(subnets).collect(),
+        associations: main.chain(others).collect(),
         routes: routes_to_api(table, tables),
         tags: table.tags.to_api(),
         ..Default::default()

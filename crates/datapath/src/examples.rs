@@ -30,6 +30,7 @@ pub fn vpc(number: u64) -> Vpc {
         subnets: vec![subnet(1, "10.0.0.0/16")],
         internet_gateway: true,
         route_tables: [(id(Kind::RouteTable, 1), to_internet())].into(),
+        edge_route_table_id: None,
         network_acls: [(id(Kind::NetworkAcl, 1), open())].into(),
         nat_gateways: Vec::new(),
         peerings: Vec::new(),

@@ -55,8 +55,11 @@ pub struct Vpc {
     pub subnets: Vec<Subnet>,
     /// Whether one is attached: without one nothing enters the VPC, whatever its routes say.
     pub internet_gateway: bool,
-    /// Those that subnets use.
+    /// Those that subnets use, and the internet gateway.
     pub route_tables: BTreeMap<Id, RouteTable>,
+    /// The internet gateway's: where what enters goes within the VPC.
+    #[serde(default)]
+    pub edge_route_table_id: Option<Id>,
     /// Those that subnets use.
     pub network_acls: BTreeMap<Id, NetworkAcl>,
     pub nat_gateways: Vec<NatGateway>,

@@ -202,6 +202,11 @@ pub fn explanation(context: &Context, trace: &Trace) -> ec2::Explanation {
         Obstacle::NoInternetGateway { vpc_id } => {
             ec2::Explanation { vpc: component(vpc_id), ..code("BAD_STATE_ATTACHMENT") }
         }
+        Obstacle::OtherWay { address, sender, .. } => ec2::Explanation {
+            address: Some(address.to_string()),
+            component: component(sender),
+            ..code("NO_PATH")
+        },
         Obstacle::PublicAccessBlocked { vpc_id, subnet_id, egress } => ec2::Explanation {
             vpc: component(vpc_id),
             subnet: component(subnet_id),

@@ -1,10 +1,11 @@
-//! Which table a subnet uses, and which one all others use. An association is kept in its table; a claim keeps a
-//! subnet from having two.
+//! Which table a subnet or an internet gateway uses, and which one all other subnets use. An association is kept in its
+//! table; a claim keeps a user from having two.
 
-use super::{Association, BY_ASSOCIATION, BY_SUBNET, RouteTable};
+use super::{Association, BY_ASSOCIATION, BY_GATEWAY, BY_SUBNET, RouteTable, route, target};
 use crate::Context;
 use crate::engine::Tx;
 use crate::engine::unsupported::{given, refuse};
+use crate::internet_gateway::InternetGateway;
 use crate::subnet;
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
@@ -31,11 +32,30 @@ fn holder(tx: &mut Tx<'_>, association_id: &str) -> Result<RouteTable> {
 }
 
 impl RouteTable {
-    fn associate(&mut self, tx: &Tx<'_>, subnet_id: &Id) -> Id {
+    fn associate(&mut self, tx: &Tx<'_>, user_id: &Id) -> Id {
         let association_id = tx.new_id(Kind::RouteTableAssociation);
         self.associations
-            .push(Association { association_id: association_id.clone(), subnet_id: subnet_id.clone() });
+            .push(Association { association_id: association_id.clone(), user_id: user_id.clone() });
         association_id
+    }
+}
+
+/// The subnet or internet gateway that a request names, and its VPC.
+fn user(tx: &mut Tx<'_>, input: &ec2::AssociateRouteTableRequest) -> Result<(Id, Option<Id>)> {
+    let named = |id: &Option<String>| id.clone().filter(|id| !id.is_empty());
+    match (named(&input.subnet_id), named(&input.gateway_id)) {
+        (Some(id), None) => {
+            let subnet = subnet::depend(tx, &id)?;
+            Ok((subnet.subnet_id.clone(), Some(subnet.vpc_id.clone())))
+        }
+        (None, Some(id)) => {
+            let gateway = tx.get::<InternetGateway>(&id).ok_or_else(|| target::no_gateway(&id))?;
+            Ok((gateway.internet_gateway_id.clone(), gateway.vpc_id.clone()))
+        }
+        (None, None) => Err(Error::missing_parameter("subnetId")),
+        (Some(_), Some(_)) => Err(Error::invalid_parameter_combination(
+            "The parameters subnetId and gatewayId cannot be used together",
+        )),
     }
 }
 
@@ -43,31 +63,29 @@ pub async fn associate_route_table(
     context: &Context,
     input: ec2::AssociateRouteTableRequest,
 ) -> Result<ec2::AssociateRouteTableResult> {
-    refuse([
-        (given(&input.gateway_id), "Route tables of gateways are"),
-        (given(&input.public_ipv4_pool), "Route tables of address pools are"),
-    ])?;
-    let id = input.route_table_id.unwrap_or_default();
-    let subnet_id = input.subnet_id.ok_or_else(|| Error::missing_parameter("subnetId"))?;
+    refuse([(given(&input.public_ipv4_pool), "Route tables of address pools are")])?;
+    let id = input.route_table_id.clone().unwrap_or_default();
     let association_id = context
         .transact(|tx| {
             let mut table = find(tx, &id)?;
-            let subnet = subnet::depend(tx, &subnet_id)?;
-            if subnet.vpc_id != table.vpc_id {
+            let (user_id, vpc_id) = user(tx, &input)?;
+            if vpc_id.as_ref() != Some(&table.vpc_id) {
+                let what = if Id::is_of(Kind::Subnet, &user_id) { "subnet" } else { "network gateway" };
                 return Err(Error::invalid_parameter_value(format!(
-                    "Route table {id} and subnet {subnet_id} belong to different networks"
+                    "Route table {id} and {what} {user_id} belong to different networks"
                 )));
             }
-            if let Some(has) = table.associations.iter().find(|of| of.subnet_id == subnet.subnet_id) {
+            if let Some(has) = table.associations.iter().find(|of| of.user_id == user_id) {
                 return Ok(has.association_id.clone());
             }
-            if !tx.claim(SCOPE, &subnet_id, &id) {
+            if !tx.claim(SCOPE, &user_id, &id) {
                 return Err(Error::new(
                     "Resource.AlreadyAssociated",
                     format!("the specified association for route table {id} conflicts with an existing association"),
                 ));
             }
-            let association_id = table.associate(tx, &subnet.subnet_id);
+            let association_id = table.associate(tx, &user_id);
+            route::check_edge(tx, &table)?;
             tx.put(&table);
             Ok(association_id)
         })
@@ -93,7 +111,7 @@ pub async fn disassociate_route_table(
                 )));
             };
             let of = table.associations.remove(at);
-            tx.release(SCOPE, &of.subnet_id);
+            tx.release(SCOPE, &of.user_id);
             tx.put(&table);
             Ok(())
         })
@@ -121,7 +139,7 @@ pub async fn replace_route_table_association(
             }
             let at = before.associations.iter().position(|of| *of.association_id == *association_id);
             let new = match at {
-                Some(at) => after.associate(tx, &before.associations.remove(at).subnet_id),
+                Some(at) => after.associate(tx, &before.associations.remove(at).user_id),
                 // The main one: there is always one, and only one.
                 None => {
                     before.main_association_id = None;
@@ -130,6 +148,7 @@ pub async fn replace_route_table_association(
                     new
                 }
             };
+            route::check_edge(tx, &after)?;
             tx.put(&before);
             tx.put(&after);
             Ok(new.to_string())
@@ -141,13 +160,14 @@ pub async fn replace_route_table_association(
     })
 }
 
-/// Lets go of a subnet that is deleted.
-pub fn forget(tx: &mut Tx<'_>, subnet_id: &Id) {
-    let found = tx.tables().route_tables.with(BY_SUBNET, subnet_id).next();
+/// Lets go of a subnet that is deleted, or of an internet gateway that leaves.
+pub fn forget(tx: &mut Tx<'_>, user_id: &Id) {
+    let by = if Id::is_of(Kind::Subnet, user_id) { BY_SUBNET } else { BY_GATEWAY };
+    let found = tx.tables().route_tables.with(by, user_id).next();
     if let Some(table) = found.and_then(|table| tx.get::<RouteTable>(&table.route_table_id)) {
         let mut table = (*table).clone();
-        table.associations.retain(|of| of.subnet_id != *subnet_id);
+        table.associations.retain(|of| of.user_id != *user_id);
         tx.put(&table);
-        tx.release(SCOPE, subnet_id);
+        tx.release(SCOPE, user_id);
     }
 }

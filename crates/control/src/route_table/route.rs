@@ -70,6 +70,7 @@ pub async fn create_route(
             check_target(tx.tables(), &table, &destination, &target)?;
             tx.quotas().check_within(quota::ROUTES_PER_TABLE, weight(tx.tables(), &table, &destination))?;
             table.routes.push(Route { destination: destination.clone(), target });
+            check_edge(tx, &table)?;
             tx.put(&table);
             Ok(())
         })
@@ -135,6 +136,7 @@ pub async fn replace_route(context: &Context, input: ec2::ReplaceRouteRequest) -
                     }
                 }
             }
+            check_edge(tx, &table)?;
             tx.put(&table);
             Ok(())
         })
@@ -224,6 +226,29 @@ fn check_inside(destination: &Destination, target: &Target) -> Result<()> {
         _ => Err(Error::invalid_parameter_value(format!(
             "The destination CIDR block {destination} is equal to or more specific than one of this VPC's CIDR blocks. This route can target only an interface, an instance or a NAT gateway."
         ))),
+    }
+}
+
+/// An internet gateway's table leads what is for the VPC or one of its subnets to a network interface, and nothing else
+/// (VPC User Guide, "Gateway route tables").
+pub(super) fn check_edge(tx: &Tx<'_>, table: &RouteTable) -> Result<()> {
+    if !table.associations.iter().any(|of| of.gateway_id().is_some()) {
+        return Ok(());
+    }
+    let vpc = tx.tables().vpcs.find(&table.vpc_id);
+    let inside: Vec<Destination> = vpc.into_iter().flat_map(|vpc| local_destinations(vpc)).collect();
+    let is_inside = |destination: &Destination| {
+        let holds = |net: &Destination| Some(net.cidr()?.contains(&destination.cidr()?));
+        inside.iter().any(|net| holds(net) == Some(true))
+    };
+    let leads_well =
+        |route: &Route| matches!(route.target, Target::NetworkInterface(_)) && is_inside(&route.destination);
+    match table.routes.iter().find(|route| !leads_well(route)) {
+        Some(Route { destination, .. }) => Err(Error::invalid_parameter_value(format!(
+            "The route identified by {destination} can't be in route table {}, which is a gateway's: that leads what is for the VPC or one of its subnets to a network interface only.",
+            table.route_table_id
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -62,7 +62,7 @@ impl Named {
     }
 }
 
-fn no_gateway(id: &str) -> Error {
+pub(super) fn no_gateway(id: &str) -> Error {
     Error::new("InvalidGatewayID.NotFound", format!("The gateway ID '{id}' does not exist"))
 }
 

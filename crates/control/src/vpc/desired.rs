@@ -32,6 +32,8 @@ pub fn desired(vpc: &Vpc, tables: &Tables, region: &Region, generation: Revision
     };
     let subnets: Vec<_> = tables.subnets.with("vpc-id", id).filter_map(subnet).collect();
     let used_tables = subnets.iter().filter_map(|subnet| tables.route_tables.find(&subnet.route_table_id));
+    let gateway = internet_gateway::of_vpc(tables, id);
+    let edge = gateway.and_then(|gateway| route_table::of_gateway(tables, &gateway.internet_gateway_id));
     let used_acls = subnets.iter().filter_map(|subnet| tables.network_acls.find(&subnet.network_acl_id));
     let dhcp_options = vpc.dhcp_options_id.as_ref().and_then(|id| tables.dhcp_options.find(id));
     agent_api::Vpc {
@@ -41,8 +43,10 @@ pub fn desired(vpc: &Vpc, tables: &Tables, region: &Region, generation: Revision
             number: None,
             cidrs: vpc.cidrs().map(|(_, cidr)| cidr).collect(),
             ipv6_cidrs: vpc.ipv6_cidrs().collect(),
-            internet_gateway: internet_gateway::of_vpc(tables, id).is_some(),
+            internet_gateway: gateway.is_some(),
+            edge_route_table_id: edge.map(|table| table.route_table_id.clone()),
             route_tables: used_tables
+                .chain(edge)
                 .map(|table| (table.route_table_id.clone(), routes(table, vpc, tables)))
                 .collect::<BTreeMap<_, _>>(),
             network_acls: used_acls

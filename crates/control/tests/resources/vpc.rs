@@ -238,3 +238,37 @@ async fn a_host_is_told_what_is_shut_of_the_region_and_what_is_excluded() {
     cloud.ok("ModifyVpcBlockPublicAccessOptions", &mode("off")).await;
     cloud.told_of_vpc(&id, is(Open)).await;
 }
+
+#[tokio::test]
+async fn a_host_is_told_the_gateways_own_routes() {
+    let cloud = Cloud::start().await;
+    let id = made(&cloud, "CreateVpc", &[("CidrBlock", "10.1.0.0/16")], "vpcId").await;
+    let vpc = ("VpcId", id.as_str());
+    let zone = ("AvailabilityZone", "us-east-1a");
+    let subnet = made(&cloud, "CreateSubnet", &[vpc, zone, ("CidrBlock", "10.1.1.0/24")], "subnetId").await;
+    cloud.run(&[("SubnetId", &subnet)]).await;
+    let of_vpc = [("Filter.1.Name", "vpc-id"), ("Filter.1.Value.1", id.as_str())];
+    let interface = made(&cloud, "DescribeNetworkInterfaces", &of_vpc, "networkInterfaceId").await;
+    let gateway = made(&cloud, "CreateInternetGateway", &[], "internetGatewayId").await;
+    let gateway = ("GatewayId", gateway.as_str());
+    cloud.ok("AttachInternetGateway", &[("InternetGatewayId", gateway.1), vpc]).await;
+    let table = made(&cloud, "CreateRouteTable", &[vpc], "routeTableId").await;
+    let of_table = ("RouteTableId", table.as_str());
+    let to_interface = [("DestinationCidrBlock", "10.1.1.0/24"), ("NetworkInterfaceId", interface.as_str())];
+    cloud.ok("CreateRoute", &[of_table, to_interface[0], to_interface[1]]).await;
+    let association = made(&cloud, "AssociateRouteTable", &[of_table, gateway], "associationId").await;
+    let is_led = |vpc: Option<&agent_api::Vpc>| {
+        vpc.is_some_and(|vpc| {
+            vpc.network.edge_route_table_id.as_deref() == Some(&*table)
+                && matches!(route(vpc, &table, "10.1.1.0/24"), Some(Target::Interface(id)) if *id == *interface)
+        })
+    };
+    cloud.told_of_vpc(&id, is_led).await;
+    cloud.ok("DisassociateRouteTable", &[("AssociationId", &association)]).await;
+    let is_not = |vpc: Option<&agent_api::Vpc>| {
+        vpc.is_some_and(|vpc| {
+            vpc.network.edge_route_table_id.is_none() && !vpc.network.route_tables.contains_key(&*table)
+        })
+    };
+    cloud.told_of_vpc(&id, is_not).await;
+}

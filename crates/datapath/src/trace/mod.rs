@@ -196,6 +196,8 @@ pub enum Obstacle {
     Blackhole { route_table_id: Id, route: Route },
     #[error("{vpc_id} has no internet gateway")]
     NoInternetGateway { vpc_id: Id },
+    #[error("the internet gateway exchanges what is of {address} with {through} only, and {sender} sends it")]
+    OtherWay { address: Ipv4Addr, through: Id, sender: Id },
     #[error("public access to {subnet_id} is blocked")]
     PublicAccessBlocked { vpc_id: Id, subnet_id: Id, egress: bool },
     #[error("{address} has no public address to speak to the internet with")]

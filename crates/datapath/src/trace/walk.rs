@@ -26,9 +26,12 @@ struct Walk<'g> {
     is_answer: bool,
     /// What NAT gateways have put another source to.
     translations: Vec<Translation>,
+    /// Who sent the gateway what is of an address.
+    senders: Vec<(Ipv4Addr, Id)>,
     packet: Packet,
 }
 
+#[derive(Clone)]
 struct Translation {
     nat_gateway_id: Id,
     /// The source as it came, and as it went on.
@@ -40,12 +43,14 @@ struct Translation {
 pub(super) struct There {
     pub(super) path: Path,
     translations: Vec<Translation>,
+    senders: Vec<(Ipv4Addr, Id)>,
     /// As it arrived.
     packet: Packet,
 }
 
 pub(super) fn there(ground: &dyn Ground, source: Source<'_>, packet: Packet) -> There {
-    let mut walk = Walk { ground, hops: Vec::new(), is_answer: false, translations: Vec::new(), packet };
+    let (translations, senders) = (Vec::new(), Vec::new());
+    let mut walk = Walk { ground, hops: Vec::new(), is_answer: false, translations, senders, packet };
     let end = match source {
         Source::Interface(interface) => walk.sent_by(interface),
         Source::Internet => {
@@ -57,8 +62,8 @@ pub(super) fn there(ground: &dyn Ground, source: Source<'_>, packet: Packet) -> 
             }
         }
     };
-    let Walk { hops, translations, packet, .. } = walk;
-    There { path: Path { hops, end: ended(end) }, translations, packet }
+    let Walk { hops, translations, senders, packet, .. } = walk;
+    There { path: Path { hops, end: ended(end) }, translations, senders, packet }
 }
 
 fn ended(end: Ended) -> End {
@@ -72,16 +77,12 @@ impl There {
     /// The way back to where `first` began, where there is somebody who answers.
     pub(super) fn answer(&self, ground: &dyn Ground, source: &Source<'_>, first: Packet) -> Option<Path> {
         let End::Arrives(place) = &self.path.end else { return None };
-        let translations = self.translations.iter().map(|one| Translation {
-            nat_gateway_id: one.nat_gateway_id.clone(),
-            from: one.from,
-            to: one.to,
-        });
         let mut walk = Walk {
             ground,
             hops: Vec::new(),
             is_answer: true,
-            translations: translations.collect(),
+            translations: self.translations.clone(),
+            senders: self.senders.clone(),
             packet: self.packet.answered(),
         };
         let end = match place {
@@ -214,15 +215,7 @@ impl Walk<'_> {
                 let interface = interface.ok_or_else(blackhole)?.into_owned();
                 self.leave(at, Some(&interface.subnet_id))?;
                 self.push_route(at, route);
-                let destination = self.packet.destination;
-                if interface.source_dest_check && !interface.has(destination) {
-                    return Err(Obstacle::ForeignDestination { interface_id: id.clone(), destination });
-                }
-                let place = self.enter(vpc, Some(&at.subnet.subnet_id), &interface)?;
-                match interface.has(destination) {
-                    true => Ok(place),
-                    false => self.sent_by(&interface),
-                }
+                self.through(vpc, Some(&at.subnet.subnet_id), &interface)
             }
             Target::Peering(id) => {
                 let peering = vpc.peerings.iter().find(|peering| peering.peering_id == *id);
@@ -238,6 +231,20 @@ impl Walk<'_> {
                 self.leave(at, None)?;
                 Err(blackhole())
             }
+        }
+    }
+
+    /// To an interface that a route leads to, and on.
+    fn through(&mut self, vpc: &Vpc, from_subnet: Option<&Id>, interface: &Interface) -> Ended {
+        let destination = self.packet.destination;
+        if interface.source_dest_check && !interface.has(destination) {
+            let interface_id = interface.interface_id.clone();
+            return Err(Obstacle::ForeignDestination { interface_id, destination });
+        }
+        let place = self.enter(vpc, from_subnet, interface)?;
+        match interface.has(destination) {
+            true => Ok(place),
+            false => self.sent_by(interface),
         }
     }
 
@@ -273,6 +280,13 @@ impl Walk<'_> {
         public_access(vpc, &owner, true)?;
         let public = owner.address(source).and_then(|own| own.public_ip);
         self.packet.source = public.ok_or_else(none)?;
+        let sender = self.hops.iter().rev().find_map(|hop| match &hop.place {
+            Place::Interface(id) | Place::NatGateway(id) => Some(id.clone()),
+            _ => None,
+        });
+        let sender = sender.unwrap_or_else(|| owner.id().clone());
+        check_sender(vpc, &owner, source, &sender, self.is_answer)?;
+        self.senders.push((source, sender));
         let because = Because::SourceTranslated { from: source };
         self.push(Some(&vpc.vpc_id), Place::InternetGateway, because);
         self.outside()
@@ -295,10 +309,33 @@ impl Walk<'_> {
         self.packet.destination = private;
         let because = Because::DestinationTranslated { from: destination };
         self.push(Some(&vpc_id), Place::InternetGateway, because);
-        let nobody = Obstacle::NobodyHas { vpc_id, address: private };
+        let nobody = Obstacle::NobodyHas { vpc_id: vpc_id.clone(), address: private };
         let owner = self.owner(&vpc, private).ok_or(nobody)?;
         public_access(&vpc, &owner, false)?;
-        self.deliver(&vpc, None, owner)
+        if let Some((_, sender)) = self.senders.iter().find(|(of, _)| self.is_answer && *of == private) {
+            check_sender(&vpc, &owner, private, sender, true)?;
+        }
+        let Some((route_table_id, way)) = edge(&vpc, private) else {
+            return self.deliver(&vpc, None, owner);
+        };
+        let place = Place::RouteTable(route_table_id.clone());
+        let route = match way {
+            Way::Route(route) => route,
+            Way::Local(cidr) => {
+                self.push(Some(&vpc_id), place, Because::Local(cidr));
+                return self.deliver(&vpc, None, owner);
+            }
+            Way::None => return self.deliver(&vpc, None, owner),
+        };
+        let interface = match &route.target {
+            Target::Interface(id) => self.ground.interface(id).filter(|one| one.vpc_id == vpc_id),
+            _ => None,
+        };
+        let route_table_id = route_table_id.clone();
+        let interface =
+            interface.ok_or_else(|| Obstacle::Blackhole { route_table_id, route: route.clone() })?;
+        self.push(Some(&vpc_id), place, Because::Route(route.clone()));
+        self.through(&vpc, None, &interface)
     }
 
     /// Through a NAT gateway, as itself.
@@ -431,6 +468,13 @@ enum Owner {
 }
 
 impl Owner {
+    fn id(&self) -> &Id {
+        match self {
+            Owner::Interface(interface) => &interface.interface_id,
+            Owner::Nat(nat) => &nat.nat_gateway_id,
+        }
+    }
+
     fn subnet_id(&self) -> &Id {
         match self {
             Owner::Interface(interface) => &interface.subnet_id,
@@ -457,6 +501,31 @@ fn public_access(vpc: &Vpc, owner: &Owner, egress: bool) -> Result<(), Obstacle>
             Err(Obstacle::PublicAccessBlocked { vpc_id, subnet_id, egress })
         }
     }
+}
+
+/// What the internet gateway's own route table says of a private address, where there is one.
+fn edge(vpc: &Vpc, private: Ipv4Addr) -> Option<(&Id, Way<'_>)> {
+    let id = vpc.edge_route_table_id.as_ref()?;
+    Some((id, way(vpc, vpc.route_tables.get(id)?, private)))
+}
+
+/// Whether the gateway takes what is of an address from this sender: from its owner or, where it leads what is for it
+/// through another interface, from that one. What its owner begins by himself goes out, and is not answered.
+fn check_sender(
+    vpc: &Vpc,
+    owner: &Owner,
+    address: Ipv4Addr,
+    sender: &Id,
+    is_answer: bool,
+) -> Result<(), Obstacle> {
+    let through = match edge(vpc, address) {
+        Some((_, Way::Route(Route { target: Target::Interface(id), .. }))) => id,
+        _ => owner.id(),
+    };
+    if sender == through || (sender == owner.id() && !is_answer) {
+        return Ok(());
+    }
+    Err(Obstacle::OtherWay { address, through: through.clone(), sender: sender.clone() })
 }
 
 fn subnet<'v>(vpc: &'v Vpc, subnet_id: &Id) -> Result<&'v Subnet, Obstacle> {

@@ -36,6 +36,7 @@ const PROTOCOL_NUMBER: u16 = 1;
 const SOURCE_PORT: u16 = 2;
 const DESTINATION_PORT: u16 = 3;
 const CONNTRACK_ID: u16 = 12;
+const CONNTRACK_ZONE: u16 = 18;
 
 const ERROR: u16 = libc::NLMSG_ERROR as u16;
 const DONE: u16 = libc::NLMSG_DONE as u16;
@@ -158,10 +159,10 @@ fn ends(payload: &[u8], tuple: u16) -> Option<Ends> {
     Some((address(IP_V4_SOURCE, IP_V6_SOURCE)?, address(IP_V4_DESTINATION, IP_V6_DESTINATION)?))
 }
 
-/// What names one flow and no later one with the same ends: its tuple and its number.
+/// What names one flow and no other one with the same ends: its tuple, its number and, where it is in one, its zone.
 fn name_of_flow(payload: &[u8]) -> Vec<u8> {
     let mut name = Vec::new();
-    for wanted in [TUPLE_ORIGINAL, CONNTRACK_ID] {
+    for wanted in [TUPLE_ORIGINAL, CONNTRACK_ID, CONNTRACK_ZONE] {
         for (start, end, kind, _) in raw_attributes(payload) {
             if kind == wanted {
                 name.extend(&payload[start..end]);
@@ -218,15 +219,16 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_is_read_and_named_by_its_first_tuple_and_number() {
+    fn a_flow_is_read_and_named_by_its_first_tuple_number_and_zone() {
         let original = tuple(TUPLE_ORIGINAL, [10, 0, 0, 5], [10, 0, 0, 6]);
         let reply = tuple(TUPLE_REPLY, [10, 0, 0, 6], [198, 18, 0, 5]);
         let number = put(CONNTRACK_ID, &[1, 2, 3, 4]);
-        let message = [original.clone(), reply, put(99, b"other"), number.clone()].concat();
+        let zone = put(CONNTRACK_ZONE, &[0, 1]);
+        let message = [original.clone(), reply, zone.clone(), put(99, b"other"), number.clone()].concat();
         let [a, b, c] = [[10, 0, 0, 5], [10, 0, 0, 6], [198, 18, 0, 5]].map(IpAddr::from);
         let flow = Flow { original: (a, b), reply: (b, c), protocol: 6, ports: Some((40_000, 22)) };
         assert_eq!(flow_of(&message), Some(flow));
-        assert_eq!(name_of_flow(&message), [original, number].concat());
+        assert_eq!(name_of_flow(&message), [original, number, zone].concat());
     }
 
     proptest! {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
+use super::edge;
 use super::family::{Family, elements};
 use super::flows;
 use super::hosts::{self, LINK as HOSTS, PORT};
@@ -50,6 +51,7 @@ pub(super) fn vpc(vpc: &Vpc, groups: &BTreeMap<&Id, &SecurityGroup>, tracked: u3
     verdicts(vpc, &membership, &mut table);
     let has_acls = network_acl::render(vpc, &mut table);
     sources(vpc, &mut table);
+    edge::render(vpc, &mut table);
     flows::render(vpc, tracked, &mut table);
     services(vpc, tracked, &mut table);
     forward(vpc, has_acls, &mut table);
@@ -298,15 +300,21 @@ fn sources(vpc: &Vpc, table: &mut Table) {
             nat_sources(vpc)
         ),
     );
+    let entering = match vpc.gateway_mark() {
+        0 => String::new(),
+        mark => format!("meta mark set {mark:#010x} "),
+    };
     table.chain(
         "outsiders",
         "",
-        "icmp type redirect drop
-        icmpv6 type nd-redirect drop
-        ip saddr @inside drop
-        ip6 saddr @inside6 drop
-        ip6 saddr fe80::/10 drop
-        accept",
+        format!(
+            "icmp type redirect drop
+            icmpv6 type nd-redirect drop
+            ip saddr @inside drop
+            ip6 saddr @inside6 drop
+            ip6 saddr fe80::/10 drop
+            {entering}accept"
+        ),
     );
     table.chain(
         "antispoof6",
@@ -635,6 +643,25 @@ mod tests {
         brief.tracking.tcp_established = Some(350);
         let interfaces = [public, router, interface(7, &[1]), brief];
         insta::assert_snapshot!(render(&plan(), &interfaces, &[web, shut, database, unused]));
+    }
+
+    #[test]
+    fn a_gateway_with_routes_of_its_own() {
+        let mut vpc = plan();
+        let table_id = id(Kind::RouteTable, 9);
+        let route = datapath::Route {
+            destination: "10.0.0.0/24".parse().unwrap(),
+            target: Target::Interface(id(Kind::NetworkInterface, 5)),
+        };
+        vpc.edge_route_table_id = Some(table_id.clone());
+        vpc.route_tables.insert(table_id, datapath::RouteTable { routes: vec![route] });
+        let public = |number: u64| {
+            let mut interface = interface(number, &[]);
+            interface.addresses[0].public_ip = Some(Ipv4Addr::new(198, 18, 0, number as u8));
+            interface
+        };
+        let appliance = Interface { source_dest_check: false, ..public(5) };
+        insta::assert_snapshot!(render(&vpc, &[appliance, public(6), interface(7, &[])], &[]));
     }
 
     #[test]

@@ -97,6 +97,7 @@ pub(super) struct Vpc<'a> {
     pub elsewhere: &'a [&'a Elsewhere],
     /// Peerings whose other VPC is on this host too.
     pub peers: Vec<(&'a Peering, &'a datapath::Vpc)>,
+    /// The VPC's own id among them stands for its internet gateway.
     subnets: BTreeMap<&'a Id, u32>,
     route_tables: BTreeMap<&'a Id, u32>,
 }
@@ -148,7 +149,8 @@ impl<'a> Vpc<'a> {
         nics.sort_by(|a, b| a.plan.interface_id.cmp(&b.plan.interface_id));
         let peers = peers(plan, &index.vpcs);
         let elsewhere = index.elsewhere(&plan.vpc_id);
-        let subnets = numbered(plan.subnets.iter().map(|subnet| &subnet.subnet_id));
+        let subnets = plan.subnets.iter().map(|subnet| &subnet.subnet_id);
+        let subnets = numbered(subnets.chain(plan.edge_route_table_id.as_ref().map(|_| &plan.vpc_id)));
         Ok(Vpc { plan, nics, elsewhere, peers, subnets, route_tables: numbered(plan.route_tables.keys()) })
     }
 
@@ -165,6 +167,11 @@ impl<'a> Vpc<'a> {
     /// The high half of the marks of what comes from the subnet.
     pub(super) fn subnet_mark(&self, subnet_id: &Id) -> u32 {
         self.subnets.get(subnet_id).map_or(0, |number| number << 16)
+    }
+
+    /// And of what comes by the internet gateway: none where that has no routes of its own.
+    pub(super) fn gateway_mark(&self) -> u32 {
+        self.subnet_mark(&self.plan.vpc_id)
     }
 
     /// Private addresses and the public ones that the internet gateway translates them to: none where there is no
@@ -251,16 +258,19 @@ impl<'a> Vpc<'a> {
                 layer3.neighbours.insert((*link, address.private_ip.into()), nat.mac);
             }
         }
-        for subnet in &self.plan.subnets {
-            let Some(table) = self.plan.route_tables.get(&subnet.route_table_id) else { continue };
-            let number = self.route_tables.get(&subnet.route_table_id).copied().unwrap_or(0);
+        let subnets = self.plan.subnets.iter();
+        let subnets = subnets.map(|subnet| (self.subnet_mark(&subnet.subnet_id), &subnet.route_table_id));
+        let gateway = self.plan.edge_route_table_id.iter().map(|id| (self.gateway_mark(), id));
+        for (mark, route_table_id) in subnets.chain(gateway) {
+            let Some(table) = self.plan.route_tables.get(route_table_id) else { continue };
+            let number = self.route_tables.get(route_table_id).copied().unwrap_or(0);
             for route in &table.routes {
                 let is_inner = cidrs(self.plan).any(|cidr| cidr.contains(&route.destination));
                 let (priority, table) = match is_inner {
                     true => (INNER_PRIORITY, INNER_TABLES + number),
                     false => (OUTER_PRIORITY, OUTER_TABLES + number),
                 };
-                let mark = Some((self.subnet_mark(&subnet.subnet_id), !NUMBER_MASK));
+                let mark = Some((mark, !NUMBER_MASK));
                 let family = Family::of(route.destination.addr());
                 layer3.rules.insert(Rule { family, priority, mark, table });
                 let hop = self.hop(&route.target, family, exits);

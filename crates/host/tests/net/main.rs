@@ -4,6 +4,7 @@ mod acls;
 mod bandwidth;
 mod cloud;
 mod costs;
+mod edge;
 mod gateway;
 mod groups;
 mod hosts;

@@ -96,7 +96,16 @@ impl World {
         ];
         let peering = Target::Peering(id(Kind::VpcPeeringConnection, 1));
         let nat = Target::NatGateway(id(Kind::NatGateway, NAT));
+        let edge_table_id = id(Kind::RouteTable, 9);
+        let at_edge = [
+            route("10.0.0.0/24", router.clone()),
+            route("10.0.1.0/24", router.clone()),
+            route("10.0.1.0/24", Target::Blackhole),
+            route("10.0.0.0/16", router.clone()),
+        ];
         for vpc in &mut plan.vpcs {
+            vpc.route_tables.remove(&edge_table_id);
+            vpc.edge_route_table_id = None;
             let is_first = vpc.nat_gateways.is_empty() && vpc.subnets.len() > 1 || vpc.subnets.len() == 3;
             vpc.internet_gateway = dice.roll(8) > 0;
             let modes = [PublicAccess::Outward, PublicAccess::Blocked];
@@ -118,6 +127,7 @@ impl World {
                     addresses: vec![Address { private_ip, public_ip }],
                 });
                 defaults.push(Some(nat.clone()));
+                defaults.push(Some(router.clone()));
             }
             for table in vpc.route_tables.values_mut() {
                 let mut routes = if is_first && dice.roll(3) == 0 { dice.some(&inner) } else { Vec::new() };
@@ -128,6 +138,11 @@ impl World {
                 let closer = [None, None, Some(Target::Blackhole), Some(Target::InternetGateway)];
                 routes.extend(dice.one_of(&closer).clone().map(|target| route("203.0.113.0/24", target)));
                 *table = RouteTable { routes };
+            }
+            if is_first && dice.roll(3) == 0 {
+                let routes = dice.some(&at_edge[dice.roll(2)..]);
+                vpc.route_tables.insert(edge_table_id.clone(), RouteTable { routes });
+                vpc.edge_route_table_id = Some(edge_table_id.clone());
             }
             for acl in vpc.network_acls.values_mut() {
                 *acl = match dice.roll(3) {
@@ -254,7 +269,9 @@ async fn packets_meet_what_a_trace_says() {
                 }
                 None => Some(OUTSIDE),
             };
-            if let Some(address) = address.filter(|_| from != to) {
+            // What answers the router through itself finds its way by chance.
+            let is_of_router = from == 2 && by_public;
+            if let Some(address) = address.filter(|_| from != to && !is_of_router) {
                 flows.push(world.check(from, address, *dice.one_of(&PORTS)));
             }
         }
