@@ -90,8 +90,10 @@ impl Disks {
             Content::Layers(chain) => chain,
             Content::Stored(manifest) => {
                 offset_of(snapshot_id, index, manifest.size)?;
-                let block = manifest.get(index).map(|name| self.store.get_block(snapshot_id, index, name));
-                return block.transpose();
+                return manifest
+                    .get(index)
+                    .map(|name| self.stored_block(snapshot_id, index, name))
+                    .transpose();
             }
         };
         let offset = offset_of(snapshot_id, index, chain.size())?;
@@ -155,9 +157,14 @@ impl Disks {
         check(Kind::Snapshot, snapshot_id)?;
         // Opened while its layers are kept.
         let mut work = self.work_on(&[]);
-        let of_head = |head: Head| match head.stored {
-            true => self.stored_manifest(snapshot_id).map(Content::Stored),
-            false => Chain::open(head.size, &self.layers(&head.layers())).map(Content::Layers),
+        let of_head = |head: Head| {
+            let manifest = head.stored.then(|| self.stored_manifest(snapshot_id));
+            match manifest {
+                Some(Ok(manifest)) => Ok(Content::Stored(manifest)),
+                Some(Err(error)) if head.layers().is_empty() => Err(error),
+                // Its layers are as good.
+                _ => Chain::open(head.size, &self.layers(&head.layers())).map(Content::Layers),
+            }
         };
         if let Ok(head) = work.pin(snapshot_id) {
             return of_head(head);

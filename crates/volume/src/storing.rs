@@ -64,11 +64,13 @@ impl Disks {
         check(Kind::Snapshot, snapshot_id)?;
         let mut work = self.work_on(&[&name(snapshot_id)]);
         let head = work.pin(snapshot_id)?;
-        if head.stored {
-            return Ok(100);
-        }
+        if head.stored { Ok(100) } else { self.store_some(snapshot_id, &head) }
+    }
+
+    /// Nobody else stores it meanwhile.
+    fn store_some(&self, snapshot_id: &str, head: &Head) -> Result<u8> {
         let _kept = self.store.keep();
-        let storing = self.resume(snapshot_id, &head)?;
+        let storing = self.resume(snapshot_id, head)?;
         let layers = self.layers(&head.layers());
         let mut differing = Chain::open(head.size, &layers[..storing.plan.layers.min(layers.len())])?;
         let mut batch = Vec::new();
@@ -94,7 +96,7 @@ impl Disks {
         }
         let manifest = storing.parent.unwrap_or_default().with(head.size, &changed.unwrap_or_default());
         self.store.put_manifest(snapshot_id, manifest)?;
-        self.put_head(snapshot_id, head.in_store())?;
+        self.put_head(snapshot_id, head.clone().in_store())?;
         self.forget_storing(snapshot_id)?;
         Ok(100)
     }
@@ -105,7 +107,7 @@ impl Disks {
         if let Some(mut storing) = begun {
             let is_looked_at = storing.parent.is_some() || storing.plan.parent.is_none();
             if !is_looked_at && let Some(parent) = &storing.plan.parent {
-                storing.parent = self.store.manifest(parent)?;
+                storing.parent = self.parent(parent)?;
             }
             if storing.parent.is_some() || storing.plan.parent.is_none() {
                 self.state().storing.insert(snapshot_id.to_owned(), storing.clone());
@@ -115,7 +117,7 @@ impl Disks {
         let layers = head.layers();
         let nearest = self.state().nearest_stored(&layers);
         let parent = match &nearest {
-            Some((parent, _)) => self.store.manifest(parent)?,
+            Some((parent, _)) => self.parent(parent)?,
             None => None,
         };
         let shared = nearest.as_ref().filter(|_| parent.is_some());
@@ -129,6 +131,14 @@ impl Disks {
         let storing = Storing { plan, parent, changed: Vec::new() };
         self.state().storing.insert(snapshot_id.to_owned(), storing.clone());
         Ok(storing)
+    }
+
+    /// None where it can't be used: then all is put again.
+    fn parent(&self, snapshot_id: &str) -> Result<Option<Arc<Manifest>>> {
+        match self.store.manifest(snapshot_id) {
+            Err(error) if error.is_damaged() => Ok(None),
+            manifest => manifest,
+        }
     }
 
     /// In the journal, durable.
@@ -177,6 +187,27 @@ impl Disks {
         self.store.manifest(snapshot_id)?.ok_or_else(missing)
     }
 
+    /// What a stored snapshot holds at an index. What is damaged there is put again, if the layers have it.
+    pub(crate) fn stored_block(&self, snapshot_id: &str, index: u32, name: Name) -> Result<Vec<u8>> {
+        let error = match self.store.get_block(snapshot_id, index, name) {
+            Err(error) if error.is_damaged() => error,
+            got => return got,
+        };
+        let mut work = self.work_on(&[]);
+        let head = work.pin(snapshot_id)?;
+        if head.layers().is_empty() {
+            return Err(error);
+        }
+        let mut chain = Chain::open(head.size, &self.layers(&head.layers()))?;
+        match read(&mut chain, index.into())? {
+            (_, Some(data)) if Name::of(&data) == name => {
+                self.store.put_blocks(std::iter::once(Ok((index, Some(data.clone())))))?;
+                Ok(data)
+            }
+            _ => Err(error),
+        }
+    }
+
     /// Makes the layer of a snapshot anew from what the store holds. Takes as long as that takes to be read.
     pub(crate) fn restore(&self, snapshot_id: &str) -> Result<()> {
         let _work = self.work_on(&[&name(snapshot_id)]);
@@ -201,7 +232,7 @@ impl Disks {
     }
 
     /// Lets the layers of snapshots go that the store holds, where the disk is nearly full. Those that volumes lie over
-    /// stay.
+    /// stay, and those that the store turns out to have lost.
     pub fn make_room(&self) -> Result<()> {
         let space = rustix::fs::statvfs(self.dir()).map_err(io::Error::from);
         let space = space.map_err(failed("can't see", self.dir()))?;
@@ -212,14 +243,39 @@ impl Disks {
     }
 
     pub(crate) fn drop_layers(&self) -> Result<()> {
+        let mut result = Ok(());
         for snapshot_id in self.ids(Kind::Snapshot) {
-            let _work = self.work_on(&[&name(&snapshot_id)]);
-            let Ok(head) = self.head(&snapshot_id) else { continue };
-            if head.stored && !head.layers().is_empty() && !self.state().is_under_volumes(&head) {
-                self.put_head(&snapshot_id, Head::new(head.size, &[]).in_store())?;
-            }
+            let dropped = self.drop_layers_of(&snapshot_id);
+            result = result.and(dropped);
         }
-        Ok(())
+        result
+    }
+
+    fn drop_layers_of(&self, snapshot_id: &str) -> Result<()> {
+        let has_spare =
+            |head: &Head| head.stored && !head.layers().is_empty() && !self.state().is_under_volumes(head);
+        if !self.head(snapshot_id).is_ok_and(|head| has_spare(&head)) {
+            return Ok(());
+        }
+        self.mend(snapshot_id)?;
+        let _work = self.work_on(&[&name(snapshot_id)]);
+        // It may be gone since, or a volume was made of it.
+        match self.head(snapshot_id) {
+            Ok(head) if has_spare(&head) => self.put_head(snapshot_id, Head::new(head.size, &[]).in_store()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads all that the store has of a snapshot before the only other copy goes; what is damaged is put again.
+    fn mend(&self, snapshot_id: &str) -> Result<()> {
+        if self.stored_manifest(snapshot_id).is_err_and(|error| error.is_damaged()) {
+            let mut work = self.work_on(&[&name(snapshot_id)]);
+            let head = work.pin(snapshot_id)?;
+            while self.store_some(snapshot_id, &head)? < 100 {}
+        }
+        let manifest = self.stored_manifest(snapshot_id)?;
+        let mut blocks = manifest.blocks.iter();
+        blocks.try_for_each(|(index, name)| self.stored_block(snapshot_id, *index, *name).map(drop))
     }
 
     /// Removes what no snapshot needs from the store. May take long.

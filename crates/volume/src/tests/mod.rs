@@ -1,6 +1,7 @@
 //! Disks on a real file system, over crashes at every point.
 
 mod crashes;
+mod faults;
 mod folds;
 mod layers;
 mod storing;

@@ -85,6 +85,9 @@ fn what_is_damaged_is_told_and_never_given_out() {
         return;
     }
     let room = Room::with_two();
+    // No other copy is left.
+    room.delete(VOLUME).unwrap();
+    room.drop_layers().unwrap();
     let before = room.get_block(SNAPSHOT, 4).unwrap();
     for path in room.kept() {
         let good = fs::read(&path).unwrap();
