@@ -427,6 +427,13 @@ pub(crate) fn queues(instance: &Instance) -> usize {
     instance.machine.vcpus.clamp(1, 8) as usize
 }
 
+pub(crate) fn disk_bus(instance: &Instance) -> DiskBus {
+    match instance.machine.disk_bus {
+        agent_api::DiskBus::Virtio => DiskBus::Virtio,
+        agent_api::DiskBus::Nvme => DiskBus::Nvme,
+    }
+}
+
 fn limits_of(instance: &Instance) -> BTreeMap<Id, Option<DiskLimits>> {
     instance.disks.iter().map(|disk| (disk.volume_id.clone(), disk.limits)).collect()
 }
@@ -465,12 +472,5 @@ impl From<Arc<NetError>> for StartError {
                 StartError::Transient("The host could not make the instance's network".into())
             }
         }
-    }
-}
-
-pub(crate) fn disk_bus(instance: &Instance) -> DiskBus {
-    match instance.machine.disk_bus {
-        agent_api::DiskBus::Virtio => DiskBus::Virtio,
-        agent_api::DiskBus::Nvme => DiskBus::Nvme,
     }
 }

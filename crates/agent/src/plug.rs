@@ -2,7 +2,7 @@
 //!
 //! Invariant: a volume is held for as long as the guest may have it, whatever is desired by then.
 
-use crate::instance::{InstanceTask, queues};
+use crate::instance::{InstanceTask, disk_bus, queues};
 use crate::lifecycle::Actual;
 use agent_api::{Detach, Disk, Instance, Interface, ObservedDevice, PlugState};
 use host::machine::{DiskSpec, MachineError};
@@ -168,7 +168,7 @@ impl InstanceTask {
         volumes.ready(&disk.volume_id).await?;
         let (_lock, layers) = volumes.open(&disk.volume_id).await?;
         let spec = DiskSpec {
-            bus: super::instance::disk_bus(instance),
+            bus: disk_bus(instance),
             limits: disk.limits,
             ..DiskSpec::new(disk.volume_id.clone(), layers)
         };

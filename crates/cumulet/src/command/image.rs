@@ -1,26 +1,22 @@
 //! `cumulet image`: disks built or imported on this machine become AMIs through the EBS direct APIs, as any
 //! client's would: StartSnapshot, PutSnapshotBlock, CompleteSnapshot, RegisterImage. And the other way (`export`).
 
+mod direct;
 mod export;
 
 use crate::cloud::Locate;
 use crate::query::Client;
-use anyhow::{Context, Result, anyhow, bail};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use image::{Cache, Progress, Recipe, TerminalProgress, Upload};
+use anyhow::{Context, Result};
+use direct::Direct;
+use image::{Cache, Progress, Recipe, TerminalProgress};
 use model::{Clock, SystemClock};
-use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// Under which Debian's own images boot.
 const ROOT_DEVICE: &str = "/dev/xvda";
 /// What disks are by unless an image says otherwise.
 const VIRTIO: &str = "virtio";
-/// Between looks at a snapshot that is being stored.
-const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -183,62 +179,4 @@ fn register(
     }
     let answer = client.ec2("RegisterImage", &parameters)?;
     Ok(answer.text_of("imageId").to_owned())
-}
-
-/// The EBS direct APIs.
-struct Direct<'c>(&'c Client);
-
-impl Direct<'_> {
-    fn send(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &[u8],
-    ) -> Result<serde_json::Value> {
-        let answer = self.0.send("ebs", method, path, "", headers, body)?;
-        let value: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        if answer.status >= 300 {
-            let said = value.get("Message").or(value.get("message")).and_then(|text| text.as_str());
-            bail!("the upload was refused: {}", said.unwrap_or("the answer does not say why"));
-        }
-        Ok(value)
-    }
-}
-
-impl Upload for Direct<'_> {
-    fn start(&self, size_gib: u32, description: &str) -> Result<String> {
-        let body = serde_json::json!({ "VolumeSize": size_gib, "Description": description });
-        let headers = [("content-type", "application/json")];
-        let value = self.send("POST", "/snapshots", &headers, body.to_string().as_bytes())?;
-        let snapshot = value.get("SnapshotId").and_then(|id| id.as_str());
-        snapshot.map(str::to_owned).ok_or_else(|| anyhow!("StartSnapshot answered without a snapshot's id"))
-    }
-
-    fn put(&self, snapshot: &str, index: u32, data: &[u8]) -> Result<()> {
-        let checksum = STANDARD.encode(Sha256::digest(data));
-        let length = data.len().to_string();
-        let headers = [
-            ("content-type", "application/octet-stream"),
-            ("x-amz-data-length", length.as_str()),
-            ("x-amz-checksum", checksum.as_str()),
-            ("x-amz-checksum-algorithm", "SHA256"),
-        ];
-        self.send("PUT", &format!("/snapshots/{snapshot}/blocks/{index}"), &headers, data).map(drop)
-    }
-
-    fn complete(&self, snapshot: &str, changed_blocks: u32) -> Result<()> {
-        let count = changed_blocks.to_string();
-        let headers = [("x-amz-changedblockscount", count.as_str())];
-        self.send("POST", &format!("/snapshots/completion/{snapshot}"), &headers, b"")?;
-        loop {
-            let answer = self.0.ec2("DescribeSnapshots", &[("SnapshotId.1", snapshot)])?;
-            let Some(found) = answer.find("item") else { bail!("the snapshot {snapshot} is no more") };
-            match found.text_of("status") {
-                "completed" => return Ok(()),
-                "pending" => std::thread::sleep(LOOK_PAUSE),
-                _ => bail!("the snapshot failed: {}", found.text_of("statusMessage")),
-            }
-        }
-    }
 }
