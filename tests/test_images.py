@@ -5,7 +5,7 @@ import subprocess
 import uuid
 
 import pytest
-from conftest import error_code, run, wait
+from conftest import error_code, ready, run, wait
 
 MISSING = "ami-0123456789abcdef0"
 
@@ -179,6 +179,7 @@ def test_attributes(ec2, image):
 
     user = "123456789012"
     changes = {"Add": [{"UserId": user}, {"Group": "all"}]}
+    ec2.disable_image_block_public_access()
     ec2.modify_image_attribute(ImageId=image, LaunchPermission=changes)
     permissions = attribute("launchPermission")["LaunchPermissions"]
     assert {"UserId": user} in permissions and {"Group": "all"} in permissions
@@ -247,6 +248,191 @@ def test_deprecation(ec2, image):
     assert "DeprecationTime" not in described(ec2, image)
     past = {"ImageId": image, "DeprecateAt": at - datetime.timedelta(days=9)}
     assert error_code(ec2.enable_image_deprecation, **past) == "InvalidParameterValue"
+
+
+def test_a_protected_image_is_not_deregistered(ec2, image):
+    def protection():
+        attribute = ec2.describe_image_attribute(ImageId=image, Attribute="deregistrationProtection")
+        shown = described(ec2, image)["DeregistrationProtection"]
+        assert attribute["DeregistrationProtection"] == {"Value": shown}
+        return shown
+
+    assert protection() == "disabled"
+    assert ec2.enable_image_deregistration_protection(ImageId=image)["Return"] == "true"
+    assert protection() == "enabled-without-cooldown"
+    assert error_code(ec2.deregister_image, ImageId=image) == "OperationNotPermitted"
+    ec2.enable_image_deregistration_protection(ImageId=image, WithCooldown=True)
+    assert protection() == "enabled-with-cooldown"
+    ec2.disable_image_deregistration_protection(ImageId=image)
+    assert protection() == "disabled"
+    # It still cools down.
+    assert error_code(ec2.deregister_image, ImageId=image) == "OperationNotPermitted"
+    ec2.enable_image_deregistration_protection(ImageId=image, WithCooldown=False)
+    ec2.disable_image_deregistration_protection(ImageId=image)
+    ec2.deregister_image(ImageId=image)
+    missing = {"ImageId": MISSING}
+    assert error_code(ec2.enable_image_deregistration_protection, **missing) == "InvalidAMIID.NotFound"
+    dry = {"ImageId": MISSING, "DryRun": True}
+    assert error_code(ec2.enable_image_deregistration_protection, **dry) == "DryRunOperation"
+
+
+def test_an_image_that_is_not_shared_with_us_stays_so(ec2, ami, image):
+    assert error_code(ec2.cancel_image_launch_permission, ImageId=ami) == "OperationNotPermitted"
+    assert error_code(ec2.cancel_image_launch_permission, ImageId=MISSING) == "InvalidAMIID.NotFound"
+    account = described(ec2, image)["OwnerId"]
+    ec2.modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"UserId": account}]})
+    assert ec2.cancel_image_launch_permission(ImageId=image)["Return"] is True
+    assert ec2.describe_image_attribute(ImageId=image, Attribute="launchPermission")["LaunchPermissions"] == []
+
+
+def test_ancestors_are_told_though_they_are_gone(simulated, ec2, ami, name):
+    (instance,) = run(ec2, ami)
+    wait(ec2, "instance_running", [instance["InstanceId"]])
+    made = ec2.create_image(InstanceId=instance["InstanceId"], Name=name, NoReboot=True)["ImageId"]
+    ready(ec2, "image_available", ImageIds=[made])
+    elsewhere = simulated.client(region="eu-north-1")
+    copy = elsewhere.copy_image(Name=name, SourceImageId=made, SourceRegion="us-east-1")["ImageId"]
+    ready(elsewhere, "image_available", ImageIds=[copy])
+    ec2.deregister_image(ImageId=made)
+    entries = elsewhere.get_image_ancestry(ImageId=copy)["ImageAncestryEntries"]
+    assert [entry["ImageId"] for entry in entries] == [copy, made, ami]
+    assert [entry.get("SourceImageId") for entry in entries] == [made, ami, None]
+    assert [entry.get("SourceImageRegion") for entry in entries] == ["us-east-1", "us-east-1", None]
+    assert [entry.get("ImageOwnerAlias") for entry in entries] == [None, None, "amazon"]
+    assert all("CreationDate" in entry for entry in entries)
+    by_source = [{"Name": "source-image-id", "Values": [made]}, {"Name": "source-image-region", "Values": ["us-east-1"]}]
+    assert [one["ImageId"] for one in elsewhere.describe_images(Filters=by_source)["Images"]] == [copy]
+    assert described(elsewhere, copy)["SourceImageId"] == made
+    assert error_code(ec2.get_image_ancestry, ImageId=made) == "InvalidAMIID.NotFound"
+    ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
+
+
+def test_who_uses_an_image(ec2, name, image):
+    instances = {one["InstanceId"] for one in run(ec2, image, count=6)}
+    assert described(ec2, image)["LastLaunchedTime"]
+    unused = register(ec2, f"{name}-unused")
+
+    def references(**parameters):
+        parameters.setdefault("IncludeAllResourceTypes", True)
+        pages = ec2.get_paginator("describe_image_references").paginate(
+            ImageIds=[image, unused], PaginationConfig={"PageSize": 5}, **parameters
+        )
+        return [one for page in pages for one in page["ImageReferences"]]
+
+    found = references()
+    assert {one["Arn"].rpartition("/")[2] for one in found} == instances
+    assert {(one["ImageId"], one["ResourceType"]) for one in found} == {(image, "ec2:Instance")}
+    stopped = {"OptionName": "state-name", "OptionValues": ["stopped"]}
+    of_stopped = [{"ResourceType": "ec2:Instance", "ResourceTypeOptions": [stopped]}]
+    assert references(ResourceTypes=of_stopped, IncludeAllResourceTypes=False) == []
+    assert references(ResourceTypes=[{"ResourceType": "ssm:Parameter"}], IncludeAllResourceTypes=False) == []
+    assert error_code(ec2.describe_image_references, ImageIds=[image]) == "MissingParameter"
+    wrong = {"OptionName": "state-name", "OptionValues": ["asleep"]}
+    wrong = [{"ResourceType": "ec2:Instance", "ResourceTypeOptions": [wrong]}]
+    assert error_code(ec2.describe_image_references, ImageIds=[image], ResourceTypes=wrong) == "InvalidParameterValue"
+
+    filters = [{"Name": "image-allowed", "Values": ["true"]}]
+    told = ec2.describe_instance_image_metadata(InstanceIds=sorted(instances), Filters=filters)["InstanceImageMetadata"]
+    assert {one["InstanceId"] for one in told} == instances
+    assert {one["ImageMetadata"]["Name"] for one in told} == {name}
+    assert all(one["ImageMetadata"]["ImageAllowed"] and one["ZoneId"] for one in told)
+    ec2.deregister_image(ImageId=image)
+    told = ec2.describe_instance_image_metadata(InstanceIds=sorted(instances))["InstanceImageMetadata"]
+    assert {one["ImageMetadata"]["State"] for one in told} == {"deregistered"}
+    ec2.terminate_instances(InstanceIds=sorted(instances))
+
+
+def test_no_image_is_made_public_while_that_is_blocked(simulated, name):
+    ec2 = simulated.client(region="eu-west-3")
+    image = register(ec2, name)
+    public = {"ImageId": image, "LaunchPermission": {"Add": [{"Group": "all"}]}}
+
+    def state():
+        return ec2.get_image_block_public_access_state()["ImageBlockPublicAccessState"]
+
+    assert state() == "block-new-sharing"
+    assert error_code(ec2.modify_image_attribute, **public) == "OperationNotPermitted"
+    ec2.modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"UserId": "123456789012"}]})
+    assert ec2.disable_image_block_public_access()["ImageBlockPublicAccessState"] == "unblocked"
+    assert state() == "unblocked"
+    ec2.modify_image_attribute(**public)
+    blocked = ec2.enable_image_block_public_access(ImageBlockPublicAccessState="block-new-sharing")
+    assert blocked["ImageBlockPublicAccessState"] == state() == "block-new-sharing"
+    # What is public already stays so.
+    assert described(ec2, image)["Public"] is True
+    ec2.modify_image_attribute(**public)
+    wrong = {"ImageBlockPublicAccessState": "unblocked"}
+    assert error_code(ec2.enable_image_block_public_access, **wrong) == "InvalidParameterValue"
+
+
+def test_what_is_not_allowed_is_not_there(simulated, name):
+    ec2 = simulated.client(region="eu-west-2")
+    own = register(ec2, name)
+    public = ec2.describe_images(Owners=["amazon"])["Images"]
+    amazon = next(one["ImageId"] for one in public if one["Name"].startswith("al2023") and one["Architecture"] == "x86_64")
+    debian = next(one["ImageId"] for one in public if one["Name"].startswith("debian") and one["Architecture"] == "x86_64")
+    (instance,) = run(ec2, debian)
+
+    settings = ec2.get_allowed_images_settings()
+    assert (settings["State"], settings.get("ImageCriteria", []), settings["ManagedBy"]) == ("disabled", [], "account")
+    criteria = [
+        {"ImageProviders": ["111122223333"]},
+        {"ImageProviders": ["amazon"], "ImageNames": ["al2023-*"], "CreationDateCondition": {"MaximumDaysSinceCreated": 30}},
+    ]
+    ec2.replace_image_criteria_in_allowed_images_settings(ImageCriteria=criteria)
+    ec2.enable_allowed_images_settings(AllowedImagesSettingsState="audit-mode")
+    settings = ec2.get_allowed_images_settings()
+    assert settings["State"] == "audit-mode"
+    said = [{key: value for key, value in one.items() if value} for one in settings["ImageCriteria"]]
+    assert said == criteria
+
+    def allowed(**parameters):
+        return {one["ImageId"]: one["ImageAllowed"] for one in ec2.describe_images(**parameters)["Images"]}
+
+    audited = allowed()
+    assert (audited[own], audited[amazon], audited[debian]) == (True, True, False)
+    not_allowed = [{"Name": "image-allowed", "Values": ["false"]}]
+    assert debian in allowed(Filters=not_allowed) and amazon not in allowed(Filters=not_allowed)
+    strangers = ec2.describe_instance_image_metadata(Filters=not_allowed)["InstanceImageMetadata"]
+    assert [one["InstanceId"] for one in strangers] == [instance["InstanceId"]]
+    ec2.run_instances(ImageId=debian, MinCount=1, MaxCount=1, InstanceType="t3.micro")
+
+    ec2.enable_allowed_images_settings(AllowedImagesSettingsState="enabled")
+    seen = allowed()
+    assert own in seen and amazon in seen and debian not in seen
+    assert error_code(ec2.describe_images, ImageIds=[debian]) == "InvalidAMIID.NotFound"
+    launch = {"ImageId": debian, "MinCount": 1, "MaxCount": 1}
+    assert error_code(ec2.run_instances, **launch) == "InvalidAMIID.NotFound"
+    copy = {"Name": f"{name}-copy", "SourceImageId": debian, "SourceRegion": "eu-west-2"}
+    assert error_code(ec2.copy_image, **copy) == "InvalidAMIID.NotFound"
+    # What runs of it goes on, and starts again.
+    wait(ec2, "instance_running", [instance["InstanceId"]])
+    ec2.stop_instances(InstanceIds=[instance["InstanceId"]])
+    wait(ec2, "instance_stopped", [instance["InstanceId"]])
+    ec2.start_instances(InstanceIds=[instance["InstanceId"]])
+    run(ec2, amazon)
+
+    assert ec2.disable_allowed_images_settings()["AllowedImagesSettingsState"] == "disabled"
+    assert debian in allowed()
+    replace = ec2.replace_image_criteria_in_allowed_images_settings
+    for wrong in (
+        [{"ImageProviders": ["me"]}],
+        [{"ImageProviders": ["none", "amazon"]}],
+        [{"ImageNames": ["a#b"]}],
+        [{"MarketplaceProductCodes": ["a-b"]}],
+        [{"ImageProviders": ["amazon"]}] * 11,
+    ):
+        assert error_code(replace, ImageCriteria=wrong) == "InvalidParameterValue", wrong
+    assert error_code(replace, ImageCriteria=[], DryRun=True) == "DryRunOperation"
+
+
+def test_fast_launch_is_for_windows(ec2, ami):
+    assert ec2.describe_fast_launch_images()["FastLaunchImages"] == []
+    assert error_code(ec2.enable_fast_launch, ImageId=ami) == "InvalidParameterValue"
+    assert error_code(ec2.disable_fast_launch, ImageId=ami) == "InvalidParameterValue"
+    assert error_code(ec2.enable_fast_launch, ImageId=MISSING) == "InvalidAMIID.NotFound"
+    unknown = [{"Name": "colour", "Values": ["red"]}]
+    assert error_code(ec2.describe_fast_launch_images, Filters=unknown) == "InvalidParameterValue"
 
 
 def test_a_disk_comes_out_as_it_went_in(simulated, ec2, name, tmp_path):

@@ -1,19 +1,37 @@
 //! Amazon Machine Images: what an instance is launched from.
 
 use crate::engine::table::{Record, Values};
-use crate::engine::{Tags, filter};
+use crate::engine::{Tables, Tags, Tx, filter};
 use crate::instance::architecture_name;
 use agent_api::{Architecture, DiskBus};
-use model::{AccountId, Error, Id, Result, Timestamp};
+use allowed::Judge;
+use ancestry::Ancestor;
+use model::{AccountId, Error, Id, Kind, Result, Timestamp};
+use protection::Protection;
 use serde::{Deserialize, Serialize};
+use settings::ImageSettings;
+use std::sync::Arc;
+use std::time::Duration;
 
+mod allowed;
+mod ancestry;
 pub mod attribute;
 pub mod copy;
 pub mod create;
 pub mod describe;
+pub mod fast_launch;
+mod protection;
 mod public;
 pub mod register;
+pub mod settings;
+pub mod usage;
 
+pub use allowed::{
+    disable_allowed_images_settings, enable_allowed_images_settings, get_allowed_images_settings,
+    replace_image_criteria_in_allowed_images_settings,
+};
+pub use ancestry::get_image_ancestry;
+pub use protection::{disable_image_deregistration_protection, enable_image_deregistration_protection};
 pub use public::default_images;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,6 +62,14 @@ pub struct Image {
     /// That it was made of.
     #[serde(default)]
     pub source_instance_id: Option<Id>,
+    /// The image that it was made of first.
+    #[serde(default)]
+    pub ancestors: Vec<Ancestor>,
+    #[serde(default)]
+    pub protection: Protection,
+    /// Roughly: see `note_launch`.
+    #[serde(default)]
+    pub last_launched_at: Option<Timestamp>,
     pub public: bool,
     /// Accounts that may launch it beside its owner.
     pub launch_permissions: Vec<AccountId>,
@@ -143,6 +169,31 @@ impl Image {
     }
 }
 
+/// The image that an account names, of those that it may see and use; the others do not exist for it.
+pub fn seen(tables: &Tables, account: &AccountId, id: &str, now: Timestamp) -> Result<Arc<Image>> {
+    Id::parse(Kind::Image, id)?;
+    let settings = ImageSettings::of(tables, account);
+    let judge = Judge::new(&settings, now);
+    let is_seen = |image: &&Arc<Image>| image.is_visible_to(account) && !judge.hides(image);
+    tables.images.find(id).filter(is_seen).cloned().ok_or_else(|| Id::not_found(Kind::Image, id))
+}
+
+/// How long launches may go unnoted after another: EC2 tells of them a day late, and launches of one image at the
+/// same time are not to wait for each other.
+const LAUNCH_NOTED: Duration = Duration::from_secs(24 * 60 * 60);
+
+pub fn note_launch(tx: &mut Tx<'_>, id: &Id) {
+    let now = tx.now();
+    let is_noted = |image: &Image| {
+        image.last_launched_at.is_some_and(|at| now.duration_since(at).unsigned_abs() < LAUNCH_NOTED)
+    };
+    if tx.tables().images.find(id).is_some_and(|image| !is_noted(image))
+        && let Some(image) = tx.get::<Image>(id)
+    {
+        tx.put(&Image { last_launched_at: Some(now), ..(*image).clone() });
+    }
+}
+
 impl Record for Image {
     const TABLE: &'static str = "image";
     const INDEXED: &'static [&'static str] =
@@ -182,18 +233,13 @@ impl Record for Image {
             "description" => filter::one(values, self.description.as_str()),
             "ena-support" => filter::one(values, filter::boolean(self.ena_support)),
             "hypervisor" => filter::one(values, "xen"),
-            "image-allowed" => filter::one(values, "true"),
             "image-id" => filter::one(values, self.image_id.as_str()),
             "image-type" => filter::one(values, "machine"),
             "imds-support" => filter::some(values, self.imds_support.as_deref()),
             "is-public" => filter::one(values, filter::boolean(self.public)),
-            "kernel-id"
-            | "platform"
-            | "product-code"
-            | "product-code.type"
-            | "ramdisk-id"
-            | "source-image-id"
-            | "source-image-region" => true,
+            "kernel-id" | "platform" | "product-code" | "product-code.type" | "ramdisk-id" => true,
+            "source-image-id" => filter::some(values, self.source().map(|source| source.image_id.as_str())),
+            "source-image-region" => filter::some(values, self.source().map(|source| source.region.as_str())),
             "tpm-support" => filter::some(values, tpm_support(self.tpm)),
             "manifest-location" => filter::one(values, self.location()),
             "name" => filter::one(values, self.name.as_str()),

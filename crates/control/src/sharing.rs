@@ -54,6 +54,10 @@ impl Changes {
         self.add.is_empty() && self.remove.is_empty() && self.public.is_none()
     }
 
+    pub fn makes_public(&self) -> bool {
+        self.public == Some(true)
+    }
+
     pub fn apply(&self, public: &mut bool, accounts: &mut Vec<AccountId>) {
         accounts.retain(|account| !self.remove.contains(account));
         accounts.extend(self.add.iter().cloned());

@@ -104,6 +104,7 @@ tables! {
     volumes: crate::volume::Volume as Volume,
     snapshots: crate::snapshot::Snapshot as Snapshot,
     images: crate::image::Image as Image,
+    image_settings: crate::image::settings::ImageSettings as ImageSettings,
     key_pairs: crate::key_pair::KeyPair as KeyPair,
     vpcs: crate::vpc::Vpc as Vpc,
     subnets: crate::subnet::Subnet as Subnet,

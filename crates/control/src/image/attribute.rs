@@ -1,15 +1,17 @@
 //! Attributes of an image: described, modified, reset; enabled, disabled, deprecated.
 
 use super::Image;
+use super::settings::ImageSettings;
 use crate::Context;
+use crate::engine::{Tx, filter};
 use crate::sharing::Changes;
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
 
-async fn change(
+pub(super) async fn change(
     context: &Context,
     id: Option<&str>,
-    change: impl Fn(&mut Image) -> Result<()>,
+    change: impl Fn(&mut Tx<'_>, &mut Image) -> Result<()>,
 ) -> Result<()> {
     let id = Id::parse(Kind::Image, id.unwrap_or_default())?;
     context
@@ -17,7 +19,7 @@ async fn change(
             let before = tx.get::<Image>(&id).ok_or_else(|| Id::not_found(Kind::Image, &id))?;
             check_owner(context, &before)?;
             let mut image = (*before).clone();
-            change(&mut image)?;
+            change(tx, &mut image)?;
             if image != *before {
                 tx.put(&image);
             }
@@ -44,6 +46,12 @@ pub async fn describe_image_attribute(
     let text = |value: Option<&str>| Some(ec2::AttributeValue { value: value.map(str::to_owned) });
     let mut answer = ec2::ImageAttribute { image_id: Some(id.to_string()), ..Default::default() };
     match input.attribute.as_deref().unwrap_or_default() {
+        "deregistrationProtection" => {
+            answer.deregistration_protection = text(Some(image.protection.name()));
+        }
+        "lastLaunchedTime" => {
+            answer.last_launched_time = text(image.last_launched_at.map(filter::time).as_deref());
+        }
         "description" => answer.description = text(Some(&image.description)),
         "launchPermission" => {
             let group = image
@@ -89,7 +97,16 @@ pub async fn modify_image_attribute(
     if description.is_none() && permissions.is_empty() {
         return Err(Error::invalid_parameter_combination("No attributes specified."));
     }
-    change(context, input.image_id.as_deref(), |image| {
+    change(context, input.image_id.as_deref(), |tx, image| {
+        if permissions.makes_public()
+            && !image.public
+            && ImageSettings::depend(tx, context.account()).blocks_public_access
+        {
+            return Err(Error::new(
+                "OperationNotPermitted",
+                "You can't publicly share this image because block public access for AMIs is enabled for this account.",
+            ));
+        }
         if let Some(description) = &description {
             image.description = description.clone();
         }
@@ -117,7 +134,7 @@ pub async fn reset_image_attribute(context: &Context, input: ec2::ResetImageAttr
     if input.attribute.as_deref() != Some("launchPermission") {
         return Err(Error::invalid_parameter_value("Only the attribute launchPermission can be reset"));
     }
-    change(context, input.image_id.as_deref(), |image| {
+    change(context, input.image_id.as_deref(), |_, image| {
         image.public = false;
         image.launch_permissions.clear();
         Ok(())
@@ -129,7 +146,7 @@ pub async fn enable_image(
     context: &Context,
     input: ec2::EnableImageRequest,
 ) -> Result<ec2::EnableImageResult> {
-    change(context, input.image_id.as_deref(), |image| {
+    change(context, input.image_id.as_deref(), |_, image| {
         image.disabled = false;
         Ok(())
     })
@@ -142,7 +159,7 @@ pub async fn disable_image(
     context: &Context,
     input: ec2::DisableImageRequest,
 ) -> Result<ec2::DisableImageResult> {
-    change(context, input.image_id.as_deref(), |image| {
+    change(context, input.image_id.as_deref(), |_, image| {
         image.disabled = true;
         image.public = false;
         image.launch_permissions.clear();
@@ -161,7 +178,7 @@ pub async fn enable_image_deprecation(
         .deprecate_at
         .filter(|at| *at > now)
         .ok_or_else(|| Error::invalid_parameter_value("The deprecation date must be in the future"))?;
-    change(context, input.image_id.as_deref(), |image| {
+    change(context, input.image_id.as_deref(), |_, image| {
         image.deprecated_at = Some(at);
         Ok(())
     })
@@ -173,10 +190,36 @@ pub async fn disable_image_deprecation(
     context: &Context,
     input: ec2::DisableImageDeprecationRequest,
 ) -> Result<ec2::DisableImageDeprecationResult> {
-    change(context, input.image_id.as_deref(), |image| {
+    change(context, input.image_id.as_deref(), |_, image| {
         image.deprecated_at = None;
         Ok(())
     })
     .await?;
     Ok(ec2::DisableImageDeprecationResult { r#return: Some(true) })
+}
+
+/// Ends that another account's image is shared with the caller's.
+pub async fn cancel_image_launch_permission(
+    context: &Context,
+    input: ec2::CancelImageLaunchPermissionRequest,
+) -> Result<ec2::CancelImageLaunchPermissionResult> {
+    let id = Id::parse(Kind::Image, input.image_id.as_deref().unwrap_or_default())?;
+    let account = context.account();
+    context
+        .transact(|tx| {
+            let image = tx.get::<Image>(&id).filter(|image| image.is_visible_to(account));
+            let mut image = (*image.ok_or_else(|| Id::not_found(Kind::Image, &id))?).clone();
+            let shared = image.launch_permissions.len();
+            image.launch_permissions.retain(|with| with != account);
+            if image.launch_permissions.len() == shared {
+                return Err(Error::new(
+                    "OperationNotPermitted",
+                    format!("The image '{id}' is not shared with the account {account}."),
+                ));
+            }
+            tx.put(&image);
+            Ok(())
+        })
+        .await?;
+    Ok(ec2::CancelImageLaunchPermissionResult { r#return: Some(true) })
 }

@@ -1,5 +1,6 @@
 //! CopyImage: an image like another, of copies of its snapshots.
 
+use super::protection::Protection;
 use super::register::{check_name, record};
 use super::{Condition, Image};
 use crate::Context;
@@ -15,9 +16,10 @@ pub async fn copy_image(context: &Context, input: ec2::CopyImageRequest) -> Resu
     refuse_what_is_not_there(&input)?;
     let name = input.name.as_deref().ok_or_else(|| Error::missing_parameter("Name"))?;
     check_name(name)?;
-    let id = Id::parse(Kind::Image, input.source_image_id.as_deref().unwrap_or_default())?;
+    let id = input.source_image_id.as_deref().unwrap_or_default();
     let region = copy::source_region(context, input.source_region.as_deref()).await?;
-    let source = region.view.record::<Image>(&id).ok_or_else(|| Id::not_found(Kind::Image, &id))?;
+    let now = context.environment.clock.now();
+    let source = super::seen(&region.view.read(), context.account(), id, now)?;
     source.check_available()?;
     let description = input.description.as_deref().unwrap_or(&source.description);
     description::check(description)?;
@@ -42,6 +44,9 @@ pub async fn copy_image(context: &Context, input: ec2::CopyImageRequest) -> Resu
                 created_at: tx.now(),
                 deprecated_at: None,
                 source_instance_id: None,
+                ancestors: source.with_ancestors(&region.view.region),
+                protection: Protection::Disabled,
+                last_launched_at: None,
                 public: false,
                 launch_permissions: Vec::new(),
                 tags: tags.clone(),

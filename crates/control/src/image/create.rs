@@ -5,6 +5,8 @@
 //!   stopped, or NoReboot ─────────────────────▶ snapshots
 //! ```
 
+use super::ancestry::Ancestor;
+use super::protection::Protection;
 use super::register::{check_devices, check_name, device, record};
 use super::{Condition, Image, ImageBlockDevice};
 use crate::Context;
@@ -121,6 +123,12 @@ fn image_of(tx: &mut Tx<'_>, instance: &Instance, name: &str, description: &str,
         disabled: false,
         condition: Condition::Pending,
         source_instance_id: Some(instance.instance_id.clone()),
+        ancestors: match &source {
+            Some(source) => source.with_ancestors(tx.region()),
+            None => vec![Ancestor::gone(&instance.image_id, tx.region())],
+        },
+        protection: Protection::Disabled,
+        last_launched_at: None,
         public: false,
         launch_permissions: Vec::new(),
         tags: tags.of(Kind::Image),

@@ -1,5 +1,7 @@
 //! DescribeImages.
 
+use super::allowed::Judge;
+use super::settings::ImageSettings;
 use super::{Image, ImageBlockDevice};
 use crate::Context;
 use crate::engine::describe::{self, Query};
@@ -38,7 +40,11 @@ pub async fn describe_images(
     };
     // An image that is named is there or not, whoever owns it.
     let wanted = |image: &Image| owned(image) && executable(image);
-    let visible = |image: &Image| image.is_visible_to(account) && (named || (listed(image) && wanted(image)));
+    let settings = ImageSettings::of(&tables, account);
+    let judge = Judge::new(&settings, now);
+    let visible = |image: &Image| {
+        image.is_visible_to(account) && !judge.hides(image) && (named || (listed(image) && wanted(image)))
+    };
     // While instances refer to an image that was deregistered, its id finds nothing and is no error
     // (EC2 API Reference, DescribeImages).
     let outlived = |id: &String| !tables.images.contains(id) && tables.instances.count("image-id", id) > 0;
@@ -53,15 +59,19 @@ pub async fn describe_images(
         next_token: input.next_token.as_deref(),
         ids_name: "imagesSet",
     };
-    let mut page = describe::select(&tables.images, Kind::Image, &query, visible, |_, _, _| false)?;
+    let mut page =
+        describe::select(&tables.images, Kind::Image, &query, visible, |image, name, values| match name {
+            "image-allowed" => filter::one(values, filter::boolean(judge.allows(image))),
+            _ => false,
+        })?;
     page.records.retain(|image| wanted(image));
     Ok(ec2::DescribeImagesResult {
-        images: page.records.iter().map(|image| to_api(image)).collect(),
+        images: page.records.iter().map(|image| to_api(image, judge.allows(image))).collect(),
         next_token: page.next_token,
     })
 }
 
-fn to_api(image: &Image) -> ec2::Image {
+fn to_api(image: &Image, allowed: bool) -> ec2::Image {
     ec2::Image {
         image_id: Some(image.image_id.to_string()),
         image_location: Some(image.location()),
@@ -88,6 +98,11 @@ fn to_api(image: &Image) -> ec2::Image {
             code: Some(super::FAILURE.into()),
             message: Some(message.to_owned()),
         }),
+        image_allowed: Some(allowed),
+        deregistration_protection: Some(image.protection.name().into()),
+        last_launched_time: image.last_launched_at.map(filter::time),
+        source_image_id: image.source().map(|source| source.image_id.to_string()),
+        source_image_region: image.source().map(|source| source.region.to_string()),
         source_instance_id: image.source_instance_id.as_ref().map(|id| id.to_string()),
         usage_operation: Some("RunInstances".into()),
         virtualization_type: Some("hvm".into()),

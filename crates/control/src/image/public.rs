@@ -2,6 +2,7 @@
 //! distributions' own are, so that lookups by owner and name find one. They hold nothing: a simulated host boots
 //! anything.
 
+use super::protection::Protection;
 use super::{Image, ImageBlockDevice};
 use crate::engine::Tags;
 use agent_api::Architecture;
@@ -102,6 +103,9 @@ fn image(region: &Region, now: Timestamp, public: &Public, architecture: Archite
     Some(Image {
         condition: Default::default(),
         source_instance_id: None,
+        ancestors: Vec::new(),
+        protection: Protection::Disabled,
+        last_launched_at: None,
         image_id: stable_id(region, &name)?,
         owner: public.owner.parse::<AccountId>().ok()?,
         owner_alias: Some(ALIAS.into()),

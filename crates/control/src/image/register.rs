@@ -1,5 +1,6 @@
 //! RegisterImage and DeregisterImage.
 
+use super::protection::Protection;
 use super::{Condition, Image, ImageBlockDevice};
 use crate::Context;
 use crate::description;
@@ -14,6 +15,8 @@ use std::collections::BTreeSet;
 
 const NAME_SCOPE: &str = "image-name";
 const DEVICES_MAX: usize = 27;
+pub(super) const NAME_LEN_MIN: usize = 3;
+pub(super) const NAME_LEN_MAX: usize = 128;
 /// GiB of the empty root disk that a simulated image may have.
 const SIMULATED_ROOT_GIB: u32 = 8;
 const ROOT_DEVICE: &str = "/dev/xvda";
@@ -77,6 +80,9 @@ pub async fn register_image(
                 disabled: false,
                 condition: Condition::Available,
                 source_instance_id: None,
+                ancestors: Vec::new(),
+                protection: Protection::Disabled,
+                last_launched_at: None,
                 public: false,
                 launch_permissions: Vec::new(),
                 tags: tags.of(Kind::Image),
@@ -150,10 +156,13 @@ fn devices(
     Ok(devices)
 }
 
-/// 3 to 128 of the characters that the API reference lists.
+/// What the API reference lists.
+pub(super) fn is_of_a_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"()[] ./-'@_".contains(&byte)
+}
+
 pub(super) fn check_name(name: &str) -> Result<()> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"()[] ./-'@_".contains(&b);
-    if (3..=128).contains(&name.len()) && name.bytes().all(allowed) {
+    if (NAME_LEN_MIN..=NAME_LEN_MAX).contains(&name.len()) && name.bytes().all(is_of_a_name) {
         return Ok(());
     }
     Err(Error::new(
@@ -253,6 +262,7 @@ pub async fn deregister_image(
             if image.owner != *context.account() {
                 return Err(Error::new("AuthFailure", format!("Not authorized for image:{id}")));
             }
+            image.check_deregistrable(tx.now())?;
             tx.delete::<Image>(&id);
             tx.release(NAME_SCOPE, &image.name);
             let snapshots = image.block_devices.iter().filter_map(|device| device.snapshot_id.clone());

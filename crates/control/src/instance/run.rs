@@ -11,7 +11,7 @@ use crate::dedicated_host::{self, DedicatedHost};
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::{given, refuse};
 use crate::engine::{Tables, Tx};
-use crate::image::Image;
+use crate::image::{self, Image};
 use crate::instance_type::{self, MachineShape, OwnType};
 use crate::key_pair;
 use crate::placement_group::PlacementGroup;
@@ -206,9 +206,8 @@ fn counts(input: &ec2::RunInstancesRequest) -> Result<(usize, usize)> {
 
 fn image(context: &Context, input: &ec2::RunInstancesRequest) -> Result<Arc<Image>> {
     let image_id = input.image_id.as_deref().ok_or_else(|| Error::missing_parameter("ImageId"))?;
-    Id::parse(Kind::Image, image_id)?;
-    let image =
-        context.region.view.record::<Image>(image_id).ok_or_else(|| Id::not_found(Kind::Image, image_id))?;
+    let now = context.environment.clock.now();
+    let image = image::seen(&context.tables(), context.account(), image_id, now)?;
     image.check_available()?;
     Ok(image)
 }
@@ -273,6 +272,7 @@ impl Launch {
         for host_id in places.chosen.iter().filter_map(|choice| choice.dedicated_host_id.as_ref()) {
             tx.get::<DedicatedHost>(host_id);
         }
+        image::note_launch(tx, &self.image.image_id);
         let subnet = self.network.subnet_in(&places.zone)?;
         let reservation_id = tx.new_id(Kind::Reservation);
         let mut made = Vec::with_capacity(places.chosen.len());
