@@ -170,7 +170,7 @@ pub fn violations(tables: &Tables) -> Vec<String> {
             tables.network_acls.iter().filter(|acl| acl.associations.iter().any(|(_, of)| **of == *id));
         wrong.extend((lists.count() != 1).then(|| format!("{id} has not one network ACL")));
         let uses = tables.route_tables.iter().flat_map(|table| &table.associations);
-        let count = uses.filter(|of| *of.subnet_id == *id).count();
+        let count = uses.filter(|of| *of.user_id == *id).count();
         wrong.extend((count > 1).then(|| format!("{id} has {count} route tables")));
     }
     for interface in tables.network_interfaces.iter().filter(|one| !tables.subnets.contains(&one.subnet_id)) {
