@@ -19,13 +19,35 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::family::Family;
 use super::kernel::{Layer3, MAIN_TABLE, Route};
-use super::vpc::{self, Vpc};
+use super::vpc::{self, NUMBER_MASK, NUMBERS, OTHER_HOST, Vpc};
 
 /// The link to the other hosts.
 pub(super) const LINK: &str = "hosts";
 
 /// UDP: not VXLAN's own, which other software on the host may use without group policy.
 pub(super) const PORT: u16 = 8774;
+
+/// The high half of the mark of what goes to another host, whose low half is the number of its subnet: no subnet's
+/// number, so that it is seen that the mark is made, and nothing to VXLAN.
+const READY: u32 = 1 << 16;
+
+/// Rules that make the mark of a packet which goes to another host.
+pub(super) fn sent() -> String {
+    let half = !NUMBER_MASK;
+    format!(
+        "oifname \"{LINK}\" meta mark & {half:#x} != {READY:#x} meta mark set (meta mark >> 16) | {READY:#x}"
+    )
+}
+
+/// Rules that make the mark, here, of a packet that comes from another host. One that is made has a low half which is no
+/// subnet's number.
+pub(super) fn received() -> String {
+    let (first, last) = NUMBERS.into_inner();
+    format!(
+        "iifname \"{LINK}\" meta mark {first:#x}-{last:#x} meta mark set meta mark << 16
+        iifname \"{LINK}\" meta mark set meta mark | {OTHER_HOST:#x} accept"
+    )
+}
 
 /// Of a host's end of every VPC's link.
 pub(super) fn mac(host: Ipv4Addr) -> [u8; 6] {

@@ -57,9 +57,9 @@
 //!
 //! On the way, what a guest sends or is sent waits where it is more than its interface may carry (`shape`).
 //!
-//! The rules are text from pure functions (`render`), loaded in one transaction; addresses, routes and neighbours are
-//! values whose difference to the kernel's is carried out (`kernel`). What is not in the plan is unknown to the filter
-//! and drops. Links outlive the daemon; a new one finds them by their names.
+//! The rules are text from pure functions (`render`), loaded so that a packet meets all of them or all of those before
+//! (`table`); addresses, routes and neighbours are values whose difference to the kernel's is carried out (`kernel`). What
+//! is not in the plan is unknown to the filter and drops. Links outlive the daemon; a new one finds them by their names.
 //!
 //! What somebody else takes away (a flush of the rules, a route, a link that is set down) the kernel tells, and the plan
 //! is applied again at once (`netlink`); what it does not tell of is looked at now and then.

@@ -56,6 +56,7 @@ pub(super) struct Nat {
     namespace: Namespace,
     kernel: Kernel,
     filter: Filter,
+    is_settled: bool,
 }
 
 impl Nat {
@@ -68,11 +69,7 @@ impl Nat {
         };
         let kernel = Kernel::open(&namespace).await.map_err(&failed)?;
         let filter = Filter::open(&namespace).await.map_err(&failed)?;
-        let mut nat = Nat { namespace, kernel, filter };
-        // The tracking of flows, and with it its settings, comes with the first rule that asks for it.
-        nat.filter.load(vec![table(&[])]).await?;
-        nat.namespace.run(|| sysctl::write(SETTINGS)).await.map_err(&failed)?;
-        Ok(nat)
+        Ok(Nat { namespace, kernel, filter, is_settled: false })
     }
 
     /// Makes the link to the router where it is missing. `router` is the router's kernel.
@@ -88,6 +85,11 @@ impl Nat {
         let failed = io_failed(format!("can't set up {}", plan.nat_gateway_id));
         let addresses: Vec<Ipv4Addr> = plan.addresses.iter().map(|address| address.private_ip).collect();
         self.filter.load(vec![table(&addresses)]).await?;
+        if !self.is_settled {
+            // The tracking of flows, and with it its settings, comes with the first rule that asks for it.
+            self.namespace.run(|| sysctl::write(SETTINGS)).await.map_err(&failed)?;
+            self.is_settled = true;
+        }
         let links = self.kernel.links().await.map_err(&failed)?;
         let Some(link) = links.get(LINK) else { return Ok(()) };
         if !link.up {

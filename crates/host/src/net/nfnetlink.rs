@@ -1,12 +1,13 @@
-//! The two things that we ask netfilter itself: whether anybody touched the rules, and to forget flows.
+//! What we ask netfilter itself: whether anybody touched the rules, which tables packets meet, and to forget flows.
 //!
-//! Both are a few bytes of netlink (`linux/netfilter/nfnetlink*.h`); numbers of messages and attributes are the
+//! All are a few bytes of netlink (`linux/netfilter/nfnetlink*.h`); numbers of messages and attributes are the
 //! kernel's. What the kernel sends is trusted to be well formed, yet never indexed without a look.
 //!
 //! A flow that is tracked passes the groups without being asked again. So when an address leaves an interface its
 //! flows must go first, else the next owner of the address would inherit them.
 
 use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,6 +15,11 @@ use super::namespace::Namespace;
 use super::netlink::{HEADER, Listener, aligned, messages, u32_at};
 
 const NFTABLES: u16 = 10 << 8;
+const NEW_TABLE: u16 = NFTABLES;
+const GET_TABLE: u16 = NFTABLES | 1;
+const TABLE_NAME: u16 = 1;
+const TABLE_FLAGS: u16 = 2;
+const DORMANT: u32 = 1;
 const NEW_GENERATION: u16 = NFTABLES | 15;
 const GET_GENERATION: u16 = NFTABLES | 16;
 const GENERATION_ID: u16 = 1;
@@ -72,6 +78,22 @@ pub(super) fn generation() -> io::Result<u32> {
         }
     })?;
     generation.ok_or_else(|| io::Error::other("netfilter told no generation"))
+}
+
+/// The tables that packets meet in the calling thread's namespace, by family and name, of the families that we use.
+pub(super) fn tables_awake() -> io::Result<BTreeSet<String>> {
+    let mut awake = BTreeSet::new();
+    for (family, number) in [("inet", libc::NFPROTO_INET), ("arp", libc::NFPROTO_ARP)] {
+        exchange(&open()?, GET_TABLE, DUMP, (number, &[]), |kind, payload| {
+            let flags = attribute(payload, TABLE_FLAGS).and_then(|flags| flags.try_into().ok());
+            if kind == NEW_TABLE && u32::from_be_bytes(flags.unwrap_or_default()) & DORMANT == 0 {
+                // It ends with a zero.
+                let name = attribute(payload, TABLE_NAME).and_then(|name| name.split_last());
+                awake.extend(name.map(|(_, name)| format!("{family} {}", String::from_utf8_lossy(name))));
+            }
+        })?;
+    }
+    Ok(awake)
 }
 
 /// Hears of every transaction on the packet filter of the namespace.

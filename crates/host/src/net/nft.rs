@@ -27,8 +27,8 @@ impl Filter {
         Ok(Filter { namespace: namespace.clone(), listener, loaded: None })
     }
 
-    /// Makes the tables hold, by one transaction: all from now on, or nothing has changed. Says only what differs from
-    /// what holds already.
+    /// Makes the tables hold: all from one moment on, or nothing has changed. Says only what differs from what holds
+    /// already, by one transaction, where that is known and can be.
     pub(super) async fn load(&mut self, tables: Vec<Table>) -> Result<(), NetError> {
         let failed = io_failed("can't run nft (package nftables)");
         if let Some((loaded, generation)) = self.loaded.take()
@@ -41,21 +41,47 @@ impl Filter {
             }
             match self.run(change).await {
                 Ok(generation) => {
-                    self.loaded = Some((tables, generation));
+                    let tables = tables.into_iter().zip(&loaded).map(|(table, old)| table.called(old));
+                    self.loaded = Some((tables.collect(), generation));
                     return Ok(());
                 }
                 // The whole is always right.
                 Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "rules not changed"),
             }
         }
-        let generation = self.run(tables.iter().map(Table::whole).collect()).await?;
-        self.loaded = Some((tables, generation));
+        self.replace(tables).await
+    }
+
+    /// Makes the whole of the tables hold, in place of what is there of them, known or not.
+    async fn replace(&mut self, tables: Vec<Table>) -> Result<(), NetError> {
+        let failed = io_failed("can't ask netfilter for its tables");
+        let awake = self.namespace.run(nfnetlink::tables_awake).await.map_err(failed)?;
+        let holds = |table: &Table| awake.contains(table.name());
+        let new = tables.into_iter().map(|table| match holds(&table) {
+            true => {
+                let other = table.other();
+                table.called(&other)
+            }
+            false => table,
+        });
+        let new: Vec<Table> = new.collect();
+        let old: Vec<Table> = new.iter().map(Table::other).collect();
+        let all = |tables: &[Table], text: fn(&Table) -> String| tables.iter().map(text).collect::<String>();
+        let generation = match old.iter().any(holds) {
+            false => self.run(all(&new, Table::whole) + &all(&old, Table::gone)).await?,
+            true => {
+                self.run(all(&new, Table::whole_asleep)).await?;
+                self.run(all(&new, Table::awake) + &all(&old, Table::asleep)).await?;
+                self.run(all(&old, Table::gone)).await?
+            }
+        };
+        self.loaded = Some((new, generation));
         Ok(())
     }
 
     pub(super) async fn remove(&mut self, table: &Table) -> Result<(), NetError> {
         self.loaded = None;
-        self.run(table.gone()).await.map(drop)
+        self.run(table.gone() + &table.other().gone()).await.map(drop)
     }
 
     /// Runs the text; the generation that it made.

@@ -285,6 +285,7 @@ fn verdicts(vpc: &Vpc, membership: &BTreeMap<&[Id], String>, table: &mut Table) 
 fn sources(vpc: &Vpc, table: &mut Table) {
     table.set("asking", ASKING, &[]);
     let [peers, peers6] = Family::BOTH.map(|family| peer_sources(vpc, family));
+    let from_hosts = hosts::received();
     table.chain(
         "antispoof",
         "type filter hook prerouting priority raw; policy drop;",
@@ -293,7 +294,7 @@ fn sources(vpc: &Vpc, table: &mut Table) {
             meta nfproto ipv6 goto antispoof6
             iifname \"{GATEWAY}\" goto outsiders
             iifname \"lo\" accept
-            iifname \"{HOSTS}\" meta mark set (meta mark << 16) | {OTHER_HOST:#x} accept
+            {from_hosts}
 {}{peers}            meta mark set iif . ether saddr . ip saddr map @delegated accept
             iif @unchecked meta mark set iif . ether saddr map @taps accept
             ip saddr 0.0.0.0 udp sport 68 udp dport 67 meta mark set iif . ether saddr map @taps accept",
@@ -324,7 +325,7 @@ fn sources(vpc: &Vpc, table: &mut Table) {
             iifname \"{GATEWAY}\" goto outsiders
             iifname \"lo\" accept
             icmpv6 type nd-redirect drop
-            iifname \"{HOSTS}\" meta mark set (meta mark << 16) | {OTHER_HOST:#x} accept
+            {from_hosts}
 {peers6}            meta mark set iif . ether saddr . ip6 saddr map @delegated6 accept
             icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} goto link6
             ip6 saddr fe80::/10 udp dport 547 goto link6
@@ -457,7 +458,7 @@ fn translation(vpc: &Vpc, table: &mut Table) {
         table.chain(
             "other_hosts",
             "type filter hook postrouting priority filter; policy accept;",
-            format!("oifname \"{HOSTS}\" meta mark set meta mark >> 16"),
+            hosts::sent(),
         );
     }
     if vpc.translated().next().is_some() {

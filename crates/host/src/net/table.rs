@@ -1,10 +1,20 @@
 //! The packet filter as a value: one table of named parts; as text for `nft -f`, whole, or as what makes another of it.
 //!
-//! A text is one transaction: packets see the old rules or the new, never neither. Flows that are tracked stay as they
-//! are, since the tracking is not part of the table.
+//! A text is one transaction. Flows that are tracked stay as they are, since the tracking is not part of the table.
+//!
+//! A transaction is not one moment to all of a kernel: while it ends, chains that go are empty before they are gone, and
+//! sets of ranges that come are empty before they are full. So a whole table never takes the place of another of its
+//! name. It is made under its other name, asleep; then it is woken and the old one put to sleep, both whole; then the old
+//! one goes. A packet meets the one, the other, or for a moment both: what a chain does to a packet must be the same when
+//! it is done twice.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
+
+/// Ends a table's other name; no first one ends so.
+const OTHER: &str = ".2";
+
+const ASLEEP: &str = "\tflags dormant;\n";
 
 /// The kind of part that holds nothing.
 const TIMEOUT: &str = "ct timeout";
@@ -70,20 +80,56 @@ impl Table {
         self.parts.push(Part { kind, name, head: format!("type {types}; "), content });
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// An empty one of its other name.
+    pub(super) fn other(&self) -> Table {
+        Table::new(match self.name.strip_suffix(OTHER) {
+            Some(first) => first.to_owned(),
+            None => format!("{}{OTHER}", self.name),
+        })
+    }
+
+    /// The same under another's name.
+    pub(super) fn called(self, other: &Table) -> Table {
+        Table { name: other.name.clone(), ..self }
+    }
+
     /// The text that makes it, whatever of it is there.
     pub(super) fn whole(&self) -> String {
         let mut text = self.gone();
-        self.write(self.parts.iter(), &mut text);
+        self.write(self.parts.iter(), "", &mut text);
         text
     }
 
-    /// The text that removes it, whether it is there or not.
-    pub(super) fn gone(&self) -> String {
-        format!("table {0}\ndelete table {0}\n", self.name)
+    /// The text that makes it, whatever of it is there, but no packet meets it.
+    pub(super) fn whole_asleep(&self) -> String {
+        let mut text = self.gone();
+        self.write(self.parts.iter(), ASLEEP, &mut text);
+        text
     }
 
-    /// The text that makes it where `old` is there. None where only the whole does. Elements that stay are not touched:
-    /// between the old rules and the new a kernel may know nothing of those that go and come back.
+    /// The text by which packets meet it.
+    pub(super) fn awake(&self) -> String {
+        format!("table {}\n", self.name)
+    }
+
+    /// The text by which packets meet it no more.
+    pub(super) fn asleep(&self) -> String {
+        let mut text = String::new();
+        self.write([].into_iter(), ASLEEP, &mut text);
+        text
+    }
+
+    /// The text that removes it, whether it is there or not. It is asleep before, so that it is never there empty.
+    pub(super) fn gone(&self) -> String {
+        format!("{}delete table {}\n", self.asleep(), self.name)
+    }
+
+    /// The text that makes it of `old`, under the name of that. None where only the whole does. Elements that stay are not
+    /// touched: between the old rules and the new a kernel may know nothing of those that go and come back.
     pub(super) fn since(&self, old: &Table) -> Option<String> {
         let before: HashMap<(&str, &str), &Part> =
             old.parts.iter().map(|part| ((part.kind, part.name.as_str()), part)).collect();
@@ -94,13 +140,13 @@ impl Table {
             match before.get(&(part.kind, part.name.as_str())) {
                 Some(same) if *same == part => continue,
                 Some(other) if other.head != part.head => return None,
-                Some(Part { content: Content::Elements(old), .. }) => {
+                Some(Part { content: Content::Elements(before), .. }) => {
                     let Content::Elements(new) = &part.content else { return None };
-                    self.element("delete", part, old, new, &mut text);
-                    self.element("add", part, new, old, &mut added);
+                    old.element("delete", part, before, new, &mut text);
+                    old.element("add", part, new, before, &mut added);
                     continue;
                 }
-                Some(_) => self.verb("flush", part, &mut text),
+                Some(_) => old.verb("flush", part, &mut text),
                 None => {}
             }
             changed.push(part);
@@ -109,14 +155,14 @@ impl Table {
         let vanished: Vec<&Part> = vanished.collect();
         // Nothing is deleted that anything refers to: first all are emptied, and chains go before the sets they ask.
         let full = vanished.iter().filter(|part| part.kind != TIMEOUT);
-        full.for_each(|part| self.verb("flush", part, &mut text));
+        full.for_each(|part| old.verb("flush", part, &mut text));
         let (chains, sets): (Vec<&Part>, Vec<&Part>) = vanished.iter().partition(|part| part.kind == "chain");
-        chains.into_iter().chain(sets).for_each(|part| self.verb("delete", part, &mut text));
+        chains.into_iter().chain(sets).for_each(|part| old.verb("delete", part, &mut text));
         if !changed.is_empty() {
-            self.write(changed.into_iter(), &mut text);
+            old.write(changed.into_iter(), "", &mut text);
         }
         text.push_str(&added);
-        (self.name == old.name).then_some(text)
+        Some(text)
     }
 
     fn verb(&self, verb: &str, part: &Part, text: &mut String) {
@@ -132,8 +178,8 @@ impl Table {
         }
     }
 
-    fn write<'a>(&self, parts: impl Iterator<Item = &'a Part>, text: &mut String) {
-        let _ = writeln!(text, "table {} {{", self.name);
+    fn write<'a>(&self, parts: impl Iterator<Item = &'a Part>, flags: &str, text: &mut String) {
+        let _ = write!(text, "table {} {{\n{flags}", self.name);
         for Part { kind, name, head, content } in parts {
             let _ = match content {
                 Content::Rules(rules) => writeln!(text, "\t{kind} {name} {{\n{head}{rules}\t}}"),
@@ -193,5 +239,22 @@ add element inet t by_mark { 1 : jump b }
         let mut other = table(&["22"], &[]);
         other.parts[0].head = "type ipv4_addr; ".into();
         assert_eq!(other.since(&table(&["22"], &[])), None);
+    }
+
+    #[test]
+    fn a_table_has_two_names() {
+        let first = table(&[], &["a"]);
+        let second = table(&[], &["b"]).called(&first.other());
+        assert_eq!((second.name(), second.other().name()), ("inet t.2", "inet t"));
+        assert_eq!(
+            second.other().asleep() + &second.awake(),
+            "table inet t {\n\tflags dormant;\n}\ntable inet t.2\n"
+        );
+        assert!(
+            second.since(&first).unwrap().contains("delete chain inet t a"),
+            "under the name that it has"
+        );
+        let all = second.gone() + &second.asleep().replace("}\n", "");
+        assert!(second.whole_asleep().starts_with(&all), "{}", second.whole_asleep());
     }
 }

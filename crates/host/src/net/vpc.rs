@@ -50,7 +50,8 @@ pub(super) fn gateway_peer(family: Family) -> IpAddr {
 /// What every guest sees as its router. First octets of EC2's own interfaces are 02 to 1e.
 pub(super) const ROUTER_MAC: [u8; 6] = [0xfe, b'c', b'm', b'l', 0, 1];
 
-/// Interface numbers are 16 bits of the mark; the low ones are left to links that the kernel numbers.
+/// Numbers of interfaces and of subnets are 16 bits of the mark each; the low ones are left to links that the kernel
+/// numbers, and to what else a mark says.
 pub(super) const NUMBERS: std::ops::RangeInclusive<u32> = 16..=0xffff;
 pub(super) const NUMBER_MASK: u32 = 0xffff;
 
@@ -432,8 +433,9 @@ fn numbered<'a>(ids: impl Iterator<Item = &'a Id>) -> BTreeMap<&'a Id, u32> {
         let hash = id.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
             (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193) // FNV-1a
         });
-        let first = ((hash >> 16) ^ hash) & 0xffff;
-        let free = (first..=0xffff).chain(1..first).find(|number| *number > 0 && used.insert(*number));
+        let first = (((hash >> 16) ^ hash) & NUMBER_MASK).max(*NUMBERS.start());
+        let free =
+            (first..=*NUMBERS.end()).chain(*NUMBERS.start()..first).find(|number| used.insert(*number));
         numbers.extend(free.map(|number| (id, number)));
     }
     numbers

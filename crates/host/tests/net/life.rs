@@ -20,6 +20,7 @@ async fn a_new_driver_finds_all_as_it_was_and_no_guest_notices() {
     cloud.apply().await;
     let (guest, other) = (cloud.guest(&a).await, cloud.guest(&b).await);
     let _listener = other.listen(80).await;
+    assert!(guest.reaches(other.address, 80).await);
     let before = cloud.links(&vpc).await;
 
     // As after kill -9: nothing was told to the old one.

@@ -16,6 +16,7 @@ mod peering;
 mod public_access;
 mod reachability;
 mod recovery;
+mod restart;
 mod routes;
 mod services;
 mod trace;

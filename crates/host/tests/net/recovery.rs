@@ -94,11 +94,12 @@ async fn what_somebody_takes_away_comes_back_without_a_gap_for_the_rest() {
         within(&host, &["ip", "route", "del", &PUBLIC.to_string()]);
         until("a public address", async || cloud.host.ping(PUBLIC, SILENCE).await).await;
 
-        within(&host, &["nft", "delete", "table", "inet", &format!("cumulet_{}", cloud.options.tag)]);
-        until("the host's rules", async || {
-            within(&host, &["nft", "list", "tables"]).contains(&cloud.options.tag)
-        })
-        .await;
+        let table = || {
+            let tables = within(&host, &["nft", "list", "tables"]);
+            tables.lines().find(|table| table.contains(&cloud.options.tag)).map(str::to_owned)
+        };
+        within(&host, &["nft", &format!("delete {}", table().unwrap())]);
+        until("the host's rules", async || table().is_some()).await;
     };
     tokio::select! {
         () = keeper => {}

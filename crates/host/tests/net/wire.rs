@@ -62,7 +62,9 @@ impl Packet6 {
         summed.extend([0, 0, 0, self.protocol]);
         summed.extend(&payload);
         summed.resize(summed.len().next_multiple_of(2), 0);
-        payload[checksum_at..checksum_at + 2].copy_from_slice(&checksum(&summed).to_be_bytes());
+        // Zero would be none.
+        let sum = Some(checksum(&summed)).filter(|sum| *sum != 0).unwrap_or(u16::MAX);
+        payload[checksum_at..checksum_at + 2].copy_from_slice(&sum.to_be_bytes());
         let mut packet = vec![0x60, 0, 0, 0];
         packet.extend(length.to_be_bytes());
         packet.extend([self.protocol, self.hops]);
@@ -188,7 +190,8 @@ pub fn is_arp_reply(frame: &[u8], about: Ipv4Addr) -> bool {
 
 fn checksum(header: &[u8]) -> u16 {
     let sum: u32 = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-    !((sum & 0xffff) + (sum >> 16)) as u16
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !(folded + (folded >> 16)) as u16
 }
 
 /// A datagram and the index of the link it came by.
