@@ -24,6 +24,7 @@ use super::index::Index;
 use super::kernel::{Kernel, LOOPBACK};
 use super::namespace::Namespace;
 use super::netlink::Listener;
+use super::open::Open;
 use super::router::{Inside, Router};
 use super::vpc::{self, NUMBER_MASK, digits, tap_name};
 use super::{NetError, Network, ServiceSockets, io_failed, services, tap};
@@ -131,6 +132,8 @@ struct State {
     applied: Plan,
     /// Whether nothing failed since.
     is_whole: bool,
+    /// What that plan had open to everybody, or that of an earlier daemon; None before it is recalled.
+    open: Option<Open>,
 }
 
 impl LinuxNetwork {
@@ -225,11 +228,25 @@ impl State {
         Ok(self.host.insert(host))
     }
 
+    /// Takes note of a plan that was applied without a failure.
+    async fn applied(&mut self, plan: Plan, options: &NetOptions) {
+        let open = Open::of(&plan);
+        if self.open.as_ref() != Some(&open) {
+            if let Err(error) = open.remember(&options.state_dir).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "what is open to everybody is not remembered");
+            }
+            self.open = Some(open);
+        }
+        (self.applied, self.is_whole) = (plan, true);
+    }
+
     /// Applies a plan that differs from the last one in groups alone.
     async fn regroup(&mut self, plan: &Plan) -> Result<(), NetError> {
-        let [old, index] = [&self.applied, plan].map(Index::new);
+        let index = Index::new(plan);
+        let open = self.open.get_or_insert_default();
         let regrouped = join_all(self.routers.iter_mut().filter_map(|(id, router)| {
-            let (plan, both) = (*index.vpcs.get(id)?, [&old, &index]);
+            let (plan, both) = (*index.vpcs.get(id)?, (&*open, &index));
             Some(async move { router.regroup(plan, both).await })
         }));
         regrouped.await.into_iter().collect()
@@ -280,9 +297,12 @@ impl Network for LinuxNetwork {
         vpc::check(&plan)?;
         let options = &self.options;
         let state = &mut *self.state.lock().await;
+        if state.open.is_none() {
+            state.open = Some(Open::recall(&options.state_dir).await);
+        }
         if std::mem::take(&mut state.is_whole) && differ_in_groups(&state.applied, &plan) {
             state.regroup(&plan).await?;
-            (state.applied, state.is_whole) = (plan, true);
+            state.applied(plan, options).await;
             return Ok(());
         }
         let names = self.namespaces()?;
@@ -305,9 +325,9 @@ impl Network for LinuxNetwork {
 
         let index = Index::new(&plan);
         failures.extend(state.link(options, &plan, &index).await);
-        let old = Index::new(&state.applied);
+        let open = state.open.get_or_insert_default();
         let applied = join_all(state.routers.iter_mut().filter_map(|(id, router)| {
-            let (plan, both) = (*index.vpcs.get(id)?, [&old, &index]);
+            let (plan, both) = (*index.vpcs.get(id)?, (&*open, &index));
             Some(async move { (id.clone(), router.apply(plan, both, options).await) })
         }))
         .await;
@@ -341,7 +361,7 @@ impl Network for LinuxNetwork {
         match failures.into_iter().next() {
             Some(failure) => Err(failure),
             None => {
-                (state.applied, state.is_whole) = (plan, true);
+                state.applied(plan, options).await;
                 Ok(())
             }
         }
@@ -428,7 +448,8 @@ impl Network for LinuxNetwork {
         self.directory.write().clear();
         self.listeners.write().clear();
         state.routers.clear();
-        (state.applied, state.is_whole) = (Plan::default(), false);
+        (state.applied, state.is_whole, state.open) = (Plan::default(), false, None);
+        Open::forget(&self.options.state_dir).await.map_err(io_failed("can't forget what was open"))?;
         for name in self.namespaces()? {
             Router::remove(&name).await?;
         }

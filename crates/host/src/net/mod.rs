@@ -81,6 +81,7 @@ mod netlink;
 mod network_acl;
 mod nfnetlink;
 mod nft;
+mod open;
 mod public_access;
 mod render;
 mod router;

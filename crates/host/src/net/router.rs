@@ -19,6 +19,7 @@ use super::nat::{self, Nat};
 use super::netlink::Listener;
 use super::nfnetlink::{self, Flow};
 use super::nft::Filter;
+use super::open::Open;
 use super::public_access::Barred;
 use super::untracked::Closed;
 use super::vpc::{self, Exits, GATEWAY, NUMBERS, ROUTER_MAC, Vpc, nat_link, peering_link};
@@ -141,12 +142,12 @@ impl Router {
     /// Makes the namespace what the plan says. The pair to the host is made by the host's side before.
     ///
     /// The packet filter comes first: a tap that it does not know yet is mute, one that it knows no more is too. Flows
-    /// go before the routes by which we see whose they were, so that a failure between the two is made good later. `old`
-    /// is what was applied last, empty where that is not known.
+    /// go before the routes by which we see whose they were, so that a failure between the two is made good later. `open`
+    /// is what was open to everybody when all was applied last.
     pub(super) async fn apply(
         &mut self,
         plan: &datapath::Vpc,
-        [old, index]: [&Index<'_>; 2],
+        (open, index): (&Open, &Index<'_>),
         options: &NetOptions,
     ) -> Result<Inside, NetError> {
         let failed = io_failed(format!("can't set up the network of {}", plan.vpc_id));
@@ -160,7 +161,7 @@ impl Router {
         let have = self.route_ahead(&vpc, &links, have).await.map_err(&failed)?;
         self.filter.load(render::vpc(&vpc, &index.groups, self.tracked)).await?;
         self.settle_tracking().await.map_err(&failed)?;
-        self.forget_flows(&vpc, &have, Closed::between(old, index, plan)).await.map_err(&failed)?;
+        self.forget_flows(&vpc, &have, Closed::between(open, index, plan)).await.map_err(&failed)?;
         self.unplug(&vpc, &links).await.map_err(&failed)?;
         self.plug(&vpc, &taps).await.map_err(&failed)?;
         self.plug_nats(plan, &links, options.mtu).await?;
@@ -190,11 +191,11 @@ impl Router {
     pub(super) async fn regroup(
         &mut self,
         plan: &datapath::Vpc,
-        [old, index]: [&Index<'_>; 2],
+        (open, index): (&Open, &Index<'_>),
     ) -> Result<(), NetError> {
         let vpc = Vpc::new(plan, index, &self.taps)?;
         self.filter.load(render::vpc(&vpc, &index.groups, self.tracked)).await?;
-        let Some(closed) = Closed::between(old, index, plan) else { return Ok(()) };
+        let Some(closed) = Closed::between(open, index, plan) else { return Ok(()) };
         let forgotten = self.namespace.run(move || nfnetlink::forget_flows(|flow| closed.ends(flow))).await;
         forgotten.map_err(io_failed(format!("can't end what the groups of {} shut", plan.vpc_id)))
     }

@@ -10,13 +10,13 @@
 
 use datapath::{Interface, Peer, Protocol, Rule, SecurityGroup};
 use ipnet::IpNet;
-use model::Id;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::family::Family;
 use super::index::Index;
 use super::nfnetlink::Flow;
+use super::open::Open;
 use super::vpc::{self, cidrs, networks, owner, peers};
 
 const TCP: u8 = 6;
@@ -49,18 +49,15 @@ struct Side {
 
 impl Closed {
     /// None where nothing was taken.
-    pub(super) fn between(old: &Index, new: &Index, vpc: &datapath::Vpc) -> Option<Closed> {
-        let before: BTreeMap<&Id, &Interface> =
-            old.interfaces(&vpc.vpc_id).iter().map(|nic| (&nic.interface_id, *nic)).collect();
+    pub(super) fn between(was: &Open, new: &Index, vpc: &datapath::Vpc) -> Option<Closed> {
         let mut closed = Closed { interfaces: Vec::new(), by_network: HashMap::new(), near: Vec::new() };
         for nic in new.interfaces(&vpc.vpc_id) {
-            let Some(was) = before.get(&nic.interface_id) else { continue };
-            let [was, now] = [groups(was, old), groups(nic, new)];
-            if is_taken(&was, &now, ingress) || is_taken(&was, &now, egress) {
+            let ([into, out], now) = (was.rules(&nic.interface_id), groups(nic, new));
+            if is_taken(&into, &now, ingress) || is_taken(&out, &now, egress) {
                 closed.by_network.extend(networks(nic).map(|net| (net, closed.interfaces.len())));
                 closed.interfaces.push(Narrowed {
-                    ingress: Side::new(&was, &now, [ingress, egress], new, vpc),
-                    egress: Side::new(&was, &now, [egress, ingress], new, vpc),
+                    ingress: Side::new([&into, &out], &now, ingress, new, vpc),
+                    egress: Side::new([&out, &into], &now, egress, new, vpc),
                     egress_only: egress_only(vpc, nic),
                 });
             }
@@ -96,10 +93,11 @@ fn egress(group: &SecurityGroup) -> &[Rule] {
 }
 
 impl Side {
+    /// `was` is what was open to everybody, this way and the other.
     fn new(
-        was: &[&SecurityGroup],
+        [was, back]: [&[&Rule]; 2],
         now: &[&SecurityGroup],
-        [way, back]: [Way; 2],
+        way: Way,
         new: &Index,
         vpc: &datapath::Vpc,
     ) -> Side {
@@ -113,8 +111,8 @@ impl Side {
             };
             (rule.protocol, nets)
         });
-        let of = |way: Way| was.iter().flat_map(|group| way(group)).filter_map(open_to_all).collect();
-        Side { open: of(way), answers: of(back), now: now.collect() }
+        let kinds = |rules: &[&Rule]| rules.iter().filter_map(|rule| kind(rule)).collect();
+        Side { open: kinds(was), answers: kinds(back), now: now.collect() }
     }
 
     fn is_shut(&self, peer: IpAddr, flow: &Flow) -> bool {
@@ -143,15 +141,15 @@ fn lets(rule: Protocol, protocol: u8, [first, last]: [u16; 2]) -> bool {
     }
 }
 
-fn open_to_all(rule: &Rule) -> Option<(Family, Protocol)> {
+/// What a rule for everybody is about.
+fn kind(rule: &Rule) -> Option<(Family, Protocol)> {
     let Peer::Cidr(net) = rule.peer else { return None };
-    (net.prefix_len() == 0).then(|| (Family::of(net.addr()), rule.protocol))
+    Some((Family::of(net.addr()), rule.protocol))
 }
 
 /// Whether something was open to everybody that is not now. It may be allowed by another rule still.
-fn is_taken(was: &[&SecurityGroup], now: &[&SecurityGroup], way: Way) -> bool {
-    let mut was = was.iter().flat_map(|group| way(group)).filter(|rule| open_to_all(rule).is_some());
-    was.any(|rule| !now.iter().any(|group| way(group).contains(rule)))
+fn is_taken(was: &[&Rule], now: &[&SecurityGroup], way: Way) -> bool {
+    was.iter().any(|rule| !now.iter().any(|group| way(group).contains(rule)))
 }
 
 fn groups<'a>(interface: &Interface, index: &Index<'a>) -> Vec<&'a SecurityGroup> {
@@ -203,8 +201,8 @@ mod tests {
     }
 
     fn ends(old: &Plan, new: &Plan, flow: Flow) -> bool {
-        let (old, new) = (Index::new(old), Index::new(new));
-        Closed::between(&old, &new, new.vpcs[&id(Kind::Vpc, 1)]).is_some_and(|closed| closed.ends(&flow))
+        let (was, new) = (Open::of(old), Index::new(new));
+        Closed::between(&was, &new, new.vpcs[&id(Kind::Vpc, 1)]).is_some_and(|closed| closed.ends(&flow))
     }
 
     #[test]

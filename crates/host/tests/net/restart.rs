@@ -1,15 +1,17 @@
 //! What a daemon that starts anew does to those who speak meanwhile: nothing.
 
-use crate::cloud::{Cloud, OUTSIDE, any_from, possible, udp_from, within};
-use crate::routes::{route, set_routes, three_subnets};
+use crate::cloud::{Cloud, Machine, OUTSIDE, PATIENCE, any_from, possible, tcp_from, udp_from, within};
+use crate::groups::carries;
+use crate::routes::{nat_gateway, route, set_routes, three_subnets};
 use crate::wire::{Card, Ends, Packet6, ROUTER, is_arp_reply};
 use datapath::{AclEntry, Bandwidth, NetworkAcl, Protocol, Rule, Target};
 use host::net::{LinuxNetwork, Namespace};
 use model::{Id, Kind};
-use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 5);
+const PUBLIC_TOO: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 6);
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const BLOCK: &str = "fd12:3456:7800::/56";
 const UDP: u8 = 17;
@@ -39,9 +41,9 @@ fn edge() -> NetworkAcl {
     NetworkAcl { ingress: entries.clone(), egress: entries }
 }
 
-/// 10.0.0.5 with a public address, and 10.0.1.5 behind an ACL; both of IPv6 too. Groups of ranges of ports and of
+/// 10.0.0.5 with a public address, 10.0.1.5 behind an ACL, both of IPv6 too; 10.0.2.6 by a NAT gateway. Groups of ranges of ports and of
 /// networks, of which others have so many that loading them takes a while.
-fn busy(cloud: &mut Cloud) -> [Id; 2] {
+fn busy(cloud: &mut Cloud) -> [Id; 3] {
     let (vpc, _) = three_subnets(cloud);
     cloud.plan.vpcs[0].ipv6_cidrs.push(BLOCK.parse().unwrap());
     for (number, subnet) in cloud.plan.vpcs[0].subnets.iter_mut().enumerate() {
@@ -49,6 +51,9 @@ fn busy(cloud: &mut Cloud) -> [Id; 2] {
     }
     *cloud.plan.vpcs[0].network_acls.get_mut(&datapath::examples::id(Kind::NetworkAcl, 1)).unwrap() = edge();
     set_routes(cloud, 0, vec![route("0.0.0.0/0", Target::InternetGateway)]);
+    let nat = nat_gateway(1, 0, &[("10.0.0.9", Some(PUBLIC_TOO))]);
+    set_routes(cloud, 2, vec![route("0.0.0.0/0", Target::NatGateway(nat.nat_gateway_id.clone()))]);
+    cloud.plan.vpcs[0].nat_gateways.push(nat);
     let (first, last) = (*OPEN.start(), *OPEN.end());
     let rules = ["10.0.0.0/16", "203.0.113.0/24", BLOCK].map(|cidr| ports(first, last, cidr));
     let group = cloud.add_group(2, &vpc, rules.clone().into());
@@ -62,12 +67,13 @@ fn busy(cloud: &mut Cloud) -> [Id; 2] {
     let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&group]);
     let b = cloud.add_interface(2, &vpc, "10.0.1.5", &[&group]);
     cloud.add_interface(3, &vpc, "10.0.2.5", &many.iter().collect::<Vec<_>>());
+    let c = cloud.add_interface(4, &vpc, "10.0.2.6", &[&group]);
     cloud.translate(&a, Some(PUBLIC));
     cloud.interface(&a).bandwidth = Some(Bandwidth { baseline: 10_000_000_000, peak: 10_000_000_000 });
     for (nic, address) in [(&a, "fd12:3456:7800::5"), (&b, "fd12:3456:7800:1::5")] {
         cloud.assign_ipv6(nic, address);
     }
-    [a, b]
+    [a, b, c]
 }
 
 /// Forgets flows of datagrams at once: each packet is the first of one, and no interface has too many.
@@ -80,6 +86,7 @@ fn forget_at_once(namespace: &str) {
 struct Probe {
     a: Card,
     b: Card,
+    c: Card,
     ipv6: [Ipv6Addr; 2],
     /// Outside: what may be reached there, and what may not.
     outside: [UdpSocket; 2],
@@ -92,7 +99,7 @@ impl Probe {
         let from = 1024 + (number % 60_000) as u16;
         let to = PASSES.start() + (number % 1000) as u16;
         let word = number.to_be_bytes();
-        let Probe { a, b, ipv6: [own6, other6], outside: [outside, shut], resolver } = self;
+        let Probe { a, b, c, ipv6: [own6, other6], outside: [outside, shut], resolver } = self;
         let ends = |address, port| Ends { mac: ROUTER, from: (a.address, from), to: (address, port) };
         let is_ipv4 = |frame: &[u8]| frame[12..14] == [0x08, 0x00];
         let is_datagram6 = |frame: &[u8]| frame[12..14] == [0x86, 0xdd] && frame[20] == UDP;
@@ -118,6 +125,15 @@ impl Probe {
         assert_eq!((&came[..length], source.ip()), (&word[..], PUBLIC.into()));
         assert!(shut.recv_from(&mut came).is_err(), "what may not go out does");
 
+        // A NAT gateway remembers flows for long, and has only so many ports.
+        if number.is_multiple_of(8) {
+            let port = outside.local_addr().unwrap().port();
+            let ends = Ends { mac: ROUTER, from: (c.address, from), to: (OUTSIDE, port) };
+            c.send(&c.udp_frame(ends, &word));
+            let (length, source) = outside.recv_from(&mut came).expect("nor what goes by a NAT gateway");
+            assert_eq!((&came[..length], source.ip()), (&word[..], PUBLIC_TOO.into()));
+        }
+
         for port in [OPEN.start() - 1, to] {
             outside.send_to(&word, (PUBLIC, port)).unwrap();
         }
@@ -138,19 +154,20 @@ async fn drivers_that_start_anew_drop_nothing_that_is_allowed_and_let_nothing_el
         return;
     }
     let mut cloud = Cloud::start_known().await;
-    let [a, b] = busy(&mut cloud);
+    let [a, b, c] = busy(&mut cloud);
     cloud.apply().await;
-    let router = cloud.namespaces().remove(0);
+    let router = cloud.namespaces().into_iter().find(|name| !name.contains("-nat")).unwrap();
     for namespace in [&router, &cloud.host.name] {
         forget_at_once(namespace);
     }
     let bind = || UdpSocket::bind((RESOLVER, 53));
     let resolver = Namespace::open(&router).unwrap().unwrap().run(bind).await.unwrap();
-    resolver.set_read_timeout(Some(crate::cloud::PATIENCE)).unwrap();
+    resolver.set_read_timeout(Some(PATIENCE)).unwrap();
     let probe = Probe {
         ipv6: [&a, &b].map(|nic| cloud.interface(nic).ipv6_addresses[0]),
         a: Card::plug(&cloud, &a).await,
         b: Card::plug(&cloud, &b).await,
+        c: Card::plug(&cloud, &c).await,
         outside: [cloud.outside.udp(*OPEN.end()).await, cloud.outside.udp(OPEN.end() + 1).await],
         resolver,
     };
@@ -175,4 +192,82 @@ async fn drivers_that_start_anew_drop_nothing_that_is_allowed_and_let_nothing_el
         let rounds = probing.join().unwrap();
         assert!(rounds > 100, "{rounds}");
     });
+}
+
+/// A connection: its end that began it, and the other.
+type Flow = (TcpStream, TcpStream);
+
+async fn begin(from: &Machine, to: Ipv4Addr, listener: &TcpListener) -> Flow {
+    let port = listener.local_addr().unwrap().port();
+    (from.connect(to, port, PATIENCE).await.unwrap(), listener.accept().unwrap().0)
+}
+
+fn lives((begun, taken): &Flow) -> bool {
+    carries(begun, taken) && carries(taken, begun)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_go_on_by_public_addresses_and_nat_gateways() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start_known().await;
+    let (vpc, group) = three_subnets(&mut cloud);
+    let nat = nat_gateway(1, 0, &[("10.0.0.9", Some(PUBLIC_TOO))]);
+    cloud.plan.vpcs[0].nat_gateways.push(nat.clone());
+    set_routes(&mut cloud, 0, vec![route("0.0.0.0/0", Target::InternetGateway)]);
+    set_routes(&mut cloud, 1, vec![route("0.0.0.0/0", Target::NatGateway(nat.nat_gateway_id))]);
+    let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&group]);
+    let b = cloud.add_interface(2, &vpc, "10.0.1.5", &[&group]);
+    cloud.translate(&a, Some(PUBLIC));
+    cloud.apply().await;
+    let (a, b) = (cloud.guest(&a).await, cloud.guest(&b).await);
+    let (inside, outside) = (a.listen(22).await, cloud.outside.listen(80).await);
+    let flows = [
+        begin(&cloud.outside, PUBLIC, &inside).await,
+        begin(&a, OUTSIDE, &outside).await,
+        begin(&b, OUTSIDE, &outside).await,
+        begin(&b, a.address, &inside).await,
+    ];
+    for _ in 0..3 {
+        start_anew(&mut cloud);
+        cloud.apply().await;
+        assert_eq!(flows.each_ref().map(lives), [true; 4]);
+    }
+    for (from, to, listener) in [(&cloud.outside, PUBLIC, &inside), (&b.machine, OUTSIDE, &outside)] {
+        assert!(lives(&begin(from, to, listener).await));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_open_to_everybody_ends_where_its_rule_went_while_nobody_watched() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start_known().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let stays = tcp_from("0.0.0.0/0", 82);
+    let rules = vec![tcp_from("0.0.0.0/0", 80), tcp_from("10.0.0.0/16", 81), stays.clone()];
+    let web = cloud.add_group(1, &vpc, rules);
+    let client = cloud.add_group(2, &vpc, vec![]);
+    let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&client]);
+    let b = cloud.add_interface(2, &vpc, "10.0.0.6", &[&web]);
+    cloud.translate(&b, Some(PUBLIC));
+    cloud.apply().await;
+    let (a, b) = (cloud.guest(&a).await, cloud.guest(&b).await);
+    let [first, second, third] = [b.listen(80).await, b.listen(81).await, b.listen(82).await];
+    let flows = [
+        begin(&a, b.address, &first).await,
+        begin(&cloud.outside, PUBLIC, &first).await,
+        begin(&a, b.address, &second).await,
+        begin(&a, b.address, &third).await,
+    ];
+    assert_eq!(flows.each_ref().map(lives), [true; 4]);
+    cloud.group(&web).ingress = vec![stays];
+    start_anew(&mut cloud);
+    cloud.apply().await;
+    assert_eq!(flows.each_ref().map(lives), [false, false, true, true], "one was tracked, one is allowed");
+    start_anew(&mut cloud);
+    cloud.apply().await;
+    assert_eq!(flows.each_ref().map(lives), [false, false, true, true]);
 }
