@@ -28,18 +28,14 @@ impl Filter {
     }
 
     /// Makes the tables hold: all from one moment on, or nothing has changed. Says only what differs from what holds
-    /// already, by one transaction, where that is known and can be.
+    /// already, where that is known and can be.
     pub(super) async fn load(&mut self, tables: Vec<Table>) -> Result<(), NetError> {
         let failed = io_failed("can't run nft (package nftables)");
         if let Some((loaded, generation)) = self.loaded.take()
             && self.namespace.run(nfnetlink::generation).await.map_err(&failed)? == generation
             && let Some(change) = since(&tables, &loaded)
         {
-            if change.is_empty() {
-                self.loaded = Some((loaded, generation));
-                return Ok(());
-            }
-            match self.run(change).await {
+            match self.run_all(change, generation).await {
                 Ok(generation) => {
                     let tables = tables.into_iter().zip(&loaded).map(|(table, old)| table.called(old));
                     self.loaded = Some((tables.collect(), generation));
@@ -67,14 +63,15 @@ impl Filter {
         let new: Vec<Table> = new.collect();
         let old: Vec<Table> = new.iter().map(Table::other).collect();
         let all = |tables: &[Table], text: fn(&Table) -> String| tables.iter().map(text).collect::<String>();
-        let generation = match old.iter().any(holds) {
-            false => self.run(all(&new, Table::whole) + &all(&old, Table::gone)).await?,
-            true => {
-                self.run(all(&new, Table::whole_asleep)).await?;
-                self.run(all(&new, Table::awake) + &all(&old, Table::asleep)).await?;
-                self.run(all(&old, Table::gone)).await?
-            }
+        let texts = match old.iter().any(holds) {
+            false => vec![all(&new, Table::whole) + &all(&old, Table::gone)],
+            true => vec![
+                all(&new, Table::whole_asleep),
+                all(&new, Table::awake) + &all(&old, Table::asleep),
+                all(&old, Table::gone),
+            ],
         };
+        let generation = self.run_all(texts, 0).await?;
         self.loaded = Some((new, generation));
         Ok(())
     }
@@ -82,6 +79,18 @@ impl Filter {
     pub(super) async fn remove(&mut self, table: &Table) -> Result<(), NetError> {
         self.loaded = None;
         self.run(table.gone() + &table.other().gone()).await.map(drop)
+    }
+
+    /// Runs the texts that say anything, one after the other; the generation that they made of this one.
+    async fn run_all(
+        &self,
+        texts: impl IntoIterator<Item = String>,
+        mut generation: u32,
+    ) -> Result<u32, NetError> {
+        for text in texts.into_iter().filter(|text| !text.is_empty()) {
+            generation = self.run(text).await?;
+        }
+        Ok(generation)
     }
 
     /// Runs the text; the generation that it made.
@@ -101,9 +110,15 @@ impl Filter {
     }
 }
 
-fn since(tables: &[Table], loaded: &[Table]) -> Option<String> {
-    let all = tables.iter().zip(loaded).map(|(table, loaded)| table.since(loaded));
-    if tables.len() == loaded.len() { all.collect() } else { None }
+/// Texts to run one after the other; None where only the whole does.
+fn since(tables: &[Table], loaded: &[Table]) -> Option<[String; 2]> {
+    let mut all = [String::new(), String::new()];
+    for (table, loaded) in tables.iter().zip(loaded) {
+        for (text, more) in all.iter_mut().zip(table.since(loaded)?) {
+            text.push_str(&more);
+        }
+    }
+    (tables.len() == loaded.len()).then_some(all)
 }
 
 /// Runs a program that reads a text. A child gets the namespace of the thread that starts it.

@@ -128,14 +128,16 @@ impl Table {
         format!("{}delete table {}\n", self.asleep(), self.name)
     }
 
-    /// The text that makes it of `old`, under the name of that. None where only the whole does. Elements that stay are not
-    /// touched: between the old rules and the new a kernel may know nothing of those that go and come back.
-    pub(super) fn since(&self, old: &Table) -> Option<String> {
+    /// The texts that make it of `old`, under the name of that: sets of ranges that are new, which no packet meets, and
+    /// then all else. None where only the whole does. Elements that stay are not touched: between the old rules and the
+    /// new a kernel may know nothing of those that go and come back.
+    pub(super) fn since(&self, old: &Table) -> Option<[String; 2]> {
         let before: HashMap<(&str, &str), &Part> =
             old.parts.iter().map(|part| ((part.kind, part.name.as_str()), part)).collect();
         let kept: HashSet<(&str, &str)> =
             self.parts.iter().map(|part| (part.kind, part.name.as_str())).collect();
-        let (mut text, mut changed, mut added) = (String::new(), Vec::new(), String::new());
+        let (mut text, mut added) = (String::new(), String::new());
+        let (mut ahead, mut changed) = (Vec::new(), Vec::new());
         for part in &self.parts {
             match before.get(&(part.kind, part.name.as_str())) {
                 Some(same) if *same == part => continue,
@@ -147,6 +149,10 @@ impl Table {
                     continue;
                 }
                 Some(_) => old.verb("flush", part, &mut text),
+                None if part.has_ranges() => {
+                    ahead.push(part);
+                    continue;
+                }
                 None => {}
             }
             changed.push(part);
@@ -158,11 +164,14 @@ impl Table {
         full.for_each(|part| old.verb("flush", part, &mut text));
         let (chains, sets): (Vec<&Part>, Vec<&Part>) = vanished.iter().partition(|part| part.kind == "chain");
         chains.into_iter().chain(sets).for_each(|part| old.verb("delete", part, &mut text));
-        if !changed.is_empty() {
-            old.write(changed.into_iter(), "", &mut text);
+        let mut first = String::new();
+        for (parts, text) in [(ahead, &mut first), (changed, &mut text)] {
+            if !parts.is_empty() {
+                old.write(parts.into_iter(), "", text);
+            }
         }
         text.push_str(&added);
-        Some(text)
+        Some([first, text])
     }
 
     fn verb(&self, verb: &str, part: &Part, text: &mut String) {
@@ -194,6 +203,12 @@ impl Table {
     }
 }
 
+impl Part {
+    fn has_ranges(&self) -> bool {
+        matches!(self.content, Content::Elements(_)) && self.head.contains("interval")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,9 +228,9 @@ mod tests {
     #[test]
     fn only_what_differs_is_said() {
         let (old, new) = (table(&["22"], &["a"]), table(&["22", "80-90"], &["b"]));
-        assert_eq!(old.since(&old).unwrap(), "");
+        assert_eq!(old.since(&old).unwrap(), ["", ""]);
         assert_eq!(
-            new.since(&old).unwrap(),
+            new.since(&old).unwrap().concat(),
             "delete element inet t by_mark { 1 : jump a }
 flush chain inet t a
 delete chain inet t a
@@ -229,9 +244,16 @@ add element inet t by_mark { 1 : jump b }
 "
         );
         assert_eq!(
-            table(&[], &[]).since(&table(&["22"], &[])).unwrap().lines().next(),
+            table(&[], &[]).since(&table(&["22"], &[])).unwrap()[1].lines().next(),
             Some("delete element inet t ports { 22 }")
         );
+    }
+
+    #[test]
+    fn new_sets_of_ranges_are_there_before_they_are_asked() {
+        let [ahead, rest] = table(&["22"], &["a"]).since(&Table::new("inet t")).unwrap();
+        assert!(ahead.contains("set ports") && !ahead.contains("by_mark"), "{ahead}");
+        assert!(rest.contains("map by_mark") && !rest.contains("ports"), "{rest}");
     }
 
     #[test]
@@ -251,7 +273,7 @@ add element inet t by_mark { 1 : jump b }
             "table inet t {\n\tflags dormant;\n}\ntable inet t.2\n"
         );
         assert!(
-            second.since(&first).unwrap().contains("delete chain inet t a"),
+            second.since(&first).unwrap()[1].contains("delete chain inet t a"),
             "under the name that it has"
         );
         let all = second.gone() + &second.asleep().replace("}\n", "");

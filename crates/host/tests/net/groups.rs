@@ -281,8 +281,12 @@ async fn nothing_that_stays_is_dropped_while_rules_change_and_nothing_else_passe
     }
     let mut cloud = Cloud::start().await;
     let vpc = cloud.add_vpc(1, "10.0.0.0/16");
-    let stays = udp_from("10.0.0.0/16", 5000);
-    let web = cloud.add_group(1, &vpc, vec![stays.clone()]);
+    let ports = |from, cidr: &str| Rule { protocol: Protocol::Udp { from, to: 5000 }, ..any_from(cidr) };
+    let [wide, across, narrow] =
+        [ports(4000, "10.0.0.0/8"), ports(4500, "10.0.0.0/24"), ports(5000, "0.0.0.0/0")];
+    let web = cloud.add_group(1, &vpc, vec![]);
+    let by_group = Rule { peer: Peer::Group(web.clone()), ..ports(5000, "0.0.0.0/0") };
+    cloud.group(&web).ingress = vec![by_group.clone()];
     let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&web]);
     let b = cloud.add_interface(2, &vpc, "10.0.0.6", &[&web]);
     cloud.apply().await;
@@ -313,11 +317,14 @@ async fn nothing_that_stays_is_dropped_while_rules_change_and_nothing_else_passe
         tokio::task::block_in_place(|| {
             let is_over = || probing.is_finished();
             let rounds = (0..10_000u16).take_while(|_| !is_over()).map(|round| {
-                let other = tcp_from("10.0.0.0/16", 6000 + round);
+                let others = (0..100).map(|at| tcp_from(&format!("10.{at}.0.0/16"), 6000 + round));
                 let net = any_from(&format!("10.{}.0.0/16", 1 + round % 200));
-                let rules =
-                    [vec![stays.clone(), other.clone(), net.clone()], vec![net, other, stays.clone()]];
-                cloud.group(&web).ingress = rules[usize::from(round) % 2].clone();
+                // What allows it is another rule each time; of some rounds it is the only one about ports.
+                cloud.group(&web).ingress = match round % 3 {
+                    0 => vec![by_group.clone(), net],
+                    1 => [vec![wide.clone(), net], others.collect()].concat(),
+                    _ => [vec![net, across.clone(), narrow.clone()], others.collect()].concat(),
+                };
                 runtime.block_on(cloud.apply());
             });
             let rounds = rounds.count();
