@@ -38,6 +38,7 @@ pub mod public_address;
 mod public_pool;
 mod reconcile;
 pub mod region;
+pub mod replace_root_volume_task;
 pub mod route_table;
 pub mod security_group;
 mod sharing;

@@ -171,6 +171,8 @@ fn offered() -> Operations {
         DescribeVolumes => volume::describe::describe_volumes,
         DescribeVolumeStatus => volume::describe::describe_volume_status,
         DescribeVolumeAttribute => volume::describe::describe_volume_attribute,
+        CreateReplaceRootVolumeTask => replace_root_volume_task::create_replace_root_volume_task,
+        DescribeReplaceRootVolumeTasks => replace_root_volume_task::describe_replace_root_volume_tasks,
         DescribeInstanceTypes => instance_type::describe_instance_types,
         DescribeInstanceTypeOfferings => instance_type::describe_instance_type_offerings,
         DescribeRegions => location::describe_regions,

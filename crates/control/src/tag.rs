@@ -54,6 +54,7 @@ taggable! {
     Instance: crate::instance::Instance as instances,
     Volume: crate::volume::Volume as volumes,
     Snapshot: crate::snapshot::Snapshot as snapshots,
+    ReplaceRootVolumeTask: crate::replace_root_volume_task::ReplaceRootVolumeTask as replace_root_volume_tasks,
     Image: crate::image::Image as images,
     KeyPair: crate::key_pair::KeyPair as key_pairs,
     Vpc: crate::vpc::Vpc as vpcs,

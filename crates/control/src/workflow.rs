@@ -112,6 +112,7 @@ workflows! {
     StoreSnapshots(crate::snapshot::store::StoreSnapshots) "store-snapshots",
     CopySnapshots(crate::snapshot::copy::CopySnapshots) "copy-snapshots",
     CreateImage(crate::image::create::CreateImage) "create-image",
+    ReplaceRootVolume(crate::replace_root_volume_task::ReplaceRootVolume) "replace-root-volume",
 }
 
 impl Work {

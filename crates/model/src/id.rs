@@ -39,6 +39,7 @@ kinds! {
     Image "ami" "InvalidAMIID" "image",
     Snapshot "snap" "InvalidSnapshot" "snapshot",
     Volume "vol" "InvalidVolume" "volume",
+    ReplaceRootVolumeTask "replacevol" "InvalidReplaceRootVolumeTaskId" "replace-root-volume-task",
     NetworkInterface "eni" "InvalidNetworkInterfaceID" "network-interface",
     NetworkInterfaceAttachment "eni-attach" "InvalidAttachmentID" "network-interface-attachment",
     NetworkInterfacePermission "eni-perm" "InvalidPermissionID" "network-interface-permission",

@@ -20,6 +20,11 @@ const QUOTAS: &[Quota] = &[
     quota::<crate::instance::Instance>("instances", 1_000_000, "InstanceLimitExceeded"),
     quota::<crate::volume::Volume>("volumes", 1_000_000, "VolumeLimitExceeded"),
     quota::<crate::snapshot::Snapshot>("snapshots", 100_000, "SnapshotLimitExceeded"),
+    quota::<crate::replace_root_volume_task::ReplaceRootVolumeTask>(
+        "replace-root-volume-tasks",
+        100_000,
+        "ResourceLimitExceeded",
+    ),
     quota::<crate::image::Image>("images", 50_000, "ResourceLimitExceeded"),
     quota::<crate::key_pair::KeyPair>("key-pairs", 5_000, "ResourceLimitExceeded"),
     quota::<crate::security_group::SecurityGroup>("security-groups", 10_000, "SecurityGroupLimitExceeded"),

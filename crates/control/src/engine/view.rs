@@ -102,6 +102,7 @@ tables! {
     client_tokens: crate::engine::token::ClientToken as ClientToken,
     instances: crate::instance::Instance as Instance,
     volumes: crate::volume::Volume as Volume,
+    replace_root_volume_tasks: crate::replace_root_volume_task::ReplaceRootVolumeTask as ReplaceRootVolumeTask,
     snapshots: crate::snapshot::Snapshot as Snapshot,
     images: crate::image::Image as Image,
     image_settings: crate::image::settings::ImageSettings as ImageSettings,

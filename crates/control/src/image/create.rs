@@ -14,7 +14,7 @@ use crate::description;
 use crate::engine::Tx;
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::refuse;
-use crate::instance::{Hold, Instance, boot_mode_name};
+use crate::instance::{Hold, Instance, boot_mode_name, lifecycle};
 use crate::snapshot::{self, Snapshot, create};
 use crate::volume::Volume;
 use crate::workflow::{self, Decision, Failure, Next, Steps, Work, World};
@@ -233,7 +233,7 @@ impl Steps for CreateImage {
         create::take(world, &self.snapshots).await?;
         Ok(Box::new(move |tx| {
             create::have_stored(tx, &work.snapshots, Some(work.image_id.clone()));
-            work.let_guest_up(tx);
+            work.let_go(tx);
             Ok(Next::Done)
         }))
     }
@@ -250,19 +250,12 @@ impl CreateImage {
         if let Some(image) = tx.get::<Image>(&self.image_id) {
             tx.put(&Image { condition, ..(*image).clone() });
         }
-        self.let_guest_up(tx);
+        self.let_go(tx);
     }
 
-    fn let_guest_up(&self, tx: &mut Tx<'_>) {
-        if self.holds
-            && let Some(instance) = tx.get::<Instance>(&self.instance_id)
-            && instance.hold.is_some()
-        {
-            let mut instance = Instance { hold: None, ..(*instance).clone() };
-            if instance.state == InstanceState::Running {
-                instance.boot += 1;
-            }
-            tx.put(&instance);
+    fn let_go(&self, tx: &mut Tx<'_>) {
+        if self.holds {
+            lifecycle::let_guest_up(tx, &self.instance_id);
         }
     }
 }

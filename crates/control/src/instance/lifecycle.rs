@@ -250,6 +250,19 @@ fn is_held(instance: &Instance) -> bool {
     instance.hold.is_some() && instance.state == InstanceState::Running
 }
 
+/// Boots the guest again of an instance that was held.
+pub(crate) fn let_guest_up(tx: &mut Tx<'_>, id: &Id) {
+    if let Some(held) = tx.get::<Instance>(id)
+        && held.hold.is_some()
+    {
+        let mut instance = Instance { hold: None, ..(*held).clone() };
+        if instance.state == InstanceState::Running {
+            instance.boot += 1;
+        }
+        tx.put(&instance);
+    }
+}
+
 fn host_says(instance: &mut Instance, transition: Transition) {
     if let Some(state) = instance.state.after(transition) {
         instance.state = state;

@@ -213,7 +213,7 @@ fn image(context: &Context, input: &ec2::RunInstancesRequest) -> Result<Arc<Imag
 }
 
 /// The image's boot mode; `uefi-preferred` and none are the firmware that starts fastest.
-fn boot_mode(image: &Image) -> BootMode {
+pub(crate) fn boot_mode(image: &Image) -> BootMode {
     match (image.boot_mode.as_deref(), image.architecture) {
         (Some("uefi"), _) | (_, Architecture::Arm64) => BootMode::Uefi,
         _ => BootMode::LegacyBios,

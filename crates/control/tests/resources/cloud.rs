@@ -4,7 +4,7 @@
 use agent_api::{
     Architecture, BLOCK_BYTES, Change, ChangedBlock, Desired, HostAgent, HostDescription, HostError,
     InstanceObservation, Observation, ObservedInstance, PROTOCOL_VERSION, SnapshotStore, StatusChecks,
-    StopCause,
+    StopCause, VolumeState,
 };
 use async_trait::async_trait;
 use aws_api::{Request, Response, Service};
@@ -188,6 +188,18 @@ impl Cloud {
         self.2.said.lock().unwrap().insert(instance_id.to_string(), observed.clone());
         if let Some(observer) = &*self.2.observer.lock().unwrap() {
             observer.send(Observation::Instance(observed)).unwrap();
+        }
+    }
+
+    /// The host tells that it has all volumes that it shall have.
+    pub fn observe_volumes(&self) {
+        let tables = self.1.view.read();
+        if let Some(observer) = &*self.2.observer.lock().unwrap() {
+            for volume in tables.volumes.iter() {
+                let state = VolumeState::Ready { size_gib: volume.size_gib };
+                let observed = Observation::Volume { volume_id: volume.volume_id.clone(), state };
+                observer.send(observed).unwrap();
+            }
         }
     }
 

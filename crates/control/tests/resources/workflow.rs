@@ -96,7 +96,47 @@ const SCENARIOS: &[Scenario] = &[
             is_available && instance.hold.is_none() && instance.boot == boots && all_taken(cloud, blocks)
         },
     },
+    Scenario {
+        kind: "replace-root-volume",
+        prepare: |cloud| {
+            Box::pin(async move {
+                let id = cloud.run(&[]).await;
+                cloud.observe(&id, 1, InstanceObservation::Running, None);
+                cloud.until(&id, |instance| instance.state == InstanceState::Running).await;
+                id
+            })
+        },
+        begin: |cloud, id| {
+            Box::pin(async move {
+                let replace = [("InstanceId", id), ("DeleteReplacedRootVolume", "true")];
+                drop(cloud.call("CreateReplaceRootVolumeTask", &replace).await);
+                hosts_do_theirs(cloud).await;
+            })
+        },
+        holds: |cloud, _, id| {
+            records(cloud, |tables| {
+                let instance = tables.instances.find(id).unwrap();
+                let root = tables.volumes.find(&instance.disks[0].volume_id).unwrap();
+                let is_begun = tables.replace_root_volume_tasks.with("instance-id", id).next().is_some();
+                let is_attached = root.attachment.as_ref().is_some_and(|one| *one.instance_id == *id);
+                let boots = if is_begun { 2 } else { 1 };
+                is_attached
+                    && instance.hold.is_none()
+                    && instance.boot == boots
+                    && tables.volumes.iter().count() == 1
+            })
+        },
+    },
 ];
+
+/// Has the host make the volumes that are to be, and end the guests that are to be down, as they are asked for.
+async fn hosts_do_theirs(cloud: &Cloud) {
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        cloud.observe_volumes();
+        guests_go_down(cloud);
+    }
+}
 
 /// Whether every snapshot that is there is whole, and no block is there that none needs.
 fn all_taken(cloud: &Cloud, blocks: &Blocks) -> bool {
@@ -138,6 +178,7 @@ async fn all_ended(cloud: &Cloud) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
+        cloud.observe_volumes();
         guests_go_down(cloud);
     }
     panic!("a workflow does not end");
