@@ -30,8 +30,8 @@ def aggregated(blocks):
     return sha256(b"".join(hashlib.sha256(blocks[index]).digest() for index in sorted(blocks)))
 
 
-def start(ebs, **parameters):
-    return ebs.start_snapshot(VolumeSize=1, **parameters)["SnapshotId"]
+def start(ebs, size=1, **parameters):
+    return ebs.start_snapshot(VolumeSize=size, **parameters)["SnapshotId"]
 
 
 def put(ebs, snapshot, index, data, **parameters):
@@ -39,9 +39,9 @@ def put(ebs, snapshot, index, data, **parameters):
     return ebs.put_snapshot_block(SnapshotId=snapshot, BlockIndex=index, BlockData=data, **wanted)
 
 
-def written(ebs, blocks):
-    """A completed snapshot of these blocks."""
-    snapshot = start(ebs)
+def written(ebs, blocks, size=1):
+    """A completed snapshot of these blocks, of so many GiB."""
+    snapshot = start(ebs, size)
     for index, data in blocks.items():
         put(ebs, snapshot, index, data)
     ebs.complete_snapshot(
@@ -52,6 +52,21 @@ def written(ebs, blocks):
         ChecksumAggregationMethod="LINEAR",
     )
     return snapshot
+
+
+def contents(ebs, snapshot):
+    """A snapshot's blocks, and its size in GiB."""
+    tokens, page = {}, {}
+    while not tokens or page.get("NextToken"):
+        more = {"NextToken": page["NextToken"]} if page else {}
+        page = ebs.list_snapshot_blocks(SnapshotId=snapshot, **more)
+        tokens |= {one["BlockIndex"]: one["BlockToken"] for one in page["Blocks"]}
+    get = ebs.get_snapshot_block
+    blocks = {
+        index: get(SnapshotId=snapshot, BlockIndex=index, BlockToken=token)["BlockData"].read()
+        for index, token in tokens.items()
+    }
+    return blocks, page["VolumeSize"]
 
 
 def test_what_was_put_is_read(ec2, ebs):

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from conftest import processes_of, ready, run, wait
+from test_ebs_direct import contents, written
 from test_guest import cloud, console, describe, ec2, key, ssh, tiny  # noqa: F401
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="real instances need root")
@@ -159,7 +160,7 @@ def test_snapshots_outlive_whatever_is_killed(cloud, ec2, guest, key):  # noqa: 
     assert found == list(range(1, len(found) + 1)) and len(found) >= snapshots[0][1]
 
 
-def test_an_image_is_made_of_a_guest_that_was_shut_down_for_it(ec2, guest, key):  # noqa: F811
+def test_an_image_is_made_of_a_guest_that_was_shut_down_for_it(cloud, ec2, guest, key):  # noqa: F811
     boot = "cat /proc/sys/kernel/random/boot_id"
     before = ssh(ec2, key, guest, f"echo unwritten >/root/unwritten; {boot}")
     image = ec2.create_image(InstanceId=guest, Name="shut down")["ImageId"]
@@ -167,6 +168,32 @@ def test_an_image_is_made_of_a_guest_that_was_shut_down_for_it(ec2, guest, key):
     assert describe(ec2, guest)["State"]["Name"] == "running"
     # It boots again by itself, and with it what was only in its memory was written before.
     until(lambda: ssh(ec2, key, guest, boot, check=False) not in ("", before), True, 120)
+    # Its disk goes out and in again as any tool for disk images moves one, and boots all the same.
+    ebs = cloud.client("ebs")
+    snapshot = ec2.describe_images(ImageIds=[image])["Images"][0]["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    uploaded = written(ebs, *contents(ebs, snapshot))
+    ready(ec2, "snapshot_completed", SnapshotIds=[uploaded])
+    ec2.deregister_image(ImageId=image, DeleteAssociatedSnapshots=True)
+    image = ec2.register_image(
+        Name="uploaded", RootDeviceName="/dev/xvda", Architecture="x86_64", VirtualizationType="hvm",
+        BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": uploaded}}],
+    )["ImageId"]
     (copy,) = run(ec2, image, KeyName="guests")
     console(ec2, copy["InstanceId"], "login:")
     until(lambda: ssh(ec2, key, copy["InstanceId"], "cat /root/unwritten", check=False), "unwritten\n", 120)
+
+
+def test_a_running_guest_boots_from_another_root_volume(ec2, guest, key):  # noqa: F811
+    root = describe(ec2, guest)["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]
+    ssh(ec2, key, guest, "echo kept >/root/kept; sync")
+    snapshot = ec2.create_snapshot(VolumeId=root)["SnapshotId"]
+    ready(ec2, "snapshot_completed", SnapshotIds=[snapshot])
+    ssh(ec2, key, guest, "rm /root/kept; echo late >/root/late; sync")
+    ec2.create_replace_root_volume_task(InstanceId=guest, SnapshotId=snapshot, DeleteReplacedRootVolume=True)
+    until(lambda: ssh(ec2, key, guest, "cat /root/kept", check=False), "kept\n", 120)
+    assert ssh(ec2, key, guest, "ls /root/late 2>/dev/null; true") == ""
+    (task,) = ec2.describe_replace_root_volume_tasks()["ReplaceRootVolumeTasks"]
+    assert task["TaskState"] == "succeeded"
+    (mapping,) = describe(ec2, guest)["BlockDeviceMappings"]
+    assert mapping["Ebs"]["VolumeId"] != root
+    assert ec2.describe_volumes(Filters=[{"Name": "volume-id", "Values": [root]}])["Volumes"] == []
