@@ -95,6 +95,106 @@ def test_what_stands_in_the_way_is_explained(ec2, network):
     ec2.delete_network_acl(NetworkAclId=acl)
 
 
+def test_filters_say_what_a_packet_is_where_it_arrives_and_what_it_goes_by(ec2, network):
+    ports = {"DestinationPortRange": {"FromPort": 22, "ToPort": 22}}
+    make = ec2.create_network_insights_path
+
+    def found(arriving, ins=(), outs=(), **more):
+        path = make(Source=network["gateway"], Destination=network["outer"], Protocol="tcp", FilterAtDestination=arriving, **more)
+        path = path["NetworkInsightsPath"]
+        assert path["FilterAtDestination"] == arriving
+        begun = ec2.start_network_insights_analysis(
+            NetworkInsightsPathId=path["NetworkInsightsPathId"], FilterInArns=list(ins), FilterOutArns=list(outs)
+        )["NetworkInsightsAnalysis"]
+        (done,) = ec2.describe_network_insights_analyses(
+            NetworkInsightsAnalysisIds=[begun["NetworkInsightsAnalysisId"]]
+        )["NetworkInsightsAnalyses"]
+        assert (done["FilterInArns"], done["FilterOutArns"]) == (list(ins), list(outs))
+        return done
+
+    done = found({**ports, "DestinationAddress": "10.40.1.10"})
+    assert done["NetworkPathFound"]
+    gateway, acl, group, _ = [one["Component"]["Arn"] for one in done["ForwardPathComponents"]]
+    assert not found({**ports, "DestinationAddress": "10.40.1.11"})["NetworkPathFound"]
+    assert not found({**ports, "SourceAddress": "203.0.113.9"})["NetworkPathFound"]
+    somebody = {"SourceAddress": "203.0.113.9"}
+    assert found({**ports, **somebody}, FilterAtSource=somebody)["NetworkPathFound"]
+    assert found(ports, ins=[gateway, group])["NetworkPathFound"]
+    elsewhere = gateway.replace(network["gateway"], "igw-0123456789abcdef0")
+    for ins, outs, expected in [([elsewhere], [], elsewhere), ([], [acl], acl)]:
+        (explanation,) = found(ports, ins, outs)["Explanations"]
+        assert explanation["ExplanationCode"] == "COMPONENT_FILTER_RESTRICTION"
+        assert explanation["Component"]["Arn"] == expected
+
+    of_arn = make(Source=gateway, Destination=network["outer"], Protocol="tcp")["NetworkInsightsPath"]
+    assert of_arn["SourceArn"] == gateway
+    listed = ec2.describe_network_insights_paths(
+        Filters=[{"Name": "filter-at-destination.destination-address", "Values": ["10.40.1.10"]}]
+    )["NetworkInsightsPaths"]
+    assert [one["FilterAtDestination"]["DestinationAddress"] for one in listed] == ["10.40.1.10"]
+    both = {"Source": gateway, "Destination": network["outer"], "Protocol": "tcp", "DestinationPort": 22}
+    assert error_code(make, **both, FilterAtSource=ports) == "InvalidParameterCombination"
+    both = {"Source": gateway, "DestinationIp": "10.40.1.10", "Protocol": "tcp"}
+    assert error_code(make, **both, FilterAtDestination=ports) == "InvalidParameterCombination"
+    start = {"NetworkInsightsPathId": of_arn["NetworkInsightsPathId"]}
+    assert error_code(ec2.start_network_insights_analysis, **start, FilterInArns=["acl"]) == "InvalidParameterValue"
+    others = error_code(ec2.start_network_insights_analysis, **start, AdditionalAccounts=["210987654321"])
+    assert others == "UnsupportedOperation"
+
+
+def test_ways_of_ipv6_and_control_messages_are_followed_too(simulated, ami):
+    ec2 = simulated.client()
+    vpc = ec2.create_vpc(CidrBlock="10.41.0.0/16", AmazonProvidedIpv6CidrBlock=True)["Vpc"]
+    block = vpc["Ipv6CidrBlockAssociationSet"][0]["Ipv6CidrBlock"].replace("/56", "/64")
+    vpc = vpc["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.41.1.0/24", Ipv6CidrBlock=block)["Subnet"]["SubnetId"]
+    gateway = ec2.create_egress_only_internet_gateway(VpcId=vpc)["EgressOnlyInternetGateway"]
+    gateway = gateway["EgressOnlyInternetGatewayId"]
+    tables = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
+    ec2.create_route(
+        RouteTableId=tables[0]["RouteTableId"], DestinationIpv6CidrBlock="::/0", EgressOnlyInternetGatewayId=gateway
+    )
+    group = ec2.create_security_group(GroupName="ping", Description="ping only", VpcId=vpc)["GroupId"]
+    ping = {"IpProtocol": "icmpv6", "FromPort": -1, "ToPort": -1, "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}
+    ping4 = {"IpProtocol": "icmp", "FromPort": 8, "ToPort": 0, "IpRanges": [{"CidrIp": "10.41.0.0/16"}]}
+    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[ping, ping4])
+    base = block.replace("::/64", "")
+
+    def interface(last):
+        made = ec2.create_network_interface(SubnetId=subnet, Groups=[group], PrivateIpAddress=f"10.41.1.{last}")
+        id = made["NetworkInterface"]["NetworkInterfaceId"]
+        ec2.assign_private_ip_addresses(NetworkInterfaceId=id, Ipv4Prefixes=[f"10.41.1.{last * 16}/28"])
+        ec2.assign_ipv6_addresses(NetworkInterfaceId=id, Ipv6Addresses=[f"{base}::{last}"])
+        ec2.assign_ipv6_addresses(NetworkInterfaceId=id, Ipv6Prefixes=[f"{base}:{last}::/80"])
+        return id
+
+    one, two = interface(5), interface(6)
+
+    def asked(*arguments):
+        command = [BINARY, "net", "trace", *arguments, "--data-dir", simulated.data_dir]
+        done = subprocess.run(command, capture_output=True, text=True)
+        return done.returncode == 0, done.stdout + done.stderr
+
+    for source, destination in [
+        (one, two),
+        (f"10.41.1.{5 * 16 + 3}", f"10.41.1.{6 * 16 + 3}"),
+        (f"{base}::5", f"{base}::6"),
+        (f"{base}:5::9", f"{base}:6::9"),
+    ]:
+        passes, told = asked(source, destination, "--protocol", "icmp")
+        assert passes and one in told and two in told, told
+    assert asked("-6", one, two, "--protocol", "icmp")[0]
+    passes, told = asked("-6", one, "internet")
+    assert passes and "egress-only internet gateway" in told
+    passes, told = asked("internet", f"{base}::6", "--protocol", "icmp")
+    assert not passes and "no internet gateway" in told
+    passes, told = asked(one, two, "--protocol", "icmp", "--type", "13")
+    assert not passes and "no inbound rule" in told
+    passes, told = asked(one, two, "--protocol", "icmp", "--type", "3", "--code", "1")
+    assert not passes and "begins nothing" in told
+    assert "no inbound rule" in asked(f"{base}::5", f"{base}::6", "--port", "80")[1]
+
+
 def test_paths_and_analyses_are_kept_and_deleted(ec2, network):
     tags = [{"ResourceType": "network-insights-path", "Tags": [{"Key": "of", "Value": "kept"}]}]
     wanted = {

@@ -6,10 +6,10 @@
 
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tags, filter};
-use datapath::trace::Trace;
+use datapath::trace::{Packet, Trace};
 use model::{AccountId, Id, Text, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 mod analysis;
 mod flow;
@@ -32,10 +32,11 @@ pub struct NetworkInsightsPath {
     pub source: Text,
     #[serde(default)]
     pub destination: Option<Text>,
+    /// Of IPv4: the API knows no others.
     #[serde(default)]
-    pub source_ip: Option<Ipv4Addr>,
+    pub source_ip: Option<IpAddr>,
     #[serde(default)]
-    pub destination_ip: Option<Ipv4Addr>,
+    pub destination_ip: Option<IpAddr>,
     pub protocol: FlowProtocol,
     #[serde(default)]
     pub source_port: Option<u16>,
@@ -44,9 +45,61 @@ pub struct NetworkInsightsPath {
     /// Whether addresses and ports were given by a filter at the source.
     #[serde(default)]
     pub by_filter: bool,
+    /// What a filter at the destination wants.
+    #[serde(default)]
+    pub at_destination: Option<Header>,
     pub created_at: Timestamp,
     pub tags: Tags,
 }
+
+/// Of a packet, as far as it is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    #[serde(default)]
+    pub source_ip: Option<IpAddr>,
+    #[serde(default)]
+    pub destination_ip: Option<IpAddr>,
+    #[serde(default)]
+    pub source_port: Option<u16>,
+    #[serde(default)]
+    pub destination_port: Option<u16>,
+}
+
+impl Header {
+    fn is_of(&self, packet: &Packet) -> bool {
+        let (source_port, destination_port) = packet.payload.ports().unzip();
+        let is = |wanted: Option<IpAddr>, address| wanted.is_none_or(|wanted| wanted == address);
+        let is_port = |wanted: Option<u16>, port| wanted.is_none() || wanted == port;
+        is(self.source_ip, packet.source)
+            && is(self.destination_ip, packet.destination)
+            && is_port(self.source_port, source_port)
+            && is_port(self.destination_port, destination_port)
+    }
+
+    /// By the name of the field after that of the filter.
+    fn field(&self, name: &str) -> Option<String> {
+        let port = |port: Option<u16>| port.map(|port| port.to_string());
+        match name {
+            "source-address" => self.source_ip.map(|ip| ip.to_string()),
+            "destination-address" => self.destination_ip.map(|ip| ip.to_string()),
+            "source-port-range.from-port" | "source-port-range.to-port" => port(self.source_port),
+            "destination-port-range.from-port" | "destination-port-range.to-port" => {
+                port(self.destination_port)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What may follow `filter-at-source.` and `filter-at-destination.` in the name of a filter.
+const HEADER_FIELDS: [&str; 6] = [
+    "source-address",
+    "destination-address",
+    "source-port-range.from-port",
+    "source-port-range.to-port",
+    "destination-port-range.from-port",
+    "destination-port-range.to-port",
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -78,6 +131,11 @@ pub struct NetworkInsightsAnalysis {
     pub owner: AccountId,
     pub path_id: Id,
     pub started_at: Timestamp,
+    /// ARNs of what the path must go by, and of what it must not.
+    #[serde(default)]
+    pub by_way_of: Vec<Text>,
+    #[serde(default)]
+    pub past: Vec<Text>,
     pub finding: Finding,
     pub tags: Tags,
 }
@@ -90,6 +148,12 @@ pub enum Finding {
         /// Whether it ends where it was to.
         arrives: bool,
     },
+    /// There is a way, but not by what it must go by, or only by what it must not.
+    OtherWay {
+        trace: Box<Trace>,
+        /// The component that decides.
+        component: Text,
+    },
     /// The question has no answer any more: what it names is gone.
     NoSourceOrDestination,
 }
@@ -97,6 +161,23 @@ pub enum Finding {
 impl Finding {
     pub fn is_found(&self) -> bool {
         matches!(self, Finding::Followed { trace, arrives: true } if trace.passes())
+    }
+}
+
+impl NetworkInsightsPath {
+    /// What is said of the packet as it is sent.
+    fn sent(&self) -> Header {
+        Header {
+            source_ip: self.source_ip,
+            destination_ip: self.destination_ip,
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+        }
+    }
+
+    /// What a filter at the source wants.
+    fn at_source(&self) -> Option<Header> {
+        self.by_filter.then_some(self.sent())
     }
 }
 
@@ -113,26 +194,16 @@ impl Record for NetworkInsightsPath {
     }
 
     fn field<'a>(&'a self, name: &str, values: &mut Values<'a>) -> bool {
-        let by_filter = |value: Option<String>| value.filter(|_| self.by_filter);
-        let address = |address: Option<Ipv4Addr>| by_filter(address.map(|address| address.to_string()));
-        let port = |port: Option<u16>| by_filter(port.map(|port| port.to_string()));
+        let of_header = |header: Option<Header>, name: &str| header.and_then(|header| header.field(name));
+        if let Some((at, name)) = name.split_once('.').filter(|(_, name)| HEADER_FIELDS.contains(name)) {
+            return match at {
+                "filter-at-source" => filter::some(values, of_header(self.at_source(), name)),
+                "filter-at-destination" => filter::some(values, of_header(self.at_destination, name)),
+                _ => false,
+            };
+        }
         match name {
             "destination" => filter::some(values, self.destination.as_deref()),
-            "filter-at-source.source-address" => filter::some(values, address(self.source_ip)),
-            "filter-at-source.destination-address" => filter::some(values, address(self.destination_ip)),
-            "filter-at-source.source-port-range.from-port" | "filter-at-source.source-port-range.to-port" => {
-                filter::some(values, port(self.source_port))
-            }
-            "filter-at-source.destination-port-range.from-port"
-            | "filter-at-source.destination-port-range.to-port" => {
-                filter::some(values, port(self.destination_port))
-            }
-            "filter-at-destination.source-address"
-            | "filter-at-destination.destination-address"
-            | "filter-at-destination.source-port-range.from-port"
-            | "filter-at-destination.source-port-range.to-port"
-            | "filter-at-destination.destination-port-range.from-port"
-            | "filter-at-destination.destination-port-range.to-port" => true,
             "protocol" => filter::one(values, self.protocol.name()),
             "source" => filter::one(values, self.source.as_str()),
             _ => false,

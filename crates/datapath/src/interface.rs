@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use model::Id;
 use serde::{Deserialize, Serialize};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interface {
@@ -36,6 +36,22 @@ impl Interface {
             .first()
             .copied()
             .unwrap_or(Address { private_ip: Ipv4Addr::UNSPECIFIED, public_ip: None })
+    }
+
+    /// What is its own, all that it may send from and is sent: its addresses, and its prefixes.
+    pub fn networks(&self) -> impl Iterator<Item = IpNet> {
+        let ipv4 = self.addresses.iter().map(|address| IpAddr::V4(address.private_ip));
+        let ipv6 = self.ipv6_addresses.iter().copied().map(IpAddr::V6);
+        ipv4.chain(ipv6).map(IpNet::from).chain(self.prefixes.iter().map(IpNet::trunc))
+    }
+
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.networks().any(|net| net.contains(&address))
+    }
+
+    /// Whether it has a way for IPv6 at all.
+    pub fn speaks_ipv6(&self) -> bool {
+        self.networks().any(|net| matches!(net, IpNet::V6(_)))
     }
 }
 

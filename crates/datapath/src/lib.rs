@@ -19,7 +19,7 @@ pub use protocol::Protocol;
 pub use route::{Route, RouteTable, Target};
 pub use security_group::{Peer, Rule, SecurityGroup};
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::Id;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -67,6 +67,12 @@ pub struct Vpc {
 }
 
 impl Vpc {
+    /// Its own, of both families.
+    pub fn ranges(&self) -> impl Iterator<Item = IpNet> {
+        let ipv6 = self.ipv6_cidrs.iter().copied().map(IpNet::from);
+        self.cidrs.iter().copied().map(IpNet::from).chain(ipv6)
+    }
+
     /// Whether anything goes from it to the outside: by an internet gateway or, of IPv6, an egress-only one.
     pub fn leads_out(&self) -> bool {
         let mut routes = self.route_tables.values().flat_map(|table| &table.routes);

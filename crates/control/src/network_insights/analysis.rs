@@ -1,25 +1,28 @@
 //! StartNetworkInsightsAnalysis, DescribeNetworkInsightsAnalyses, DeleteNetworkInsightsAnalysis.
 
-use super::flow::Flow;
+use super::flow::{Flow, component};
 use super::ground::Records;
 use super::{Finding, NetworkInsightsAnalysis, NetworkInsightsPath, shown};
 use crate::Context;
+use crate::engine::Tables;
 use crate::engine::describe::{self, Query};
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::refuse;
 use aws_api::ec2;
-use model::{Id, Kind, Result};
+use datapath::trace::Trace;
+use model::{Error, Id, Kind, Result, Text};
+
+/// Components that one analysis may be asked to go by, or to avoid.
+const FILTER_ARNS_MAX: usize = 100;
 
 /// The answer is there at once: what is asked for is a walk over records.
 pub async fn start_network_insights_analysis(
     context: &Context,
     input: ec2::StartNetworkInsightsAnalysisRequest,
 ) -> Result<ec2::StartNetworkInsightsAnalysisResult> {
-    refuse([
-        (!input.additional_accounts.is_empty(), "Analyses over several accounts are"),
-        (!input.filter_in_arns.is_empty(), "Analyses by way of certain components are"),
-        (!input.filter_out_arns.is_empty(), "Analyses past certain components are"),
-    ])?;
+    refuse([(!input.additional_accounts.is_empty(), "Analyses over several accounts are")])?;
+    let [by_way_of, past] = [input.filter_in_arns, input.filter_out_arns].map(arns);
+    let (by_way_of, past) = (by_way_of?, past?);
     let path_id = input.network_insights_path_id.as_deref().unwrap_or_default();
     let path_id = Id::parse(Kind::NetworkInsightsPath, path_id)?;
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::NetworkInsightsAnalysis])?;
@@ -36,7 +39,7 @@ pub async fn start_network_insights_analysis(
             let finding = match Flow::of(tables, &path) {
                 Ok(flow) => {
                     let (trace, arrives) = flow.follow(&Records { tables, region });
-                    Finding::Followed { trace: trace.into(), arrives }
+                    found(tables, trace, arrives, &by_way_of, &past)
                 }
                 Err(_) => Finding::NoSourceOrDestination,
             };
@@ -45,6 +48,8 @@ pub async fn start_network_insights_analysis(
                 owner: context.account().clone(),
                 path_id: path_id.clone(),
                 started_at: tx.now(),
+                by_way_of: by_way_of.clone(),
+                past: past.clone(),
                 finding,
                 tags: tags.of(Kind::NetworkInsightsAnalysis),
             };
@@ -66,6 +71,38 @@ pub async fn start_network_insights_analysis(
         ..to_api(context, made)
     };
     Ok(ec2::StartNetworkInsightsAnalysisResult { network_insights_analysis: Some(begun) })
+}
+
+/// Of components that a path is to go by or to avoid.
+fn arns(arns: Vec<String>) -> Result<Vec<Text>> {
+    let parse = |arn: String| match Id::kind_of(component(&arn)) {
+        Some(_) if arn.starts_with("arn:") => Ok(arn.as_str().into()),
+        _ => Err(Error::invalid_parameter_value(format!(
+            "Value ({arn}) is invalid. It must be the ARN of a component of a path."
+        ))),
+    };
+    if arns.len() > FILTER_ARNS_MAX {
+        return Err(Error::invalid_parameter_value(format!(
+            "A path is filtered by {FILTER_ARNS_MAX} components at most."
+        )));
+    }
+    arns.into_iter().map(parse).collect()
+}
+
+/// There is one way for a packet: it is the one that is wanted, or there is none.
+fn found(tables: &Tables, trace: Trace, arrives: bool, by_way_of: &[Text], past: &[Text]) -> Finding {
+    let followed = Finding::Followed { trace: trace.into(), arrives };
+    let Finding::Followed { trace, .. } = &followed else { return followed };
+    if !followed.is_found() {
+        return followed;
+    }
+    let components = shown::component_ids(tables, &trace.forward);
+    let goes_by = |arn: &&Text| components.iter().any(|id| id.as_str() == component(arn));
+    let missed = by_way_of.iter().find(|arn| !goes_by(arn));
+    match missed.or_else(|| past.iter().find(goes_by)) {
+        Some(component) => Finding::OtherWay { trace: trace.clone(), component: component.clone() },
+        None => followed,
+    }
 }
 
 pub async fn describe_network_insights_analyses(
@@ -109,6 +146,8 @@ fn to_api(context: &Context, analysis: &NetworkInsightsAnalysis) -> ec2::Network
         start_date: Some(analysis.started_at),
         status: Some("succeeded".into()),
         network_path_found: Some(analysis.finding.is_found()),
+        filter_in_arns: analysis.by_way_of.iter().map(ToString::to_string).collect(),
+        filter_out_arns: analysis.past.iter().map(ToString::to_string).collect(),
         tags: analysis.tags.to_api(),
         ..Default::default()
     };
@@ -124,6 +163,11 @@ fn to_api(context: &Context, analysis: &NetworkInsightsAnalysis) -> ec2::Network
                 true => Vec::new(),
                 false => vec![shown::explanation(context, trace)],
             },
+            ..found
+        },
+        Finding::OtherWay { trace, component } => ec2::NetworkInsightsAnalysis {
+            forward_path_components: shown::components(context, &trace.forward),
+            explanations: vec![shown::filter_restriction(component)],
             ..found
         },
         Finding::NoSourceOrDestination => ec2::NetworkInsightsAnalysis {

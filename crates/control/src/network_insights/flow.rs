@@ -1,12 +1,12 @@
 //! Which packet is meant by two places, addresses and ports, and whether it arrived.
 
 use super::ground::{Records, told};
-use super::{FlowProtocol, NetworkInsightsPath};
+use super::{FlowProtocol, Header, NetworkInsightsPath};
 use crate::engine::Tables;
 use crate::network_interface::NetworkInterface;
-use datapath::trace::{self, ECHO, End, Packet, Payload, Place, Source, Trace};
+use datapath::trace::{self, ECHO, ECHO6, End, Packet, Payload, Place, Source, Trace};
 use model::{Error, Id, Kind, Result};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 /// Where no source port is asked about: one that every system chooses from (RFC 6056).
@@ -14,6 +14,8 @@ const EPHEMERAL: u16 = 49_152;
 const DESTINATION_PORT: u16 = 80;
 /// Somebody on the internet, where nobody in particular is asked about (RFC 5737).
 const SOMEBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The same of IPv6 (RFC 3849).
+const SOMEBODY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
 /// What a flow begins or ends at.
 #[derive(Clone, Debug)]
@@ -21,12 +23,15 @@ pub enum Stop {
     Interface(Arc<NetworkInterface>),
     /// Of this VPC.
     InternetGateway(Option<Id>),
-    Address(Ipv4Addr),
+    Address(IpAddr),
+    /// Somebody outside of the cloud.
+    Internet,
 }
 
 impl Stop {
-    /// By the id of an instance, an interface or an internet gateway.
-    pub fn find(tables: &Tables, id: &str) -> Result<Stop> {
+    /// By the id or the ARN of an instance, an interface or an internet gateway.
+    pub fn find(tables: &Tables, named: &str) -> Result<Stop> {
+        let id = component(named);
         match Id::kind_of(id) {
             Some(Kind::Instance) => {
                 let instance = tables.instances.find(id).ok_or_else(|| Id::not_found(Kind::Instance, id))?;
@@ -42,86 +47,150 @@ impl Stop {
                 None => Err(Id::not_found(Kind::InternetGateway, id)),
             },
             _ => Err(Error::invalid_parameter_value(format!(
-                "Value ({id}) is invalid. It must be the id of an instance, a network interface or an internet gateway."
+                "Value ({named}) is invalid. It must be the id of an instance, a network interface or an internet gateway."
             ))),
         }
     }
 }
 
-/// A question, complete.
-pub struct Flow {
+/// The id in an ARN, or what is one.
+pub fn component(named: &str) -> &str {
+    match named.starts_with("arn:") {
+        true => named.rsplit_once('/').map_or(named, |(_, id)| id),
+        false => named,
+    }
+}
+
+/// A question, as far as it is asked.
+pub struct Asked {
     pub source: Stop,
     pub destination: Stop,
-    pub packet: Packet,
+    /// As it is sent.
+    pub header: Header,
+    pub protocol: FlowProtocol,
+    /// Type and code of a control message.
+    pub icmp: (Option<u8>, Option<u8>),
+    /// Where no address says so.
+    pub ipv6: bool,
+}
+
+/// A question, complete.
+pub struct Flow {
+    source: Stop,
+    destination: Stop,
+    packet: Packet,
+    /// What it must be where it arrives.
+    arriving: Header,
 }
 
 impl Flow {
     pub fn of(tables: &Tables, path: &NetworkInsightsPath) -> Result<Flow> {
         let source = Stop::find(tables, &path.source)?;
         let named = path.destination.as_deref().map(|id| Stop::find(tables, id)).transpose()?;
-        let destination = match (named, path.destination_ip) {
+        let arriving = path.at_destination.unwrap_or_default();
+        let destination = match (named, path.destination_ip.or(arriving.destination_ip)) {
             (Some(stop), _) => stop,
             (None, Some(address)) => Stop::Address(address),
             (None, None) => return Err(Error::missing_parameter("destination")),
         };
-        let ports = (path.source_port, path.destination_port);
-        Ok(Flow::new(source, destination, (path.source_ip, path.destination_ip), path.protocol, ports))
+        // Nothing on the way changes ports.
+        let header = Header {
+            source_port: path.source_port.or(arriving.source_port),
+            destination_port: path.destination_port.or(arriving.destination_port),
+            ..path.sent()
+        };
+        let (protocol, icmp) = (path.protocol, (None, None));
+        let asked = Asked { source, destination, header, protocol, icmp, ipv6: false };
+        Ok(Flow { arriving, ..Flow::new(asked, arriving.destination_ip) })
     }
 
-    pub fn new(
-        source: Stop,
-        destination: Stop,
-        (source_ip, destination_ip): (Option<Ipv4Addr>, Option<Ipv4Addr>),
-        protocol: FlowProtocol,
-        (source_port, destination_port): (Option<u16>, Option<u16>),
-    ) -> Flow {
+    /// `inside` is which of the destination's private addresses is meant.
+    pub fn new(asked: Asked, inside: Option<IpAddr>) -> Flow {
+        let Asked { source, destination, header, protocol, icmp, ipv6 } = asked;
+        let named = [&source, &destination].map(|stop| match stop {
+            Stop::Address(address) => Some(*address),
+            _ => None,
+        });
+        let given = [header.source_ip, header.destination_ip, named[0], named[1]];
+        let ipv6 = given.into_iter().flatten().next().map_or(ipv6, |address| address.is_ipv6());
         let is_from_outside = !matches!(source, Stop::Interface(_));
-        let source_ip = source_ip.unwrap_or(match &source {
-            Stop::Interface(interface) => interface.private_ip(),
-            Stop::Address(address) => *address,
-            Stop::InternetGateway(_) => SOMEBODY,
-        });
-        let destination_ip = destination_ip.unwrap_or(match &destination {
-            Stop::Interface(interface) if is_from_outside => {
-                interface.public_ip().unwrap_or(interface.private_ip())
-            }
-            Stop::Interface(interface) => interface.private_ip(),
-            Stop::Address(address) => *address,
-            Stop::InternetGateway(_) => SOMEBODY,
-        });
-        let source_port = source_port.unwrap_or(EPHEMERAL);
-        let destination_port = destination_port.unwrap_or(DESTINATION_PORT);
-        let payload = match protocol {
-            FlowProtocol::Tcp => Payload::Tcp { source_port, destination_port },
-            FlowProtocol::Udp => Payload::Udp { source_port, destination_port },
-            FlowProtocol::Icmp => ECHO,
+        let packet = Packet {
+            source: header.source_ip.unwrap_or_else(|| source.address(ipv6, false, None)),
+            destination: header
+                .destination_ip
+                .unwrap_or_else(|| destination.address(ipv6, is_from_outside, inside)),
+            payload: payload(protocol, icmp, ipv6, &header),
         };
-        Flow {
-            source,
-            destination,
-            packet: Packet { source: source_ip, destination: destination_ip, payload },
-        }
+        Flow { source, destination, packet, arriving: Header::default() }
     }
 
     /// Follows it; also whether it ends where it was to.
     pub fn follow(&self, records: &Records<'_>) -> (Trace, bool) {
         let interface = match &self.source {
             Stop::Interface(interface) => Some(told(interface)),
-            Stop::InternetGateway(_) | Stop::Address(_) => None,
+            Stop::InternetGateway(_) | Stop::Address(_) | Stop::Internet => None,
         };
         let source = interface.as_ref().map_or(Source::Internet, Source::Interface);
         let trace = trace::trace(records, source, self.packet);
         let ends = match (&self.destination, &trace.forward.end) {
             (Stop::Interface(wanted), End::Arrives(Place::Interface(id))) => wanted.interface_id == *id,
-            (Stop::InternetGateway(_), End::Arrives(Place::Internet)) => true,
+            (Stop::InternetGateway(_) | Stop::Internet, End::Arrives(Place::Internet)) => true,
             (Stop::Address(_), End::Arrives(_)) => true,
             _ => false,
         };
         let passes_gateways = [&self.source, &self.destination].into_iter().all(|stop| match stop {
             Stop::InternetGateway(vpc_id) => crosses(&trace, vpc_id.as_ref()),
-            Stop::Interface(_) | Stop::Address(_) => true,
+            Stop::Interface(_) | Stop::Address(_) | Stop::Internet => true,
         });
-        (trace, ends && passes_gateways)
+        let last = trace.forward.hops.last();
+        let is_as_asked = last.is_none_or(|hop| self.arriving.is_of(&hop.packet));
+        (trace, ends && passes_gateways && is_as_asked)
+    }
+}
+
+impl Stop {
+    /// Where it speaks from or is spoken to, as somebody outside knows it or by a private address.
+    fn address(&self, ipv6: bool, from_outside: bool, inside: Option<IpAddr>) -> IpAddr {
+        match self {
+            Stop::Interface(interface) if ipv6 => {
+                let first = interface.ipv6.prefixes.first().map(|prefix| prefix.network());
+                interface.ipv6.addresses.first().copied().or(first).unwrap_or(Ipv6Addr::UNSPECIFIED).into()
+            }
+            Stop::Interface(interface) => {
+                let private_ip = inside.unwrap_or(interface.private_ip().into());
+                let own = interface.addresses.iter().find(|own| IpAddr::V4(own.private_ip) == private_ip);
+                let public = own.and_then(|own| own.public_ip()).filter(|_| from_outside);
+                public.map_or(private_ip, IpAddr::V4)
+            }
+            Stop::Address(address) => *address,
+            Stop::InternetGateway(_) | Stop::Internet if ipv6 => SOMEBODY6.into(),
+            Stop::InternetGateway(_) | Stop::Internet => SOMEBODY.into(),
+        }
+    }
+}
+
+fn payload(
+    protocol: FlowProtocol,
+    (kind, code): (Option<u8>, Option<u8>),
+    ipv6: bool,
+    header: &Header,
+) -> Payload {
+    let source_port = header.source_port.unwrap_or(EPHEMERAL);
+    let destination_port = header.destination_port.unwrap_or(DESTINATION_PORT);
+    match (protocol, kind) {
+        (FlowProtocol::Tcp, _) => Payload::Tcp { source_port, destination_port },
+        (FlowProtocol::Udp, _) => Payload::Udp { source_port, destination_port },
+        (FlowProtocol::Icmp, None) => {
+            if ipv6 {
+                ECHO6
+            } else {
+                ECHO
+            }
+        }
+        (FlowProtocol::Icmp, Some(kind)) => {
+            let code = code.unwrap_or(0);
+            if ipv6 { Payload::Icmpv6 { kind, code } } else { Payload::Icmp { kind, code } }
+        }
     }
 }
 

@@ -1,15 +1,18 @@
 //! What `cumulet net trace` asks: the same walk, in words.
 
-use super::FlowProtocol;
-use super::flow::{Flow, Stop};
+use super::flow::{Asked, Flow, Stop};
 use super::ground::Records;
+use super::{FlowProtocol, Header};
 use crate::Context;
 use crate::engine::Tables;
+use crate::network_interface::NetworkInterface;
 use aws_api::cumulet;
-use datapath::trace::{Because, Hop, Path, Payload, Place};
+use datapath::trace::{Because, Hop, Path, Place};
 use datapath::{Peer, Protocol, Rule, Target};
+use ipnet::IpNet;
 use model::{Error, Result};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 const INTERNET: &str = "internet";
 
@@ -21,23 +24,31 @@ pub async fn trace_network(
     let invalid = |error: Error| Error::new("ValidationException", error.message).with_status(400);
     let stop = |text: Option<String>| stop(&tables, &text.unwrap_or_default()).map_err(invalid);
     let (source, destination) = (stop(input.source)?, stop(input.destination)?);
-    let source = match source {
-        Stop::Address(address) => match holder(&tables, address) {
-            Some(interface) => interface,
-            None => Stop::Address(address),
+    let records = Records { tables: &tables, region: &context.region.view.region };
+    // Who sends from an address is whoever has it, where there is only one.
+    let (source, source_ip) = match source {
+        Stop::Address(address) => match only_holder(&records, address) {
+            Some(interface) => (Stop::Interface(interface), Some(address)),
+            None => (Stop::Address(address), None),
         },
-        other => other,
+        other => (other, None),
     };
     let protocol = input.protocol.as_deref().unwrap_or("tcp");
     let protocol = FlowProtocol::parse(protocol).ok_or_else(|| {
         invalid(Error::invalid_parameter_value(format!("{protocol} is not tcp, udp or icmp")))
     })?;
-    let port =
-        input.port.map(u16::try_from).transpose().map_err(|_| {
-            invalid(Error::invalid_parameter_value("a port is between 0 and 65535".to_owned()))
-        })?;
-    let flow = Flow::new(source, destination, (None, None), protocol, (None, port));
-    let (trace, arrives) = flow.follow(&Records { tables: &tables, region: &context.region.view.region });
+    let out_of_range = |_| invalid(Error::invalid_parameter_value("a number is out of its range".to_owned()));
+    let number = |number: Option<i32>| number.map(u8::try_from).transpose().map_err(out_of_range);
+    let destination_port = input.port.map(u16::try_from).transpose().map_err(out_of_range)?;
+    let asked = Asked {
+        source,
+        destination,
+        header: Header { source_ip, destination_port, ..Header::default() },
+        protocol,
+        icmp: (number(input.icmp_type)?, number(input.icmp_code)?),
+        ipv6: input.ipv6.unwrap_or_default(),
+    };
+    let (trace, arrives) = Flow::new(asked, None).follow(&records);
     let passes = trace.passes() && arrives;
     let obstacle = match (passes, trace.obstacle()) {
         (true, _) => None,
@@ -55,20 +66,22 @@ pub async fn trace_network(
 /// By id, by address, or anybody outside.
 fn stop(tables: &Tables, text: &str) -> Result<Stop> {
     if text == INTERNET {
-        return Ok(Stop::Address(Ipv4Addr::new(192, 0, 2, 1)));
+        return Ok(Stop::Internet);
     }
-    match text.parse::<Ipv4Addr>() {
+    match text.parse::<IpAddr>() {
         Ok(address) => Ok(Stop::Address(address)),
         Err(_) => Stop::find(tables, text),
     }
 }
 
-/// Who sends from the address, where there is only one who has it.
-fn holder(tables: &Tables, address: Ipv4Addr) -> Option<Stop> {
-    let text = address.to_string();
-    let mut private = tables.network_interfaces.with("private-ip-address", &text);
-    let first = private.next()?;
-    private.next().is_none().then(|| Stop::Interface(first.clone()))
+fn only_holder(records: &Records<'_>, address: IpAddr) -> Option<Arc<NetworkInterface>> {
+    let vpcs = records.tables.vpcs.iter().filter(|vpc| {
+        let ipv6 = vpc.ipv6_cidrs().map(IpNet::from);
+        vpc.cidrs().map(|(_, cidr)| IpNet::from(cidr)).chain(ipv6).any(|cidr| cidr.contains(&address))
+    });
+    let mut holders = vpcs.filter_map(|vpc| records.holder(&vpc.vpc_id, address));
+    let first = holders.next()?;
+    holders.next().is_none().then(|| first.clone())
 }
 
 fn hops(path: &Path) -> Vec<cumulet::Hop> {
@@ -77,14 +90,12 @@ fn hops(path: &Path) -> Vec<cumulet::Hop> {
 
 fn hop(hop: &Hop) -> cumulet::Hop {
     let packet = &hop.packet;
-    let (source, destination) = match packet.payload {
-        Payload::Tcp { source_port, destination_port } | Payload::Udp { source_port, destination_port } => {
-            (format!("{}:{source_port}", packet.source), format!("{}:{destination_port}", packet.destination))
-        }
-        Payload::Icmp { .. } | Payload::Other(_) => {
-            (packet.source.to_string(), packet.destination.to_string())
-        }
+    let end = |address: IpAddr, port: Option<u16>| match port {
+        Some(port) => SocketAddr::new(address, port).to_string(),
+        None => address.to_string(),
     };
+    let (source_port, destination_port) = packet.payload.ports().unzip();
+    let (source, destination) = (end(packet.source, source_port), end(packet.destination, destination_port));
     cumulet::Hop {
         vpc_id: hop.vpc_id.as_ref().map(ToString::to_string),
         place: Some(place(&hop.place)),
@@ -107,6 +118,7 @@ fn place(place: &Place) -> String {
             format!("{network_acl_id}, {}", direction(*egress))
         }
         Place::InternetGateway => "internet gateway".into(),
+        Place::EgressOnlyInternetGateway => "egress-only internet gateway".into(),
         Place::Internet => INTERNET.into(),
         Place::Service => "service of the VPC".into(),
     }
@@ -141,12 +153,17 @@ fn protocol_text(protocol: Protocol) -> String {
         true => format!("{name} {from}"),
         false => format!("{name} {from}-{to}"),
     };
+    let control = |name: &str, kind: Option<u8>, code: Option<u8>| match (kind, code) {
+        (None, _) => name.to_owned(),
+        (Some(kind), None) => format!("{name} type {kind}"),
+        (Some(kind), Some(code)) => format!("{name} type {kind} code {code}"),
+    };
     match protocol {
         Protocol::All => "all".into(),
         Protocol::Tcp { from, to } => ports("tcp", from, to),
         Protocol::Udp { from, to } => ports("udp", from, to),
-        Protocol::Icmp { .. } => "icmp".into(),
-        Protocol::Icmpv6 { .. } => "icmpv6".into(),
+        Protocol::Icmp { kind, code } => control("icmp", kind, code),
+        Protocol::Icmpv6 { kind, code } => control("icmpv6", kind, code),
         Protocol::Number(number) => format!("protocol {number}"),
     }
 }

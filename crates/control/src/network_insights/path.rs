@@ -1,20 +1,19 @@
 //! CreateNetworkInsightsPath, DescribeNetworkInsightsPaths, DeleteNetworkInsightsPath.
 
-use super::flow::Stop;
-use super::{FlowProtocol, NetworkInsightsPath};
+use super::flow::{Stop, component};
+use super::{FlowProtocol, Header, NetworkInsightsPath};
 use crate::Context;
 use crate::engine::describe::{self, Query};
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::refuse;
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 pub async fn create_network_insights_path(
     context: &Context,
     input: ec2::CreateNetworkInsightsPathRequest,
 ) -> Result<ec2::CreateNetworkInsightsPathResult> {
-    refuse([(input.filter_at_destination.is_some(), "Filters at the destination of a path are")])?;
     let protocol = input.protocol.as_deref().ok_or_else(|| Error::missing_parameter("protocol"))?;
     let known = FlowProtocol::parse(protocol).filter(|protocol| *protocol != FlowProtocol::Icmp);
     let protocol = known.ok_or_else(|| {
@@ -23,15 +22,26 @@ pub async fn create_network_insights_path(
         ))
     })?;
     let source = input.source.ok_or_else(|| Error::missing_parameter("source"))?;
-    let filter = input.filter_at_source;
-    let by_filter = filter.is_some();
-    let filter = filter.unwrap_or_default();
-    let source_ip = address(input.source_ip.or(filter.source_address))?;
-    let destination_ip = address(input.destination_ip.or(filter.destination_address))?;
-    if input.destination.is_none() && destination_ip.is_none() {
+    let combines = |filter: &Option<_>, plain: bool| filter.is_some() && plain;
+    let by_source = input.source_ip.is_some() || input.destination_port.is_some();
+    if combines(&input.filter_at_source, by_source)
+        || combines(&input.filter_at_destination, input.destination_ip.is_some())
+    {
+        return Err(Error::new(
+            "InvalidParameterCombination",
+            "Addresses and ports are given by filters or by themselves, not by both.",
+        ));
+    }
+    let by_filter = input.filter_at_source.is_some();
+    let filter = header(input.filter_at_source.unwrap_or_default())?;
+    let at_destination = input.filter_at_destination.map(header).transpose()?;
+    let source_ip = address(input.source_ip)?.or(filter.source_ip);
+    let destination_ip = address(input.destination_ip)?.or(filter.destination_ip);
+    let arriving = at_destination.and_then(|header| header.destination_ip);
+    if input.destination.is_none() && destination_ip.or(arriving).is_none() {
         return Err(Error::missing_parameter("destination"));
     }
-    let (source_port, filtered_port) = (one(filter.source_port_range)?, one(filter.destination_port_range)?);
+    let (source_port, filtered_port) = (filter.source_port, filter.destination_port);
     let destination_port = input.destination_port.map(port).transpose()?.or(filtered_port);
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::NetworkInsightsPath])?;
     let idempotent = context.idempotent()?;
@@ -54,6 +64,7 @@ pub async fn create_network_insights_path(
                 source_port,
                 destination_port,
                 by_filter,
+                at_destination,
                 created_at: tx.now(),
                 tags: tags.of(Kind::NetworkInsightsPath),
             };
@@ -68,9 +79,18 @@ pub async fn create_network_insights_path(
     Ok(ec2::CreateNetworkInsightsPathResult { network_insights_path: Some(to_api(context, made)) })
 }
 
-fn address(text: Option<String>) -> Result<Option<Ipv4Addr>> {
+fn header(filter: ec2::PathRequestFilter) -> Result<Header> {
+    Ok(Header {
+        source_ip: address(filter.source_address)?,
+        destination_ip: address(filter.destination_address)?,
+        source_port: one(filter.source_port_range)?,
+        destination_port: one(filter.destination_port_range)?,
+    })
+}
+
+fn address(text: Option<String>) -> Result<Option<IpAddr>> {
     let parse = |text: String| {
-        text.parse().map_err(|_| {
+        text.parse::<Ipv4Addr>().map(IpAddr::V4).map_err(|_| {
             Error::invalid_parameter_value(format!("Value ({text}) is invalid. It must be an IPv4 address."))
         })
     };
@@ -118,10 +138,9 @@ pub async fn describe_network_insights_paths(
 }
 
 fn to_api(context: &Context, path: &NetworkInsightsPath) -> ec2::NetworkInsightsPath {
-    let arn = |id: &str| Id::kind_of(id).map(|kind| context.arn(kind.resource_type(), id));
-    let range = |port: Option<u16>| {
-        let port = port.map(i32::from);
-        port.map(|port| ec2::FilterPortRange { from_port: Some(port), to_port: Some(port) })
+    let arn = |named: &str| {
+        let id = component(named);
+        Id::kind_of(id).map(|kind| context.arn(kind.resource_type(), id))
     };
     ec2::NetworkInsightsPath {
         network_insights_path_id: Some(path.path_id.to_string()),
@@ -135,14 +154,19 @@ fn to_api(context: &Context, path: &NetworkInsightsPath) -> ec2::NetworkInsights
         destination_ip: path.destination_ip.filter(|_| !path.by_filter).map(|ip| ip.to_string()),
         protocol: Some(path.protocol.name().into()),
         destination_port: path.destination_port.filter(|_| !path.by_filter).map(i32::from),
-        filter_at_source: path.by_filter.then(|| ec2::PathFilter {
-            source_address: path.source_ip.map(|ip| ip.to_string()),
-            source_port_range: range(path.source_port),
-            destination_address: path.destination_ip.map(|ip| ip.to_string()),
-            destination_port_range: range(path.destination_port),
-        }),
+        filter_at_source: path.at_source().map(filter_to_api),
+        filter_at_destination: path.at_destination.map(filter_to_api),
         tags: path.tags.to_api(),
-        ..Default::default()
+    }
+}
+
+fn filter_to_api(header: Header) -> ec2::PathFilter {
+    let range = |port: u16| ec2::FilterPortRange { from_port: Some(port.into()), to_port: Some(port.into()) };
+    ec2::PathFilter {
+        source_address: header.source_ip.map(|ip| ip.to_string()),
+        source_port_range: header.source_port.map(range),
+        destination_address: header.destination_ip.map(|ip| ip.to_string()),
+        destination_port_range: header.destination_port.map(range),
     }
 }
 

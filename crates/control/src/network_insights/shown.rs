@@ -1,9 +1,12 @@
 //! A trace as the API shows it (Reachability Analyzer Guide, "Path components", "Explanation codes").
 
-use crate::Context;
+use super::flow::component;
+use crate::engine::Tables;
+use crate::{Context, egress_only_internet_gateway, internet_gateway};
 use aws_api::ec2;
-use datapath::trace::{Because, Hop, Obstacle, Packet, Path, Payload, Place, Trace};
+use datapath::trace::{Because, Hop, Obstacle, Packet, Path, Place, Trace};
 use datapath::{AclEntry, Peer, Protocol, Route, Rule, Target};
+use ipnet::IpNet;
 use model::Id;
 
 pub fn components(context: &Context, path: &Path) -> Vec<ec2::PathComponent> {
@@ -48,10 +51,8 @@ fn component_of(context: &Context, hop: &Hop) -> Option<ec2::PathComponent> {
             }),
             ..of(id)
         },
-        (Place::InternetGateway, _) => {
-            let tables = context.tables();
-            let gateway = crate::internet_gateway::of_vpc(&tables, hop.vpc_id.as_ref()?)?;
-            of(&gateway.internet_gateway_id)
+        (Place::InternetGateway | Place::EgressOnlyInternetGateway, _) => {
+            of(&gateway_id(&context.tables(), hop)?)
         }
         (Place::Interface(id) | Place::NatGateway(id) | Place::Peering(id) | Place::RouteTable(id), _) => {
             of(id)
@@ -61,6 +62,31 @@ fn component_of(context: &Context, hop: &Hop) -> Option<ec2::PathComponent> {
             return None;
         }
     })
+}
+
+/// Of the gateway of the VPC that a hop is in.
+fn gateway_id(tables: &Tables, hop: &Hop) -> Option<Id> {
+    let vpc_id = hop.vpc_id.as_ref()?;
+    match hop.place {
+        Place::InternetGateway => {
+            internet_gateway::of_vpc(tables, vpc_id).map(|gateway| gateway.internet_gateway_id.clone())
+        }
+        Place::EgressOnlyInternetGateway => {
+            egress_only_internet_gateway::of_vpc(tables, vpc_id).map(|gateway| gateway.gateway_id.clone())
+        }
+        _ => None,
+    }
+}
+
+/// Of all that a path goes by.
+pub fn component_ids(tables: &Tables, path: &Path) -> Vec<Id> {
+    let of_hop = |hop: &Hop| match (&hop.place, &hop.because) {
+        (Place::Interface(id) | Place::RouteTable(id) | Place::NatGateway(id) | Place::Peering(id), _)
+        | (Place::SecurityGroups { .. }, Because::Rule { group_id: id, .. })
+        | (Place::NetworkAcl { network_acl_id: id, .. }, _) => Some(id.clone()),
+        _ => gateway_id(tables, hop),
+    };
+    path.hops.iter().filter_map(of_hop).collect()
 }
 
 fn named(context: &Context, id: &Id) -> ec2::AnalysisComponent {
@@ -73,16 +99,11 @@ fn named(context: &Context, id: &Id) -> ec2::AnalysisComponent {
 }
 
 fn header(packet: &Packet) -> ec2::AnalysisPacketHeader {
-    let ports = match packet.payload {
-        Payload::Tcp { source_port, destination_port } | Payload::Udp { source_port, destination_port } => {
-            Some((source_port, destination_port))
-        }
-        Payload::Icmp { .. } | Payload::Other(_) => None,
-    };
+    let ports = packet.payload.ports();
     let range = |port: u16| vec![ports_to_api(port, port)];
     ec2::AnalysisPacketHeader {
-        source_addresses: vec![format!("{}/32", packet.source)],
-        destination_addresses: vec![format!("{}/32", packet.destination)],
+        source_addresses: vec![IpNet::from(packet.source).to_string()],
+        destination_addresses: vec![IpNet::from(packet.destination).to_string()],
         protocol: Some(packet.payload.protocol().to_string()),
         source_port_ranges: ports.map(|(source, _)| range(source)).unwrap_or_default(),
         destination_port_ranges: ports.map(|(_, destination)| range(destination)).unwrap_or_default(),
@@ -156,6 +177,16 @@ fn route_table_route(route: &Route) -> ec2::AnalysisRouteTableRoute {
     shown
 }
 
+/// That the path is not by the components that it is to go by.
+pub fn filter_restriction(arn: &str) -> ec2::Explanation {
+    let id = component(arn);
+    ec2::Explanation {
+        explanation_code: Some("COMPONENT_FILTER_RESTRICTION".into()),
+        component: Some(ec2::AnalysisComponent { id: Some(id.into()), arn: Some(arn.into()), name: None }),
+        ..Default::default()
+    }
+}
+
 /// What stands in the way, in EC2's words.
 pub fn explanation(context: &Context, trace: &Trace) -> ec2::Explanation {
     let component = |id: &Id| Some(named(context, id));
@@ -222,6 +253,17 @@ pub fn explanation(context: &Context, trace: &Trace) -> ec2::Explanation {
             address: Some(address.to_string()),
             ..code("NO_POSSIBLE_DESTINATION")
         },
+        Obstacle::NoIpv6 { interface_id } => {
+            ec2::Explanation { network_interface: component(interface_id), ..code("NO_POSSIBLE_DESTINATION") }
+        }
+        Obstacle::EgressOnly { vpc_id, address, .. } => ec2::Explanation {
+            vpc: component(vpc_id),
+            address: Some(address.to_string()),
+            ..code("NO_POSSIBLE_DESTINATION")
+        },
+        Obstacle::BeginsNothing { interface_id, .. } => {
+            ec2::Explanation { network_interface: component(interface_id), ..code("PROTOCOL_RESTRICTION") }
+        }
         Obstacle::NoWayIn { nat_gateway_id } => {
             ec2::Explanation { nat_gateway: component(nat_gateway_id), ..code("NGW_REQUIRES_SOURCE_IN_VPC") }
         }

@@ -27,11 +27,8 @@ enum What {
         source: String,
         /// An instance, a network interface, an internet gateway, an address, or `internet`
         destination: String,
-        #[arg(short, long)]
-        port: Option<u16>,
-        /// tcp, udp or icmp
-        #[arg(long, default_value = "tcp")]
-        protocol: String,
+        #[command(flatten)]
+        packet: Packet,
     },
     /// Draw a VPC: its gateways, subnets, routes and interfaces
     Show {
@@ -44,11 +41,29 @@ enum What {
     Pool(pool::Pool),
 }
 
+/// The first packet of what is asked about.
+#[derive(clap::Args)]
+struct Packet {
+    #[arg(short, long)]
+    port: Option<u16>,
+    /// tcp, udp or icmp
+    #[arg(long, default_value = "tcp")]
+    protocol: String,
+    /// The type of a control message; that of an echo request where it is not given
+    #[arg(long = "type", value_name = "NUMBER")]
+    kind: Option<u8>,
+    /// The code of a control message
+    #[arg(long, value_name = "NUMBER", requires = "kind")]
+    code: Option<u8>,
+    /// By the addresses of IPv6, where none of the ends is an address
+    #[arg(short = '6', long)]
+    ipv6: bool,
+}
+
 pub fn run(args: Args) -> Result<ExitCode> {
     match args.what {
-        What::Trace { locate, source, destination, port, protocol } => {
-            let client = Client::new(locate.cloud()?)?;
-            trace(&client, &source, &destination, port, &protocol)
+        What::Trace { locate, source, destination, packet } => {
+            trace(&Client::new(locate.cloud()?)?, &source, &destination, &packet)
         }
         What::Show { locate, vpc_id } => {
             print!("{}", show(&Client::new(locate.cloud()?)?, &vpc_id)?);
@@ -59,20 +74,22 @@ pub fn run(args: Args) -> Result<ExitCode> {
 }
 
 /// Fails where the packet does, so that scripts can ask.
-fn trace(
-    client: &Client,
-    source: &str,
-    destination: &str,
-    port: Option<u16>,
-    protocol: &str,
-) -> Result<ExitCode> {
-    let encoded = |text: &str| utf8_percent_encode(text, RESERVED).to_string();
+fn trace(client: &Client, source: &str, destination: &str, packet: &Packet) -> Result<ExitCode> {
+    let text = |number: Option<u16>| number.map(|number| number.to_string());
     // Sorted, as what is signed has to be.
-    let mut query = format!("destination={}", encoded(destination));
-    if let Some(port) = port {
-        query += &format!("&port={port}");
-    }
-    query += &format!("&protocol={}&source={}", encoded(protocol), encoded(source));
+    let parameters = [
+        ("destination", Some(destination.to_owned())),
+        ("icmp-code", text(packet.code.map(u16::from))),
+        ("icmp-type", text(packet.kind.map(u16::from))),
+        ("ipv6", packet.ipv6.then(|| "true".to_owned())),
+        ("port", text(packet.port)),
+        ("protocol", Some(packet.protocol.clone())),
+        ("source", Some(source.to_owned())),
+    ];
+    let given = parameters.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let query: Vec<String> =
+        given.map(|(name, value)| format!("{name}={}", utf8_percent_encode(&value, RESERVED))).collect();
+    let query = query.join("&");
     let found: TraceNetworkResponse = client.operator("/network/trace", &query)?;
     print!("{}", path("THERE", &found.forward));
     if !found.back.is_empty() {

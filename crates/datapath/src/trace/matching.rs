@@ -2,13 +2,13 @@
 
 use super::{Ground, Packet, Payload};
 use crate::{AclEntry, Peer, Protocol, Route, RouteTable, Rule, Vpc};
-use ipnet::{IpNet, Ipv4Net};
-use std::net::Ipv4Addr;
+use ipnet::IpNet;
+use std::net::IpAddr;
 
 /// What a route table says of a destination.
 pub(super) enum Way<'a> {
     /// To whoever has it in the VPC.
-    Local(Ipv4Net),
+    Local(IpNet),
     Route(&'a Route),
     None,
 }
@@ -21,7 +21,8 @@ impl Protocol {
             | (Protocol::Udp { from, to }, Payload::Udp { destination_port, .. }) => {
                 (from..=to).contains(&destination_port)
             }
-            (Protocol::Icmp { kind, code }, Payload::Icmp { kind: of, code: with }) => {
+            (Protocol::Icmp { kind, code }, Payload::Icmp { kind: of, code: with })
+            | (Protocol::Icmpv6 { kind, code }, Payload::Icmpv6 { kind: of, code: with }) => {
                 kind.is_none_or(|kind| kind == of && code.is_none_or(|code| code == with))
             }
             (Protocol::Number(number), payload) => number == payload.protocol(),
@@ -30,36 +31,29 @@ impl Protocol {
     }
 }
 
-fn holds(net: IpNet, address: Ipv4Addr) -> bool {
-    matches!(net, IpNet::V4(net) if net.contains(&address))
-}
-
 /// Whether a group's rule allows a packet of the VPC from or to a peer.
-pub(super) fn allows(ground: &dyn Ground, vpc: &Vpc, rule: &Rule, peer: Ipv4Addr, packet: Packet) -> bool {
+pub(super) fn allows(ground: &dyn Ground, vpc: &Vpc, rule: &Rule, peer: IpAddr, packet: Packet) -> bool {
     let is_peer = match &rule.peer {
-        Peer::Cidr(net) => holds(*net, peer),
+        Peer::Cidr(net) => net.contains(&peer),
         Peer::Group(id) => {
-            ground.group(id).is_some_and(|group| group.members_near(vpc).any(|net| holds(net, peer)))
+            ground.group(id).is_some_and(|group| group.members_near(vpc).any(|net| net.contains(&peer)))
         }
     };
     is_peer && rule.protocol.is_of(packet.payload)
 }
 
 /// The entry that decides.
-pub(super) fn deciding(entries: &[AclEntry], peer: Ipv4Addr, packet: Packet) -> Option<&AclEntry> {
-    entries.iter().find(|entry| holds(entry.cidr, peer) && entry.protocol.is_of(packet.payload))
+pub(super) fn deciding(entries: &[AclEntry], peer: IpAddr, packet: Packet) -> Option<&AclEntry> {
+    entries.iter().find(|entry| entry.cidr.contains(&peer) && entry.protocol.is_of(packet.payload))
 }
 
 /// A route within the VPC's own ranges wins over the local ones, which win over all others, by the longest prefix (VPC
 /// User Guide, "Route priority").
-pub(super) fn way<'a>(vpc: &Vpc, table: &'a RouteTable, destination: Ipv4Addr) -> Way<'a> {
-    let local = vpc.cidrs.iter().find(|cidr| cidr.contains(&destination)).map(Ipv4Net::trunc);
-    let concerned = table.routes.iter().filter(|route| holds(route.destination, destination));
+pub(super) fn way<'a>(vpc: &Vpc, table: &'a RouteTable, destination: IpAddr) -> Way<'a> {
+    let local = vpc.ranges().find(|cidr| cidr.contains(&destination)).map(|cidr| cidr.trunc());
+    let concerned = table.routes.iter().filter(|route| route.destination.contains(&destination));
     let longest = concerned.max_by_key(|route| route.destination.prefix_len());
-    let is_inner = |route: &&Route| match (route.destination, local) {
-        (IpNet::V4(net), Some(local)) => local.contains(&net),
-        _ => local.is_none(),
-    };
+    let is_inner = |route: &&Route| local.is_none_or(|local| local.contains(&route.destination));
     match (longest.filter(is_inner), local) {
         (Some(route), _) => Way::Route(route),
         (None, Some(local)) => Way::Local(local),

@@ -7,6 +7,7 @@ use crate::{
 };
 use model::Kind;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 const PUBLIC: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 5);
@@ -65,9 +66,9 @@ fn routes(plan: &mut Plan, vpc: usize, routes: Vec<Route>) {
     plan.vpcs[vpc].route_tables = [(id(Kind::RouteTable, 1), RouteTable { routes })].into();
 }
 
-fn from_first(plan: &Plan, destination: impl Into<Ipv4Addr>, payload: Payload) -> Trace {
+fn from_first(plan: &Plan, destination: impl Into<IpAddr>, payload: Payload) -> Trace {
     let interface = &plan.interfaces[0];
-    let source = interface.primary().private_ip;
+    let source = interface.primary().private_ip.into();
     trace(plan, Source::Interface(interface), Packet { source, destination: destination.into(), payload })
 }
 
@@ -149,12 +150,12 @@ fn a_nat_gateway_speaks_for_others_and_hears_only_answers() {
     plan.vpcs[0].route_tables.insert(table, out);
     let there = from_first(&plan, OUTSIDE, ECHO);
     assert!(there.passes(), "{there:#?}");
-    assert_eq!(there.forward.hops.last().unwrap().packet.source, PUBLIC);
+    assert_eq!(there.forward.hops.last().unwrap().packet.source, IpAddr::from(PUBLIC));
     assert_eq!(
         there.back.unwrap().hops.last().unwrap().packet.destination,
-        plan.interfaces[0].primary().private_ip
+        IpAddr::from(plan.interfaces[0].primary().private_ip)
     );
-    let packet = Packet { source: OUTSIDE, destination: PUBLIC, payload: ECHO };
+    let packet = Packet { source: OUTSIDE.into(), destination: PUBLIC.into(), payload: ECHO };
     let inward = trace(&plan, Source::Internet, packet);
     assert!(matches!(inward.obstacle(), Some(Obstacle::NoWayIn { .. })));
 }

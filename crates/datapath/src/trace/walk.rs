@@ -3,9 +3,9 @@
 use super::matching::{Way, allows, deciding, way};
 use super::{Because, End, Ground, Hop, Obstacle, Packet, Path, Payload, Place, Source};
 use crate::{Address, Interface, NatGateway, PublicAccess, Route, Subnet, Target, Vpc};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use model::Id;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// More routers than anybody puts one behind the other.
 const HOPS_MAX: usize = 100;
@@ -13,6 +13,9 @@ const HOPS_MAX: usize = 100;
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 253);
 const TIME: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 123);
+const METADATA6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+const RESOLVER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x253);
+const TIME6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x123);
 const LINK_LOCAL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
 const LOOPBACK: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 const MULTICAST_AND_RESERVED: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3);
@@ -24,10 +27,12 @@ struct Walk<'g> {
     hops: Vec<Hop>,
     /// Answers meet no rules of groups.
     is_answer: bool,
+    /// The interface that an answer goes to. Who sends from an address, whoever's it is, takes what comes back for it.
+    asked_by: Option<&'g Id>,
     /// What NAT gateways have put another source to.
     translations: Vec<Translation>,
     /// Who sent the gateway what is of an address.
-    senders: Vec<(Ipv4Addr, Id)>,
+    senders: Vec<(IpAddr, Id)>,
     packet: Packet,
 }
 
@@ -35,28 +40,28 @@ struct Walk<'g> {
 struct Translation {
     nat_gateway_id: Id,
     /// The source as it came, and as it went on.
-    from: Ipv4Addr,
-    to: Ipv4Addr,
+    from: IpAddr,
+    to: IpAddr,
 }
 
 /// A way there, and what is to be known of it to go back.
 pub(super) struct There {
     pub(super) path: Path,
     translations: Vec<Translation>,
-    senders: Vec<(Ipv4Addr, Id)>,
+    senders: Vec<(IpAddr, Id)>,
     /// As it arrived.
     packet: Packet,
 }
 
 pub(super) fn there(ground: &dyn Ground, source: Source<'_>, packet: Packet) -> There {
-    let (translations, senders) = (Vec::new(), Vec::new());
-    let mut walk = Walk { ground, hops: Vec::new(), is_answer: false, translations, senders, packet };
+    let (hops, translations, senders) = Default::default();
+    let mut walk = Walk { ground, hops, is_answer: false, asked_by: None, translations, senders, packet };
     let end = match source {
         Source::Interface(interface) => walk.sent_by(interface),
         Source::Internet => {
             walk.push(None, Place::Internet, Because::Passing);
             let destination = packet.destination;
-            match ground.translated(destination) {
+            match ground.inward(destination) {
                 Some(_) => walk.outside(),
                 None => Err(Obstacle::NoDestination { destination }),
             }
@@ -75,12 +80,21 @@ fn ended(end: Ended) -> End {
 
 impl There {
     /// The way back to where `first` began, where there is somebody who answers.
-    pub(super) fn answer(&self, ground: &dyn Ground, source: &Source<'_>, first: Packet) -> Option<Path> {
+    pub(super) fn answer<'g>(
+        &self,
+        ground: &'g dyn Ground,
+        source: &'g Source<'_>,
+        first: Packet,
+    ) -> Option<Path> {
         let End::Arrives(place) = &self.path.end else { return None };
         let mut walk = Walk {
             ground,
             hops: Vec::new(),
             is_answer: true,
+            asked_by: match source {
+                Source::Interface(interface) => Some(&interface.interface_id),
+                Source::Internet => None,
+            },
             translations: self.translations.clone(),
             senders: self.senders.clone(),
             packet: self.packet.answered(),
@@ -125,6 +139,9 @@ impl Walk<'_> {
         let id = &interface.interface_id;
         self.push(Some(&interface.vpc_id), Place::Interface(id.clone()), Because::Passing);
         let source_ip = self.packet.source;
+        if self.packet.is_ipv6() && !interface.speaks_ipv6() {
+            return Err(Obstacle::NoIpv6 { interface_id: id.clone() });
+        }
         if interface.source_dest_check && !interface.has(source_ip) {
             return Err(Obstacle::ForeignSource { interface_id: id.clone(), source_ip });
         }
@@ -144,18 +161,15 @@ impl Walk<'_> {
     /// Where it is for the router itself.
     fn service(&mut self, vpc: &Vpc) -> Option<Ended> {
         let destination = self.packet.destination;
-        let nth = |net: Ipv4Net, n: u32| Ipv4Addr::from(u32::from(net.network()) + n);
-        let base = vpc.cidrs.first().map(|cidr| nth(*cidr, 2));
-        let is_gateway = vpc.subnets.iter().any(|subnet| nth(subnet.cidr, 1) == destination);
-        if !LINK_LOCAL.contains(&destination) && !is_gateway && base != Some(destination) {
-            return None;
-        }
-        let is_resolver = destination == RESOLVER || base == Some(destination);
+        let served = match destination {
+            IpAddr::V4(address) => services(vpc, address)?,
+            IpAddr::V6(address) => services6(address)?,
+        };
         let is_served = match self.packet.payload {
-            Payload::Tcp { destination_port: 80, .. } => destination == METADATA,
-            Payload::Udp { destination_port: 123, .. } => destination == TIME,
+            Payload::Tcp { destination_port: 80, .. } => served == Service::Metadata,
+            Payload::Udp { destination_port: 123, .. } => served == Service::Time,
             Payload::Udp { destination_port: 53, .. } | Payload::Tcp { destination_port: 53, .. } => {
-                is_resolver
+                served == Service::Names
             }
             _ => false,
         };
@@ -184,7 +198,7 @@ impl Walk<'_> {
     }
 
     /// To whoever has the address in the VPC.
-    fn local(&mut self, at: &At<'_>, cidr: Ipv4Net) -> Ended {
+    fn local(&mut self, at: &At<'_>, cidr: IpNet) -> Ended {
         let (vpc, destination) = (at.vpc, self.packet.destination);
         let owner = self.owner(vpc, destination);
         let (At { subnet, .. }, to) = (at, owner.as_ref().map(Owner::subnet_id));
@@ -201,9 +215,20 @@ impl Walk<'_> {
             Target::InternetGateway => {
                 self.leave(at, None)?;
                 self.push_route(at, route);
-                self.gateway_out(vpc)
+                if !vpc.internet_gateway {
+                    return Err(Obstacle::NoInternetGateway { vpc_id: vpc.vpc_id.clone() });
+                }
+                match self.packet.source {
+                    IpAddr::V4(source) => self.gateway_out(vpc, source),
+                    IpAddr::V6(_) => self.gateway_out6(vpc, Place::InternetGateway),
+                }
             }
-            Target::NatGateway(id) => {
+            Target::EgressOnlyInternetGateway if self.packet.is_ipv6() => {
+                self.leave(at, None)?;
+                self.push_route(at, route);
+                self.gateway_out6(vpc, Place::EgressOnlyInternetGateway)
+            }
+            Target::NatGateway(id) if !self.packet.is_ipv6() => {
                 let nat = vpc.nat_gateways.iter().find(|nat| nat.nat_gateway_id == *id);
                 let nat = nat.ok_or_else(blackhole)?;
                 self.leave(at, Some(&nat.subnet_id))?;
@@ -227,7 +252,10 @@ impl Walk<'_> {
                 self.push(Some(&vpc.vpc_id), Place::Peering(id.clone()), Because::Passing);
                 self.over_peering(vpc, &peer, id)
             }
-            Target::EgressOnlyInternetGateway | Target::Endpoint(_) | Target::Blackhole => {
+            Target::NatGateway(_)
+            | Target::EgressOnlyInternetGateway
+            | Target::Endpoint(_)
+            | Target::Blackhole => {
                 self.leave(at, None)?;
                 Err(blackhole())
             }
@@ -236,13 +264,16 @@ impl Walk<'_> {
 
     /// To an interface that a route leads to, and on.
     fn through(&mut self, vpc: &Vpc, from_subnet: Option<&Id>, interface: &Interface) -> Ended {
-        let destination = self.packet.destination;
+        let (id, destination) = (&interface.interface_id, self.packet.destination);
+        let interface_id = id.clone();
+        if self.packet.is_ipv6() && !interface.speaks_ipv6() {
+            return Err(Obstacle::NoIpv6 { interface_id });
+        }
         if interface.source_dest_check && !interface.has(destination) {
-            let interface_id = interface.interface_id.clone();
             return Err(Obstacle::ForeignDestination { interface_id, destination });
         }
         let place = self.enter(vpc, from_subnet, interface)?;
-        match interface.has(destination) {
+        match interface.has(destination) || self.asked_by == Some(id) {
             true => Ok(place),
             false => self.sent_by(interface),
         }
@@ -256,7 +287,7 @@ impl Walk<'_> {
     /// Peering is a way from one of the two to the other, and no further.
     fn over_peering(&mut self, vpc: &Vpc, peer: &Vpc, peering_id: &Id) -> Ended {
         let Packet { source, destination, .. } = self.packet;
-        let is_in = |vpc: &Vpc, address| vpc.cidrs.iter().any(|cidr| cidr.contains(&address));
+        let is_in = |vpc: &Vpc, address| vpc.ranges().any(|range| range.contains(&address));
         if !is_in(vpc, source) || is_in(peer, source) || !is_in(peer, destination) {
             let peering_id = peering_id.clone();
             return Err(Obstacle::Transit { peering_id, source_ip: source, destination });
@@ -267,19 +298,17 @@ impl Walk<'_> {
     }
 
     /// Out of the VPC, with the public address in place of the private one.
-    fn gateway_out(&mut self, vpc: &Vpc) -> Ended {
-        if !vpc.internet_gateway {
-            return Err(Obstacle::NoInternetGateway { vpc_id: vpc.vpc_id.clone() });
-        }
+    fn gateway_out(&mut self, vpc: &Vpc, private_ip: Ipv4Addr) -> Ended {
         let Packet { source, destination, .. } = self.packet;
-        if LOOPBACK.contains(&destination) || MULTICAST_AND_RESERVED.contains(&destination) {
+        let is_nowhere = |address| LOOPBACK.contains(&address) || MULTICAST_AND_RESERVED.contains(&address);
+        if matches!(destination, IpAddr::V4(address) if is_nowhere(address)) {
             return Err(Obstacle::NoDestination { destination });
         }
         let none = || Obstacle::NoPublicAddress { address: source };
         let owner = self.owner(vpc, source).ok_or_else(none)?;
-        public_access(vpc, &owner, true)?;
-        let public = owner.address(source).and_then(|own| own.public_ip);
-        self.packet.source = public.ok_or_else(none)?;
+        self.public_access(vpc, source, matches!(owner, Owner::Nat(_)), true)?;
+        let public = owner.address(private_ip).and_then(|own| own.public_ip);
+        self.packet.source = public.ok_or_else(none)?.into();
         let sender = self.hops.iter().rev().find_map(|hop| match &hop.place {
             Place::Interface(id) | Place::NatGateway(id) => Some(id.clone()),
             _ => None,
@@ -292,50 +321,82 @@ impl Walk<'_> {
         self.outside()
     }
 
-    /// To the VPC that has the public address, or out into the world.
+    /// Out of the VPC, as itself.
+    fn gateway_out6(&mut self, vpc: &Vpc, gateway: Place) -> Ended {
+        let Packet { source, destination, .. } = self.packet;
+        if !vpc.ranges().any(|range| range.contains(&source)) {
+            return Err(Obstacle::NoPublicAddress { address: source });
+        }
+        self.public_access(vpc, source, is_egress_only(vpc, source, destination), true)?;
+        self.push(Some(&vpc.vpc_id), gateway, Because::Passing);
+        self.outside()
+    }
+
+    /// To the VPC that the address leads into, or out into the world.
     fn outside(&mut self) -> Ended {
         let Packet { source, destination, .. } = self.packet;
-        let Some((vpc_id, private)) = self.ground.translated(destination) else {
+        let Some((vpc_id, inside)) = self.ground.inward(destination) else {
             self.push(None, Place::Internet, Because::Passing);
             return Ok(Place::Internet);
         };
         let vpc = self.vpc(&vpc_id)?;
-        if !vpc.internet_gateway {
+        let is_open = match inside {
+            IpAddr::V6(_) if self.is_answer => vpc.leads_out(),
+            _ => vpc.internet_gateway,
+        };
+        if !is_open {
             return Err(Obstacle::NoInternetGateway { vpc_id });
         }
-        if vpc.cidrs.iter().any(|cidr| cidr.contains(&source)) {
+        if vpc.ranges().any(|range| range.contains(&source)) {
             return Err(Obstacle::NoDestination { destination });
         }
-        self.packet.destination = private;
-        let because = Because::DestinationTranslated { from: destination };
-        self.push(Some(&vpc_id), Place::InternetGateway, because);
-        let nobody = Obstacle::NobodyHas { vpc_id: vpc_id.clone(), address: private };
-        let owner = self.owner(&vpc, private).ok_or(nobody)?;
-        public_access(&vpc, &owner, false)?;
-        if let Some((_, sender)) = self.senders.iter().find(|(of, _)| self.is_answer && *of == private) {
-            check_sender(&vpc, &owner, private, sender, true)?;
+        self.packet.destination = inside;
+        let is_egress_only = is_egress_only(&vpc, inside, source);
+        let gateway = match is_egress_only {
+            true if self.is_answer => Place::EgressOnlyInternetGateway,
+            true => return Err(Obstacle::EgressOnly { vpc_id, address: inside, source_ip: source }),
+            false => Place::InternetGateway,
+        };
+        let because = match inside == destination {
+            true => Because::Passing,
+            false => Because::DestinationTranslated { from: destination },
+        };
+        self.push(Some(&vpc_id), gateway, because);
+        let owner = self.owner(&vpc, inside);
+        let is_led_out = is_egress_only || matches!(owner, Some(Owner::Nat(_)));
+        self.public_access(&vpc, inside, is_led_out, false)?;
+        let sender = self.senders.iter().find(|(of, _)| self.is_answer && *of == inside);
+        if let (Some(owner), Some((_, sender))) = (&owner, sender) {
+            check_sender(&vpc, owner, inside, sender, true)?;
         }
-        let Some((route_table_id, way)) = edge(&vpc, private) else {
-            return self.deliver(&vpc, None, owner);
-        };
-        let place = Place::RouteTable(route_table_id.clone());
-        let route = match way {
-            Way::Route(route) => route,
-            Way::Local(cidr) => {
-                self.push(Some(&vpc_id), place, Because::Local(cidr));
-                return self.deliver(&vpc, None, owner);
+        self.enter_vpc(&vpc, owner)
+    }
+
+    /// By the internet gateway's own route table, where it has one, to whom it is for.
+    fn enter_vpc(&mut self, vpc: &Vpc, owner: Option<Owner>) -> Ended {
+        let (vpc_id, destination) = (&vpc.vpc_id, self.packet.destination);
+        if let Some((route_table_id, way)) = edge(vpc, destination) {
+            let place = Place::RouteTable(route_table_id.clone());
+            match way {
+                Way::Local(cidr) => self.push(Some(vpc_id), place, Because::Local(cidr)),
+                Way::Route(route) => {
+                    let interface = match &route.target {
+                        Target::Interface(id) => {
+                            self.ground.interface(id).filter(|one| one.vpc_id == *vpc_id)
+                        }
+                        _ => None,
+                    };
+                    let route_table_id = route_table_id.clone();
+                    let interface = interface
+                        .ok_or_else(|| Obstacle::Blackhole { route_table_id, route: route.clone() })?;
+                    self.push(Some(vpc_id), place, Because::Route(route.clone()));
+                    return self.through(vpc, None, &interface);
+                }
+                Way::None => {}
             }
-            Way::None => return self.deliver(&vpc, None, owner),
-        };
-        let interface = match &route.target {
-            Target::Interface(id) => self.ground.interface(id).filter(|one| one.vpc_id == vpc_id),
-            _ => None,
-        };
-        let route_table_id = route_table_id.clone();
-        let interface =
-            interface.ok_or_else(|| Obstacle::Blackhole { route_table_id, route: route.clone() })?;
-        self.push(Some(&vpc_id), place, Because::Route(route.clone()));
-        self.through(&vpc, None, &interface)
+        }
+        let nobody = || Obstacle::NobodyHas { vpc_id: vpc_id.clone(), address: destination };
+        self.deliver(vpc, None, owner.ok_or_else(nobody)?)
     }
 
     /// Through a NAT gateway, as itself.
@@ -355,7 +416,7 @@ impl Walk<'_> {
             });
         }
         let from = self.packet.source;
-        let to = nat.addresses.first().map_or(Ipv4Addr::UNSPECIFIED, |own| own.private_ip);
+        let to = nat.addresses.first().map_or(Ipv4Addr::UNSPECIFIED, |own| own.private_ip).into();
         self.translations.push(Translation { nat_gateway_id: id.clone(), from, to });
         self.packet.source = to;
         self.push(Some(&vpc.vpc_id), Place::NatGateway(id.clone()), Because::SourceTranslated { from });
@@ -409,6 +470,11 @@ impl Walk<'_> {
             self.push(Some(&interface.vpc_id), place, Because::Tracked);
             return Ok(());
         }
+        if let (false, Payload::Icmp { kind, .. } | Payload::Icmpv6 { kind, .. }) =
+            (self.packet.payload.begins(), self.packet.payload)
+        {
+            return Err(Obstacle::BeginsNothing { interface_id, kind });
+        }
         let peer = if egress { self.packet.destination } else { self.packet.source };
         let vpc = self.ground.vpc(&interface.vpc_id);
         for group_id in &interface.groups {
@@ -421,6 +487,20 @@ impl Walk<'_> {
             }
         }
         Err(Obstacle::NoRule { interface_id, groups: interface.groups.clone(), egress })
+    }
+
+    /// Whether what an address sends to the internet, or is sent from there, may begin. `is_led_out` where a NAT gateway or
+    /// an egress-only one does so.
+    fn public_access(&self, vpc: &Vpc, own: IpAddr, is_led_out: bool, egress: bool) -> Result<(), Obstacle> {
+        let Some(subnet) = subnet_of(vpc, own).filter(|_| !self.is_answer) else { return Ok(()) };
+        match subnet.public_access {
+            PublicAccess::Open => Ok(()),
+            PublicAccess::Outward if is_led_out => Ok(()),
+            PublicAccess::Outward | PublicAccess::Blocked => {
+                let (vpc_id, subnet_id) = (vpc.vpc_id.clone(), subnet.subnet_id.clone());
+                Err(Obstacle::PublicAccessBlocked { vpc_id, subnet_id, egress })
+            }
+        }
     }
 
     /// At the edge of a subnet: what stays in it, `other` being the same, meets none.
@@ -445,8 +525,9 @@ impl Walk<'_> {
         }
     }
 
-    fn owner(&self, vpc: &Vpc, address: Ipv4Addr) -> Option<Owner> {
-        let is_its = |nat: &&NatGateway| nat.addresses.iter().any(|own| own.private_ip == address);
+    fn owner(&self, vpc: &Vpc, address: IpAddr) -> Option<Owner> {
+        let is_its =
+            |nat: &&NatGateway| nat.addresses.iter().any(|own| IpAddr::V4(own.private_ip) == address);
         match self.ground.owner(&vpc.vpc_id, address) {
             Some(interface) => Some(Owner::Interface(interface.into_owned())),
             None => vpc.nat_gateways.iter().find(is_its).cloned().map(Owner::Nat),
@@ -491,22 +572,52 @@ impl Owner {
     }
 }
 
-/// Whether what the owner's subnet sends to the internet, or is sent from there, passes.
-fn public_access(vpc: &Vpc, owner: &Owner, egress: bool) -> Result<(), Obstacle> {
-    let subnet = subnet(vpc, owner.subnet_id())?;
-    match (subnet.public_access, owner) {
-        (PublicAccess::Open, _) | (PublicAccess::Outward, Owner::Nat(_)) => Ok(()),
-        (PublicAccess::Outward, Owner::Interface(_)) | (PublicAccess::Blocked, _) => {
-            let (vpc_id, subnet_id) = (vpc.vpc_id.clone(), subnet.subnet_id.clone());
-            Err(Obstacle::PublicAccessBlocked { vpc_id, subnet_id, egress })
-        }
+fn subnet<'v>(vpc: &'v Vpc, subnet_id: &Id) -> Result<&'v Subnet, Obstacle> {
+    let found = vpc.subnets.iter().find(|subnet| subnet.subnet_id == *subnet_id);
+    found.ok_or_else(|| Obstacle::NobodyHas {
+        vpc_id: vpc.vpc_id.clone(),
+        address: Ipv4Addr::UNSPECIFIED.into(),
+    })
+}
+
+/// What is served by a VPC's router itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Service {
+    Metadata,
+    Names,
+    Time,
+    /// It is an address of the router's, of its link or of nobody: none goes further.
+    Nothing,
+}
+
+/// None of what is not for the router.
+fn services(vpc: &Vpc, address: Ipv4Addr) -> Option<Service> {
+    let nth = |net: Ipv4Net, n: u32| Ipv4Addr::from(u32::from(net.network()) + n);
+    let base = vpc.cidrs.first().map(|cidr| nth(*cidr, 2));
+    let is_gateway = || vpc.subnets.iter().any(|subnet| nth(subnet.cidr, 1) == address);
+    match address {
+        METADATA => Some(Service::Metadata),
+        TIME => Some(Service::Time),
+        RESOLVER => Some(Service::Names),
+        _ if base == Some(address) => Some(Service::Names),
+        _ => (LINK_LOCAL.contains(&address) || is_gateway()).then_some(Service::Nothing),
     }
 }
 
-/// What the internet gateway's own route table says of a private address, where there is one.
-fn edge(vpc: &Vpc, private: Ipv4Addr) -> Option<(&Id, Way<'_>)> {
+fn services6(address: Ipv6Addr) -> Option<Service> {
+    let is_near = address.is_unicast_link_local() || address.is_multicast() || address.is_loopback();
+    match address {
+        METADATA6 => Some(Service::Metadata),
+        TIME6 => Some(Service::Time),
+        RESOLVER6 => Some(Service::Names),
+        _ => is_near.then_some(Service::Nothing),
+    }
+}
+
+/// What the internet gateway's own route table says of an address inside, where there is one.
+fn edge(vpc: &Vpc, inside: IpAddr) -> Option<(&Id, Way<'_>)> {
     let id = vpc.edge_route_table_id.as_ref()?;
-    Some((id, way(vpc, vpc.route_tables.get(id)?, private)))
+    Some((id, way(vpc, vpc.route_tables.get(id)?, inside)))
 }
 
 /// Whether the gateway takes what is of an address from this sender: from its owner or, where it leads what is for it
@@ -514,7 +625,7 @@ fn edge(vpc: &Vpc, private: Ipv4Addr) -> Option<(&Id, Way<'_>)> {
 fn check_sender(
     vpc: &Vpc,
     owner: &Owner,
-    address: Ipv4Addr,
+    address: IpAddr,
     sender: &Id,
     is_answer: bool,
 ) -> Result<(), Obstacle> {
@@ -528,7 +639,18 @@ fn check_sender(
     Err(Obstacle::OtherWay { address, through: through.clone(), sender: sender.clone() })
 }
 
-fn subnet<'v>(vpc: &'v Vpc, subnet_id: &Id) -> Result<&'v Subnet, Obstacle> {
-    let found = vpc.subnets.iter().find(|subnet| subnet.subnet_id == *subnet_id);
-    found.ok_or_else(|| Obstacle::NobodyHas { vpc_id: vpc.vpc_id.clone(), address: Ipv4Addr::UNSPECIFIED })
+/// The subnet that an address is of.
+fn subnet_of(vpc: &Vpc, address: IpAddr) -> Option<&Subnet> {
+    vpc.subnets.iter().find(|subnet| match address {
+        IpAddr::V4(address) => subnet.cidr.contains(&address),
+        IpAddr::V6(address) => subnet.ipv6_cidr.is_some_and(|cidr| cidr.contains(&address)),
+    })
+}
+
+/// Whether the subnet of an address speaks to somebody outside by an egress-only gateway.
+fn is_egress_only(vpc: &Vpc, address: IpAddr, outsider: IpAddr) -> bool {
+    let table = subnet_of(vpc, address).and_then(|subnet| vpc.route_tables.get(&subnet.route_table_id));
+    table.into_iter().flat_map(|table| &table.routes).any(|route| {
+        route.target == Target::EgressOnlyInternetGateway && route.destination.contains(&outsider)
+    })
 }

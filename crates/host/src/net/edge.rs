@@ -49,7 +49,7 @@ fn led<'v>(vpc: &'v Vpc<'_>) -> impl Iterator<Item = (Ipv4Addr, Ipv4Addr, &'v Ni
         let route = route_to(vpc.plan, private)?;
         let Target::Interface(id) = &route.target else { return None };
         let nic = vpc.nics.iter().find(|nic| nic.plan.interface_id == *id)?;
-        (!nic.plan.has(private)).then_some((private, public, nic))
+        (!nic.plan.has(private.into())).then_some((private, public, nic))
     })
 }
 

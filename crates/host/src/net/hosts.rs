@@ -19,7 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::family::Family;
 use super::kernel::{Layer3, MAIN_TABLE, Route};
-use super::vpc::{self, NUMBER_MASK, NUMBERS, OTHER_HOST, Vpc};
+use super::vpc::{NUMBER_MASK, NUMBERS, OTHER_HOST, Vpc};
 
 /// The link to the other hosts.
 pub(super) const LINK: &str = "hosts";
@@ -70,7 +70,7 @@ pub(super) fn layer3(vpc: &Vpc, link: u32) -> Layer3 {
         let host = elsewhere.host;
         layer3.neighbours.extend(Family::BOTH.map(|family| ((link, hop(host, family)), mac(host))));
         layer3.forwarding.insert((link, mac(host)), host);
-        for net in vpc::networks(&elsewhere.interface) {
+        for net in elsewhere.interface.networks() {
             let gateway = hop(host, Family::of(net.addr()));
             layer3.routes.insert((MAIN_TABLE, net), Route::Gateway { gateway, link });
         }
@@ -82,6 +82,6 @@ pub(super) fn layer3(vpc: &Vpc, link: u32) -> Layer3 {
 pub(super) fn owners<'a>(vpc: &Vpc<'a>) -> impl Iterator<Item = (IpNet, &'a model::Id)> {
     vpc.elsewhere.iter().flat_map(|elsewhere| {
         let interface = &elsewhere.interface;
-        vpc::networks(interface).map(move |net| (net, &interface.interface_id))
+        interface.networks().map(move |net| (net, &interface.interface_id))
     })
 }

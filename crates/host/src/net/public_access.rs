@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use super::family::{Family, elements};
 use super::nfnetlink::Flow;
 use super::table::Table;
-use super::vpc::{Vpc, cidrs, egress_only};
+use super::vpc::{Vpc, egress_only};
 
 /// The chains that drop what is barred, and let all else return.
 pub(super) const OUT: &str = "barred_out";
@@ -41,7 +41,8 @@ impl Barred {
             }
         }
         if !barred.subnets.is_empty() {
-            barred.near = cidrs(vpc.plan).chain(vpc.peers.iter().flat_map(|(_, peer)| cidrs(peer))).collect();
+            barred.near =
+                vpc.plan.ranges().chain(vpc.peers.iter().flat_map(|(_, peer)| peer.ranges())).collect();
         }
         barred
     }

@@ -17,7 +17,7 @@ use super::security_group::{self, Direction};
 use super::table::Table;
 use super::vpc::{
     self, GATEWAY, METADATA, METADATA6, NAT_GATEWAY, NUMBER_MASK, Nic, OTHER_HOST, PEER, RESOLVER6, TIME,
-    TIME6, Vpc, cidrs, nat_link, networks, peering_link,
+    TIME6, Vpc, nat_link, peering_link,
 };
 
 /// Our tables in a namespace of ours.
@@ -36,9 +36,9 @@ const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 pub(super) fn vpc(vpc: &Vpc, groups: &BTreeMap<&Id, &SecurityGroup>, tracked: u32) -> Vec<Table> {
     let mut table = Table::new(TABLE);
     for family in Family::BOTH {
-        let elsewhere = vpc.elsewhere.iter().flat_map(|elsewhere| networks(&elsewhere.interface));
+        let elsewhere = vpc.elsewhere.iter().flat_map(|elsewhere| elsewhere.interface.networks());
         let sets =
-            [("inside", elements(cidrs(vpc.plan), family)), ("elsewhere", elements(elsewhere, family))];
+            [("inside", elements(vpc.plan.ranges(), family)), ("elsewhere", elements(elsewhere, family))];
         for (name, elements) in sets {
             let types = format!("{}; flags interval", family.address());
             table.set(family.named(name), &types, &elements);
@@ -54,6 +54,7 @@ pub(super) fn vpc(vpc: &Vpc, groups: &BTreeMap<&Id, &SecurityGroup>, tracked: u3
     edge::render(vpc, &mut table);
     flows::render(vpc, tracked, &mut table);
     services(vpc, tracked, &mut table);
+    own_words(&mut table);
     forward(vpc, has_acls, &mut table);
     translation(vpc, &mut table);
     vec![table, senders(vpc)]
@@ -170,7 +171,7 @@ fn interfaces(vpc: &Vpc, table: &mut Table) {
     let key = |nic: &Nic| format!("{} . {}", nic.number, mac(nic.plan.mac));
     let checked = vpc.nics.iter().filter(|nic| nic.plan.source_dest_check);
     let owned: Vec<(&Nic, IpNet)> =
-        checked.flat_map(|nic| networks(nic.plan).map(move |net| (nic, net))).collect();
+        checked.flat_map(|nic| nic.plan.networks().map(move |net| (nic, net))).collect();
     let is_one = |net: &IpNet| net.prefix_len() == net.max_prefix_len();
     for family in Family::BOTH {
         let owned = owned.iter().copied().filter(|(_, net)| Family::of(net.addr()) == family);
@@ -189,7 +190,7 @@ fn interfaces(vpc: &Vpc, table: &mut Table) {
     };
     let all = taps(&mut vpc.nics.iter());
     table.map("taps", "iface_index . ether_addr : mark", &all);
-    let speaking = taps(&mut vpc.nics.iter().filter(|nic| nic.speaks_ipv6()));
+    let speaking = taps(&mut vpc.nics.iter().filter(|nic| nic.plan.speaks_ipv6()));
     table.map("taps6", "iface_index . ether_addr : mark", &speaking);
     let unchecked = vpc.nics.iter().filter(|nic| !nic.plan.source_dest_check);
     let unchecked: Vec<String> = unchecked.map(|nic| nic.number.to_string()).collect();
@@ -392,6 +393,13 @@ fn services(vpc: &Vpc, tracked: u32, table: &mut Table) {
     );
 }
 
+/// What the router says by itself. It shows nobody another one, as the kernel does over IPv6 where a packet leaves by the
+/// link that it came by: all are behind it.
+fn own_words(table: &mut Table) {
+    let hook = "type filter hook output priority filter; policy accept;";
+    table.chain("own_words", hook, "icmpv6 type nd-redirect drop");
+}
+
 /// What goes on. ACLs are asked for every packet, all else for the first one of a flow: one that has begun is on the
 /// kernel's list (confirmed), answered or not. What an instance forwards, here or on another host, is on it since it was
 /// led there, and is asked for until it is answered. What neighbours tell each other (ICMPv6 133 to 137) is of one link
@@ -495,7 +503,7 @@ fn peer_sources(vpc: &Vpc, family: Family) -> String {
     let mut out = String::new();
     let (ip, inside) = (family.ip(), family.named("inside"));
     for (peering, peer) in &vpc.peers {
-        let theirs = elements(cidrs(peer), family);
+        let theirs = elements(peer.ranges(), family);
         if theirs.is_empty() {
             continue;
         }
@@ -514,7 +522,7 @@ fn checked_targets(vpc: &Vpc) -> String {
     let mut out = String::new();
     for nic in vpc.checked_targets() {
         for family in Family::BOTH {
-            let own = elements(networks(nic.plan), family);
+            let own = elements(nic.plan.networks(), family);
             let is_others = match own.is_empty() {
                 true => format!("meta nfproto {}", family.protocol()),
                 false => format!("{} daddr != {{ {} }}", family.ip(), own.join(", ")),

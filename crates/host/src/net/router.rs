@@ -181,7 +181,7 @@ impl Router {
             by_network: vpc
                 .nics
                 .iter()
-                .flat_map(|nic| vpc::networks(nic.plan).map(|net| (net, nic.plan.interface_id.clone())))
+                .flat_map(|nic| nic.plan.networks().map(|net| (net, nic.plan.interface_id.clone())))
                 .collect(),
             guests: vpc.nics.iter().map(|nic| (nic.plan.interface_id.clone(), vpc.neighbour(nic))).collect(),
         })

@@ -17,7 +17,7 @@ use super::family::Family;
 use super::index::Index;
 use super::nfnetlink::Flow;
 use super::open::Open;
-use super::vpc::{self, cidrs, networks, owner, peers};
+use super::vpc::{self, owner, peers};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -54,7 +54,7 @@ impl Closed {
         for nic in new.interfaces(&vpc.vpc_id) {
             let ([into, out], now) = (was.rules(&nic.interface_id), groups(nic, new));
             if is_taken(&into, &now, ingress) || is_taken(&out, &now, egress) {
-                closed.by_network.extend(networks(nic).map(|net| (net, closed.interfaces.len())));
+                closed.by_network.extend(nic.networks().map(|net| (net, closed.interfaces.len())));
                 closed.interfaces.push(Narrowed {
                     ingress: Side::new([&into, &out], &now, ingress, new, vpc),
                     egress: Side::new([&out, &into], &now, egress, new, vpc),
@@ -62,8 +62,8 @@ impl Closed {
                 });
             }
         }
-        let peers = peers(vpc, &new.vpcs).into_iter().flat_map(|(_, peer)| cidrs(peer));
-        closed.near.extend(cidrs(vpc).chain(peers));
+        let peers = peers(vpc, &new.vpcs).into_iter().flat_map(|(_, peer)| peer.ranges());
+        closed.near.extend(vpc.ranges().chain(peers));
         (!closed.interfaces.is_empty()).then_some(closed)
     }
 

@@ -194,7 +194,7 @@ impl<'a> Vpc<'a> {
 
     /// The networks that are an interface's own, and its number.
     pub(super) fn owners(&self) -> BTreeMap<IpNet, u32> {
-        self.nics.iter().flat_map(|nic| networks(nic.plan).map(|net| (net, nic.number))).collect()
+        self.nics.iter().flat_map(|nic| nic.plan.networks().map(|net| (net, nic.number))).collect()
     }
 
     /// Names of the links to NAT gateways and to peers.
@@ -226,7 +226,7 @@ impl<'a> Vpc<'a> {
 
         // Only known addresses of the VPC answer, and what no table routes is dropped in silence, as EC2 does: a
         // blackhole sends no error, and makes proxy ARP keep still.
-        let blackholes = cidrs(self.plan).chain([LINK_LOCAL.into()]);
+        let blackholes = self.plan.ranges().chain([LINK_LOCAL.into()]);
         layer3.routes.extend(blackholes.map(|net| ((MAIN_TABLE, net.trunc()), Route::Blackhole)));
         for family in Family::BOTH {
             layer3.routes.insert((DEFAULT_TABLE, family.everywhere()), Route::Blackhole);
@@ -266,7 +266,7 @@ impl<'a> Vpc<'a> {
             let Some(table) = self.plan.route_tables.get(route_table_id) else { continue };
             let number = self.route_tables.get(route_table_id).copied().unwrap_or(0);
             for route in &table.routes {
-                let is_inner = cidrs(self.plan).any(|cidr| cidr.contains(&route.destination));
+                let is_inner = self.plan.ranges().any(|cidr| cidr.contains(&route.destination));
                 let (priority, table) = match is_inner {
                     true => (INNER_PRIORITY, INNER_TABLES + number),
                     false => (OUTER_PRIORITY, OUTER_TABLES + number),
@@ -330,11 +330,6 @@ impl<'a> Vpc<'a> {
 }
 
 impl Nic<'_> {
-    /// Whether it has a way for IPv6 at all.
-    pub(super) fn speaks_ipv6(&self) -> bool {
-        networks(self.plan).any(|net| matches!(net, IpNet::V6(_)))
-    }
-
     /// How it is found by what is not for an address of its own.
     fn hop(&self, family: Family) -> IpAddr {
         match family {
@@ -346,7 +341,7 @@ impl Nic<'_> {
     fn layer3(&self) -> Layer3 {
         let mut layer3 = Layer3::default();
         let (link, mac) = (self.number, self.plan.mac);
-        for net in networks(self.plan) {
+        for net in self.plan.networks() {
             let family = Family::of(net.addr());
             let route = match net.prefix_len() == net.max_prefix_len() {
                 true => {
@@ -358,7 +353,7 @@ impl Nic<'_> {
             };
             layer3.routes.insert((MAIN_TABLE, net), route);
         }
-        if self.speaks_ipv6() {
+        if self.plan.speaks_ipv6() {
             layer3.addresses.insert((link, DHCP_SERVERS.into()));
             layer3.neighbours.insert((link, self.hop(Family::V6)), mac);
         }
@@ -370,12 +365,6 @@ impl Nic<'_> {
 fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
     let bytes = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
     Ipv6Addr::from(bytes)
-}
-
-/// A VPC's own ranges.
-pub(super) fn cidrs(plan: &datapath::Vpc) -> impl Iterator<Item = IpNet> + use<'_> {
-    let ipv6 = plan.ipv6_cidrs.iter().copied().map(IpNet::from);
-    plan.cidrs.iter().copied().map(IpNet::from).chain(ipv6)
 }
 
 /// What a subnet's routes lead to an egress-only gateway for: from its network to those.
@@ -390,13 +379,6 @@ pub(super) fn egress_only<'a>(
         led.map(|route| route.destination).filter(|net| matches!(net, IpNet::V6(_))).collect();
     let own = subnet.ipv6_cidr.map(|own| IpNet::V6(own.trunc()));
     own.into_iter().flat_map(move |own| IpNet::aggregate(&led).into_iter().map(move |net| (own, net)))
-}
-
-/// What is an interface's own, all that it may send from and is sent: its addresses, and its prefixes.
-pub(super) fn networks(interface: &Interface) -> impl Iterator<Item = IpNet> {
-    let ipv4 = interface.addresses.iter().map(|address| IpAddr::V4(address.private_ip));
-    let ipv6 = interface.ipv6_addresses.iter().copied().map(IpAddr::V6);
-    ipv4.chain(ipv6).map(IpNet::from).chain(interface.prefixes.iter().map(IpNet::trunc))
 }
 
 /// Of addresses, and of prefixes that are delegated to an interface (EC2 User Guide, "Prefix delegation").

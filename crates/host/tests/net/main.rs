@@ -13,6 +13,7 @@ mod isolation;
 mod life;
 mod mtu;
 mod peering;
+mod probe;
 mod public_access;
 mod reachability;
 mod recovery;

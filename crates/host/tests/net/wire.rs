@@ -188,7 +188,7 @@ pub fn is_arp_reply(frame: &[u8], about: Ipv4Addr) -> bool {
     frame[12..14] == [0x08, 0x06] && frame[20..22] == [0, 2] && frame[28..32] == about.octets()
 }
 
-fn checksum(header: &[u8]) -> u16 {
+pub fn checksum(header: &[u8]) -> u16 {
     let sum: u32 = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     let folded = (sum & 0xffff) + (sum >> 16);
     !(folded + (folded >> 16)) as u16
