@@ -237,8 +237,14 @@ impl InstanceTask {
                 std::future::pending().await
             },
             Some(ended) = self.ends.recv() => self.ended_by_itself(ended).await,
-            () = tokio::time::sleep(ASKED_AGAIN), if self.plugged.waits() => {}
+            () = tokio::time::sleep(ASKED_AGAIN), if self.waits_for_machine() => {}
         }
+    }
+
+    /// Whether it has something to ask again of a machine that runs.
+    fn waits_for_machine(&self) -> bool {
+        let is_desired = matches!(&*self.desire.borrow(), Desire::Put(_));
+        is_desired && matches!(self.actual, Actual::Running { .. }) && self.plugged.waits()
     }
 
     async fn ended_by_itself(&mut self, ended: Ended) {

@@ -70,9 +70,9 @@ impl Plugged {
         self.attached.as_ref().is_none_or(|attached| attached.contains(device_id))
     }
 
-    /// Whether the guest has been asked for something and has not let go.
+    /// Whether the guest has been asked for something and has not let go, or its machine did not say what it has.
     pub(crate) fn waits(&self) -> bool {
-        self.troubles.values().any(|state| *state == PlugState::Busy)
+        self.attached.is_none() || self.troubles.values().any(|state| *state == PlugState::Busy)
     }
 
     /// What is told of what is desired.

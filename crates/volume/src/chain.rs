@@ -2,9 +2,10 @@
 
 use crate::qcow2::{Overlay, Part};
 use crate::{BLOCK_BYTES, Format, Layer, Result, failed};
-use rustix::fs::SeekFrom;
+use rustix::fs::{Advice, SeekFrom};
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +52,13 @@ impl Chain {
 
     pub(crate) fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<()> {
         read(&mut self.layers, offset, into).map_err(failed("can't read", &self.path))
+    }
+
+    /// Has the kernel read a block ahead.
+    pub(crate) fn expect(&mut self, block: u64) {
+        let length = BLOCK.min(self.size.saturating_sub(block * BLOCK));
+        // Nothing but time is lost where it can't.
+        let _ = expect(&mut self.layers, block * BLOCK, length);
     }
 
     /// The first block at `from` or after it that holds data.
@@ -116,6 +124,13 @@ impl Open {
         }
     }
 
+    fn file(&self) -> &File {
+        match self {
+            Open::Overlay(overlay) => &overlay.file,
+            Open::Raw { file, .. } => file,
+        }
+    }
+
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         match self {
             Open::Overlay(overlay) => overlay.read(offset, into),
@@ -150,6 +165,25 @@ fn read(layers: &mut [Open], offset: u64, mut into: &mut [u8]) -> io::Result<()>
         }
         at += count as u64;
         into = rest;
+    }
+    Ok(())
+}
+
+fn expect(layers: &mut [Open], offset: u64, length: u64) -> io::Result<()> {
+    let Some((upper, below)) = layers.split_first_mut() else { return Ok(()) };
+    let (mut at, end) = (offset, offset + length);
+    while at < end {
+        let (part, length) = upper.part(at)?;
+        let count = length.min(end - at);
+        match part {
+            Part::Data(place) => {
+                let length = NonZeroU64::new(count);
+                rustix::fs::fadvise(upper.file(), place, length, Advice::WillNeed)?;
+            }
+            Part::Zeros => {}
+            Part::Below => expect(below, at, count)?,
+        }
+        at += count;
     }
     Ok(())
 }

@@ -82,7 +82,7 @@ pub(crate) enum Part {
 
 /// An overlay that is open for reading. Nobody writes it meanwhile.
 pub(crate) struct Overlay {
-    file: File,
+    pub(crate) file: File,
     /// Bytes of the disk.
     pub(crate) size: u64,
     l1: Vec<u64>,

@@ -28,8 +28,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) const JOURNAL: &str = "storing";
-/// Blocks that one call puts: 64 MiB; few in tests, so that they see several calls.
-const BATCH: usize = if cfg!(test) { 4 } else { 128 };
+/// Blocks that one call puts: 128 MiB; few in tests, so that they see several calls.
+const BATCH: usize = if cfg!(test) { 4 } else { 256 };
+/// Blocks that the kernel reads while others are packed.
+const AHEAD: usize = 8;
 const BLOCK: u64 = BLOCK_BYTES as u64;
 const RECORD: usize = 4 + Name::BYTES;
 /// In the journal: nothing is held there any more.
@@ -83,7 +85,13 @@ impl Disks {
         }
         let is_last = batch.len() < BATCH;
         let mut chain = Chain::open(head.size, &layers)?;
-        let put = self.store.put_blocks(batch.into_iter().map(|block| read(&mut chain, block)))?;
+        batch.iter().take(AHEAD).for_each(|block| chain.expect(*block));
+        let ahead = batch.iter().skip(AHEAD).copied().map(Some).chain(std::iter::repeat(None));
+        let blocks = batch.iter().zip(ahead).map(|(block, ahead)| {
+            ahead.into_iter().for_each(|block| chain.expect(block));
+            read(&mut chain, *block)
+        });
+        let put = self.store.put_blocks(blocks)?;
         self.note(snapshot_id, &put)?;
         let mut state = self.state();
         let changed = state.storing.get_mut(snapshot_id).map(|storing| {

@@ -21,6 +21,8 @@ use std::time::{Duration, UNIX_EPOCH};
 /// Disks beside the root disk, and snapshots, that there are at a time.
 const DISKS_MAX: usize = 3;
 const SNAPSHOTS_MAX: usize = 12;
+/// Where the daemon's log is.
+const COMPLAINTS: &str = "complaints";
 const SIZE_GIB_MAX: u32 = 3;
 /// How long the time is in which a kill falls.
 const KILLED_WITHIN: Duration = Duration::from_millis(120);
@@ -483,6 +485,11 @@ impl Cloud {
 impl Drop for Cloud {
     fn drop(&mut self) {
         self.daemon = None;
+        if std::thread::panicking() {
+            let complaints = fs::read_to_string(self.dir.path().join(COMPLAINTS)).unwrap_or_default();
+            let lines: Vec<&str> = complaints.lines().collect();
+            eprintln!("the daemon's last words:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
         self.processes().into_iter().for_each(kill);
     }
 }
@@ -504,8 +511,7 @@ fn files(path: &std::path::Path, into: &mut Vec<PathBuf>) {
 
 impl Daemon {
     fn start(dir: &std::path::Path) -> Daemon {
-        let complaints =
-            fs::OpenOptions::new().create(true).append(true).open(dir.join("complaints")).unwrap();
+        let complaints = fs::OpenOptions::new().create(true).append(true).open(dir.join(COMPLAINTS)).unwrap();
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "daemon", "--ignored", "--nocapture"])
             .env(DIR, dir)

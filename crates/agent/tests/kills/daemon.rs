@@ -42,6 +42,7 @@ pub enum Answer {
 
 #[tokio::main]
 pub async fn run(dir: &Path) {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
     let data = dir.join("data");
     let disks = LocalDisks(Arc::new(volume::Disks::open(&data).unwrap()));
     let options = QemuOptions::new(data.join("machines"), Acceleration::Tcg);

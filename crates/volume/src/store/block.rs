@@ -11,6 +11,9 @@ const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
 /// The fastest: a disk's data is written once and read seldom.
 const LEVEL: i32 = 1;
+/// How many places of a block are looked at, and how much at each.
+const SAMPLES: usize = 8;
+const SAMPLE_BYTES: usize = 4096;
 
 impl Name {
     pub(crate) const BYTES: usize = 32;
@@ -28,15 +31,21 @@ impl std::fmt::Display for Name {
 
 /// As a block is kept: compressed where that makes it smaller.
 pub(crate) fn pack(data: &[u8]) -> Vec<u8> {
-    let mut packed = vec![ZSTD];
-    match zstd::bulk::compress(data, LEVEL) {
-        Ok(compressed) if compressed.len() < data.len() => packed.extend(compressed),
-        _ => {
-            packed[0] = PLAIN;
-            packed.extend(data);
-        }
+    if is_worth_it(data)
+        && let Ok(compressed) = zstd::bulk::compress(data, LEVEL)
+        && compressed.len() < data.len()
+    {
+        return [&[ZSTD], &*compressed].concat();
     }
-    packed
+    [&[PLAIN], data].concat()
+}
+
+/// A look at some of it: what is compressed already, or encrypted, takes long to be found so.
+fn is_worth_it(data: &[u8]) -> bool {
+    let samples = data.chunks_exact(data.len() / SAMPLES).map(|part| &part[..SAMPLE_BYTES]);
+    let sample: Vec<u8> = samples.flatten().copied().collect();
+    let compressed = zstd::bulk::compress(&sample, LEVEL);
+    compressed.is_ok_and(|compressed| compressed.len() < sample.len() / 20 * 19)
 }
 
 /// What a block of this name holds; None where what was kept is damaged.

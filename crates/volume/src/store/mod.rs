@@ -11,6 +11,7 @@
 
 mod block;
 mod collect;
+mod folder;
 mod manifest;
 
 pub(crate) use block::Name;
@@ -19,11 +20,13 @@ pub use manifest::ChangedBlock;
 pub(crate) use manifest::Manifest;
 
 use crate::{Result, VolumeError, durable};
+use folder::Staged;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{Error, ObjectStore, ObjectStoreExt};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use tokio::runtime::{Builder, Runtime};
 
@@ -36,6 +39,8 @@ pub struct BlockStore {
     objects: Arc<dyn ObjectStore>,
     /// Where it is one.
     folder: Option<PathBuf>,
+    /// So many blocks were put into it.
+    staged: AtomicU64,
     /// None while it is dropped.
     runtime: Option<Runtime>,
     /// Shared by who puts blocks that no manifest names yet.
@@ -59,6 +64,7 @@ impl BlockStore {
         Ok(BlockStore {
             objects,
             folder,
+            staged: AtomicU64::new(0),
             runtime: Some(runtime),
             collecting: RwLock::default(),
             manifests: Mutex::default(),
@@ -70,17 +76,18 @@ impl BlockStore {
         self.collecting.read()
     }
 
-    /// Puts blocks as they come, several at a time; durable on return. `None` stands for nothing held.
+    /// Puts blocks as they come, several at a time; all are durable on return. `None` stands for nothing held.
     pub(crate) fn put_blocks(
         &self,
         blocks: impl Iterator<Item = Result<(u32, Option<Vec<u8>>)>>,
     ) -> Result<Vec<(u32, Option<Name>)>> {
         let (sender, done) = mpsc::channel();
         let mut in_flight = 0;
-        let mut names = Vec::new();
-        let finish = |in_flight: &mut usize| -> Result<()> {
+        let (mut names, mut staged) = (Vec::new(), Vec::new());
+        let mut finish = |in_flight: &mut usize| -> Result<()> {
             *in_flight -= 1;
-            done.recv().unwrap_or_else(|_| Err(closed()))
+            staged.extend(done.recv().unwrap_or_else(|_| Err(closed()))?);
+            Ok(())
         };
         for block in blocks {
             let (index, data) = block?;
@@ -94,21 +101,44 @@ impl BlockStore {
             durable::step(Path::new("the block store"))?;
             let name = Name::of(&data);
             names.push((index, Some(name)));
-            let (objects, sender) = (self.objects.clone(), sender.clone());
+            let (put, sender) = (self.put_block(name, data), sender.clone());
             in_flight += 1;
-            self.runtime()?.spawn(async move {
-                let put = match tokio::task::spawn_blocking(move || block::pack(&data)).await {
-                    Ok(packed) => objects.put(&block_key(name), packed.into()).await,
-                    Err(error) => Err(error.into()),
-                };
-                // Who waits may have met another's error.
-                let _ = sender.send(put.map(drop).map_err(failed("can't put a block")));
-            });
+            // Who waits may have met another's error.
+            self.runtime()?.spawn(async move { drop(sender.send(put.await)) });
         }
         while in_flight > 0 {
             finish(&mut in_flight)?;
         }
+        if let Some(folder) = &self.folder {
+            folder::publish(folder, staged)?;
+        }
         Ok(names)
+    }
+
+    /// Packs and puts one; into a folder, all but its name.
+    fn put_block(
+        &self,
+        name: Name,
+        data: Vec<u8>,
+    ) -> impl Future<Output = Result<Option<Staged>>> + Send + 'static {
+        let (objects, folder, key) = (self.objects.clone(), self.folder.clone(), block_key(name));
+        let number = self.staged.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let packed = move || {
+                let packed = block::pack(&data);
+                match &folder {
+                    Some(folder) => {
+                        folder::stage(folder, &key, number, &packed).map(|staged| (Some(staged), None))
+                    }
+                    None => Ok((None, Some((key, packed)))),
+                }
+            };
+            let (staged, packed) = tokio::task::spawn_blocking(packed).await.map_err(|_| closed())??;
+            if let Some((key, packed)) = packed {
+                objects.put(&key, packed.into()).await.map_err(failed("can't put a block"))?;
+            }
+            Ok(staged)
+        }
     }
 
     pub(crate) fn get_block(&self, snapshot_id: &str, index: u32, name: Name) -> Result<Vec<u8>> {
