@@ -78,6 +78,7 @@ pub fn interface(number: u64) -> Interface {
         groups: Vec::new(),
         source_dest_check: true,
         bandwidth: None,
+        network_card: None,
         tracking: Tracking::default(),
         efa: false,
     }

@@ -22,6 +22,9 @@ pub struct Interface {
     pub source_dest_check: bool,
     /// Not held to any where None.
     pub bandwidth: Option<Bandwidth>,
+    /// Shares its bandwidth with all others that are on the same one.
+    #[serde(default)]
+    pub network_card: Option<NetworkCard>,
     #[serde(default)]
     pub tracking: Tracking,
     /// It has an Elastic Fabric Adapter beside its Ethernet.
@@ -63,7 +66,14 @@ pub struct Address {
     pub public_ip: Option<Ipv4Addr>,
 }
 
-/// What a network interface may carry each way, in bits a second.
+/// Of an instance.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NetworkCard {
+    pub instance_id: Id,
+    pub index: u8,
+}
+
+/// What a network card may carry each way, in bits a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bandwidth {
     /// In the long run.

@@ -13,7 +13,7 @@ mod route;
 mod security_group;
 pub mod trace;
 
-pub use interface::{Address, Bandwidth, Elsewhere, Interface, Tracking};
+pub use interface::{Address, Bandwidth, Elsewhere, Interface, NetworkCard, Tracking};
 pub use network_acl::{AclEntry, NetworkAcl};
 pub use protocol::Protocol;
 pub use route::{Route, RouteTable, Target};

@@ -3,7 +3,7 @@
 use super::{Instance, credit};
 use crate::engine::Tables;
 use crate::instance_type;
-use crate::network_interface::{NetworkInterface, Purpose};
+use crate::network_interface::{InterfaceAttachment, NetworkInterface, Purpose};
 use crate::volume::performance;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -88,6 +88,10 @@ pub(crate) fn interface_desired(
     interface: &NetworkInterface,
     bandwidth: Option<Bandwidth>,
 ) -> agent_api::Interface {
+    let network_card = |attachment: &InterfaceAttachment| datapath::NetworkCard {
+        instance_id: attachment.instance_id.clone(),
+        index: attachment.network_card,
+    };
     agent_api::Interface {
         network: datapath::Interface {
             interface_id: interface.interface_id.clone(),
@@ -101,6 +105,7 @@ pub(crate) fn interface_desired(
             source_dest_check: interface.source_dest_check,
             efa: interface.purpose.has_efa(),
             bandwidth,
+            network_card: interface.attachment.as_ref().map(network_card),
             tracking: interface.tracking,
         },
         device_index: interface.attachment.as_ref().map_or(0, |attachment| attachment.device_index),

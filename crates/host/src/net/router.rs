@@ -22,7 +22,7 @@ use super::nft::Filter;
 use super::open::Open;
 use super::public_access::Barred;
 use super::untracked::Closed;
-use super::vpc::{self, Exits, GATEWAY, NUMBERS, ROUTER_MAC, Vpc, nat_link, peering_link};
+use super::vpc::{self, Exits, GATEWAY, NUMBERS, Nic, ROUTER_MAC, Vpc, nat_link, peering_link};
 use super::{NetError, io_failed, render, shape, sysctl, tap};
 
 /// What the internet gateway makes of flows.
@@ -83,8 +83,8 @@ pub(super) struct Router {
     nats: BTreeMap<Id, Nat>,
     /// Whose networks are on other hosts, as of the last time.
     elsewhere: BTreeMap<IpNet, Id>,
-    /// What taps, by number, are held to by us, and whether both ways.
-    shaped: BTreeMap<u32, (Bandwidth, bool)>,
+    /// What taps, by number, are held to by us, and by which devices.
+    shaped: BTreeMap<u32, Option<(Bandwidth, shape::Devices)>>,
 }
 
 /// Who is inside a VPC, for those who ask from its services.
@@ -308,16 +308,19 @@ impl Router {
         Ok(())
     }
 
-    /// Deletes the taps that nobody wants, and devices on the way round from taps that need none.
+    /// Deletes the taps that nobody wants, and devices on the way round that none needs.
     async fn unplug(&self, vpc: &Vpc<'_>, links: &BTreeMap<String, Link>) -> io::Result<()> {
-        let wanted: BTreeMap<&str, bool> =
-            vpc.nics.iter().map(|nic| (nic.tap.as_str(), nic.plan.bandwidth.is_some())).collect();
+        let wanted: BTreeSet<&str> = vpc.nics.iter().map(|nic| nic.tap.as_str()).collect();
+        let held = shape::held(&vpc.nics);
+        let devices =
+            held.iter().map(shape::Held::devices).flat_map(|of| of.sent.into_iter().chain(of.received));
+        let devices: BTreeSet<String> = devices.map(|device| device.name).collect();
         let exits = vpc.exits();
-        let is_old = |name: &str| match shape::tap_of_round(name) {
-            Some(tap) => wanted.get(tap.as_str()) != Some(&true),
+        let is_old = |name: &str| match shape::tap_of(name) {
+            Some(_) => !devices.contains(name),
             None if name == hosts::LINK => vpc.plan.number.is_none(),
             None if vpc::is_exit(name) => !exits.contains(name),
-            None => vpc::is_tap_name(name) && !wanted.contains_key(name),
+            None => vpc::is_tap_name(name) && !wanted.contains(name),
         };
         let old = links.iter().filter(|(name, _)| is_old(name));
         self.kernel.delete_links(&old.map(|(_, link)| link.index).collect::<Vec<_>>()).await
@@ -342,56 +345,65 @@ impl Router {
             .await
     }
 
-    /// Holds interfaces to their bandwidth where they are not yet, as far as we or `links` know.
+    /// Holds network cards to their bandwidth where they are not yet, as far as we or `links` know.
     async fn shape(&mut self, vpc: &Vpc<'_>, links: &BTreeMap<String, Link>) -> io::Result<()> {
         let holds = |name: &str| links.get(name).is_some_and(|link| link.up && link.queueing == "tbf");
-        let mut rules = String::new();
+        let all_hold = |devices: &shape::Devices, nics: &[&Nic<'_>]| {
+            let mut rounds = devices.sent.iter().chain(&devices.received);
+            rounds.all(|device| holds(&device.name))
+                && (devices.received.is_some() || nics.iter().all(|nic| holds(&nic.tap)))
+        };
+        let (mut removals, mut rules) = (String::new(), String::new());
         let mut shaped = BTreeMap::new();
-        for nic in &vpc.nics {
-            let round = shape::round_name(&nic.tap);
-            let Some(bandwidth) = nic.plan.bandwidth else {
-                if holds(&nic.tap) {
-                    rules.push_str(&shape::removal(&nic.tap));
-                }
-                continue;
+        for held in shape::held(&vpc.nics) {
+            let mut had = held.nics.iter().map(|nic| self.shaped.get(&nic.number).cloned().flatten());
+            let first = had.next().flatten().filter(|(_, devices)| all_hold(devices, &held.nics));
+            let is_so = |(bandwidth, devices): &(Bandwidth, shape::Devices)| {
+                *bandwidth == held.bandwidth && devices.received.is_some() == (held.nics.len() > 1)
             };
-            let as_it_was = self.shaped.get(&nic.number).filter(|(had, both_ways)| {
-                *had == bandwidth && holds(&nic.tap) && (!both_ways || holds(&round))
-            });
-            let both_ways = match as_it_was {
-                Some((_, both_ways)) => *both_ways,
+            let shape = match first.filter(|first| is_so(first) && had.all(|of| of.as_ref() == Some(first))) {
+                Some(shape) => shape,
                 None => {
-                    let both_ways = self.way_round(&round, nic.number, links).await;
-                    rules.push_str(&shape::rules(&nic.tap, both_ways.then_some(&round), bandwidth));
-                    both_ways
+                    let devices = self.ways_round(held.devices(), links).await;
+                    let taps: Vec<&str> = held.nics.iter().map(|nic| nic.tap.as_str()).collect();
+                    let old = taps.iter().filter(|tap| links.contains_key(**tap));
+                    removals.extend(old.map(|tap| shape::removal_before(tap)));
+                    rules.push_str(&shape::rules(&taps, &devices, held.bandwidth));
+                    (held.bandwidth, devices)
                 }
             };
-            shaped.insert(nic.number, (bandwidth, both_ways));
+            shaped.extend(held.nics.iter().map(|nic| (nic.number, Some(shape.clone()))));
+        }
+        for nic in vpc.nics.iter().filter(|nic| nic.plan.bandwidth.is_none()) {
+            let is_new = !links.contains_key(&nic.tap);
+            if !is_new && (holds(&nic.tap) || self.shaped.get(&nic.number) != Some(&None)) {
+                removals.push_str(&shape::removal(&nic.tap));
+            }
+            shaped.insert(nic.number, None);
         }
         self.shaped.clear();
-        if !rules.is_empty() {
-            self.namespace.run(move || shape::run(&rules)).await?;
+        if !removals.is_empty() || !rules.is_empty() {
+            self.namespace.run(move || shape::run(&removals, &rules)).await?;
         }
         self.shaped = shaped;
         Ok(())
     }
 
-    /// Makes the device on the way round from a tap; false where the kernel has none.
-    async fn way_round(&self, name: &str, tap: u32, links: &BTreeMap<String, Link>) -> bool {
-        let number = shape::round_number(tap);
-        let made = async {
-            if !links.contains_key(name) {
-                self.kernel.add_ifb(name, number).await?;
-            }
-            self.kernel.set_link_up(number, None, None, None).await
-        };
-        match made.await {
-            Ok(()) => true,
-            Err(error) => {
+    /// Makes devices on the way round that are not there; returns none where the kernel has none.
+    async fn ways_round(&self, devices: shape::Devices, links: &BTreeMap<String, Link>) -> shape::Devices {
+        for device in devices.sent.iter().chain(&devices.received) {
+            let made = async {
+                if !links.contains_key(&device.name) {
+                    self.kernel.add_ifb(&device.name, device.number).await?;
+                }
+                self.kernel.set_link_up(device.number, None, None, None).await
+            };
+            if let Err(error) = made.await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "what guests send is not held back");
-                false
+                return shape::Devices::default();
             }
         }
+        devices
     }
 
     /// Says how flows are tracked, once it is there to be told: with the first rule that asks for it.
@@ -496,7 +508,7 @@ impl Router {
                 vpc::is_tap_name(name)
                     || vpc::is_exit(name)
                     || [GATEWAY, nat::LINK, hosts::LINK].contains(&name)
-                    || shape::tap_of_round(name).is_some()
+                    || shape::tap_of(name).is_some()
             };
             let ours = links.iter().filter(|(name, _)| is_ours(name));
             let ours: Vec<u32> = ours.map(|(_, link)| link.index).collect();

@@ -1,4 +1,4 @@
-//! Holds an interface to its bandwidth, both ways.
+//! Holds network cards to their bandwidth, both ways.
 //!
 //! ```text
 //!   to the guest     router ─▶ bucket at the tap ─▶ guest
@@ -7,7 +7,9 @@
 //!
 //! A device can only hold back what leaves it. So what a guest sends takes a way round (ifb): it leaves by a device of
 //! ours, waits there for its turn, and comes back to the tap. It waits rather than being dropped, so that TCP finds the
-//! figure by itself.
+//! figure by itself. Where a card has several interfaces their taps share that device, and another one for what the guest
+//! is sent: it comes back to the tap that it was for. Those in different VPCs, whose routers share no device, have a
+//! bandwidth each.
 //!
 //! The bucket (tbf) fills at the baseline and is emptied at the peak at most: who has sent little for a while may send
 //! at the peak until the bucket is empty, as EC2 lets an instance "up to" its peak by network I/O credits (EC2 User
@@ -15,14 +17,17 @@
 //!
 //! Where the kernel or the host lacks a part of it, the interface works without and the doctor says so.
 
-use datapath::Bandwidth;
+use datapath::{Bandwidth, NetworkCard};
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::io;
 
 use super::nft::feed;
-use super::vpc::{NUMBERS, is_tap_name};
+use super::vpc::{NUMBERS, Nic, is_tap_name};
 
-/// What names of devices on the way round begin with.
-const ROUND: char = 'i';
+/// What names of devices on the way round begin with: of what guests send, and of what they are sent.
+const SENT: char = 'i';
+const RECEIVED: char = 'o';
 
 /// What an idle interface saves for.
 const SAVED_SECONDS: u64 = 240;
@@ -36,25 +41,109 @@ const BUCKET_MS: u64 = 4;
 const QUEUE_MS: u64 = 100;
 const QUEUE_MIN: u64 = 256 * 1024;
 
-/// Rules that make a tap, and the device on the way round from it, hold to the bandwidth. For `tc -batch`; doing it
-/// again changes nothing.
-pub(super) fn rules(tap: &str, round: Option<&str>, bandwidth: Bandwidth) -> String {
+/// Interfaces that share a bandwidth.
+pub(super) struct Held<'a> {
+    pub bandwidth: Bandwidth,
+    /// At least one.
+    pub nics: Vec<&'a Nic<'a>>,
+}
+
+/// A device on the way round, and the number that it will have.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Device {
+    pub name: String,
+    pub number: u32,
+}
+
+/// The devices on the way round from and to taps: those of their card's first interface.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Devices {
+    pub sent: Option<Device>,
+    /// Where the card has several.
+    pub received: Option<Device>,
+}
+
+/// All that are held to a bandwidth, in the order of their cards' first interfaces.
+pub(super) fn held<'a>(nics: &'a [Nic<'a>]) -> Vec<Held<'a>> {
+    let mut held: Vec<Held> = Vec::new();
+    let mut cards: BTreeMap<&NetworkCard, usize> = BTreeMap::new();
+    for nic in nics {
+        let Some(bandwidth) = nic.plan.bandwidth else { continue };
+        let at = match &nic.plan.network_card {
+            Some(card) => *cards.entry(card).or_insert(held.len()),
+            None => held.len(),
+        };
+        match held.get_mut(at) {
+            Some(held) => held.nics.push(nic),
+            None => held.push(Held { bandwidth, nics: vec![nic] }),
+        }
+    }
+    held
+}
+
+impl Held<'_> {
+    /// Those that it needs.
+    pub(super) fn devices(&self) -> Devices {
+        let Some(first) = self.nics.first() else { return Devices::default() };
+        let device = |kind: char, number: u32| Device {
+            name: format!("{kind}{}", first.tap.strip_prefix('t').unwrap_or(&first.tap)),
+            // Beyond those of interfaces.
+            number: first.number + number * (NUMBERS.end() + 1),
+        };
+        let received = (self.nics.len() > 1).then(|| device(RECEIVED, 2));
+        Devices { sent: Some(device(SENT, 1)), received }
+    }
+}
+
+/// The tap after which a device on the way round is named; None where it is no such device.
+pub(super) fn tap_of(name: &str) -> Option<String> {
+    let digits = name.strip_prefix([SENT, RECEIVED])?;
+    Some(format!("t{digits}")).filter(|tap| is_tap_name(tap))
+}
+
+/// Rules that make taps, and the devices on the way round that are there, hold to the bandwidth. For `tc -batch`; after
+/// `removal_before`.
+pub(super) fn rules(taps: &[&str], devices: &Devices, bandwidth: Bandwidth) -> String {
     let bucket = bucket(bandwidth);
-    let mut rules = format!("qdisc replace dev {tap} root handle 1: {bucket}\n");
-    if let Some(round) = round {
-        rules.push_str(&format!("qdisc replace dev {round} root handle 1: {bucket}\n"));
-        rules.push_str(&format!("qdisc replace dev {tap} handle ffff: ingress\n"));
-        rules.push_str(&format!(
-            "filter replace dev {tap} parent ffff: protocol all prio 1 handle 800::800 \
-             u32 match u32 0 0 action mirred egress redirect dev {round}\n"
-        ));
+    let mut rules = String::new();
+    for Device { name, .. } in devices.sent.iter().chain(&devices.received) {
+        let _ = writeln!(rules, "qdisc replace dev {name} root handle 1: {bucket}");
+    }
+    for tap in taps {
+        let _ = match &devices.received {
+            Some(_) => writeln!(rules, "qdisc replace dev {tap} root noqueue"),
+            None => writeln!(rules, "qdisc replace dev {tap} root handle 1: {bucket}"),
+        };
+        if devices.sent.is_some() {
+            let _ = writeln!(rules, "qdisc replace dev {tap} handle ffff: clsact");
+        }
+        // The kernel numbers filters of both ways together: the second is made anew each time, since its number is no
+        // known one.
+        for (way, handle, device) in
+            [("ingress", " handle 800::800", &devices.sent), ("egress", "", &devices.received)]
+        {
+            let Some(Device { name, .. }) = device else { continue };
+            let _ = writeln!(
+                rules,
+                "filter replace dev {tap} {way} protocol all prio 1{handle} \
+                 u32 match u32 0 0 action mirred egress redirect dev {name}"
+            );
+        }
     }
     rules
 }
 
-/// Takes the tap's part of that away; its device is deleted besides.
+/// Takes from a tap what it may have had before and those rules do not replace, as far as it has.
+pub(super) fn removal_before(tap: &str) -> String {
+    // What former versions hung their way round on is the first.
+    format!("qdisc delete dev {tap} ingress\nfilter delete dev {tap} egress\n")
+}
+
+/// Takes from a tap all that it may have of that; devices are deleted besides.
 pub(super) fn removal(tap: &str) -> String {
-    format!("qdisc replace dev {tap} root noqueue\nqdisc delete dev {tap} ingress\n")
+    format!(
+        "qdisc delete dev {tap} clsact\nqdisc delete dev {tap} ingress\nqdisc replace dev {tap} root noqueue\n"
+    )
 }
 
 fn bucket(bandwidth: Bandwidth) -> String {
@@ -69,8 +158,15 @@ fn bucket(bandwidth: Bandwidth) -> String {
     format!("tbf rate {baseline}bit burst {saved} peakrate {peak}bit mtu {} limit {queue}", step(peak))
 }
 
-/// Carries rules out in the calling thread's namespace, each whether or not another could be.
-pub(super) fn run(rules: &str) -> io::Result<()> {
+/// Carries rules out in the calling thread's namespace, each whether or not another could be, after removals of what may
+/// not be there.
+pub(super) fn run(removals: &str, rules: &str) -> io::Result<()> {
+    if !removals.is_empty() {
+        feed("tc", &["-force", "-batch", "-"], removals)?;
+    }
+    if rules.is_empty() {
+        return Ok(());
+    }
     let output = feed("tc", &["-force", "-batch", "-"], rules)?;
     if output.status.success() {
         return Ok(());
@@ -79,36 +175,45 @@ pub(super) fn run(rules: &str) -> io::Result<()> {
     Err(io::Error::other(complaint.lines().next().unwrap_or("tc failed").to_owned()))
 }
 
-/// The device on the way round from a tap.
-pub(super) fn round_name(tap: &str) -> String {
-    format!("{ROUND}{}", tap.strip_prefix('t').unwrap_or(tap))
-}
-
-/// The tap that a device is on the way round from; None where it is no such device.
-pub(super) fn tap_of_round(name: &str) -> Option<String> {
-    name.strip_prefix(ROUND).map(|digits| format!("t{digits}")).filter(|tap| is_tap_name(tap))
-}
-
-/// Numbers of such devices lie beyond those of interfaces.
-pub(super) fn round_number(tap_number: u32) -> u32 {
-    tap_number + NUMBERS.end() + 1
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use datapath::Interface;
+    use datapath::examples::{id, interface};
+    use model::Kind;
 
     const MBIT: u64 = 1_000_000;
+
+    fn nic(plan: &Interface, number: u32) -> Nic<'_> {
+        Nic { plan, tap: format!("t{number:014}"), number }
+    }
+
+    fn texts(nics: &[Nic]) -> Vec<String> {
+        let text = |held: Held| {
+            let taps: Vec<&str> = held.nics.iter().map(|nic| nic.tap.as_str()).collect();
+            rules(&taps, &held.devices(), held.bandwidth)
+        };
+        held(nics).into_iter().map(text).collect()
+    }
 
     #[test]
     fn rules_for_both_ways() {
         let bandwidth = Bandwidth { baseline: 64 * MBIT, peak: 5000 * MBIT };
-        insta::assert_snapshot!(rules("t00000000000001", Some("i00000000000001"), bandwidth));
-        let one_way = rules("t1", None, bandwidth);
-        assert_eq!(one_way.lines().count(), 1);
-        let round = round_name("t00000000000001");
-        assert_eq!(tap_of_round(&round).as_deref(), Some("t00000000000001"));
-        assert!(tap_of_round("igw").is_none() && tap_of_round("t00000000000001").is_none());
+        let card = |index| Some(NetworkCard { instance_id: id(Kind::Instance, 1), index });
+        let plan = |network_card| Interface { bandwidth: Some(bandwidth), network_card, ..interface(1) };
+        let plans = [plan(card(0)), plan(card(1)), plan(card(0)), interface(1), plan(None)];
+        let nics: Vec<Nic> = (16..).zip(&plans).map(|(number, plan)| nic(plan, number)).collect();
+        let [shared, alone, other] = texts(&nics).try_into().unwrap();
+        insta::assert_snapshot!("shared", shared);
+        insta::assert_snapshot!("alone", alone);
+        assert_eq!(alone.replace("17", "20"), other);
+        assert_eq!(rules(&["t1"], &Devices::default(), bandwidth).lines().count(), 1);
+        let devices = held(&nics)[0].devices();
+        for Device { name, number } in devices.sent.into_iter().chain(devices.received) {
+            assert_eq!(tap_of(&name).as_deref(), Some("t00000000000016"));
+            assert!(!NUMBERS.contains(&number));
+        }
+        assert!(tap_of("igw").is_none() && tap_of("t00000000000001").is_none());
     }
 
     #[test]

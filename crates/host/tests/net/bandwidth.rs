@@ -1,8 +1,9 @@
 //! Interfaces are held to their bandwidth both ways, by real TCP between namespaces.
 
-use crate::cloud::{Cloud, Guest, Machine, PATIENCE, any_from, possible};
-use datapath::Bandwidth;
+use crate::cloud::{Cloud, Guest, Machine, PATIENCE, any_from, id, possible};
+use datapath::{Bandwidth, NetworkCard};
 use host::net::LinuxNetwork;
+use model::Kind;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
@@ -17,10 +18,16 @@ const ATTEMPTS_MAX: u16 = 3;
 
 /// Whether what arrives is the figure. Ethernet, IP and TCP headers are counted too.
 async fn carries(what: &str, figure: u64, from: &Machine, to: &Guest, port: u16) {
+    carry(what, figure, &[(from, to)], port).await;
+}
+
+/// The same of all that arrives at once.
+async fn carry(what: &str, figure: u64, streams: &[(&Machine, &Guest)], port: u16) {
     let mbit = (figure / MBIT) as f64;
     let mut rate = 0.0;
     for attempt in 0..ATTEMPTS_MAX {
-        rate = throughput(from, to, to.address, port + attempt).await;
+        let all = streams.iter().map(|(from, to)| throughput(from, to, to.address, port + attempt));
+        rate = futures::future::join_all(all).await.into_iter().sum();
         eprintln!("{what}: {rate:.1} of {mbit} Mbit/s");
         assert!(rate <= 1.10 * mbit, "{what}: {rate}");
         if rate >= 0.75 * mbit {
@@ -103,11 +110,60 @@ async fn a_guest_that_was_quiet_may_send_more_for_a_while() {
     let (held, free) = two_guests(&mut cloud, Some(bandwidth)).await;
     carries("at the peak", 200 * MBIT, &held, &free, 5000).await;
     // 150 MB are in the bucket; more than is left of it.
-    cloud.interface(&crate::cloud::id(model::Kind::NetworkInterface, 1)).bandwidth = None;
+    cloud.interface(&id(Kind::NetworkInterface, 1)).bandwidth = None;
     cloud.apply().await;
     let links = cloud.links(&cloud.plan.vpcs[0].vpc_id).await;
     assert!(!links.contains("ifb") && !links.contains("tbf"), "{links}");
     let rate = throughput(&held, &free, free.address, 5100).await;
     eprintln!("held to nothing: {rate:.1}");
     assert!(rate > 250.0, "{rate}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_interfaces_of_a_network_card_share_its_bandwidth() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
+    let held = [1, 2, 3].map(|at| cloud.add_interface(at, &vpc, &format!("10.0.0.{}", at + 4), &[&open]));
+    let free = [4, 5].map(|at| cloud.add_interface(at, &vpc, &format!("10.0.0.{}", at + 4), &[&open]));
+    let figure = 100 * MBIT;
+    for (interface, index) in held.iter().zip([0, 0, 1]) {
+        let instance_id = id(Kind::Instance, 1);
+        cloud.interface(interface).bandwidth = Some(Bandwidth { baseline: figure, peak: figure });
+        cloud.interface(interface).network_card = Some(NetworkCard { instance_id, index });
+    }
+    cloud.apply().await;
+    let [a, b, other] = &held;
+    let (a, b, other) = (cloud.guest(a).await, cloud.guest(b).await, cloud.guest(other).await);
+    let [c, d] = &free;
+    let (c, d) = (cloud.guest(c).await, cloud.guest(d).await);
+    carry("sent by two of one card", figure, &[(&a, &c), (&b, &d)], 5000).await;
+    carry("received by two of one card", figure, &[(&c, &a), (&d, &b)], 5010).await;
+    carry("sent by two of two cards", 2 * figure, &[(&a, &c), (&other, &d)], 5020).await;
+    carries("one has what the other leaves", figure, &c, &a, 5030).await;
+
+    // The second goes, and comes again to a driver that knows nothing.
+    let second = cloud.plan.interfaces.remove(1);
+    cloud.apply().await;
+    let links = cloud.links(&vpc).await;
+    assert_eq!(links.matches(": o").count(), 0, "{links}");
+    carries("to the one that is left", figure, &c, &a, 5040).await;
+    carries("from the one that is left", figure, &a, &c, 5050).await;
+    drop(b);
+    cloud.plan.interfaces.push(second);
+    cloud.network = LinuxNetwork::new(cloud.options.clone()).unwrap();
+    cloud.apply().await;
+    let b = cloud.guest(&held[1]).await;
+    carry("received by two again", figure, &[(&c, &a), (&d, &b)], 5060).await;
+    for interface in &held {
+        cloud.interface(interface).bandwidth = None;
+    }
+    cloud.apply().await;
+    let links = cloud.links(&vpc).await;
+    assert!(!links.contains("ifb") && !links.contains("tbf"), "{links}");
+    let rate = throughput(&c, &a, a.address, 5070).await;
+    assert!(rate > 150.0, "held to nothing: {rate}");
 }
