@@ -413,3 +413,46 @@ def test_an_interface_is_in_sixteen_groups_at_most(ec2, network):
     changed = error_code(ec2.modify_network_interface_attribute, **change)
     assert changed == "SecurityGroupsPerInterfaceLimitExceeded"
     ec2.delete_network_interface(NetworkInterfaceId=made["NetworkInterfaceId"])
+
+
+def test_queues_are_chosen_where_the_type_lets_one(ec2, ami, network):
+    _, subnet = network
+    second = create(ec2, subnet)["NetworkInterfaceId"]
+    primary = {"DeviceIndex": 0, "SubnetId": subnet}
+    launch = lambda kind="m6i.xlarge", **more: run(ec2, ami, InstanceType=kind, NetworkInterfaces=[{**primary, **more}])[0]
+    for code, wrong in [
+        ("InvalidParameterCombination", {"kind": "t3.micro", "EnaQueueCount": 1}),
+        ("InvalidParameterValue", {"EnaQueueCount": 5}),
+        ("InvalidParameterValue", {"EnaQueueCount": 0}),
+    ]:
+        assert error_code(lambda: launch(**wrong)) == code
+    instance = launch(EnaQueueCount=2)["InstanceId"]
+    wait(ec2, "instance_running", [instance])
+    attach = lambda **more: ec2.attach_network_interface(
+        InstanceId=instance, NetworkInterfaceId=second, DeviceIndex=1, **more
+    )["AttachmentId"]
+    assert error_code(lambda: attach(EnaQueueCount=99)) == "InvalidParameterValue"
+    attachment = attach(EnaQueueCount=3)
+
+    def counts():
+        found = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
+        by_index = sorted(found["NetworkInterfaces"], key=lambda own: own["Attachment"]["DeviceIndex"])
+        shown = [own["Attachment"]["EnaQueueCount"] for own in by_index]
+        assert [one(ec2, own["NetworkInterfaceId"])["Attachment"]["EnaQueueCount"] for own in by_index] == shown
+        return shown
+
+    assert counts() == [2, 3]
+    modify = lambda **change: ec2.modify_network_interface_attribute(
+        NetworkInterfaceId=second, Attachment={"AttachmentId": attachment, **change}
+    )
+    assert error_code(lambda: modify(EnaQueueCount=1)) == "IncorrectInstanceState"
+    assert error_code(modify) == "MissingParameter"
+    ec2.stop_instances(InstanceIds=[instance])
+    wait(ec2, "instance_stopped", [instance])
+    assert error_code(lambda: modify(EnaQueueCount=9)) == "InvalidParameterValue"
+    modify(EnaQueueCount=1)
+    assert counts() == [2, 1]
+    change = lambda kind: ec2.modify_instance_attribute(InstanceId=instance, InstanceType={"Value": kind})
+    assert error_code(lambda: change("t3.micro")) == "InvalidParameterCombination", "it gives what it gives"
+    modify(DefaultEnaQueueCount=True)
+    assert counts() == [2, 4]

@@ -113,27 +113,28 @@ def test_attributes_are_changed_one_at_a_time(ec2, vpc):
     modify = lambda **attributes: error_code(ec2.modify_subnet_attribute, SubnetId=subnet, **attributes)
     on = {"Value": True}
     assert modify() == "InvalidParameterCombination"
-    assert modify(MapPublicIpOnLaunch=on, EnableDns64=on) == "InvalidParameterCombination"
+    assert modify(MapPublicIpOnLaunch=on, EnableDns64={"Value": False}) == "InvalidParameterCombination"
+    assert modify(EnableDns64=on) == "UnsupportedOperation", "nobody would translate"
     assert modify(AssignIpv6AddressOnCreation=on) == "InvalidParameterValue"
     assert modify(PrivateDnsHostnameTypeOnLaunch="by-colour") == "InvalidParameterValue"
     assert modify(MapCustomerOwnedIpOnLaunch=on) == "UnsupportedOperation"
     assert modify(MapCustomerOwnedIpOnLaunch={"Value": False}) is None
     for attributes in [
         {"MapPublicIpOnLaunch": on},
-        {"EnableDns64": on},
+        {"EnableDns64": {"Value": False}},
         {"PrivateDnsHostnameTypeOnLaunch": "resource-name"},
         {"EnableResourceNameDnsARecordOnLaunch": on},
         {"EnableResourceNameDnsAAAARecordOnLaunch": on},
     ]:
         assert modify(**attributes) is None
     after = described(ec2, subnet)
-    assert after["MapPublicIpOnLaunch"] and after["EnableDns64"]
+    assert after["MapPublicIpOnLaunch"] and not after["EnableDns64"]
     assert after["PrivateDnsNameOptionsOnLaunch"] == {
         "HostnameType": "resource-name",
         "EnableResourceNameDnsARecord": True,
         "EnableResourceNameDnsAAAARecord": True,
     }
-    assert error_code(ec2.modify_subnet_attribute, SubnetId=MISSING, EnableDns64=on) == "InvalidSubnetID.NotFound"
+    assert error_code(ec2.modify_subnet_attribute, SubnetId=MISSING, MapPublicIpOnLaunch=on) == "InvalidSubnetID.NotFound"
 
 
 def test_a_subnet_in_use_is_kept(ec2, vpc, ami):

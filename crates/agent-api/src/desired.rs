@@ -254,6 +254,9 @@ pub struct Interface {
     pub network: datapath::Interface,
     pub device_index: u8,
     pub delete_on_termination: bool,
+    /// As many as the machine's processors ask for where None.
+    #[serde(default)]
+    pub queues: Option<u16>,
     /// None while the guest shall have it.
     #[serde(default)]
     pub detach: Option<Detach>,

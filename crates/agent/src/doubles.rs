@@ -33,6 +33,8 @@ pub(crate) struct Doubles {
     /// Disks and interfaces that guests hold on to.
     pub clung_to: Mutex<BTreeSet<Id>>,
     pub plan: Mutex<Option<Plan>>,
+    /// Of each interface's tap, as it was opened last.
+    pub queues: Mutex<BTreeMap<Id, usize>>,
     /// What guests have spent, and what they are held to.
     pub cpu_time: Mutex<BTreeMap<Id, Duration>>,
     pub cpu_limits: Mutex<BTreeMap<Id, Option<u32>>>,
@@ -313,13 +315,14 @@ impl Network for Doubles {
         self.disturbance.notified().await;
     }
 
-    async fn open_tap(&self, interface_id: &Id, _queues: usize) -> Result<Vec<OwnedFd>, NetError> {
+    async fn open_tap(&self, interface_id: &Id, queues: usize) -> Result<Vec<OwnedFd>, NetError> {
         let plan = self.plan.lock();
         let has =
             |plan: &Plan| plan.interfaces.iter().any(|interface| interface.interface_id == *interface_id);
         if !plan.as_ref().is_some_and(has) {
             return Err(NetError::NotFound(interface_id.clone()));
         }
+        self.queues.lock().insert(interface_id.clone(), queues);
         Ok(vec![std::fs::File::open("/dev/null").unwrap().into()])
     }
 

@@ -105,6 +105,7 @@ pub(crate) fn instance(number: u32) -> Instance {
             },
             device_index: 0,
             delete_on_termination: true,
+            queues: None,
             detach: None,
         }],
         disks: vec![Disk {

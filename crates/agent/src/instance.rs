@@ -427,8 +427,8 @@ impl InstanceTask {
     }
 }
 
-/// How many queues each of its network cards has, as EC2 gives most types: one a processor, up to eight (EC2 User Guide,
-/// "ENA queues").
+/// How many queues each of its interfaces has that does not say, as EC2 gives most types: one a processor, up to eight
+/// (EC2 User Guide, "ENA queues").
 pub(crate) fn queues(instance: &Instance) -> usize {
     instance.machine.vcpus.clamp(1, 8) as usize
 }

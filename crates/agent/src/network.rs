@@ -176,7 +176,7 @@ impl HostNetwork {
         state.revision
     }
 
-    /// Opens the taps of interfaces once they are there, in their order, with so many queues each.
+    /// Opens the taps of interfaces once they are there, in their order, with so many queues each that does not say.
     pub(crate) async fn taps(
         &self,
         interfaces: &[agent_api::Interface],
@@ -202,6 +202,7 @@ impl HostNetwork {
         }
         let mut taps = Vec::with_capacity(interfaces.len());
         for interface in interfaces {
+            let queues = interface.queues.map_or(queues, usize::from);
             taps.push(self.driver.open_tap(&interface.network.interface_id, queues).await?);
         }
         Ok(taps)

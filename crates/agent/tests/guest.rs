@@ -340,6 +340,7 @@ fn instance(number: u8) -> Instance {
             },
             device_index: 0,
             delete_on_termination: true,
+            queues: None,
             detach: None,
         }],
         disks: Vec::new(),

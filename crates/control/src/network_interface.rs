@@ -19,6 +19,7 @@ pub mod groups;
 pub mod ipv6;
 pub mod modify;
 pub mod permission;
+pub mod queues;
 pub mod tracking;
 
 pub use address::Asked;
@@ -128,6 +129,9 @@ pub struct InterfaceAttachment {
     #[serde(default)]
     pub state: AttachmentState,
     pub delete_on_termination: bool,
+    /// As many as the type gives where None.
+    #[serde(default)]
+    pub ena_queues: Option<u16>,
     pub attached_at: Timestamp,
 }
 

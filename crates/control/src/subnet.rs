@@ -47,9 +47,6 @@ pub struct Subnet {
     pub map_public_ip_on_launch: bool,
     #[serde(default)]
     pub assign_ipv6_on_creation: bool,
-    /// Whether names that have no IPv6 address are given one that a NAT gateway translates.
-    #[serde(default)]
-    pub dns64: bool,
     #[serde(default)]
     pub names: HostNames,
     #[serde(default)]
@@ -71,7 +68,6 @@ impl Subnet {
             default_for_zone: false,
             map_public_ip_on_launch: false,
             assign_ipv6_on_creation: false,
-            dns64: false,
             names: HostNames::default(),
             retired: false,
             tags: Tags::default(),
@@ -256,8 +252,9 @@ impl Record for Subnet {
                 filter::some(values, self.ipv6.as_ref().map(|_| "associated"))
             }
             "outpost-arn" | "customer-owned-ipv4-pool" | "enable-lni-at-device-index" => true,
-            "enable-dns64" => filter::one(values, filter::boolean(self.dns64)),
-            "ipv6-native" | "map-customer-owned-ip-on-launch" => filter::one(values, "false"),
+            "enable-dns64" | "ipv6-native" | "map-customer-owned-ip-on-launch" => {
+                filter::one(values, "false")
+            }
             "map-public-ip-on-launch" => filter::one(values, filter::boolean(self.map_public_ip_on_launch)),
             "owner-id" => filter::one(values, self.owner.as_str()),
             "state" => filter::one(values, "available"),
@@ -319,7 +316,7 @@ fn to_api(context: &Context, tables: &Tables, subnet: &Subnet) -> ec2::Subnet {
             .iter()
             .map(|of| ipv6::to_api(of, "associated"))
             .collect(),
-        enable_dns64: Some(subnet.dns64),
+        enable_dns64: Some(false),
         ipv6_native: Some(false),
         state: Some("available".into()),
         private_dns_name_options_on_launch: Some(ec2::PrivateDnsNameOptionsOnLaunch {

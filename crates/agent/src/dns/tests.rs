@@ -32,8 +32,11 @@ fn query(name: &str, kind: RecordType) -> Vec<u8> {
 
 /// What the resolver says by itself: code and data, or `forward`.
 fn said(name: &str, kind: RecordType) -> String {
-    let (network, _) = network();
-    match here(&guest(&network), &network, &query(name, kind)).unwrap() {
+    said_by(&network().0, name, kind)
+}
+
+fn said_by(network: &HostNetwork, name: &str, kind: RecordType) -> String {
+    match here(&guest(network), network, &query(name, kind)).unwrap() {
         Here::Forward(_) => "forward".into(),
         Here::Answer(answer) => {
             assert_eq!(answer.metadata.id, 77);
@@ -103,6 +106,31 @@ fn a_peers_public_names_lead_inward_where_it_lets_them() {
         let query = query("ec2-203-0-113-12.compute-1.amazonaws.com.", RecordType::A);
         let Some(Here::Answer(answer)) = here(&guest(&network), &network, &query) else { panic!() };
         assert_eq!(answer.answers[0].data.to_string(), expected);
+    }
+}
+
+#[test]
+fn an_address_of_ipv6_leads_back_to_the_instance_that_is_named_so() {
+    let own = "a.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.7.6.5.4.3.2.1.d.f.ip6.arpa.";
+    let others = own.replace("a.0.0.", "b.0.0.");
+    let outside = own.replace("2.1.d.f.", "2.2.d.f.");
+    for (named, expected) in [(true, "NoError i-00000000000000001.ec2.internal."), (false, "NXDomain ")] {
+        let doubles = Doubles::new();
+        let network = HostNetwork::new(doubles.clone());
+        let mut desired = Desired::default();
+        let mut vpc = examples::vpc();
+        vpc.network.ipv6_cidrs = vec!["fd12:3456:7800::/56".parse().unwrap()];
+        desired.vpcs.insert(vpc.network.vpc_id.clone(), vpc);
+        let mut instance = examples::instance(1);
+        instance.metadata.resource_aaaa_record = named;
+        instance.interfaces[0].network.ipv6_addresses = vec!["fd12:3456:7800::a".parse().unwrap()];
+        let interfaces = vec![instance.interfaces[0].network.clone()];
+        *doubles.plan.lock() = Some(datapath::Plan { interfaces, ..Default::default() });
+        network.replace(&desired, vec![Arc::new(instance)]);
+        let said = |name: &str| said_by(&network, name, RecordType::PTR);
+        assert_eq!(said(own), expected);
+        assert_eq!((said(&others), said(&outside)), ("NXDomain ".into(), "forward".into()));
+        assert_eq!(said("0.8.7.6.5.4.3.2.1.d.f.ip6.arpa."), "forward");
     }
 }
 

@@ -5,6 +5,7 @@
 //! | `ip-a-b-c-d.ec2.internal` (the VPC's domain), an address of the VPC | that address |
 //! | `i-….ec2.internal`, an instance of the VPC on this host that wants it so | its primary addresses |
 //! | `d.c.b.a.in-addr.arpa` of such an address | that name |
+//! | `….ip6.arpa` of an address of the VPC | the instance that has it, where its name after its id leads there |
 //! | `instance-data.ec2.internal` | the metadata service |
 //! | `ec2-a-b-c-d.compute-1.amazonaws.com` (the region's domain) | the private address of who has it in this VPC, where it gives such names, or in a peer that lets its names be resolved; else the public one |
 
@@ -13,8 +14,8 @@ use agent_api::Instance;
 use hickory_proto::op::{Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-use model::Region;
-use std::net::Ipv4Addr;
+use model::{Id, Region};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// As EC2's: an address may move to another instance at any time.
 const TTL_SECONDS: u32 = 60;
@@ -50,6 +51,16 @@ pub(super) fn find(
             Err(_) => Err(ResponseCode::ServFail),
         });
     }
+    if let Some(address) = text.strip_suffix(".ip6.arpa").and_then(reversed6) {
+        if !guest.vpc.network.ipv6_cidrs.iter().any(|cidr| cidr.contains(&address)) {
+            return None;
+        }
+        let host = owner(guest, network, address).map(|id| Name::from_ascii(format!("{id}.{domain}.")));
+        return Some(match host {
+            Some(Ok(host)) => Ok(records(question, RecordType::PTR, RData::PTR(PTR(host)))),
+            _ => Err(ResponseCode::NXDomain),
+        });
+    }
     let address_record = |address| Some(Ok(records(question, RecordType::A, RData::A(A(address)))));
     for own in [domain.as_str(), EC2_DOMAIN] {
         if label_below(text, own) == Some(METADATA_NAME) {
@@ -80,6 +91,16 @@ fn inward(guest: &Guest, network: &HostNetwork, public_ip: Ipv4Addr) -> Option<I
     let peers = vpc.peerings.iter().filter(|peering| peering.resolves_names);
     let mut all = own.into_iter().chain(peers.map(|peering| &peering.peer_vpc_id));
     all.find_map(|vpc_id| network.private_address(vpc_id, public_ip))
+}
+
+/// The instance whose name after its id leads to the address.
+fn owner(guest: &Guest, network: &HostNetwork, address: Ipv6Addr) -> Option<Id> {
+    let interface_id =
+        network.driver().interface_of_address(&guest.vpc.network.vpc_id, IpAddr::V6(address))?;
+    let instance = network.guest(&interface_id)?.instance;
+    let first = instance.interfaces.first()?.network.ipv6_addresses.first();
+    let leads_there = instance.metadata.resource_aaaa_record && first == Some(&address);
+    leads_there.then(|| instance.instance_id.clone())
 }
 
 /// The addresses that an instance has under its id; None where it is not to be found so.
@@ -116,6 +137,18 @@ fn dashed(label: &str, prefix: &str) -> Option<Ipv4Addr> {
 fn reversed(text: &str) -> Option<Ipv4Addr> {
     let [d, c, b, a] = octets(text.split('.'))?;
     Some(Ipv4Addr::new(a, b, c, d))
+}
+
+/// Thirty-two digits, the last one first, as an address.
+fn reversed6(text: &str) -> Option<Ipv6Addr> {
+    let mut bits = 0u128;
+    let mut count = 0;
+    for digit in text.split('.').rev() {
+        let [digit] = digit.as_bytes() else { return None };
+        bits = (bits << 4) | u128::from(char::from(*digit).to_digit(16)?);
+        count += 1;
+    }
+    (count == 32).then(|| Ipv6Addr::from(bits))
 }
 
 /// Exactly four, each as one writes it: no sign, no leading zero.

@@ -79,3 +79,14 @@ async fn after_a_restart_the_secondary_ones_are_known_again() {
     let detached: Vec<_> = log.iter().filter(|line| line.starts_with("detach")).collect();
     assert_eq!(detached, [&format!("detach {} from {}", second().network.interface_id, id(1))]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_has_the_queues_that_it_asks_for() {
+    let (mut room, desired) = Room::with_instance().await;
+    let mut instance = desired.instances[&id(1)].clone();
+    instance.interfaces.push(Interface { queues: Some(4), ..second() });
+    room.put(&instance).await;
+    assert_eq!(told(&mut room).await, Some(PlugState::Attached));
+    let queues: Vec<usize> = room.doubles.queues.lock().values().copied().collect();
+    assert_eq!(queues, [instance.machine.vcpus as usize, 4]);
+}

@@ -6,7 +6,7 @@ use super::{Instance, MetadataOptions, ShutdownBehavior};
 use crate::Context;
 use crate::engine::Tx;
 use crate::instance_type::{self, OwnType};
-use crate::network_interface::{NetworkInterface, attach};
+use crate::network_interface::{NetworkInterface, attach, queues};
 use crate::security_group;
 use crate::volume::Volume;
 use aws_api::ec2;
@@ -246,6 +246,7 @@ fn resize(tx: &mut Tx<'_>, instance: &mut Instance, instance_type: &str) -> Resu
     let limits = instance_type::performance(tx.tables(), instance_type).interfaces;
     let interfaces: Vec<_> = attach::attached(tx.tables(), instance).collect();
     attach::check_interfaces(&interfaces, instance_type, &limits)?;
+    queues::check(&queues::of_instance(tx.tables(), instance), instance_type, &limits)?;
     for interface_id in &instance.interfaces {
         let interface = tx.get::<NetworkInterface>(interface_id);
         interface.map_or(Ok(()), |interface| attach::check_addresses(&interface, &limits))?;

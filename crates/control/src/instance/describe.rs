@@ -7,7 +7,7 @@ use crate::engine::table::Values;
 use crate::engine::{Tables, filter};
 use crate::image;
 use crate::network_interface::describe::field as interface_field;
-use crate::network_interface::{NetworkInterface, PrivateAddress, tracking};
+use crate::network_interface::{NetworkInterface, PrivateAddress, attach, queues, tracking};
 use aws_api::ec2;
 use model::{Kind, Result};
 use std::sync::Arc;
@@ -253,6 +253,7 @@ fn interface_to_api(
     interface: &NetworkInterface,
 ) -> ec2::InstanceNetworkInterface {
     let region = &context.region.view.region;
+    let limits = attach::limits(tables, interface);
     let association = |own: &PrivateAddress| {
         own.public_ip().map(|ip| ec2::InstanceNetworkInterfaceAssociation {
             ip_owner_id: interface.ip_owner(own).map(str::to_owned),
@@ -288,6 +289,7 @@ fn interface_to_api(
             device_index: Some(attachment.device_index.into()),
             network_card_index: Some(attachment.network_card.into()),
             status: Some(attachment.state_name().into()),
+            ena_queue_count: limits.as_ref().and_then(|limits| queues::shown(attachment, limits)),
             ..Default::default()
         }),
         private_ip_addresses: interface

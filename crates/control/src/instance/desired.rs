@@ -109,6 +109,7 @@ pub(crate) fn interface_desired(
             tracking: interface.tracking,
         },
         device_index: interface.attachment.as_ref().map_or(0, |attachment| attachment.device_index),
+        queues: interface.attachment.as_ref().and_then(|attachment| attachment.ena_queues),
         delete_on_termination: interface.attachment.as_ref().is_some_and(|a| a.delete_on_termination),
         detach: interface.attachment.as_ref().and_then(|attachment| attachment.state.to_desired()),
     }

@@ -3,7 +3,7 @@
 use super::catalogue::Catalogue;
 use crate::engine::Tables;
 use agent_api::{Burst, Rate};
-use aws_api::ec2::InstanceTypeInfo;
+use aws_api::ec2::{InstanceTypeInfo, NetworkCardInfo};
 use datapath::Bandwidth;
 use parking_lot::RwLock;
 use std::collections::HashMap;
@@ -35,6 +35,16 @@ pub struct InterfaceLimits {
     pub network_cards: Vec<usize>,
     /// Interfaces with an Elastic Fabric Adapter.
     pub efa_interfaces: usize,
+    /// Of each network card; none where the type lets nobody choose.
+    pub queues: Vec<QueueLimits>,
+}
+
+/// How many queues the interfaces on a network card have.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QueueLimits {
+    pub default: u16,
+    pub each_max: u16,
+    pub all_max: usize,
 }
 
 /// What goes between the instance and each of its EBS volumes.
@@ -102,7 +112,20 @@ fn interfaces(info: &InstanceTypeInfo) -> InterfaceLimits {
         ipv6_addresses: number(network.ipv6_addresses_per_interface).unwrap_or(0),
         network_cards: if cards.is_empty() { vec![interfaces] } else { cards },
         efa_interfaces: efa.and_then(|efa| number(efa.maximum_efa_interfaces)).unwrap_or(0),
+        queues: match network.flexible_ena_queues_support.as_deref() {
+            Some("supported") => network.network_cards.iter().filter_map(queues).collect(),
+            _ => Vec::new(),
+        },
     }
+}
+
+fn queues(card: &NetworkCardInfo) -> Option<QueueLimits> {
+    let number = |count: Option<i32>| u16::try_from(count?).ok();
+    Some(QueueLimits {
+        default: number(card.default_ena_queue_count_per_interface)?,
+        each_max: number(card.maximum_ena_queue_count_per_interface)?,
+        all_max: number(card.maximum_ena_queue_count)?.into(),
+    })
 }
 
 /// A type whose maximum is above its baseline sustains the maximum for half an hour a day (EC2 User Guide, "Amazon
@@ -168,11 +191,16 @@ mod tests {
             ("c5n.18xlarge", 15, 50, 50, vec![15], 1),
             ("p4d.24xlarge", 60, 50, 50, vec![15; 4], 4),
         ] {
-            let network_cards = cards;
-            let expected =
-                InterfaceLimits { interfaces, ipv4_addresses, ipv6_addresses, network_cards, efa_interfaces };
-            assert_eq!(of_aws(name).interfaces, expected, "{name}");
+            let limits = of_aws(name).interfaces;
+            assert_eq!(
+                (limits.interfaces, limits.network_cards, limits.efa_interfaces),
+                (interfaces, cards, efa_interfaces)
+            );
+            assert_eq!((limits.ipv4_addresses, limits.ipv6_addresses), (ipv4_addresses, ipv6_addresses));
+            assert_eq!(limits.queues, [], "{name}");
         }
+        let limits = QueueLimits { default: 8, each_max: 16, all_max: 64 };
+        assert_eq!(of_aws("m6i.4xlarge").interfaces.queues, [limits]);
         let all = Catalogue::get().types().iter().map(|info| interfaces(info));
         let takes =
             |of: InterfaceLimits| of.interfaces > 0 && of.ipv4_addresses > 0 && of.network_cards[0] > 0;

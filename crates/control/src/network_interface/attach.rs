@@ -1,6 +1,6 @@
 //! AttachNetworkInterface, DetachNetworkInterface, and what a host says of an instance's interfaces.
 
-use super::{InterfaceAttachment, NetworkInterface, Purpose, address};
+use super::{InterfaceAttachment, NetworkInterface, Purpose, address, queues};
 use crate::Context;
 use crate::attachment::{AttachmentState, Outcome};
 use crate::engine::{Tables, Tx};
@@ -47,6 +47,7 @@ pub async fn attach_network_interface(
     let interface_id = input.network_interface_id.as_deref().unwrap_or_default();
     let instance_id = Id::parse(Kind::Instance, input.instance_id.as_deref().unwrap_or_default())?;
     let index = input.device_index.ok_or_else(|| Error::missing_parameter("deviceIndex"))?;
+    let ena_queues = queues::asked(input.ena_queue_count)?;
     let attached = context
         .transact(|tx| {
             let mut interface = super::own(tx, interface_id)?;
@@ -67,7 +68,11 @@ pub async fn attach_network_interface(
             let limits = instance_type::performance(tx.tables(), &instance.instance_type).interfaces;
             let place = Place::new(input.network_card_index, index, &limits)?;
             check_room(tx.tables(), &instance, place, interface.purpose, &limits)?;
+            let mut asked = queues::of_instance(tx.tables(), &instance);
+            asked.push((place, ena_queues));
+            queues::check(&asked, &instance.instance_type, &limits)?;
             let attachment = InterfaceAttachment {
+                ena_queues,
                 state: AttachmentState::begin(instance.state == InstanceState::Running),
                 ..InterfaceAttachment::new(tx, &instance_id, place)
             };
@@ -93,6 +98,7 @@ impl InterfaceAttachment {
             network_card: place.network_card,
             state: AttachmentState::Attached,
             delete_on_termination: false,
+            ena_queues: None,
             attached_at: tx.now(),
         }
     }
@@ -193,7 +199,7 @@ pub fn check_interfaces(
 }
 
 impl InterfaceAttachment {
-    fn place(&self) -> Place {
+    pub fn place(&self) -> Place {
         Place { network_card: self.network_card, device_index: self.device_index }
     }
 }

@@ -1,6 +1,6 @@
 //! DescribeNetworkInterfaces, DescribeNetworkInterfaceAttribute.
 
-use super::{NetworkInterface, PrivateAddress, address, tracking};
+use super::{NetworkInterface, PrivateAddress, address, attach, queues, tracking};
 use crate::Context;
 use crate::engine::describe::{self, Query};
 use crate::engine::table::Values;
@@ -80,7 +80,8 @@ fn groups(tables: &Tables, interface: &NetworkInterface) -> Vec<ec2::GroupIdenti
     interface.security_groups.iter().map(group).collect()
 }
 
-fn attachment(interface: &NetworkInterface) -> Option<ec2::NetworkInterfaceAttachment> {
+fn attachment(tables: &Tables, interface: &NetworkInterface) -> Option<ec2::NetworkInterfaceAttachment> {
+    let limits = attach::limits(tables, interface);
     interface.attachment.as_ref().map(|attachment| ec2::NetworkInterfaceAttachment {
         attachment_id: Some(attachment.attachment_id.to_string()),
         attach_time: Some(attachment.attached_at),
@@ -90,6 +91,7 @@ fn attachment(interface: &NetworkInterface) -> Option<ec2::NetworkInterfaceAttac
         instance_id: Some(attachment.instance_id.to_string()),
         instance_owner_id: Some(interface.owner.to_string()),
         status: Some(attachment.state_name().into()),
+        ena_queue_count: limits.and_then(|limits| queues::shown(attachment, &limits)),
         ..Default::default()
     })
 }
@@ -125,7 +127,7 @@ pub fn to_api(context: &Context, tables: &Tables, interface: &NetworkInterface) 
         connection_tracking_configuration: tracking::to_api(interface.tracking),
         interface_type: Some(interface.purpose.name().into()),
         groups: groups(tables, interface),
-        attachment: attachment(interface),
+        attachment: attachment(tables, interface),
         private_ip_addresses: interface
             .addresses
             .iter()
@@ -182,7 +184,7 @@ pub async fn describe_network_interface_attribute(
             answer.source_dest_check =
                 Some(ec2::AttributeBooleanValue { value: Some(interface.source_dest_check) });
         }
-        "attachment" => answer.attachment = attachment(interface),
+        "attachment" => answer.attachment = attachment(&tables, interface),
         "associatePublicIpAddress" => answer.associate_public_ip_address = Some(interface.wants_public_ip),
         other => {
             return Err(Error::invalid_parameter_value(format!(

@@ -1,17 +1,27 @@
 //! ModifyNetworkInterfaceAttribute, ResetNetworkInterfaceAttribute.
 
-use super::{NetworkInterface, groups, tracking};
+use super::{InterfaceAttachment, NetworkInterface, groups, queues, tracking};
+use crate::engine::Tx;
 use crate::engine::unsupported::refuse;
-use crate::{Context, description};
+use crate::instance::Instance;
+use crate::{Context, description, instance_type};
 use aws_api::ec2;
-use model::{Error, Id, Kind, Result};
+use model::{Error, Id, InstanceState, Kind, Result};
 
 /// What one call changes: EC2 takes one attribute at a time.
 enum Change<'a> {
     Description(&'a str),
     SourceDestCheck(bool),
     Groups(&'a [String]),
-    DeleteOnTermination { attachment_id: Id, value: bool },
+    DeleteOnTermination {
+        attachment_id: Id,
+        value: bool,
+    },
+    /// As many as the type gives where None.
+    EnaQueues {
+        attachment_id: Id,
+        count: Option<u16>,
+    },
     AssociatePublicIpAddress(bool),
     Tracking(&'a ec2::ConnectionTrackingSpecificationRequest),
     EnablePrimaryIpv6(bool),
@@ -38,7 +48,10 @@ pub async fn modify_network_interface_attribute(
                     groups::depend(tx, &interface.security_groups)?;
                 }
                 Change::DeleteOnTermination { attachment_id, value } => {
-                    set_delete_on_termination(&mut interface, attachment_id, *value)?;
+                    attachment_of(&mut interface, attachment_id)?.delete_on_termination = *value;
+                }
+                Change::EnaQueues { attachment_id, count } => {
+                    set_queues(tx, attachment_of(&mut interface, attachment_id)?, *count)?;
                 }
                 Change::AssociatePublicIpAddress(value) => interface.wants_public_ip = *value,
                 Change::Tracking(asked) => {
@@ -74,13 +87,20 @@ fn change(input: &ec2::ModifyNetworkInterfaceAttributeRequest) -> Result<Change<
     }
     if let Some(wanted) = &input.attachment {
         let id = wanted.attachment_id.as_deref().ok_or_else(|| Error::missing_parameter("attachmentId"))?;
-        refuse([(wanted.ena_queue_count.is_some(), "Queue counts of interfaces are")])?;
-        found.push(Change::DeleteOnTermination {
-            attachment_id: Id::parse(Kind::NetworkInterfaceAttachment, id)?,
-            value: wanted
-                .delete_on_termination
-                .ok_or_else(|| Error::missing_parameter("deleteOnTermination"))?,
-        });
+        let id = || Id::parse(Kind::NetworkInterfaceAttachment, id);
+        let before = found.len();
+        if let Some(value) = wanted.delete_on_termination {
+            found.push(Change::DeleteOnTermination { attachment_id: id()?, value });
+        }
+        if let Some(count) = queues::asked(wanted.ena_queue_count)? {
+            found.push(Change::EnaQueues { attachment_id: id()?, count: Some(count) });
+        }
+        if wanted.default_ena_queue_count == Some(true) {
+            found.push(Change::EnaQueues { attachment_id: id()?, count: None });
+        }
+        if found.len() == before {
+            return Err(Error::missing_parameter("deleteOnTermination"));
+        }
     }
     found.extend(input.associate_public_ip_address.map(Change::AssociatePublicIpAddress));
     found.extend(input.connection_tracking_specification.as_ref().map(Change::Tracking));
@@ -94,15 +114,31 @@ fn change(input: &ec2::ModifyNetworkInterfaceAttributeRequest) -> Result<Change<
     }
 }
 
-fn set_delete_on_termination(
-    interface: &mut NetworkInterface,
+fn attachment_of<'i>(
+    interface: &'i mut NetworkInterface,
     attachment_id: &Id,
-    value: bool,
-) -> Result<()> {
+) -> Result<&'i mut InterfaceAttachment> {
     let attachment = interface.attachment.as_mut().filter(|one| one.attachment_id == *attachment_id);
-    let attachment =
-        attachment.ok_or_else(|| Id::not_found(Kind::NetworkInterfaceAttachment, attachment_id))?;
-    attachment.delete_on_termination = value;
+    attachment.ok_or_else(|| Id::not_found(Kind::NetworkInterfaceAttachment, attachment_id))
+}
+
+/// A machine has as many for as long as it runs.
+fn set_queues(tx: &mut Tx<'_>, attachment: &mut InterfaceAttachment, count: Option<u16>) -> Result<()> {
+    let id = &attachment.instance_id;
+    let instance = tx.get::<Instance>(id).ok_or_else(|| Id::not_found(Kind::Instance, id))?;
+    if instance.state != InstanceState::Stopped {
+        return Err(Error::new(
+            "IncorrectInstanceState",
+            format!("The instance '{id}' is not in the 'stopped' state."),
+        ));
+    }
+    let mut asked = queues::of_instance(tx.tables(), &instance);
+    let place = attachment.place();
+    asked.retain(|(other, _)| *other != place);
+    asked.push((place, count));
+    let limits = instance_type::performance(tx.tables(), &instance.instance_type).interfaces;
+    queues::check(&asked, &instance.instance_type, &limits)?;
+    attachment.ena_queues = count;
     Ok(())
 }
 

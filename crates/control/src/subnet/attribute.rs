@@ -22,16 +22,18 @@ pub async fn modify_subnet_attribute(
             input.enable_lni_at_device_index.is_some() || value(&input.disable_lni_at_device_index).is_some(),
             "Local network interfaces are",
         ),
+        // Names that nobody translates packets for would lead guests astray.
+        (value(&input.enable_dns64) == Some(true), "DNS64 and NAT64 are"),
     ])?;
     let kind = input.private_dns_hostname_type_on_launch.as_deref();
     let by_resource =
         kind.map(|text| HostNames::parse_kind("privateDnsHostnameTypeOnLaunch", text)).transpose()?;
     let public = value(&input.map_public_ip_on_launch);
     let ipv6 = value(&input.assign_ipv6_address_on_creation);
-    let dns64 = value(&input.enable_dns64);
     let a_record = value(&input.enable_resource_name_dns_a_record_on_launch);
     let aaaa_record = value(&input.enable_resource_name_dns_aaaa_record_on_launch);
-    // There are no such addresses: that none are given says nothing new.
+    // There is no such thing: that there shall be none says nothing new.
+    let dns64 = value(&input.enable_dns64);
     let customer_owned = value(&input.map_customer_owned_ip_on_launch);
     let given = [by_resource, public, ipv6, dns64, a_record, aaaa_record, customer_owned];
     match given.into_iter().flatten().count() {
@@ -55,7 +57,6 @@ pub async fn modify_subnet_attribute(
             let mut after: Subnet = (*before).clone();
             after.map_public_ip_on_launch = public.unwrap_or(after.map_public_ip_on_launch);
             after.assign_ipv6_on_creation = ipv6.unwrap_or(after.assign_ipv6_on_creation);
-            after.dns64 = dns64.unwrap_or(after.dns64);
             after.names.by_resource = by_resource.unwrap_or(after.names.by_resource);
             after.names.resource_a_record = a_record.unwrap_or(after.names.resource_a_record);
             after.names.resource_aaaa_record = aaaa_record.unwrap_or(after.names.resource_aaaa_record);

@@ -8,7 +8,9 @@ use crate::instance::Tenancy;
 use crate::instance_type::{self, InterfaceLimits};
 use crate::network_interface::attach::{self, Place};
 use crate::network_interface::groups::{self, Groups};
-use crate::network_interface::{Asked, AskedIpv6, InterfaceAttachment, NetworkInterface, Purpose, tracking};
+use crate::network_interface::{
+    Asked, AskedIpv6, InterfaceAttachment, NetworkInterface, Purpose, queues, tracking,
+};
 use crate::subnet::{self, Subnet};
 use crate::{description, vpc};
 use aws_api::ec2;
@@ -30,6 +32,7 @@ pub struct NetworkRequest {
 struct Wanted {
     place: Place,
     delete_on_termination: bool,
+    ena_queues: Option<u16>,
     source: Source,
 }
 
@@ -98,7 +101,10 @@ impl NetworkRequest {
             }
             Ok(wanted)
         });
-        Ok(NetworkRequest { interfaces: interfaces.collect::<Result<_>>()?, subnets, limits })
+        let interfaces: Vec<Wanted> = interfaces.collect::<Result<_>>()?;
+        let asked: Vec<_> = interfaces.iter().map(|wanted| (wanted.place, wanted.ena_queues)).collect();
+        queues::check(&asked, instance_type, &limits)?;
+        Ok(NetworkRequest { interfaces, subnets, limits })
     }
 
     /// In a VPC of dedicated tenancy no instance shares a host with others.
@@ -133,6 +139,7 @@ impl NetworkRequest {
         for wanted in &self.interfaces {
             let attachment = InterfaceAttachment {
                 delete_on_termination: wanted.delete_on_termination,
+                ena_queues: wanted.ena_queues,
                 ..InterfaceAttachment::new(tx, instance_id, wanted.place)
             };
             let interface = match &wanted.source {
@@ -186,10 +193,12 @@ impl Wanted {
         group_names: &[String],
     ) -> Result<Wanted> {
         refuse([(specification.associate_carrier_ip_address == Some(true), "Carrier IP addresses are")])?;
+        let ena_queues = queues::asked(specification.ena_queue_count)?;
         if let Some(id) = &specification.network_interface_id {
             let id = Id::parse(Kind::NetworkInterface, id)?;
             check_existing(specification)?;
-            return Ok(Wanted { place, delete_on_termination: false, source: Source::Existing(id) });
+            let source = Source::Existing(id);
+            return Ok(Wanted { place, delete_on_termination: false, ena_queues, source });
         }
         let other =
             specification.subnet_id.as_deref().map(|id| named_subnet(tables, id, None)).transpose()?;
@@ -202,6 +211,7 @@ impl Wanted {
         Ok(Wanted {
             place,
             delete_on_termination: specification.delete_on_termination.unwrap_or(true),
+            ena_queues,
             source: Source::New {
                 groups: groups::resolve(tables, vpc_id, &specification.groups, group_names)?,
                 asked: Asked::new(
