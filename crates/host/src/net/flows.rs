@@ -8,7 +8,7 @@
 //!
 //! The kernel looks through a whole account for each flow that begins. So an account is in parts that are short: a flow
 //! belongs to one by a hash of its ends, which a guest can't foresee. Parts in which nothing lives go by themselves. Who
-//! flushes the rules clears the accounts with them.
+//! flushes the rules clears the accounts with them, and they stay clear: the kernel puts flows on them as they begin.
 //!
 //! Of two interfaces of the VPC on this host, the one that begins a flow says how long it stays, if it says so at all.
 

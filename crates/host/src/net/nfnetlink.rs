@@ -20,6 +20,9 @@ const GET_TABLE: u16 = NFTABLES | 1;
 const TABLE_NAME: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
 const DORMANT: u32 = 1;
+const GET_CHAIN: u16 = NFTABLES | 4;
+const CHAIN_TABLE: u16 = 1;
+const CHAIN_NAME: u16 = 3;
 const NEW_GENERATION: u16 = NFTABLES | 15;
 const GET_GENERATION: u16 = NFTABLES | 16;
 const GENERATION_ID: u16 = 1;
@@ -43,6 +46,8 @@ const SOURCE_PORT: u16 = 2;
 const DESTINATION_PORT: u16 = 3;
 const CONNTRACK_ID: u16 = 12;
 const CONNTRACK_ZONE: u16 = 18;
+
+const FAMILIES: [(&str, libc::c_int); 2] = [("inet", libc::NFPROTO_INET), ("arp", libc::NFPROTO_ARP)];
 
 const ERROR: u16 = libc::NLMSG_ERROR as u16;
 const DONE: u16 = libc::NLMSG_DONE as u16;
@@ -80,10 +85,23 @@ pub(super) fn generation() -> io::Result<u32> {
     generation.ok_or_else(|| io::Error::other("netfilter told no generation"))
 }
 
+/// Whether a table, named by family and name, of the calling thread's namespace has a chain.
+pub(super) fn has_chain(table: &str, chain: &str) -> io::Result<bool> {
+    let found = FAMILIES
+        .iter()
+        .find_map(|(family, number)| Some((*number, table.strip_prefix(family)?.strip_prefix(' ')?)));
+    let Some((family, table)) = found else { return Ok(false) };
+    let name = [put_text(CHAIN_TABLE, table), put_text(CHAIN_NAME, chain)].concat();
+    match exchange(&open()?, GET_CHAIN, ACKNOWLEDGE, (family, &name), |_, _| {}) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        result => result.map(|()| true),
+    }
+}
+
 /// The tables that packets meet in the calling thread's namespace, by family and name, of the families that we use.
 pub(super) fn tables_awake() -> io::Result<BTreeSet<String>> {
     let mut awake = BTreeSet::new();
-    for (family, number) in [("inet", libc::NFPROTO_INET), ("arp", libc::NFPROTO_ARP)] {
+    for (family, number) in FAMILIES {
         exchange(&open()?, GET_TABLE, DUMP, (number, &[]), |kind, payload| {
             let flags = attribute(payload, TABLE_FLAGS).and_then(|flags| flags.try_into().ok());
             if kind == NEW_TABLE && u32::from_be_bytes(flags.unwrap_or_default()) & DORMANT == 0 {
@@ -195,6 +213,21 @@ fn name_of_flow(payload: &[u8]) -> Vec<u8> {
     name
 }
 
+/// An attribute to be sent.
+fn put(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut attribute = Vec::new();
+    attribute.extend((value.len() as u16 + 4).to_ne_bytes());
+    attribute.extend(kind.to_ne_bytes());
+    attribute.extend(value);
+    attribute.resize(aligned(attribute.len()), 0);
+    attribute
+}
+
+/// Texts end with a zero.
+fn put_text(kind: u16, text: &str) -> Vec<u8> {
+    put(kind, &[text.as_bytes(), &[0]].concat())
+}
+
 fn attribute(payload: &[u8], wanted: u16) -> Option<&[u8]> {
     attributes(payload).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }
@@ -221,15 +254,6 @@ fn raw_attributes(payload: &[u8]) -> impl Iterator<Item = (usize, usize, u16, &[
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    fn put(kind: u16, value: &[u8]) -> Vec<u8> {
-        let mut attribute = Vec::new();
-        attribute.extend((value.len() as u16 + 4).to_ne_bytes());
-        attribute.extend(kind.to_ne_bytes());
-        attribute.extend(value);
-        attribute.resize(aligned(attribute.len()), 0);
-        attribute
-    }
 
     fn tuple(kind: u16, source: [u8; 4], destination: [u8; 4]) -> Vec<u8> {
         let ip = [put(IP_V4_SOURCE, &source), put(IP_V4_DESTINATION, &destination)].concat();

@@ -1,4 +1,8 @@
 //! Loads packet filters into a namespace.
+//!
+//! With the rules goes a seal: an empty chain whose name says what the rules are and as which generation of the
+//! namespace's they hold. A driver that starts anew leaves alone what is sealed as it would load it: what rules remember
+//! (who has how many flows) and the times of flows go when their table goes.
 
 use std::io::{self, Write};
 use std::process::{Command, Output, Stdio};
@@ -16,9 +20,15 @@ const COMPLAINT_LENGTH_MAX: usize = 2000;
 pub(super) struct Filter {
     namespace: Namespace,
     pub listener: Arc<Listener>,
-    /// The tables that are loaded, as far as we know, with the generation that loading it made: another one means that
-    /// somebody touched the rules since.
-    loaded: Option<(Vec<Table>, u32)>,
+    loaded: Option<Loaded>,
+}
+
+/// The tables that are loaded, as far as we know.
+struct Loaded {
+    tables: Vec<Table>,
+    /// What loading them made: another one means that somebody touched the rules since.
+    generation: u32,
+    seal: String,
 }
 
 impl Filter {
@@ -29,16 +39,22 @@ impl Filter {
 
     /// Makes the tables hold: all from one moment on, or nothing has changed. Says only what differs from what holds
     /// already, where that is known and can be.
-    pub(super) async fn load(&mut self, tables: Vec<Table>) -> Result<(), NetError> {
-        let failed = io_failed("can't run nft (package nftables)");
-        if let Some((loaded, generation)) = self.loaded.take()
-            && self.namespace.run(nfnetlink::generation).await.map_err(&failed)? == generation
-            && let Some(change) = since(&tables, &loaded)
+    pub(super) async fn load(&mut self, mut tables: Vec<Table>) -> Result<(), NetError> {
+        let failed = io_failed("can't ask netfilter for its generation");
+        let generation = self.namespace.run(nfnetlink::generation).await.map_err(failed)?;
+        if let Some(loaded) = self.loaded.take()
+            && loaded.generation == generation
+            && let Some([ahead, rest]) = since(&tables, &loaded.tables)
         {
-            match self.run_all(change, generation).await {
-                Ok(generation) => {
-                    let tables = tables.into_iter().zip(&loaded).map(|(table, old)| table.called(old));
-                    self.loaded = Some((tables.collect(), generation));
+            if ahead.is_empty() && rest.is_empty() {
+                self.loaded = Some(loaded);
+                return Ok(());
+            }
+            let old_seal = loaded.tables[0].without_chain(&loaded.seal);
+            tables = tables.into_iter().zip(&loaded.tables).map(|(table, old)| table.called(old)).collect();
+            match self.run_all([ahead, rest + &old_seal], &tables, generation).await {
+                Ok((generation, seal)) => {
+                    self.loaded = Some(Loaded { tables, generation, seal });
                     return Ok(());
                 }
                 // The whole is always right.
@@ -51,15 +67,22 @@ impl Filter {
     /// Makes the whole of the tables hold, in place of what is there of them, known or not.
     async fn replace(&mut self, tables: Vec<Table>) -> Result<(), NetError> {
         let failed = io_failed("can't ask netfilter for its tables");
-        let awake = self.namespace.run(nfnetlink::tables_awake).await.map_err(failed)?;
+        let asked = self.namespace.run(|| Ok((nfnetlink::tables_awake()?, nfnetlink::generation()?)));
+        let (awake, generation) = asked.await.map_err(&failed)?;
         let holds = |table: &Table| awake.contains(table.name());
-        let new = tables.into_iter().map(|table| match holds(&table) {
-            true => {
-                let other = table.other();
-                table.called(&other)
-            }
-            false => table,
-        });
+        let turned = |table: Table| {
+            let other = table.other();
+            table.called(&other)
+        };
+        let there = tables.into_iter().map(|table| if holds(&table.other()) { turned(table) } else { table });
+        let there: Vec<Table> = there.collect();
+        let seal = seal(&there, generation);
+        let (first, name) = (there[0].name().to_owned(), seal.clone());
+        if self.namespace.run(move || nfnetlink::has_chain(&first, &name)).await.map_err(&failed)? {
+            self.loaded = Some(Loaded { tables: there, generation, seal });
+            return Ok(());
+        }
+        let new = there.into_iter().map(|table| if holds(&table) { turned(table) } else { table });
         let new: Vec<Table> = new.collect();
         let old: Vec<Table> = new.iter().map(Table::other).collect();
         let all = |tables: &[Table], text: fn(&Table) -> String| tables.iter().map(text).collect::<String>();
@@ -71,8 +94,8 @@ impl Filter {
                 all(&old, Table::gone),
             ],
         };
-        let generation = self.run_all(texts, 0).await?;
-        self.loaded = Some((new, generation));
+        let (generation, seal) = self.run_all(texts, &new, generation).await?;
+        self.loaded = Some(Loaded { tables: new, generation, seal });
         Ok(())
     }
 
@@ -81,16 +104,23 @@ impl Filter {
         self.run(table.gone() + &table.other().gone()).await.map(drop)
     }
 
-    /// Runs the texts that say anything, one after the other; the generation that they made of this one.
+    /// Runs the texts that say anything, one after the other, after which the tables hold; the last seals them. The
+    /// generation that they make of this one, and the seal.
     async fn run_all(
         &self,
         texts: impl IntoIterator<Item = String>,
+        tables: &[Table],
         mut generation: u32,
-    ) -> Result<u32, NetError> {
-        for text in texts.into_iter().filter(|text| !text.is_empty()) {
+    ) -> Result<(u32, String), NetError> {
+        let mut texts: Vec<String> = texts.into_iter().filter(|text| !text.is_empty()).collect();
+        let seal = seal(tables, generation.wrapping_add(texts.len() as u32));
+        if let Some(last) = texts.last_mut() {
+            last.push_str(&tables[0].with_chain(&seal));
+        }
+        for text in texts {
             generation = self.run(text).await?;
         }
-        Ok(generation)
+        Ok((generation, seal))
     }
 
     /// Runs the text; the generation that it made.
@@ -108,6 +138,15 @@ impl Filter {
         let complaint: String = complaint.chars().take(COMPLAINT_LENGTH_MAX).collect();
         Err(NetError::Failed(format!("nft refused the packet filter: {}", complaint.trim())))
     }
+}
+
+/// The name of the chain that seals the tables.
+fn seal(tables: &[Table], generation: u32) -> String {
+    let mut hash = blake3::Hasher::new();
+    for table in tables {
+        hash.update(table.content().as_bytes());
+    }
+    format!("sealed_{generation}_{}", &hash.finalize().to_hex()[..32])
 }
 
 /// Texts to run one after the other; None where only the whole does.

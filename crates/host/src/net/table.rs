@@ -97,6 +97,22 @@ impl Table {
         Table { name: other.name.clone(), ..self }
     }
 
+    /// All but its name, as text.
+    pub(super) fn content(&self) -> String {
+        let mut text = String::new();
+        write_parts(self.parts.iter(), &mut text);
+        text
+    }
+
+    /// The texts that add an empty chain, which no packet meets, and take it away.
+    pub(super) fn with_chain(&self, chain: &str) -> String {
+        format!("add chain {} {chain}\n", self.name)
+    }
+
+    pub(super) fn without_chain(&self, chain: &str) -> String {
+        format!("delete chain {} {chain}\n", self.name)
+    }
+
     /// The text that makes it, whatever of it is there.
     pub(super) fn whole(&self) -> String {
         let mut text = self.gone();
@@ -189,17 +205,21 @@ impl Table {
 
     fn write<'a>(&self, parts: impl Iterator<Item = &'a Part>, flags: &str, text: &mut String) {
         let _ = write!(text, "table {} {{\n{flags}", self.name);
-        for Part { kind, name, head, content } in parts {
-            let _ = match content {
-                Content::Rules(rules) => writeln!(text, "\t{kind} {name} {{\n{head}{rules}\t}}"),
-                // Empty braces are no syntax.
-                Content::Elements(none) if none.is_empty() => writeln!(text, "\t{kind} {name} {{ {head}}}"),
-                Content::Elements(elements) => {
-                    writeln!(text, "\t{kind} {name} {{ {head}elements = {{ {} }}; }}", elements.join(", "))
-                }
-            };
-        }
+        write_parts(parts, text);
         text.push_str("}\n");
+    }
+}
+
+fn write_parts<'a>(parts: impl Iterator<Item = &'a Part>, text: &mut String) {
+    for Part { kind, name, head, content } in parts {
+        let _ = match content {
+            Content::Rules(rules) => writeln!(text, "\t{kind} {name} {{\n{head}{rules}\t}}"),
+            // Empty braces are no syntax.
+            Content::Elements(none) if none.is_empty() => writeln!(text, "\t{kind} {name} {{ {head}}}"),
+            Content::Elements(elements) => {
+                writeln!(text, "\t{kind} {name} {{ {head}elements = {{ {} }}; }}", elements.join(", "))
+            }
+        };
     }
 }
 

@@ -179,6 +179,20 @@ async fn rules_that_nobody_touched_are_not_loaded_again() {
     assert!(before.contains("cumulet"));
     cloud.apply().await;
     assert_eq!(list(), before);
+    cloud.network = LinuxNetwork::new(cloud.options.clone()).unwrap();
+    cloud.apply().await;
+    assert_eq!(list(), before, "nor by a driver that starts anew");
+    cloud.add_interface(2, &vpc, "10.0.0.6", &[]);
+    cloud.apply().await;
+    cloud.network = LinuxNetwork::new(cloud.options.clone()).unwrap();
+    cloud.apply().await;
+    assert_eq!(list(), before, "whatever was changed");
+    // The last rule that lets nothing else in.
+    within(&router, &["nft", "flush chain inet cumulet services"]);
+    cloud.network = LinuxNetwork::new(cloud.options.clone()).unwrap();
+    cloud.apply().await;
+    assert_ne!(list(), before, "unless somebody touched them");
+    assert!(within(&router, &["nft", "list", "ruleset"]).contains("udp dport 67 accept"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
