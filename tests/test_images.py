@@ -192,6 +192,13 @@ def test_attributes(ec2, image):
     assert attribute("launchPermission")["LaunchPermissions"] == []
 
     modify = ec2.modify_image_attribute
+    modify(ImageId=image, ImdsSupport={"Value": "v2.0"})
+    assert attribute("imdsSupport")["ImdsSupport"] == {"Value": "v2.0"}
+    assert error_code(modify, ImageId=image, ImdsSupport={"Value": "v1.0"}) == "InvalidParameterValue"
+    organization = "arn:aws:organizations::123456789012:organization/o-123example"
+    assert error_code(modify, ImageId=image, OrganizationArns=[organization]) == "UnsupportedOperation"
+    shared = {"LaunchPermission": {"Add": [{"OrganizationArn": organization}]}}
+    assert error_code(modify, ImageId=image, **shared) == "UnsupportedOperation"
     assert error_code(modify, ImageId=image) == "InvalidParameterCombination"
     wrong = {"LaunchPermission": {"Add": [{"UserId": "me"}]}}
     assert error_code(modify, ImageId=image, **wrong) == "InvalidAMIAttributeItemValue"
@@ -246,8 +253,9 @@ def test_deprecation(ec2, image):
     assert described(ec2, image)["DeprecationTime"][:10] == at.date().isoformat()
     ec2.disable_image_deprecation(ImageId=image)
     assert "DeprecationTime" not in described(ec2, image)
-    past = {"ImageId": image, "DeprecateAt": at - datetime.timedelta(days=9)}
-    assert error_code(ec2.enable_image_deprecation, **past) == "InvalidParameterValue"
+    for days in (-9, 366 * 10):
+        wrong = {"ImageId": image, "DeprecateAt": at + datetime.timedelta(days=days)}
+        assert error_code(ec2.enable_image_deprecation, **wrong) == "InvalidParameterValue", days
 
 
 def test_a_protected_image_is_not_deregistered(ec2, image):

@@ -294,5 +294,39 @@ def test_a_snapshot_is_shared(ec2, snapshot):
     ec2.modify_snapshot_attribute(**shared, OperationType="remove", GroupNames=["all"])
     assert permissions() == [{"UserId": "111122223333"}]
     assert error_code(ec2.modify_snapshot_attribute, **shared, UserIds=["me"]) == "InvalidParameterValue"
+    assert error_code(ec2.describe_snapshot_attribute, SnapshotId=snapshot, Attribute="colour") == "InvalidParameterValue"
+
+    def restorable_by(user):
+        found = ec2.describe_snapshots(RestorableByUserIds=[user])["Snapshots"]
+        return snapshot in {one["SnapshotId"] for one in found}
+
+    assert restorable_by("111122223333") and restorable_by("self") and not restorable_by("all")
     ec2.reset_snapshot_attribute(**shared)
     assert permissions() == []
+    assert not restorable_by("111122223333")
+
+
+def test_no_snapshot_is_made_public_while_that_is_blocked(simulated):
+    ec2 = simulated.client(region="eu-west-3")
+    started = simulated.client("ebs", region="eu-west-3").start_snapshot(VolumeSize=1)["SnapshotId"]
+    public = {"SnapshotId": started, "Attribute": "createVolumePermission", "GroupNames": ["all"]}
+
+    def state():
+        return ec2.get_snapshot_block_public_access_state()["State"]
+
+    def shown():
+        found = ec2.describe_snapshots(RestorableByUserIds=["all"])["Snapshots"]
+        return started in {one["SnapshotId"] for one in found}
+
+    assert state() == "unblocked"
+    assert ec2.enable_snapshot_block_public_access(State="block-new-sharing")["State"] == state() == "block-new-sharing"
+    assert error_code(ec2.modify_snapshot_attribute, **public, OperationType="add") == "OperationNotPermitted"
+    assert ec2.disable_snapshot_block_public_access()["State"] == state() == "unblocked"
+    ec2.modify_snapshot_attribute(**public, OperationType="add")
+    assert shown()
+    ec2.enable_snapshot_block_public_access(State="block-all-sharing")
+    # As if it were not, for as long as that is so.
+    assert not shown()
+    ec2.disable_snapshot_block_public_access()
+    assert shown()
+    assert error_code(ec2.enable_snapshot_block_public_access, State="unblocked") == "InvalidParameterValue"

@@ -1,15 +1,15 @@
 //! Amazon Machine Images: what an instance is launched from.
 
 use crate::engine::table::{Record, Values};
-use crate::engine::{Tables, Tags, Tx, filter};
+use crate::engine::{Tables, Tags, Tx, filter, settings};
 use crate::instance::architecture_name;
 use agent_api::{Architecture, DiskBus};
 use allowed::Judge;
 use ancestry::Ancestor;
 use model::{AccountId, Error, Id, Kind, Result, Timestamp};
 use protection::Protection;
+use public_access::ImageSettings;
 use serde::{Deserialize, Serialize};
-use settings::ImageSettings;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ pub mod describe;
 pub mod fast_launch;
 mod protection;
 mod public;
+pub mod public_access;
 pub mod register;
-pub mod settings;
 pub mod usage;
 
 pub use allowed::{
@@ -96,6 +96,16 @@ const DISKS_TAG: &str = "cumulet:disks";
 /// EC2's `TpmSupport`.
 pub fn tpm_support(tpm: bool) -> Option<&'static str> {
     tpm.then_some("v2.0")
+}
+
+/// The version of the metadata service that an image may ask for.
+fn check_imds_support(version: &str) -> Result<()> {
+    match version {
+        "v2.0" => Ok(()),
+        _ => Err(Error::invalid_parameter_value(format!(
+            "Value ({version}) for parameter imdsSupport is invalid. Expected: v2.0."
+        ))),
+    }
 }
 
 /// The code of the state's reason where an image could not be made.
@@ -172,7 +182,7 @@ impl Image {
 /// The image that an account names, of those that it may see and use; the others do not exist for it.
 pub fn seen(tables: &Tables, account: &AccountId, id: &str, now: Timestamp) -> Result<Arc<Image>> {
     Id::parse(Kind::Image, id)?;
-    let settings = ImageSettings::of(tables, account);
+    let settings: ImageSettings = settings::of(tables, account);
     let judge = Judge::new(&settings, now);
     let is_seen = |image: &&Arc<Image>| image.is_visible_to(account) && !judge.hides(image);
     tables.images.find(id).filter(is_seen).cloned().ok_or_else(|| Id::not_found(Kind::Image, id))

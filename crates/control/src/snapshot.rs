@@ -3,7 +3,7 @@
 use crate::Context;
 use crate::engine::describe::{self, Query};
 use crate::engine::table::{Record, Values};
-use crate::engine::{Tables, Tags, Tx, filter};
+use crate::engine::{Tables, Tags, Tx, filter, settings};
 use crate::image::Image;
 use crate::volume::Condition;
 use crate::workflow::{self, Decision, Failure, Next, Steps, Work, World};
@@ -11,6 +11,7 @@ use agent_api::HostError;
 use async_trait::async_trait;
 use aws_api::ec2;
 use model::{AccountId, Error, Id, Kind, Result, Timestamp};
+use public_access::{PublicAccess, SnapshotSettings};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use std::time::Duration;
 pub mod attribute;
 pub mod copy;
 pub mod create;
+pub mod public_access;
 pub mod store;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -139,12 +141,18 @@ pub async fn describe_snapshots(
                 other => snapshot.owner.as_str() == other,
             })
     };
+    let SnapshotSettings { public_access, .. } = settings::of(&tables, account);
+    let is_public = |snapshot: &Snapshot| snapshot.public && public_access != PublicAccess::BlockAllSharing;
+    let is_shared_with = |snapshot: &Snapshot, user: &str| {
+        snapshot.create_volume_permissions.iter().any(|allowed| allowed.as_str() == user)
+    };
     let restorable = |snapshot: &Snapshot| {
         input.restorable_by_user_ids.is_empty()
-            || input
-                .restorable_by_user_ids
-                .iter()
-                .any(|user| user == "self" || user == snapshot.owner.as_str())
+            || input.restorable_by_user_ids.iter().any(|user| match user.as_str() {
+                "all" => is_public(snapshot),
+                "self" => snapshot.owner == *account || is_shared_with(snapshot, account.as_str()),
+                other => is_shared_with(snapshot, other),
+            })
     };
     // A snapshot that is named is there or not, whoever owns it.
     let wanted = |snapshot: &Snapshot| owned(snapshot) && restorable(snapshot);

@@ -16,6 +16,7 @@ pub mod describe;
 pub mod filter;
 pub mod quota;
 pub mod retire;
+pub mod settings;
 pub mod table;
 pub mod tags;
 pub mod throttle;

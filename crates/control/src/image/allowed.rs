@@ -4,10 +4,11 @@
 //! An image is allowed that meets every condition of one of the criteria; all are where there are no criteria, and
 //! the account's own always. Enabled, what is not allowed does not exist for the account; in audit mode it is only told.
 
-use super::settings::{self, ImageSettings, MANAGED_BY};
+use super::public_access::ImageSettings;
 use super::{Image, register};
 use crate::Context;
 use crate::engine::filter::Pattern;
+use crate::engine::settings::{self, MANAGED_BY};
 use aws_api::ec2;
 use model::{AccountId, Error, Result, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -196,7 +197,7 @@ pub async fn enable_allowed_images_settings(
             "Value ({asked}) for parameter allowedImagesSettingsState is invalid. Expected: enabled, audit-mode."
         ))
     })?;
-    settings::change(context, |settings| settings.allowed.state = state).await?;
+    settings::change(context, |settings: &mut ImageSettings| settings.allowed.state = state).await?;
     Ok(ec2::EnableAllowedImagesSettingsResult { allowed_images_settings_state: Some(state.name().into()) })
 }
 
@@ -205,7 +206,8 @@ pub async fn disable_allowed_images_settings(
     context: &Context,
     _: ec2::DisableAllowedImagesSettingsRequest,
 ) -> Result<ec2::DisableAllowedImagesSettingsResult> {
-    settings::change(context, |settings| settings.allowed.state = State::Disabled).await?;
+    settings::change(context, |settings: &mut ImageSettings| settings.allowed.state = State::Disabled)
+        .await?;
     let state = State::Disabled.name().into();
     Ok(ec2::DisableAllowedImagesSettingsResult { allowed_images_settings_state: Some(state) })
 }
@@ -214,7 +216,7 @@ pub async fn get_allowed_images_settings(
     context: &Context,
     _: ec2::GetAllowedImagesSettingsRequest,
 ) -> Result<ec2::GetAllowedImagesSettingsResult> {
-    let allowed = ImageSettings::of(&context.tables(), context.account()).allowed;
+    let ImageSettings { allowed, .. } = settings::of(&context.tables(), context.account());
     Ok(ec2::GetAllowedImagesSettingsResult {
         state: Some(allowed.state.name().into()),
         image_criteria: allowed.criteria.iter().map(Criterion::to_api).collect(),
@@ -232,7 +234,8 @@ pub async fn replace_image_criteria_in_allowed_images_settings(
         )));
     }
     let criteria = input.image_criteria.iter().map(Criterion::from_api).collect::<Result<Vec<_>>>()?;
-    settings::change(context, |settings| settings.allowed.criteria = criteria.clone()).await?;
+    settings::change(context, |settings: &mut ImageSettings| settings.allowed.criteria = criteria.clone())
+        .await?;
     Ok(ec2::ReplaceImageCriteriaInAllowedImagesSettingsResult { return_value: Some(true) })
 }
 

@@ -1,12 +1,19 @@
 //! Attributes of an image: described, modified, reset; enabled, disabled, deprecated.
 
 use super::Image;
-use super::settings::ImageSettings;
+use super::public_access::ImageSettings;
 use crate::Context;
-use crate::engine::{Tx, filter};
+use crate::engine::unsupported::{given, refuse};
+use crate::engine::{Tx, filter, settings};
 use crate::sharing::Changes;
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
+use std::time::Duration;
+
+/// Ten years, two of a public one (EC2 User Guide, "Deprecate an Amazon EC2 AMI").
+const DEPRECATED_WITHIN: Duration = Duration::from_secs(10 * YEAR_SECONDS);
+const DEPRECATED_WITHIN_PUBLIC: Duration = Duration::from_secs(2 * YEAR_SECONDS);
+const YEAR_SECONDS: u64 = 366 * 24 * 60 * 60;
 
 pub(super) async fn change(
     context: &Context,
@@ -87,20 +94,26 @@ pub async fn modify_image_attribute(
     context: &Context,
     input: ec2::ModifyImageAttributeRequest,
 ) -> Result<()> {
-    let description = input
-        .description
-        .as_ref()
-        .and_then(|description| description.value.clone())
-        .or(input.value.clone().filter(|_| input.attribute.as_deref() == Some("description")));
+    refuse([
+        (is_about_organizations(&input), "Images that are shared with organizations are"),
+        (!input.product_codes.is_empty(), "Product codes are"),
+    ])?;
+    let said = |name: &str, value: &Option<ec2::AttributeValue>| {
+        let by_name = input.value.clone().filter(|_| input.attribute.as_deref() == Some(name));
+        value.as_ref().and_then(|value| value.value.clone()).or(by_name)
+    };
+    let description = said("description", &input.description);
     description.as_deref().map(crate::description::check).transpose()?;
+    let imds_support = said("imdsSupport", &input.imds_support);
+    imds_support.as_deref().map(super::check_imds_support).transpose()?;
     let permissions = permissions(&input)?;
-    if description.is_none() && permissions.is_empty() {
+    if description.is_none() && imds_support.is_none() && permissions.is_empty() {
         return Err(Error::invalid_parameter_combination("No attributes specified."));
     }
     change(context, input.image_id.as_deref(), |tx, image| {
         if permissions.makes_public()
             && !image.public
-            && ImageSettings::depend(tx, context.account()).blocks_public_access
+            && settings::depend::<ImageSettings>(tx, context.account()).blocks_public_access
         {
             return Err(Error::new(
                 "OperationNotPermitted",
@@ -110,10 +123,22 @@ pub async fn modify_image_attribute(
         if let Some(description) = &description {
             image.description = description.clone();
         }
+        if imds_support.is_some() {
+            image.imds_support = imds_support.clone();
+        }
         permissions.apply(&mut image.public, &mut image.launch_permissions);
         Ok(())
     })
     .await
+}
+
+fn is_about_organizations(input: &ec2::ModifyImageAttributeRequest) -> bool {
+    let listed = input.launch_permission.iter().flat_map(|change| change.add.iter().chain(&change.remove));
+    !input.organization_arns.is_empty()
+        || !input.organizational_unit_arns.is_empty()
+        || listed
+            .into_iter()
+            .any(|item| given(&item.organization_arn) || given(&item.organizational_unit_arn))
 }
 
 fn permissions(input: &ec2::ModifyImageAttributeRequest) -> Result<Changes> {
@@ -179,6 +204,10 @@ pub async fn enable_image_deprecation(
         .filter(|at| *at > now)
         .ok_or_else(|| Error::invalid_parameter_value("The deprecation date must be in the future"))?;
     change(context, input.image_id.as_deref(), |_, image| {
+        let within = if image.public { DEPRECATED_WITHIN_PUBLIC } else { DEPRECATED_WITHIN };
+        if at.duration_since(now).unsigned_abs() > within {
+            return Err(Error::invalid_parameter_value("The deprecation date is too far in the future"));
+        }
         image.deprecated_at = Some(at);
         Ok(())
     })

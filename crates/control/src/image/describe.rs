@@ -1,11 +1,11 @@
 //! DescribeImages.
 
 use super::allowed::Judge;
-use super::settings::ImageSettings;
+use super::public_access::ImageSettings;
 use super::{Image, ImageBlockDevice};
 use crate::Context;
 use crate::engine::describe::{self, Query};
-use crate::engine::filter;
+use crate::engine::{filter, settings};
 use crate::instance::architecture_name;
 use aws_api::ec2;
 use model::{Kind, Result};
@@ -40,7 +40,7 @@ pub async fn describe_images(
     };
     // An image that is named is there or not, whoever owns it.
     let wanted = |image: &Image| owned(image) && executable(image);
-    let settings = ImageSettings::of(&tables, account);
+    let settings: ImageSettings = settings::of(&tables, account);
     let judge = Judge::new(&settings, now);
     let visible = |image: &Image| {
         image.is_visible_to(account) && !judge.hides(image) && (named || (listed(image) && wanted(image)))

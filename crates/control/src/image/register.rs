@@ -50,7 +50,7 @@ pub async fn register_image(
         _ => Ok(()),
     };
     one_of("bootMode", &input.boot_mode, &["legacy-bios", "uefi", "uefi-preferred"])?;
-    one_of("imdsSupport", &input.imds_support, &["v2.0"])?;
+    input.imds_support.as_deref().map(super::check_imds_support).transpose()?;
     one_of("tpmSupport", &input.tpm_support, &["v2.0"])?;
     if input.tpm_support.is_some() && input.boot_mode.as_deref() != Some("uefi") {
         return Err(Error::invalid_parameter_combination(

@@ -2,10 +2,10 @@
 
 use super::Image;
 use super::allowed::Judge;
-use super::settings::ImageSettings;
+use super::public_access::ImageSettings;
 use crate::Context;
 use crate::engine::describe::{self, Query, page_of};
-use crate::engine::filter;
+use crate::engine::{filter, settings};
 use crate::instance::Instance;
 use aws_api::ec2;
 use model::{Error, Id, InstanceState, Kind, Result};
@@ -90,7 +90,7 @@ pub async fn describe_instance_image_metadata(
     input: ec2::DescribeInstanceImageMetadataRequest,
 ) -> Result<ec2::DescribeInstanceImageMetadataResult> {
     let tables = context.tables();
-    let settings = ImageSettings::of(&tables, context.account());
+    let settings: ImageSettings = settings::of(&tables, context.account());
     let judge = Judge::new(&settings, context.environment.clock.now());
     let query = Query {
         ids: &input.instance_ids,

@@ -285,6 +285,10 @@ impl ReplaceRootVolume {
         let held = held
             .filter(|instance| instance.state == InstanceState::Running && instance.hold == Some(Hold::Down));
         let new = tx.get::<Volume>(&self.volume_id).filter(|volume| volume.attachment.is_none());
+        // Started again meanwhile, the instance may be on another host.
+        let new = new.filter(|volume| {
+            held.as_ref().is_some_and(|held| volume.host_id.as_ref() == Some(&held.placement.host_id))
+        });
         let old = task.as_ref().and_then(|task| tx.get::<Volume>(&task.replaced_volume_id));
         let (Some(task), Some(held), Some(new), Some(old)) = (task, held, new, old) else {
             return self.fail(tx);

@@ -1,7 +1,9 @@
 //! Attributes of a snapshot: who may make volumes of it.
 
 use super::Snapshot;
+use super::public_access::{PublicAccess, SnapshotSettings};
 use crate::Context;
+use crate::engine::{Tx, settings};
 use crate::sharing::Changes;
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
@@ -15,17 +17,27 @@ pub async fn describe_snapshot_attribute(
     let snapshot = snapshot.ok_or_else(|| Id::not_found(Kind::Snapshot, &id))?;
     let mut answer =
         ec2::DescribeSnapshotAttributeResult { snapshot_id: Some(id.to_string()), ..Default::default() };
-    if input.attribute.as_deref() == Some("createVolumePermission") {
-        let everybody = snapshot
-            .public
-            .then(|| ec2::CreateVolumePermission { group: Some("all".into()), ..Default::default() });
-        let accounts = snapshot.create_volume_permissions.iter().map(|account| ec2::CreateVolumePermission {
-            user_id: Some(account.to_string()),
-            ..Default::default()
-        });
-        answer.create_volume_permissions = everybody.into_iter().chain(accounts).collect();
+    match input.attribute.as_deref().unwrap_or_default() {
+        "createVolumePermission" => answer.create_volume_permissions = permissions(&snapshot),
+        "productCodes" => {}
+        other => {
+            return Err(Error::invalid_parameter_value(format!(
+                "Value ({other}) for parameter attribute is invalid. Unknown attribute."
+            )));
+        }
     }
     Ok(answer)
+}
+
+fn permissions(snapshot: &Snapshot) -> Vec<ec2::CreateVolumePermission> {
+    let everybody = snapshot
+        .public
+        .then(|| ec2::CreateVolumePermission { group: Some("all".into()), ..Default::default() });
+    let accounts = snapshot.create_volume_permissions.iter().map(|account| ec2::CreateVolumePermission {
+        user_id: Some(account.to_string()),
+        ..Default::default()
+    });
+    everybody.into_iter().chain(accounts).collect()
 }
 
 pub async fn modify_snapshot_attribute(
@@ -47,8 +59,12 @@ pub async fn modify_snapshot_attribute(
     if changes.is_empty() {
         return Err(Error::invalid_parameter_combination("No attributes specified."));
     }
-    change(context, input.snapshot_id.as_deref(), |snapshot| {
+    change(context, input.snapshot_id.as_deref(), |tx, snapshot| {
+        if changes.makes_public() && !snapshot.public {
+            check_can_be_public(tx, context)?;
+        }
         changes.apply(&mut snapshot.public, &mut snapshot.create_volume_permissions);
+        Ok(())
     })
     .await
 }
@@ -58,9 +74,10 @@ pub async fn reset_snapshot_attribute(
     input: ec2::ResetSnapshotAttributeRequest,
 ) -> Result<()> {
     check_attribute(input.attribute.as_deref())?;
-    change(context, input.snapshot_id.as_deref(), |snapshot| {
+    change(context, input.snapshot_id.as_deref(), |_, snapshot| {
         snapshot.public = false;
         snapshot.create_volume_permissions.clear();
+        Ok(())
     })
     .await
 }
@@ -74,13 +91,28 @@ fn check_attribute(attribute: Option<&str>) -> Result<()> {
     }
 }
 
-async fn change(context: &Context, id: Option<&str>, change: impl Fn(&mut Snapshot)) -> Result<()> {
+fn check_can_be_public(tx: &mut Tx<'_>, context: &Context) -> Result<()> {
+    let SnapshotSettings { public_access, .. } = settings::depend(tx, context.account());
+    if public_access == PublicAccess::Unblocked {
+        return Ok(());
+    }
+    Err(Error::new(
+        "OperationNotPermitted",
+        "You can't publicly share this snapshot because block public access for snapshots is enabled for this account.",
+    ))
+}
+
+async fn change(
+    context: &Context,
+    id: Option<&str>,
+    change: impl Fn(&mut Tx<'_>, &mut Snapshot) -> Result<()>,
+) -> Result<()> {
     let id = Id::parse(Kind::Snapshot, id.unwrap_or_default())?;
     context
         .transact(|tx| {
             let before = tx.get::<Snapshot>(&id).ok_or_else(|| Id::not_found(Kind::Snapshot, &id))?;
             let mut snapshot = (*before).clone();
-            change(&mut snapshot);
+            change(tx, &mut snapshot)?;
             if snapshot != *before {
                 tx.put(&snapshot);
             }

@@ -28,7 +28,7 @@ impl Run {
         let device = ("Device", ["/dev/sdf", "/dev/sdg", "/dev/sdh"][self.draw(3)]);
         let size = ("Size", ["1", "9", "20"][self.draw(3)]);
         let name = format!("made-{}-{}", self.trace.len(), self.draw(1000));
-        let (operation, parameters) = match self.draw(18) {
+        let (operation, parameters) = match self.draw(20) {
             0..=2 => ("CreateVolume", vec![zone, size]),
             3 => ("CreateVolume", vec![zone, snapshot]),
             4..=7 => ("AttachVolume", vec![volume, ("InstanceId", &instance), device]),
@@ -41,6 +41,11 @@ impl Run {
             14 => ("DeleteSnapshot", vec![snapshot]),
             15 => ("CreateImage", vec![("InstanceId", instance.as_str()), ("Name", &name)]),
             16 => ("DeregisterImage", vec![("ImageId", image.as_str())]),
+            17 => ("CreateReplaceRootVolumeTask", vec![("InstanceId", instance.as_str())]),
+            18 => (
+                "CreateReplaceRootVolumeTask",
+                vec![("InstanceId", instance.as_str()), ("DeleteReplacedRootVolume", "true")],
+            ),
             _ => ("CopySnapshot", vec![("SourceRegion", "us-east-1"), ("SourceSnapshotId", snapshot.1)]),
         };
         match operation {
@@ -111,6 +116,12 @@ pub fn left_over(world: &World) -> Vec<String> {
         if image.state() == "pending" {
             found.push(format!("{} is pending for ever", image.image_id));
         }
+    }
+    for task in tables.replace_root_volume_tasks.iter().filter(|task| task.completed_at.is_none()) {
+        found.push(format!("{} is {:?} for ever", task.task_id, task.state));
+    }
+    for instance in tables.instances.iter().filter(|instance| instance.hold.is_some()) {
+        found.push(format!("{} is held for ever", instance.instance_id));
     }
     let whole = tables.snapshots.iter().filter(|one| one.state == SnapshotState::Completed);
     let recorded: BTreeSet<String> = whole.map(|one| one.snapshot_id.to_string()).collect();

@@ -3,8 +3,8 @@
 
 use super::allowed::AllowedImages;
 use crate::Context;
+use crate::engine::settings::{self, MANAGED_BY, Settings};
 use crate::engine::table::{Record, Values};
-use crate::engine::{Tables, Tx};
 use aws_api::ec2;
 use model::{AccountId, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -29,44 +29,16 @@ impl Record for ImageSettings {
     }
 }
 
-impl ImageSettings {
-    /// Of a new account: its images stay its own (EC2 User Guide, "Block public access to your AMIs").
-    fn new(account: &AccountId) -> ImageSettings {
+impl Settings for ImageSettings {
+    /// The images of a new account stay its own (EC2 User Guide, "Block public access to your AMIs").
+    fn new(account: &AccountId) -> Self {
         ImageSettings {
             account: account.clone(),
             blocks_public_access: true,
             allowed: AllowedImages::default(),
         }
     }
-
-    pub fn of(tables: &Tables, account: &AccountId) -> ImageSettings {
-        let decided = tables.image_settings.find(account.as_str());
-        decided.map_or_else(|| ImageSettings::new(account), |settings| (**settings).clone())
-    }
-
-    /// As `of`; the transaction runs again where they change meanwhile.
-    pub fn depend(tx: &mut Tx<'_>, account: &AccountId) -> ImageSettings {
-        let decided = tx.get::<ImageSettings>(account.as_str());
-        decided.map_or_else(|| ImageSettings::new(account), |settings| (*settings).clone())
-    }
 }
-
-pub(super) async fn change(context: &Context, change: impl Fn(&mut ImageSettings)) -> Result<()> {
-    context
-        .transact(|tx| {
-            let before = ImageSettings::depend(tx, context.account());
-            let mut settings = before.clone();
-            change(&mut settings);
-            if settings != before {
-                tx.put(&settings);
-            }
-            Ok(())
-        })
-        .await
-}
-
-/// What EC2 names as who decides: no organization has a policy here.
-pub(super) const MANAGED_BY: &str = "account";
 
 const BLOCKED: &str = "block-new-sharing";
 const UNBLOCKED: &str = "unblocked";
@@ -82,7 +54,7 @@ pub async fn enable_image_block_public_access(
             "Value ({state}) for parameter imageBlockPublicAccessState is invalid. Expected: {BLOCKED}."
         )));
     }
-    change(context, |settings| settings.blocks_public_access = true).await?;
+    settings::change(context, |settings: &mut ImageSettings| settings.blocks_public_access = true).await?;
     Ok(ec2::EnableImageBlockPublicAccessResult { image_block_public_access_state: Some(BLOCKED.into()) })
 }
 
@@ -90,7 +62,7 @@ pub async fn disable_image_block_public_access(
     context: &Context,
     _: ec2::DisableImageBlockPublicAccessRequest,
 ) -> Result<ec2::DisableImageBlockPublicAccessResult> {
-    change(context, |settings| settings.blocks_public_access = false).await?;
+    settings::change(context, |settings: &mut ImageSettings| settings.blocks_public_access = false).await?;
     Ok(ec2::DisableImageBlockPublicAccessResult { image_block_public_access_state: Some(UNBLOCKED.into()) })
 }
 
@@ -98,7 +70,7 @@ pub async fn get_image_block_public_access_state(
     context: &Context,
     _: ec2::GetImageBlockPublicAccessStateRequest,
 ) -> Result<ec2::GetImageBlockPublicAccessStateResult> {
-    let settings = ImageSettings::of(&context.tables(), context.account());
+    let settings: ImageSettings = settings::of(&context.tables(), context.account());
     let state = if settings.blocks_public_access { BLOCKED } else { UNBLOCKED };
     Ok(ec2::GetImageBlockPublicAccessStateResult {
         image_block_public_access_state: Some(state.into()),
