@@ -37,6 +37,9 @@ pub struct ServeArgs {
     /// Where the cloud keeps everything [default: /var/lib/cumulet; with --simulate: memory]
     #[arg(long, env = "CUMULET_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Where snapshots are kept for good: a folder, or s3://BUCKET/PREFIX [default: DATA_DIR/blocks]
+    #[arg(long, env = "CUMULET_BLOCK_STORE", value_name = "URL")]
+    block_store: Option<String>,
     /// Where requests are accepted [default: 127.0.0.1:8773]
     #[arg(long, env = "CUMULET_LISTEN", value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
@@ -93,6 +96,8 @@ pub struct ServeArgs {
 pub struct Config {
     /// None is memory.
     pub data_dir: Option<PathBuf>,
+    /// None is in the data directory.
+    pub block_store: Option<String>,
     pub listen: SocketAddr,
     pub simulate: Option<Simulated>,
     pub account: AccountId,
@@ -131,6 +136,10 @@ impl ServeArgs {
         if !simulate && (hosts.is_some() || racks.is_some() || zones.is_some()) {
             bail!("--hosts, --racks and --zones describe a simulated cloud: add --simulate");
         }
+        let block_store = self.block_store.or(file.block_store);
+        if simulate && block_store.is_some() {
+            bail!("--block-store is where real snapshots are kept: leave it out with --simulate");
+        }
         let simulate = if simulate { Some(simulated(hosts, racks, zones)?) } else { None };
         let data_dir = self.data_dir.or(file.data_dir);
         let root_key = match (self.access_key.or(file.access_key), self.secret_key.or(file.secret_key)) {
@@ -144,6 +153,7 @@ impl ServeArgs {
             } else {
                 Some(data_dir.unwrap_or_else(|| DATA_DIR.into()))
             },
+            block_store,
             listen: pick(self.listen, file.listen, LISTEN)?,
             simulate,
             account: pick(self.account_id, file.account_id, ACCOUNT)?,

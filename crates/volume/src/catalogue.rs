@@ -29,6 +29,8 @@ const SNAPSHOTS: &str = "snapshots";
 const HEAD: &str = "json";
 /// The block store, where no other is given.
 const BLOCKS: &str = "blocks";
+/// Names the block store that was given.
+const NOTED: &str = "block-store";
 
 /// The volumes and snapshots below one directory.
 pub struct Disks {
@@ -84,8 +86,36 @@ impl Head {
 impl Disks {
     /// With the block store in a folder beside the disks.
     pub fn open(dir: &Path) -> Result<Disks> {
+        Disks::open_at(dir, None)
+    }
+
+    /// With the block store in another folder, or in a bucket by its URL (`BlockStore::bucket`). As long as there are
+    /// snapshots it is the same one.
+    pub fn open_at(dir: &Path, block_store: Option<&str>) -> Result<Disks> {
         durable::create_directory(dir)?;
-        Disks::open_with(dir, BlockStore::folder(&dir.join(BLOCKS))?)
+        let store = match block_store {
+            None => BlockStore::folder(&dir.join(BLOCKS)),
+            Some(url) if url.starts_with('/') => BlockStore::folder(Path::new(url)),
+            Some(url) => BlockStore::bucket(url),
+        }?;
+        let noted = dir.join(NOTED);
+        let had = match fs::read_to_string(&noted) {
+            Ok(had) => Some(had),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed("can't read", &noted)(error)),
+        };
+        let disks = Disks::open_with(dir, store)?;
+        if had.as_deref() != block_store {
+            if disks.state().heads.values().any(|head| head.stored) {
+                let had = had.unwrap_or_else(|| dir.join(BLOCKS).display().to_string());
+                return Err(VolumeError::Invalid(format!("There are snapshots in the block store {had}")));
+            }
+            match block_store {
+                Some(url) => durable::write(&noted, url.as_bytes())?,
+                None => drop(durable::remove(&noted)?),
+            }
+        }
+        Ok(disks)
     }
 
     /// Finishes what a crash has left undone, but what `freeze` began: see `freezes`.

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What a cloud keeps in its data directory.
-const DATA: [&str; 12] = [
+const DATA: [&str; 13] = [
+    "block-store",
     "blocks",
     "cloud.json",
     "host",

@@ -33,7 +33,7 @@ impl Machine {
         let data_dir = config.data_dir.as_deref().context("real instances need a data directory")?;
         let data_dir =
             data_dir.canonicalize().with_context(|| format!("cannot find {}", data_dir.display()))?;
-        let disks = Arc::new(volume::Disks::open(&data_dir)?);
+        let disks = Arc::new(volume::Disks::open_at(&data_dir, config.block_store.as_deref())?);
         let snapshots = Arc::new(LocalDisks(disks.clone()));
         let acceleration = acceleration(&data_dir).await?;
         let hypervisor = QemuHypervisor::open(QemuOptions::new(data_dir.join("machines"), acceleration))?;

@@ -21,8 +21,10 @@ pub(crate) use manifest::Manifest;
 
 use crate::{Result, VolumeError, durable};
 use folder::Staged;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
+use object_store::prefix::PrefixStore;
 use object_store::{Error, ObjectStore, ObjectStoreExt};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::path::{Path, PathBuf};
@@ -34,6 +36,8 @@ use tokio::runtime::{Builder, Runtime};
 const IN_FLIGHT_MAX: usize = 8;
 /// Manifests that are kept in memory: those of the snapshots that are read or compared now.
 const MANIFESTS_MAX: usize = 4;
+
+const S3: &str = "s3://";
 
 pub struct BlockStore {
     objects: Arc<dyn ObjectStore>,
@@ -55,6 +59,28 @@ impl BlockStore {
         durable::create_directory(path)?;
         let objects = LocalFileSystem::new_with_prefix(path).map_err(failed("can't use the folder"))?;
         BlockStore::new(Arc::new(objects.with_fsync(true)), Some(path.to_owned()))
+    }
+
+    /// In a bucket and below a prefix, by `s3://bucket/prefix`. What else is needed the environment tells, as it tells
+    /// AWS's own programs: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL`.
+    pub fn bucket(url: &str) -> Result<BlockStore> {
+        let invalid =
+            || VolumeError::Invalid(format!("{url:?} is no block store: a folder, or s3://BUCKET/PREFIX"));
+        let (bucket, prefix) = url
+            .strip_prefix(S3)
+            .map(|rest| rest.split_once('/').unwrap_or((rest, "")))
+            .ok_or_else(invalid)?;
+        if bucket.is_empty() {
+            return Err(invalid());
+        }
+        let builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
+        let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
+        // Who names an endpoint without TLS means it.
+        let is_plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
+        let objects = if is_plain { builder.with_allow_http(true) } else { builder }.build();
+        let objects = objects.map_err(failed("can't use the bucket"))?;
+        let prefix = Key::parse(prefix).map_err(|error| failed("can't use the prefix")(error.into()))?;
+        BlockStore::new(Arc::new(PrefixStore::new(objects, prefix)), None)
     }
 
     pub(crate) fn new(objects: Arc<dyn ObjectStore>, folder: Option<PathBuf>) -> Result<BlockStore> {
