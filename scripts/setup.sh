@@ -16,7 +16,7 @@ need_root() {
 # What the cloud needs on its host.
 HOST_PACKAGES="qemu-system-x86 qemu-utils ovmf swtpm seabios iproute2 nftables mmdebstrap fdisk gdisk dosfstools mtools e2fsprogs zstd openssh-client ca-certificates"
 # What building it needs.
-BUILD_PACKAGES="gcc libc6-dev"
+BUILD_PACKAGES="gcc libc6-dev clang libbpf-dev"
 # What its tests need besides: the programs that keys must suit.
 TEST_PACKAGES="putty-tools openssl"
 

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use super::NetOptions;
 use super::namespace::Namespace;
+use super::shortcut::Shortcut;
 
 /// One thing that guests' networking needs, and what to do where it is not so.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +32,7 @@ pub(super) async fn diagnose(host: &Namespace, options: &NetOptions) -> io::Resu
         let mut all = vec![tools(), tap_device()];
         all.push(forwarding(&list_chains(), &link_prefix, &table));
         all.push(bandwidth());
+        all.push(shortcut());
         all.push(pool_is_free(&std::fs::read_to_string("/proc/thread-self/net/route")?, pool, &link_prefix));
         Ok(all)
     })
@@ -84,6 +86,16 @@ fn bandwidth() -> Diagnosis {
         ),
     };
     Diagnosis::new(what, remedy.map(str::to_owned))
+}
+
+fn shortcut() -> Diagnosis {
+    let remedy = match Shortcut::load() {
+        Ok(_) => None,
+        Err(_) => Some(
+            "use a kernel with BPF (CONFIG_NET_CLS_BPF), else packets cost more of the processor".to_owned(),
+        ),
+    };
+    Diagnosis::new("the kernel's BPF, by which packets of known flows take a shortcut", remedy)
 }
 
 /// The host's base chains as nft's JSON; nothing where it can't tell.

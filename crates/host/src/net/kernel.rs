@@ -9,9 +9,7 @@
 use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use ipnet::IpNet;
-use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-};
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage,
@@ -23,8 +21,6 @@ use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
-use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
-use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::{Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, MulticastGroup};
 use std::collections::{BTreeMap, BTreeSet};
@@ -114,7 +110,7 @@ pub(super) struct Rule {
 }
 
 pub(super) struct Kernel {
-    handle: Handle,
+    pub(super) handle: Handle,
     pub listener: Arc<Listener>,
     /// Whether the kernel has IPv6 at all.
     has_ipv6: bool,
@@ -235,25 +231,6 @@ impl Kernel {
                 gone_is_fine(handle.link().del_with_message(doomed).execute().await)
             }
         }
-    }
-
-    /// Lets what leaves by a link go at once. The kernel would make a queue for each that a tap might have, which takes
-    /// megabytes, once the link is up.
-    pub(super) async fn queue_nothing(&self, index: u32) -> io::Result<()> {
-        let mut qdisc = TcMessage::with_index(index.cast_signed());
-        qdisc.header.parent = TcHandle::ROOT;
-        qdisc.attributes.push(TcAttribute::Kind("noqueue".to_owned()));
-        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewQueueDiscipline(qdisc));
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-        let mut answers = self.handle.clone().request(request).map_err(io_error)?;
-        while let Some(answer) = answers.next().await {
-            if let NetlinkPayload::Error(error) = answer.payload
-                && error.code.is_some()
-            {
-                return Err(error.to_io());
-            }
-        }
-        Ok(())
     }
 
     /// Sets what can be set on a link that is down, then sets it up. The alias is for people.
@@ -512,7 +489,7 @@ fn while_at(change: Change, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{change:?}: {error}"))
 }
 
-fn io_error(error: rtnetlink::Error) -> io::Error {
+pub(super) fn io_error(error: rtnetlink::Error) -> io::Error {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),
         other => io::Error::other(other),

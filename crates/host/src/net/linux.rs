@@ -12,7 +12,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -26,6 +26,7 @@ use super::namespace::Namespace;
 use super::netlink::Listener;
 use super::open::Open;
 use super::router::{Inside, Router};
+use super::shortcut::Shortcut;
 use super::vpc::{self, NUMBER_MASK, digits, tap_name};
 use super::{NetError, Network, ServiceSockets, io_failed, services, tap};
 
@@ -120,6 +121,8 @@ pub struct LinuxNetwork {
     directory: RwLock<HashMap<Id, Arc<Inside>>>,
     /// Those who hear what others change of what it made.
     listeners: RwLock<Vec<Arc<Listener>>>,
+    /// None where the kernel can't.
+    shortcut: LazyLock<Option<Arc<Shortcut>>>,
     /// When they were heard last.
     heard: parking_lot::Mutex<Option<Instant>>,
 }
@@ -134,6 +137,14 @@ struct State {
     is_whole: bool,
     /// What that plan had open to everybody, or that of an earlier daemon; None before it is recalled.
     open: Option<Open>,
+}
+
+fn load_shortcut() -> Option<Arc<Shortcut>> {
+    let loaded = Shortcut::load();
+    let warned = loaded.inspect_err(|error| {
+        tracing::warn!(error = error as &dyn std::error::Error, "known flows take no shortcut");
+    });
+    warned.ok()
 }
 
 impl LinuxNetwork {
@@ -161,6 +172,7 @@ impl LinuxNetwork {
             state: Mutex::default(),
             directory: RwLock::default(),
             listeners: RwLock::default(),
+            shortcut: LazyLock::new(load_shortcut),
             heard: parking_lot::Mutex::default(),
         })
     }
@@ -271,12 +283,19 @@ impl State {
     }
 
     /// Opens the routers that are not open; those whose name somebody took away are made anew.
-    async fn open_routers(&mut self, options: &NetOptions, plan: &Plan, names: &[String]) -> Vec<NetError> {
+    async fn open_routers(
+        &mut self,
+        options: &NetOptions,
+        plan: &Plan,
+        names: &[String],
+        shortcut: Option<&Arc<Shortcut>>,
+    ) -> Vec<NetError> {
         let wanted = |id: &Id| plan.vpcs.iter().any(|vpc| vpc.vpc_id == *id);
         self.routers.retain(|id, _| wanted(id) && names.contains(&options.namespace_name(id)));
         let missing = plan.vpcs.iter().filter(|vpc| !self.routers.contains_key(&vpc.vpc_id));
         let opened = join_all(missing.map(|vpc| async {
-            (vpc.vpc_id.clone(), Router::open(&options.namespace_name(&vpc.vpc_id)).await)
+            let ways = shortcut.and_then(|shortcut| shortcut.enter(options.mtu));
+            (vpc.vpc_id.clone(), Router::open(&options.namespace_name(&vpc.vpc_id), ways).await)
         }))
         .await;
         let mut failures = Vec::new();
@@ -310,7 +329,7 @@ impl Network for LinuxNetwork {
 
         let wanted: BTreeSet<String> =
             plan.vpcs.iter().flat_map(namespaces_of).map(|id| options.namespace_name(id)).collect();
-        failures.extend(state.open_routers(options, &plan, &names).await);
+        failures.extend(state.open_routers(options, &plan, &names, self.shortcut.as_ref()).await);
         self.directory.write().retain(|id, _| state.routers.contains_key(id));
         for name in names.iter().filter(|name| !wanted.contains(*name)) {
             failures.extend(Router::remove(name).await.err());

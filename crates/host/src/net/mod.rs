@@ -55,6 +55,10 @@
 //! An interface on another host is one hop more: its router there continues with the mark that ours began with
 //! (`hosts`).
 //!
+//! Of a flow that is known by its first packets, the others go from tap to tap, or to and from the gateway, past all of
+//! that: once a second, and after each change, one goes the long way again (`shortcut`). What a guest sends that is held to
+//! a bandwidth goes the long way.
+//!
 //! On the way, what a guest sends or is sent waits where it is more than its interface may carry (`shape`).
 //!
 //! The rules are text from pure functions (`render`), loaded so that a packet meets all of them or all of those before
@@ -88,9 +92,11 @@ mod router;
 mod security_group;
 mod services;
 mod shape;
+mod shortcut;
 mod sysctl;
 mod table;
 mod tap;
+mod traffic;
 mod untracked;
 mod vpc;
 

@@ -21,6 +21,7 @@ use super::nfnetlink::{self, Flow};
 use super::nft::Filter;
 use super::open::Open;
 use super::public_access::Barred;
+use super::shortcut::Ways;
 use super::untracked::Closed;
 use super::vpc::{self, Exits, GATEWAY, NUMBERS, Nic, ROUTER_MAC, Vpc, nat_link, peering_link};
 use super::{NetError, io_failed, render, shape, sysctl, tap};
@@ -64,8 +65,12 @@ const NAMESPACE_SETTINGS: [(&str, &str); 22] = [
 
 /// For as long as EC2 tracks idle flows (EC2 User Guide, "Connection tracking timeouts"), where the kernel's own times are
 /// others. What is forgotten is not taken up again in its middle.
-const TRACKING_SETTINGS: [(&str, &str); 2] =
-    [("netfilter/nf_conntrack_udp_timeout_stream", "180"), ("netfilter/nf_conntrack_tcp_loose", "0")];
+/// What takes the shortcut is not seen by the tracking, which must not take the rest for what is out of place.
+const TRACKING_SETTINGS: [(&str, &str); 3] = [
+    ("netfilter/nf_conntrack_udp_timeout_stream", "180"),
+    ("netfilter/nf_conntrack_tcp_loose", "0"),
+    ("netfilter/nf_conntrack_tcp_be_liberal", "1"),
+];
 
 pub(super) struct Router {
     pub namespace: Namespace,
@@ -85,6 +90,8 @@ pub(super) struct Router {
     elsewhere: BTreeMap<IpNet, Id>,
     /// What taps, by number, are held to by us, and by which devices.
     shaped: BTreeMap<u32, Option<(Bandwidth, shape::Devices)>>,
+    /// None where the kernel knows of no shortcut.
+    ways: Option<Ways>,
 }
 
 /// Who is inside a VPC, for those who ask from its services.
@@ -107,7 +114,7 @@ impl Inside {
 
 impl Router {
     /// The router of this name, found or made.
-    pub(super) async fn open(name: &str) -> Result<Router, NetError> {
+    pub(super) async fn open(name: &str, ways: Option<Ways>) -> Result<Router, NetError> {
         let failed = io_failed(format!("can't make the network namespace {name}"));
         let namespace = match Namespace::open(name).map_err(&failed)? {
             Some(namespace) => namespace,
@@ -136,6 +143,7 @@ impl Router {
             nats: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
             shaped: BTreeMap::new(),
+            ways,
         })
     }
 
@@ -173,6 +181,9 @@ impl Router {
             tracing::warn!(vpc_id = %plan.vpc_id, error, "interfaces are not held to their bandwidth");
         }
 
+        self.forget_ways().map_err(&failed)?;
+        self.lead(&vpc, &links, &exits).await;
+
         self.taps = vpc.nics.iter().map(|nic| (nic.tap.clone(), nic.number)).collect();
         Ok(Inside {
             namespace: self.namespace.clone(),
@@ -195,9 +206,33 @@ impl Router {
     ) -> Result<(), NetError> {
         let vpc = Vpc::new(plan, index, &self.taps)?;
         self.filter.load(render::vpc(&vpc, &index.groups, self.tracked)).await?;
-        let Some(closed) = Closed::between(open, index, plan) else { return Ok(()) };
-        let forgotten = self.namespace.run(move || nfnetlink::forget_flows(|flow| closed.ends(flow))).await;
-        forgotten.map_err(io_failed(format!("can't end what the groups of {} shut", plan.vpc_id)))
+        if let Some(closed) = Closed::between(open, index, plan) {
+            let forgotten =
+                self.namespace.run(move || nfnetlink::forget_flows(|flow| closed.ends(flow))).await;
+            forgotten.map_err(io_failed(format!("can't end what the groups of {} shut", plan.vpc_id)))?;
+        }
+        self.forget_ways().map_err(io_failed(format!("can't change the ways through {}", plan.vpc_id)))
+    }
+
+    /// Comes last of what a change does: who is let pass by what was is led by it no more.
+    fn forget_ways(&self) -> io::Result<()> {
+        self.ways.as_ref().map_or(Ok(()), Ways::forget)
+    }
+
+    /// Leads known flows by the shortcut: between guests, and to and from the internet gateway. What a guest sends must
+    /// wait for its turn, where it is held to its bandwidth, before it is led anywhere.
+    async fn lead(&mut self, vpc: &Vpc<'_>, links: &BTreeMap<String, Link>, exits: &Exits) {
+        let Some(ways) = &mut self.ways else { return };
+        ways.keep(&links.values().map(|link| link.index).collect());
+        let waits = |number: &u32| {
+            matches!(self.shaped.get(number), Some(Some((_, shape::Devices { sent: Some(_), .. }))))
+        };
+        let taps = vpc.nics.iter().map(|nic| (nic.number, !waits(&nic.number)));
+        let links = taps.chain(exits.internet_gateway.map(|link| (link, true))).collect();
+        if let Err(error) = ways.lead(&self.kernel, links, exits.internet_gateway).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(vpc_id = %vpc.plan.vpc_id, error, "known flows take no shortcut");
+        }
     }
 
     /// Those who hear what others change in the router and its NAT gateways.

@@ -125,7 +125,7 @@ pub(super) fn rules(taps: &[&str], devices: &Devices, bandwidth: Bandwidth) -> S
             let Some(Device { name, .. }) = device else { continue };
             let _ = writeln!(
                 rules,
-                "filter replace dev {tap} {way} protocol all prio 1{handle} \
+                "filter replace dev {tap} {way} protocol all prio 2{handle} \
                  u32 match u32 0 0 action mirred egress redirect dev {name}"
             );
         }
@@ -135,14 +135,14 @@ pub(super) fn rules(taps: &[&str], devices: &Devices, bandwidth: Bandwidth) -> S
 
 /// Takes from a tap what it may have had before and those rules do not replace, as far as it has.
 pub(super) fn removal_before(tap: &str) -> String {
-    // What former versions hung their way round on is the first.
-    format!("qdisc delete dev {tap} ingress\nfilter delete dev {tap} egress\n")
+    format!("filter delete dev {tap} egress prio 2\n")
 }
 
 /// Takes from a tap all that it may have of that; devices are deleted besides.
 pub(super) fn removal(tap: &str) -> String {
     format!(
-        "qdisc delete dev {tap} clsact\nqdisc delete dev {tap} ingress\nqdisc replace dev {tap} root noqueue\n"
+        "filter delete dev {tap} ingress prio 2\nfilter delete dev {tap} egress prio 2\n\
+         qdisc replace dev {tap} root noqueue\n"
     )
 }
 

@@ -20,5 +20,6 @@ mod recovery;
 mod restart;
 mod routes;
 mod services;
+mod shortcut;
 mod trace;
 mod wire;

@@ -1,0 +1,143 @@
+//! The shorter way of packets whose flow is known, past the packet filter, the tracking and the routes of a VPC's router:
+//! what the kernel runs of it is `bpf/shortcut.bpf.c`, which says how it works.
+//!
+//! Invariant: whatever a router is changed in, it says so here once that holds. From then on no packet takes a way that
+//! was learned before.
+//!
+//! The programs stay at the links when the driver ends; the next one puts its own in their place, which know nothing yet.
+//! Where the kernel runs no such programs all packets go the long way.
+
+use aya::maps::{Array, MapData};
+use aya::programs::{ProgramFd, SchedClassifier};
+use aya::{Ebpf, include_bytes_aligned};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use super::kernel::Kernel;
+use super::traffic::Side;
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/shortcut.o"));
+
+/// What the programs read of a VPC: its generation and the size of the largest packet.
+type Told = [u32; 2];
+
+pub(super) struct Shortcut {
+    arrive: ProgramFd,
+    depart: ProgramFd,
+    depart_by_pair: ProgramFd,
+    vpcs: Mutex<Array<MapData, Told>>,
+    numbers: Mutex<BTreeSet<u16>>,
+}
+
+impl Shortcut {
+    pub(super) fn load() -> io::Result<Arc<Shortcut>> {
+        let mut object = Ebpf::load(OBJECT).map_err(io::Error::other)?;
+        let mut program = |name| {
+            let program = object.program_mut(name).ok_or_else(|| missing(name))?;
+            let program: &mut SchedClassifier = program.try_into().map_err(io::Error::other)?;
+            program.load().map_err(io::Error::other)?;
+            program.fd().map_err(io::Error::other)?.try_clone()
+        };
+        let (arrive, depart) = (program("arrive")?, program("depart")?);
+        let depart_by_pair = program("depart_by_pair")?;
+        let vpcs = object.take_map("vpcs").ok_or_else(|| missing("vpcs"))?;
+        let vpcs = Mutex::new(Array::try_from(vpcs).map_err(io::Error::other)?);
+        Ok(Arc::new(Shortcut { arrive, depart, depart_by_pair, vpcs, numbers: Mutex::default() }))
+    }
+
+    /// A VPC's part of it; None where there are more VPCs than numbers.
+    pub(super) fn enter(self: &Arc<Self>, mtu: u16) -> Option<Ways> {
+        let mut numbers = self.numbers.lock();
+        let number = (0..=u16::MAX).find(|number| !numbers.contains(number))?;
+        numbers.insert(number);
+        Some(Ways { shortcut: self.clone(), number, mtu: mtu.into(), links: BTreeMap::new() })
+    }
+}
+
+fn missing(name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("there is no {name} in the program"))
+}
+
+/// What is known of the ways through one VPC's router.
+pub(super) struct Ways {
+    shortcut: Arc<Shortcut>,
+    number: u16,
+    mtu: u32,
+    /// Links that have our programs, and whether their packets may take the shortcut.
+    links: BTreeMap<u32, bool>,
+}
+
+impl Ways {
+    /// Forgets all ways: what was true of them may be no more.
+    pub(super) fn forget(&self) -> io::Result<()> {
+        let mut vpcs = self.shortcut.vpcs.lock();
+        let index = self.number.into();
+        let [generation, _] = vpcs.get(&index, 0).map_err(io::Error::other)?;
+        vpcs.set(index, [generation.wrapping_add(1), self.mtu], 0).map_err(io::Error::other)
+    }
+
+    /// Of links that were not there, those that come now are others.
+    pub(super) fn keep(&mut self, there: &BTreeSet<u32>) {
+        self.links.retain(|link, _| there.contains(link));
+    }
+
+    /// Learns the ways between these links and no others, from those of which it is said. Beyond the one that is the end
+    /// of a pair lies another namespace.
+    pub(super) async fn lead(
+        &mut self,
+        kernel: &Kernel,
+        links: BTreeMap<u32, bool>,
+        pair: Option<u32>,
+    ) -> io::Result<()> {
+        let Shortcut { arrive, depart, depart_by_pair, .. } = &*self.shortcut;
+        for (&link, &leads) in &links {
+            let led = self.links.get(&link).copied();
+            if led == Some(leads) {
+                continue;
+            }
+            if led.is_none() {
+                let depart = if pair == Some(link) { depart_by_pair } else { depart };
+                kernel.admit_programs(link).await?;
+                kernel.run_program(link, Side::Departure, depart, c"depart", self.number).await?;
+            }
+            match leads {
+                true => kernel.run_program(link, Side::Arrival, arrive, c"arrive", self.number).await?,
+                false => kernel.stop_program(link, Side::Arrival).await?,
+            }
+            self.links.insert(link, leads);
+        }
+        self.links.retain(|link, _| links.contains_key(link));
+        Ok(())
+    }
+}
+
+impl Drop for Ways {
+    fn drop(&mut self) {
+        self.shortcut.numbers.lock().remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_runs_programs_takes_ours() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let shortcut = Shortcut::load().unwrap();
+        let [one, two] = [(); 2].map(|()| shortcut.enter(9001).unwrap());
+        assert_eq!([one.number, two.number], [0, 1]);
+        let told = |ways: &Ways| ways.shortcut.vpcs.lock().get(&ways.number.into(), 0).unwrap();
+        one.forget().unwrap();
+        one.forget().unwrap();
+        assert_eq!([told(&one), told(&two)], [[2, 9001], [0, 0]]);
+        drop(one);
+        let next = shortcut.enter(1500).unwrap();
+        next.forget().unwrap();
+        assert_eq!((next.number, told(&next)), (0, [3, 1500]));
+    }
+}
