@@ -68,10 +68,7 @@ fn receive(mut stream: TcpStream) -> f64 {
 
 /// Two guests of which only the first is held.
 async fn two_guests(cloud: &mut Cloud, bandwidth: Option<Bandwidth>) -> (Guest, Guest) {
-    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
-    let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
-    let held = cloud.add_interface(1, &vpc, "10.0.0.5", &[&open]);
-    let free = cloud.add_interface(2, &vpc, "10.0.0.6", &[&open]);
+    let (_, _, [held, free]) = cloud.add_two();
     cloud.interface(&held).bandwidth = bandwidth;
     cloud.apply().await;
     (cloud.guest(&held).await, cloud.guest(&free).await)

@@ -155,6 +155,15 @@ impl Cloud {
         interface_id
     }
 
+    /// The first VPC with two interfaces, 10.0.0.5 and 10.0.0.6, of a group that lets all pass: VPC, group, both.
+    pub fn add_two(&mut self) -> (Id, Id, [Id; 2]) {
+        let vpc = self.add_vpc(1, "10.0.0.0/16");
+        let open = self.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
+        let two =
+            [(1, "10.0.0.5"), (2, "10.0.0.6")].map(|(at, ip)| self.add_interface(at, &vpc, ip, &[&open]));
+        (vpc, open, two)
+    }
+
     /// Gives the interface's primary address a public one, or takes it.
     pub fn translate(&mut self, interface_id: &Id, public_ip: Option<Ipv4Addr>) {
         self.interface(interface_id).addresses[0].public_ip = public_ip;

@@ -37,10 +37,7 @@ async fn a_packet_from_an_address_or_mac_not_its_own_is_dropped() {
         return;
     }
     let mut cloud = Cloud::start().await;
-    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
-    let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
-    let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&open]);
-    let b = cloud.add_interface(2, &vpc, "10.0.0.6", &[&open]);
+    let (vpc, open, [a, b]) = cloud.add_two();
     let c = cloud.add_interface(3, &vpc, "10.0.0.7", &[&open]);
     cloud.apply().await;
     let (a, b) = (Card::plug(&cloud, &a).await, Card::plug(&cloud, &b).await);
@@ -62,10 +59,7 @@ async fn every_queue_of_a_card_is_held_to_the_same() {
         return;
     }
     let mut cloud = Cloud::start().await;
-    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
-    let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
-    let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&open]);
-    let b = cloud.add_interface(2, &vpc, "10.0.0.6", &[&open]);
+    let (_, _, [a, b]) = cloud.add_two();
     cloud.interface(&a).bandwidth = Some(Bandwidth { baseline: 1_000_000, peak: 1_000_000 });
     cloud.apply().await;
     let b = Card::plug(&cloud, &b).await;
@@ -170,10 +164,7 @@ async fn only_an_unchecked_interface_forwards_for_others() {
         return;
     }
     let mut cloud = Cloud::start().await;
-    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
-    let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
-    let router = cloud.add_interface(1, &vpc, "10.0.0.5", &[&open]);
-    let peer = cloud.add_interface(2, &vpc, "10.0.0.6", &[&open]);
+    let (_, _, [router, peer]) = cloud.add_two();
     cloud.apply().await;
     let (card, peer) = (Card::plug(&cloud, &router).await, Card::plug(&cloud, &peer).await);
     let send = |payload: &[u8]| {
@@ -252,10 +243,7 @@ async fn no_guest_serves_dhcp_to_another() {
         return;
     }
     let mut cloud = Cloud::start().await;
-    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
-    let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
-    let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&open]);
-    let b = cloud.add_interface(2, &vpc, "10.0.0.6", &[&open]);
+    let (_, _, [a, b]) = cloud.add_two();
     cloud.apply().await;
     let (rogue, asks) = (Card::plug(&cloud, &a).await, Card::plug(&cloud, &b).await);
     let is_datagram = |frame: &[u8]| frame[12..14] == [0x08, 0x00];

@@ -13,10 +13,7 @@ async fn a_new_driver_finds_all_as_it_was_and_no_guest_notices() {
         return;
     }
     let mut cloud = Cloud::start().await;
-    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
-    let open = cloud.add_group(1, &vpc, vec![any_from("0.0.0.0/0")]);
-    let a = cloud.add_interface(1, &vpc, "10.0.0.5", &[&open]);
-    let b = cloud.add_interface(2, &vpc, "10.0.0.6", &[&open]);
+    let (vpc, _, [a, b]) = cloud.add_two();
     cloud.apply().await;
     let (guest, other) = (cloud.guest(&a).await, cloud.guest(&b).await);
     let _listener = other.listen(80).await;
