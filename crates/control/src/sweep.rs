@@ -1,5 +1,6 @@
-//! What ends after a while: launches that no host brings about, terminated instances, released Dedicated Hosts,
-//! deleted NAT gateways and exclusions, and peering connections that are over after an hour, client tokens after a day.
+//! What ends after a while: launches that no host brings about, terminated instances (and what is told of their root
+//! volumes), released Dedicated Hosts, deleted NAT gateways and exclusions, and peering connections that are over after an
+//! hour, client tokens after a day.
 
 use crate::Control;
 use crate::dedicated_host::DedicatedHost;
@@ -9,6 +10,7 @@ use crate::engine::transaction;
 use crate::instance::{Instance, lifecycle};
 use crate::nat_gateway::NatGateway;
 use crate::region::RegionState;
+use crate::replace_root_volume_task::ReplaceRootVolumeTask;
 use crate::vpc_block_public_access::VpcBlockPublicAccessExclusion;
 use crate::vpc_peering_connection::VpcPeeringConnection;
 use model::{InstanceState, Timestamp};
@@ -75,11 +77,14 @@ async fn sweep_some(control: &Control, region: &RegionState) -> model::Result<bo
     let past = |at: Option<Timestamp>, age: Duration| {
         at.is_some_and(|at| now.duration_since(at).unsigned_abs() > age && now > at)
     };
-    let (instances, hosts, tokens, nats, peerings, exclusions) = {
+    let (instances, tasks, hosts, tokens, nats, peerings, exclusions) = {
         let tables = region.view.read();
         let terminated = tables.instances.with("instance-state-name", InstanceState::Terminated.name());
         (
             over(terminated, |instance| past(instance.terminated_at, TERMINATED_FOR)),
+            over(tables.replace_root_volume_tasks.iter(), |task| {
+                !tables.instances.contains(&task.instance_id)
+            }),
             over(tables.dedicated_hosts.iter(), |host| past(host.released_at, RELEASED_FOR)),
             over(tables.client_tokens.iter(), |token| past(Some(token.at), TOKEN_FOR)),
             over(tables.nat_gateways.iter(), |gateway| past(gateway.deleted_at, DELETED_FOR)),
@@ -87,11 +92,12 @@ async fn sweep_some(control: &Control, region: &RegionState) -> model::Result<bo
             over(tables.vpc_block_public_access_exclusions.iter(), |one| past(one.deleted_at, EXCLUDED_FOR)),
         )
     };
-    if [&instances, &hosts, &tokens, &nats, &peerings, &exclusions].iter().all(|ids| ids.is_empty()) {
+    if [&instances, &tasks, &hosts, &tokens, &nats, &peerings, &exclusions].iter().all(|ids| ids.is_empty()) {
         return Ok(false);
     }
     transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
         instances.iter().for_each(|id| tx.delete::<Instance>(id));
+        tasks.iter().for_each(|id| tx.delete::<ReplaceRootVolumeTask>(id));
         hosts.iter().for_each(|id| tx.delete::<DedicatedHost>(id));
         tokens.iter().for_each(|id| tx.delete::<ClientToken>(id));
         nats.iter().for_each(|id| tx.delete::<NatGateway>(id));

@@ -203,6 +203,27 @@ async fn with_crash(scenario: &Scenario, commits: i64, stands: bool) -> bool {
     store.left.load(Ordering::SeqCst) < 0
 }
 
+#[tokio::test(start_paused = true)]
+async fn replacements_are_told_for_as_long_as_their_instance_is() {
+    let cloud = Cloud::start().await;
+    let id = cloud.run(&[]).await;
+    cloud.observe(&id, 1, InstanceObservation::Running, None);
+    cloud.until(&id, |instance| instance.state == InstanceState::Running).await;
+    cloud.ok("CreateReplaceRootVolumeTask", &[("InstanceId", &id)]).await;
+    hosts_do_theirs(&cloud).await;
+    let told = async || {
+        let tasks = cloud.ok("DescribeReplaceRootVolumeTasks", &[]).await;
+        tasks.all("taskState").into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(told().await, ["succeeded"]);
+    cloud.ok("TerminateInstances", &[("InstanceId.1", &id)]).await;
+    cloud.observe(&id, 2, InstanceObservation::Removed, None);
+    cloud.until(&id, |instance| instance.is_terminated()).await;
+    assert_eq!(told().await, ["succeeded"]);
+    tokio::time::sleep(Duration::from_secs(2 * 60 * 60)).await;
+    assert!(told().await.is_empty());
+}
+
 #[test]
 fn every_kind_has_its_scenario() {
     let with: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.kind).collect();
