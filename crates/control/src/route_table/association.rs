@@ -50,6 +50,8 @@ fn user(tx: &mut Tx<'_>, input: &ec2::AssociateRouteTableRequest) -> Result<(Id,
         }
         (None, Some(id)) => {
             let gateway = tx.get::<InternetGateway>(&id).ok_or_else(|| target::no_gateway(&id))?;
+            // Written as it is: who detaches it at the same moment sees its table.
+            tx.put(&*gateway);
             Ok((gateway.internet_gateway_id.clone(), gateway.vpc_id.clone()))
         }
         (None, None) => Err(Error::missing_parameter("subnetId")),

@@ -1,6 +1,6 @@
 //! The routes that a gateway endpoint has in tables of its VPC: they come and go with it, never by themselves.
 
-use super::route::{find, weight};
+use super::route::{check_edge, find, weight};
 use super::{Destination, Route, RouteTable, Target};
 use crate::engine::{Tx, quota};
 use crate::vpc_endpoint::VpcEndpoint;
@@ -26,6 +26,7 @@ pub fn lead(tx: &mut Tx<'_>, table_id: &str, endpoint: &VpcEndpoint, prefix_list
     }
     tx.quotas().check_within(quota::ROUTES_PER_TABLE, weight(tx.tables(), &table, &destination))?;
     table.routes.push(Route { destination, target: Target::VpcEndpoint(id.clone()) });
+    check_edge(tx, &table)?;
     tx.put(&table);
     Ok(())
 }
