@@ -260,3 +260,125 @@ def test_the_commands_draw_a_vpc_and_a_way(simulated, ec2, network):
     assert "does not exist" in refused("i-0123456789abcdef0", "internet")
     assert "must be the id of" in refused("somewhere", "internet")
     assert "is not tcp, udp or icmp" in refused(network["outer"], "internet", "--protocol", "gre")
+
+
+def findings_of(ec2, match, exclude=()):
+    scope = ec2.create_network_insights_access_scope(MatchPaths=match, ExcludePaths=list(exclude))
+    scope = scope["NetworkInsightsAccessScope"]["NetworkInsightsAccessScopeId"]
+    begun = ec2.start_network_insights_access_scope_analysis(NetworkInsightsAccessScopeId=scope)
+    begun = begun["NetworkInsightsAccessScopeAnalysis"]
+    assert begun["Status"] == "running" and "FindingsFound" not in begun
+    id = begun["NetworkInsightsAccessScopeAnalysisId"]
+    (done,) = ec2.describe_network_insights_access_scope_analyses(NetworkInsightsAccessScopeAnalysisIds=[id])[
+        "NetworkInsightsAccessScopeAnalyses"
+    ]
+    assert done["Status"] == "succeeded" and "WarningMessage" not in done
+    found = ec2.get_network_insights_access_scope_analysis_findings(NetworkInsightsAccessScopeAnalysisId=id)
+    assert done["FindingsFound"] == ("true" if found["AnalysisFindings"] else "false")
+    return id, found["AnalysisFindings"]
+
+
+def test_a_scope_finds_the_ways_that_it_is_about(ec2, network):
+    def types(*names):
+        return {"ResourceStatement": {"ResourceTypes": list(names)}}
+
+    def resources(*ids):
+        return {"ResourceStatement": {"Resources": list(ids)}}
+
+    def header(**lists):
+        return {"PacketHeaderStatement": lists}
+
+    gateway, outer, hidden = network["gateway"], network["outer"], network["hidden"]
+    inward = {"Source": types("AWS::EC2::InternetGateway"), "Destination": resources(network["vpc"])}
+    id, (finding,) = findings_of(ec2, [inward])
+    assert finding["FindingId"] == "AnalysisFinding-1" and finding["NetworkInsightsAccessScopeAnalysisId"] == id
+    assert kinds(finding["FindingComponents"]) == ["igw", "acl", "sg", "eni"]
+    last = finding["FindingComponents"][-1]["OutboundHeader"]
+    assert last["DestinationPortRanges"] == [{"From": 22, "To": 22}] and last["DestinationAddresses"] == ["10.40.1.10/32"]
+    by = {"Source": resources(gateway), "Destination": resources(outer)}
+    for path, count in [
+        (by, 1),
+        ({**by, "Destination": resources(hidden)}, 0),
+        ({**by, "Destination": resources(network["group"])}, 1),
+        ({**by, "Destination": resources(network["inner"])}, 0),
+        ({**by, "Destination": {**resources(outer), **header(DestinationPorts=["20-30"], Protocols=["tcp"])}}, 1),
+        ({**by, "Destination": {**resources(outer), **header(DestinationPorts=["80"])}}, 0),
+        ({**by, "Destination": {**resources(outer), **header(Protocols=["udp"])}}, 0),
+        ({**by, "Source": {**resources(gateway), **header(SourceAddresses=["203.0.113.0/24"])}}, 1),
+        ({**by, "ThroughResources": [types("AWS::EC2::NatGateway")]}, 0),
+        ({**by, "ThroughResources": [types("AWS::EC2::TransitGatewayAttachment")]}, 0),
+        # Whatever it lets out, by TCP and by UDP.
+        ({"Source": resources(outer), "Destination": types("AWS::EC2::InternetGateway")}, 2),
+        ({"Source": resources(outer), "Destination": resources(hidden)}, 1),
+    ]:
+        assert len(findings_of(ec2, [path])[1]) == count, path
+    assert findings_of(ec2, [by], [{"Destination": header(DestinationPorts=["22"])}])[1] == []
+    assert len(findings_of(ec2, [by], [{"Source": header(SourceAddresses=["192.0.2.1"])}])[1]) == 0
+    assert len(findings_of(ec2, [by, inward])[1]) == 1, "a way is found once"
+
+    both = [{"Source": resources(outer), "Destination": types("AWS::EC2::InternetGateway")}]
+    id, (first, second) = findings_of(ec2, both)
+    get = ec2.get_network_insights_access_scope_analysis_findings
+    page = get(NetworkInsightsAccessScopeAnalysisId=id, MaxResults=1)
+    assert page["AnalysisFindings"] == [first]
+    page = get(NetworkInsightsAccessScopeAnalysisId=id, MaxResults=1, NextToken=page["NextToken"])
+    assert page["AnalysisFindings"] == [second] and "NextToken" not in page
+    assert error_code(get, NetworkInsightsAccessScopeAnalysisId=id, NextToken="x") == "InvalidNextToken"
+
+
+def test_scopes_are_kept_and_deleted(ec2, network):
+    path = {
+        "Source": {"ResourceStatement": {"ResourceTypes": ["AWS::EC2::NetworkInterface"]}},
+        "Destination": {
+            "PacketHeaderStatement": {
+                "DestinationAddresses": ["10.40.0.0/16"],
+                "DestinationPorts": ["22", "1000-2000"],
+                "Protocols": ["tcp"],
+            },
+            "ResourceStatement": {"Resources": [network["outer"]]},
+        },
+        "ThroughResources": [{"ResourceStatement": {"ResourceTypes": ["AWS::EC2::VPCPeeringConnection"]}}],
+    }
+    tags = [{"ResourceType": "network-insights-access-scope", "Tags": [{"Key": "of", "Value": "scope"}]}]
+    wanted = {"MatchPaths": [path], "ExcludePaths": [path], "TagSpecifications": tags, "ClientToken": "scope"}
+    create = ec2.create_network_insights_access_scope
+    made = create(**wanted)
+    id = made["NetworkInsightsAccessScope"]["NetworkInsightsAccessScopeId"]
+    assert create(**wanted)["NetworkInsightsAccessScope"]["NetworkInsightsAccessScopeId"] == id
+    content = ec2.get_network_insights_access_scope_content(NetworkInsightsAccessScopeId=id)
+    content = content["NetworkInsightsAccessScopeContent"]
+    assert content == made["NetworkInsightsAccessScopeContent"]
+
+    def said(one):
+        """Without lists that say nothing."""
+        if isinstance(one, dict):
+            return {name: said(value) for name, value in one.items() if value != []}
+        return [said(value) for value in one] if isinstance(one, list) else one
+
+    assert said(content["MatchPaths"]) == [path] and said(content["ExcludePaths"]) == [path]
+    tagged = [{"Name": "tag:of", "Values": ["scope"]}]
+    listed = ec2.describe_network_insights_access_scopes(Filters=tagged)["NetworkInsightsAccessScopes"]
+    assert [one["NetworkInsightsAccessScopeId"] for one in listed] == [id]
+    begun = ec2.start_network_insights_access_scope_analysis(NetworkInsightsAccessScopeId=id)
+    analysis = begun["NetworkInsightsAccessScopeAnalysis"]["NetworkInsightsAccessScopeAnalysisId"]
+    listed = ec2.describe_network_insights_access_scope_analyses(
+        NetworkInsightsAccessScopeId=id, Filters=[{"Name": "findings-found", "Values": ["false"]}]
+    )["NetworkInsightsAccessScopeAnalyses"]
+    assert [one["NetworkInsightsAccessScopeAnalysisId"] for one in listed] == [analysis]
+    delete = ec2.delete_network_insights_access_scope
+    assert error_code(delete, NetworkInsightsAccessScopeId=id) == "AnalysisExistsForNetworkInsightsAccessScope"
+    ec2.delete_network_insights_access_scope_analysis(NetworkInsightsAccessScopeAnalysisId=analysis)
+    delete(NetworkInsightsAccessScopeId=id)
+    assert error_code(delete, NetworkInsightsAccessScopeId=id) == "InvalidNetworkInsightsAccessScopeId.NotFound"
+    ends = path["Source"]
+    both = {"ResourceStatement": {**ends["ResourceStatement"], "Resources": [network["outer"]]}}
+    for expected, parameters in [
+        ("MissingParameter", {}),
+        ("DryRunOperation", {"MatchPaths": [{"Source": ends}], "DryRun": True}),
+        ("InvalidParameterCombination", {"MatchPaths": [{"Source": both}]}),
+        ("InvalidParameterValue", {"MatchPaths": [{"Source": {"ResourceStatement": {"Resources": ["nat-1"]}}}]}),
+        ("InvalidParameterValue", {"MatchPaths": [{"Source": {"ResourceStatement": {"ResourceTypes": ["AWS::S3::Bucket"]}}}]}),
+        ("InvalidParameterValue", {"MatchPaths": [{"Source": {"PacketHeaderStatement": {"SourcePorts": ["9-1"]}}}]}),
+        ("InvalidParameterValue", {"MatchPaths": [{"Source": {"PacketHeaderStatement": {"SourceAddresses": ["::1"]}}}]}),
+    ]:
+        assert error_code(create, **parameters) == expected, parameters

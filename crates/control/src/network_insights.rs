@@ -11,6 +11,7 @@ use model::{AccountId, Id, Text, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
+mod access_scope;
 mod analysis;
 mod flow;
 mod ground;
@@ -18,6 +19,13 @@ mod operator;
 mod path;
 mod shown;
 
+pub use access_scope::{
+    NetworkInsightsAccessScope, NetworkInsightsAccessScopeAnalysis, create_network_insights_access_scope,
+    delete_network_insights_access_scope, delete_network_insights_access_scope_analysis,
+    describe_network_insights_access_scope_analyses, describe_network_insights_access_scopes,
+    get_network_insights_access_scope_analysis_findings, get_network_insights_access_scope_content,
+    start_network_insights_access_scope_analysis,
+};
 pub use analysis::{
     delete_network_insights_analysis, describe_network_insights_analyses, start_network_insights_analysis,
 };

@@ -64,6 +64,10 @@ taggable! {
     NetworkInterface: crate::network_interface::NetworkInterface as network_interfaces,
     NetworkInsightsPath: crate::network_insights::NetworkInsightsPath as network_insights_paths,
     NetworkInsightsAnalysis: crate::network_insights::NetworkInsightsAnalysis as network_insights_analyses,
+    NetworkInsightsAccessScope: crate::network_insights::NetworkInsightsAccessScope
+        as network_insights_access_scopes,
+    NetworkInsightsAccessScopeAnalysis: crate::network_insights::NetworkInsightsAccessScopeAnalysis
+        as network_insights_access_scope_analyses,
     RouteTable: crate::route_table::RouteTable as route_tables,
     EgressOnlyInternetGateway: crate::egress_only_internet_gateway::EgressOnlyInternetGateway
         as egress_only_internet_gateways,

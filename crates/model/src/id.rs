@@ -62,6 +62,8 @@ kinds! {
     PrefixList "pl" "InvalidPrefixListID" "prefix-list",
     NetworkInsightsPath "nip" "InvalidNetworkInsightsPathId" "network-insights-path",
     NetworkInsightsAnalysis "nia" "InvalidNetworkInsightsAnalysisId" "network-insights-analysis",
+    NetworkInsightsAccessScope "nis" "InvalidNetworkInsightsAccessScopeId" "network-insights-access-scope",
+    NetworkInsightsAccessScopeAnalysis "nisa" "InvalidNetworkInsightsAccessScopeAnalysisId" "network-insights-access-scope-analysis",
     NetworkAcl "acl" "InvalidNetworkAclID" "network-acl",
     NetworkAclAssociation "aclassoc" "InvalidAssociationID" "network-acl-association",
     DhcpOptions "dopt" "InvalidDhcpOptionsID" "dhcp-options",

@@ -60,6 +60,16 @@ const QUOTAS: &[Quota] = &[
         1_000,
         "ResourceLimitExceeded",
     ),
+    quota::<crate::network_insights::NetworkInsightsAccessScope>(
+        "network-insights-access-scopes",
+        1_000,
+        "ResourceLimitExceeded",
+    ),
+    quota::<crate::network_insights::NetworkInsightsAccessScopeAnalysis>(
+        "network-insights-access-scope-analyses",
+        1_000,
+        "ResourceLimitExceeded",
+    ),
     // As EC2 has it (PrivateLink Guide, "AWS PrivateLink quotas").
     quota::<crate::vpc_endpoint::VpcEndpoint>("gateway-vpc-endpoints", 20, "VpcEndpointLimitExceeded"),
     quota::<crate::prefix_list::PrefixList>("prefix-lists", 10_000, "PrefixListLimitExceeded"),

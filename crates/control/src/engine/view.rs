@@ -130,6 +130,10 @@ tables! {
     vpc_endpoints: crate::vpc_endpoint::VpcEndpoint as VpcEndpoint,
     network_insights_paths: crate::network_insights::NetworkInsightsPath as NetworkInsightsPath,
     network_insights_analyses: crate::network_insights::NetworkInsightsAnalysis as NetworkInsightsAnalysis,
+    network_insights_access_scopes: crate::network_insights::NetworkInsightsAccessScope
+        as NetworkInsightsAccessScope,
+    network_insights_access_scope_analyses: crate::network_insights::NetworkInsightsAccessScopeAnalysis
+        as NetworkInsightsAccessScopeAnalysis,
     prefix_lists: crate::prefix_list::PrefixList as PrefixList,
     prefix_list_versions: crate::prefix_list::PrefixListVersion as PrefixListVersion,
     network_acls: crate::network_acl::NetworkAcl as NetworkAcl,

@@ -121,6 +121,10 @@ impl Flow {
                 .unwrap_or_else(|| destination.address(ipv6, is_from_outside, inside)),
             payload: payload(protocol, icmp, ipv6, &header),
         };
+        Flow::with(source, destination, packet)
+    }
+
+    pub fn with(source: Stop, destination: Stop, packet: Packet) -> Flow {
         Flow { source, destination, packet, arriving: Header::default() }
     }
 
