@@ -32,6 +32,9 @@ use super::{NetError, NetOptions, io_failed, render, sysctl};
 /// The host as its guests see it over IPv6: it may have no other address.
 const SELF6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 1);
 
+/// Names of the tables of every cloud begin so.
+pub(super) const TABLES: &str = "inet cumulet_";
+
 const FORWARDING6: &str = "ipv6/conf/all/forwarding";
 
 pub(super) struct Host {
@@ -186,7 +189,11 @@ impl Host {
     pub(super) async fn remove(&mut self, options: &NetOptions) -> Result<(), NetError> {
         let failed = io_failed("can't remove the cloud's network from the host");
         self.pairs(options, &BTreeMap::new()).await?;
-        let have = self.have(options).await.map_err(&failed)?;
+        let mut have = self.have(options).await.map_err(&failed)?;
+        let listing = self.filter.listing().await.map_err(&failed)?;
+        if is_shared(&listing, &Table::new(options.table()), options.public_pool) {
+            have.routes.retain(|_, route| *route != Route::Unreachable);
+        }
         self.kernel.reconcile(&Layer3::default(), &have).await.map_err(&failed)?;
         self.filter.remove(&Table::new(options.table())).await?;
         let (memory, memory6) = (forwarding_memory(options), ipv6_forwarding_memory(options));
@@ -206,6 +213,18 @@ impl Host {
             .await
             .map_err(&failed)
     }
+}
+
+/// Whether another cloud's table lends the host's address to the same pool: the pool's route is that one's too.
+fn is_shared(listing: &str, ours: &Table, pool: Ipv4Net) -> bool {
+    let (lends, other) = (format!("ip saddr {pool} ip daddr != {pool} masquerade"), ours.other());
+    let mut is_anothers = false;
+    listing.lines().any(|line| {
+        if let Some(name) = line.strip_prefix("table ").and_then(|line| line.strip_suffix(" {")) {
+            is_anothers = name.starts_with(TABLES) && ![ours.name(), other.name()].contains(&name);
+        }
+        is_anothers && line.contains(&lends)
+    })
 }
 
 /// What the host answers for on the interfaces of pools. It does so without being asked twice only where the kernel finds

@@ -104,6 +104,13 @@ impl Filter {
         self.run(table.gone() + &table.other().gone()).await.map(drop)
     }
 
+    /// All that filters in the namespace, ours and others', as nft writes it.
+    pub(super) async fn listing(&self) -> io::Result<String> {
+        let list = || Command::new("nft").args(["list", "ruleset"]).output();
+        let output = self.namespace.run(list).await?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Runs the texts that say anything, one after the other, after which the tables hold; the last seals them. The
     /// generation that they make of this one, and the seal.
     async fn run_all(

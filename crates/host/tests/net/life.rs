@@ -96,6 +96,30 @@ async fn removal_leaves_nothing_whoever_still_holds_a_part() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_two_clouds_share_stays_for_the_second() {
+    if !possible() {
+        return;
+    }
+    let mut cloud = Cloud::start().await;
+    let state = tempfile::tempdir().unwrap();
+    let mut options = cloud.options.clone();
+    (options.tag, options.state_dir) = (format!("{}b", options.tag), state.path().into());
+    let second = LinuxNetwork::new(options).unwrap();
+    let vpc = cloud.add_vpc(1, "10.0.0.0/16");
+    let nic = cloud.add_interface(1, &vpc, "10.0.0.5", &[]);
+    cloud.translate(&nic, Some(PUBLIC));
+    cloud.apply().await;
+    second.apply(Plan::default()).await.unwrap();
+    let pool = cloud.options.public_pool.to_string();
+    let routes = ["-4", "route", "show", "root", &pool];
+    cloud.network.remove_all().await.unwrap();
+    let left = cloud.host.ip(&routes).await;
+    assert!(left.starts_with(&format!("unreachable {pool}")) && left.lines().count() == 1, "{left}");
+    second.remove_all().await.unwrap();
+    assert_eq!(cloud.host.ip(&routes).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_plan_that_cannot_be_is_refused_and_changes_nothing() {
     if !possible() {
         return;
