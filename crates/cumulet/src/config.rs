@@ -21,6 +21,8 @@ const STATUS_CHECK_PERIOD_S: u64 = 60;
 const SIMULATED_ZONES: usize = 3;
 /// Set aside for tests between networks (RFC 2544): nobody's real address.
 pub const PUBLIC_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 16);
+const MTU: u16 = 9001;
+const MTU_MIN: u16 = 1280;
 /// Zones are named by one letter.
 const ZONES_MAX: usize = 26;
 /// Hosts and racks of a simulated region.
@@ -61,6 +63,9 @@ pub struct ServeArgs {
     /// Where public addresses come from [default: 198.18.0.0/16]
     #[arg(long, env = "CUMULET_PUBLIC_POOL", value_name = "CIDR")]
     public_pool: Option<Ipv4Net>,
+    /// Longest packet of guests' links, in bytes [default: 9001, as EC2]
+    #[arg(long, env = "CUMULET_MTU", value_name = "BYTES")]
+    mtu: Option<u16>,
     /// Simulated hosts in each region [default: one of unlimited size in each zone]
     #[arg(long, env = "CUMULET_HOSTS", value_name = "N")]
     hosts: Option<usize>,
@@ -104,6 +109,7 @@ pub struct Config {
     pub region: Region,
     pub root_key: Option<(String, String)>,
     pub public_pool: Ipv4Net,
+    pub mtu: u16,
     pub stop_instances: bool,
     pub status_check_period: Duration,
     pub limits: Limits,
@@ -160,6 +166,7 @@ impl ServeArgs {
             region: pick(self.region, file.region, REGION)?,
             root_key,
             public_pool: self.public_pool.or(file.public_pool).unwrap_or(PUBLIC_POOL),
+            mtu: mtu(self.mtu.or(file.mtu))?,
             limits: Limits {
                 quotas: quotas(if self.quotas.is_empty() { &file.quotas } else { &self.quotas })?,
                 rates: rates(self.read_rate.or(file.read_rate), self.write_rate.or(file.write_rate))?,
@@ -224,6 +231,15 @@ where
     match flag.or(file) {
         Some(value) => Ok(value),
         None => default.parse().with_context(|| format!("the default {default}")),
+    }
+}
+
+/// As long as every link of IPv6 carries (RFC 8200), and no longer than EC2's.
+fn mtu(asked: Option<u16>) -> Result<u16> {
+    match asked {
+        None => Ok(MTU),
+        Some(asked) if (MTU_MIN..=MTU).contains(&asked) => Ok(asked),
+        Some(asked) => bail!("--mtu is between {MTU_MIN} and {MTU}, and not {asked}"),
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::serve::machine;
 use anyhow::Result;
 use host::doctor::{self, Finding, State};
+use host::net::LinuxNetwork;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,7 +18,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<ExitCode> {
     let mut findings = doctor::examine(&args.data_dir);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let network = machine::network(crate::config::PUBLIC_POOL, None, &args.data_dir)?;
+    let network = LinuxNetwork::new(machine::network_options(crate::config::PUBLIC_POOL, &args.data_dir))?;
     for diagnosis in runtime.block_on(network.diagnose())? {
         let state = if diagnosis.is_well() { State::Good } else { State::Warning };
         findings.push(Finding {

@@ -5,7 +5,7 @@ use crate::config::{Config, DATA_DIR};
 use crate::serve::{machine, state_file};
 use anyhow::{Context, Result, bail};
 use host::machine::{Acceleration, FoundState, Hypervisor, QemuHypervisor, QemuOptions};
-use host::net::Network;
+use host::net::{LinuxNetwork, Network};
 use ipnet::Ipv4Net;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -87,7 +87,7 @@ async fn uninstall(args: &Args, dir: &Path) -> Result<()> {
         Some(pool) => pool,
         None => Config::of(dir)?.public_pool,
     };
-    Ok(machine::network(pool, None, dir)?.remove_all().await?)
+    Ok(LinuxNetwork::new(machine::network_options(pool, dir))?.remove_all().await?)
 }
 
 /// The directory itself goes where nothing else is in it.

@@ -39,7 +39,9 @@ impl Machine {
         let hypervisor = QemuHypervisor::open(QemuOptions::new(data_dir.join("machines"), acceleration))?;
         // Guests have no other way to it where it listens to the host alone.
         let api_port = (!config.listen.ip().is_loopback()).then_some(config.listen.port());
-        let network = Arc::new(network(config.public_pool, api_port, &data_dir)?);
+        let options = network_options(config.public_pool, &data_dir);
+        let options = NetOptions { api_port, mtu: config.mtu, ..options };
+        let network = Arc::new(LinuxNetwork::new(options)?);
         let agent = Agent::start(
             AgentOptions {
                 status_check_period: config.status_check_period,
@@ -72,9 +74,8 @@ impl Machine {
 }
 
 /// The network of the cloud with this data directory; another's on the same machine has another tag.
-pub fn network(public_pool: Ipv4Net, api_port: Option<u16>, data_dir: &Path) -> Result<LinuxNetwork> {
-    let options = NetOptions::new(tag(data_dir), public_pool, data_dir.join("host"));
-    Ok(LinuxNetwork::new(NetOptions { api_port, ..options })?)
+pub fn network_options(public_pool: Ipv4Net, data_dir: &Path) -> NetOptions {
+    NetOptions::new(tag(data_dir), public_pool, data_dir.join("host"))
 }
 
 /// The same for the same data directory, 8 hexadecimal digits.

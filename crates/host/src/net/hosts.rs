@@ -10,15 +10,17 @@
 //! policy (draft-smith-vxlan-group-policy), so that the other router routes and judges it as this one does. Each host
 //! asks its own interfaces' groups and the ACLs on its side.
 //!
-//! The link has the VPC's MTU whatever the network below carries: that one may fragment.
+//! The link carries what the network below does, less what VXLAN adds: who sends more at once is told so by the router,
+//! and the rest of the VPC keeps its MTU.
 //!
 //! Hosts trust each other, and take packets from nobody else (`render::host`).
 
 use ipnet::IpNet;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::family::Family;
-use super::kernel::{Layer3, MAIN_TABLE, Route};
+use super::kernel::{Kernel, Layer3, MAIN_TABLE, Route};
 use super::vpc::{NUMBER_MASK, NUMBERS, OTHER_HOST, Vpc};
 
 /// The link to the other hosts.
@@ -53,6 +55,18 @@ pub(super) fn received() -> String {
 pub(super) fn mac(host: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = host.octets();
     [0xfe, b'v', a, b, c, d]
+}
+
+/// What VXLAN puts before a guest's packet: headers of IPv4, UDP, its own, and Ethernet's (RFC 7348).
+const OVERHEAD: u32 = 20 + 8 + 8 + 14;
+
+/// How long a packet of a guest's may be on its way from the host that has the address to others; `mtu` at most.
+pub(super) async fn carried(host: &Kernel, address: Ipv4Addr, mtu: u16) -> io::Result<u16> {
+    let (links, addresses) = (host.links().await?, host.ipv4_addresses().await?);
+    let below = addresses.iter().find(|(_, own)| *own == address);
+    let below = below.and_then(|(index, _)| links.values().find(|link| link.index == *index));
+    let carried = below.map(|link| u16::try_from(link.mtu.saturating_sub(OVERHEAD)).unwrap_or(u16::MAX));
+    Ok(carried.map_or(mtu, |carried| carried.min(mtu)))
 }
 
 /// The next hop to another host: never on the wire, just the key of a permanent neighbour.

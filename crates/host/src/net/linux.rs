@@ -19,7 +19,8 @@ use tokio::time::Instant;
 
 use super::arp::{self, Neighbour};
 use super::diagnosis::{self, Diagnosis};
-use super::gateway::{Gateway, Host};
+use super::gateway::{Gateway, Host, TABLES};
+use super::hosts;
 use super::index::Index;
 use super::kernel::{Kernel, LOOPBACK};
 use super::namespace::Namespace;
@@ -59,6 +60,7 @@ pub struct NetOptions {
     pub api_port: Option<u16>,
     /// The host's address by which other hosts reach it, where there are others.
     pub underlay: Option<Ipv4Addr>,
+    /// Of guests' links, and at most of links between hosts.
     pub mtu: u16,
     /// The namespace that is the host's; that of the thread which makes the driver where None.
     pub host_namespace: Option<PathBuf>,
@@ -107,7 +109,7 @@ impl NetOptions {
     }
 
     pub(super) fn table(&self) -> String {
-        format!("inet cumulet_{}", self.tag)
+        format!("{TABLES}{}", self.tag)
     }
 }
 
@@ -267,11 +269,23 @@ impl State {
     /// Makes the links that are missing between routers, and to other hosts.
     async fn link(&self, options: &NetOptions, plan: &Plan, index: &Index<'_>) -> Vec<NetError> {
         let mut failures = Vec::new();
+        let underlay = match (&self.host, options.underlay) {
+            (Some(host), Some(address)) => {
+                let failed = io_failed("can't see what the network between hosts carries");
+                let carried = hosts::carried(&host.kernel, address, options.mtu).await.map_err(failed);
+                let mtu = carried.unwrap_or_else(|error| {
+                    failures.push(error);
+                    options.mtu
+                });
+                Some((&host.kernel, address, mtu))
+            }
+            _ => None,
+        };
         for vpc in &plan.vpcs {
             let Some(router) = self.routers.get(&vpc.vpc_id) else { continue };
             failures.extend(router.link_peers(vpc, index, &self.routers, options.mtu).await.err());
-            if let (Some(host), Some(address)) = (&self.host, options.underlay) {
-                failures.extend(router.link_hosts(vpc, &host.kernel, address, options.mtu).await.err());
+            if let Some((host, address, mtu)) = underlay {
+                failures.extend(router.link_hosts(vpc, host, address, mtu).await.err());
             }
         }
         failures

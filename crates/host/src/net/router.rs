@@ -288,7 +288,7 @@ impl Router {
     }
 
     /// Makes the link to other hosts where the VPC needs one and has none. `host` is the host's kernel, `address` how
-    /// the others reach it.
+    /// the others reach it, `mtu` what the way there carries.
     pub(super) async fn link_hosts(
         &self,
         plan: &datapath::Vpc,
@@ -300,7 +300,11 @@ impl Router {
         let failed = io_failed(format!("can't link {} to other hosts", plan.vpc_id));
         let (links, mac) = (self.kernel.links().await.map_err(&failed)?, hosts::mac(address));
         match links.get(hosts::LINK) {
-            Some(link) if link.mac == mac => return Ok(()),
+            Some(link) if link.mac == mac && link.mtu == u32::from(mtu) => return Ok(()),
+            Some(link) if link.mac == mac => {
+                let told = self.kernel.set_link_up(link.index, None, Some(mtu), None).await;
+                return told.map_err(&failed);
+            }
             // The host's address was another.
             Some(link) => self.kernel.delete_links(&[link.index]).await.map_err(&failed)?,
             None => {}

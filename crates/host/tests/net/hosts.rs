@@ -1,6 +1,7 @@
 //! One VPC on two hosts.
 
-use crate::cloud::{Cloud, Guest, SILENCE, any_from, id, possible};
+use crate::cloud::{Cloud, Guest, PATIENCE, SILENCE, any_from, id, possible};
+use crate::mtu::learned;
 use crate::peering::{peer, set_routes as set_peer_routes};
 use crate::routes::{route, set_routes, three_subnets};
 use datapath::{AclEntry, Elsewhere, Peer, Protocol, Rule, Target};
@@ -242,4 +243,35 @@ async fn only_hosts_speak_for_guests() {
     assert!(server.recv_from(&mut [0; 8]).is_err(), "from a guest, lent its host's address");
     send(&pair.clouds[1].outside, crate::cloud::HOST).await;
     assert!(server.recv_from(&mut [0; 8]).is_err(), "from a machine that is no host");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guests_learn_what_the_network_between_hosts_carries() {
+    if !possible() {
+        return;
+    }
+    let mut pair = Pair::start().await;
+    let whole = pair.whole();
+    let (vpc, _) = three_subnets(whole);
+    whole.plan.vpcs[0].number = Some(NUMBER);
+    // Nothing is let in: what a router says is no flow.
+    let shut = whole.add_group(2, &vpc, vec![]);
+    whole.add_ipv6(&vpc, "fd12:3456:7800::/56");
+    let [a, b, near] =
+        [5, 6, 7].map(|last| whole.add_interface(last, &vpc, &format!("10.0.0.{last}"), &[&shut]));
+    let [_, b_ipv6, _] = [(&a, "a"), (&b, "b"), (&near, "c")]
+        .map(|(nic, last)| whole.assign_ipv6(nic, &format!("fd12:3456:7800::{last}")));
+    pair.on_second = vec![b.clone()];
+    pair.apply().await;
+    let (guest, near, there) = (pair.guest(&a).await, pair.guest(&near).await, pair.guest(&b).await);
+    assert_eq!(learned(&guest, there.address, PATIENCE).await, 1450);
+    assert_eq!(learned(&guest, b_ipv6, PATIENCE).await, 1450);
+    assert_eq!(learned(&guest, near.address, SILENCE).await, 9001, "on its own host all is as ever");
+
+    // A network that carries more is made use of, by those who have not learned otherwise.
+    for cloud in &pair.clouds {
+        cloud.host.ip(&["link", "set", "under", "mtu", "9100"]).await;
+    }
+    pair.apply().await;
+    assert_eq!(learned(&near, there.address, SILENCE).await, 9001);
 }

@@ -14,7 +14,7 @@ const JUMBO: i32 = 9001;
 const OUTER: i32 = 1500;
 
 /// What a machine believes the way to carry, after it has tried for some time to send more in one packet.
-async fn learned(machine: &Machine, to: impl Into<IpAddr>, within: Duration) -> i32 {
+pub async fn learned(machine: &Machine, to: impl Into<IpAddr>, within: Duration) -> i32 {
     let to = to.into();
     machine
         .run(move || {
