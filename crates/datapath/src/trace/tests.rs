@@ -67,9 +67,13 @@ fn routes(plan: &mut Plan, vpc: usize, routes: Vec<Route>) {
 }
 
 fn from_first(plan: &Plan, destination: impl Into<IpAddr>, payload: Payload) -> Trace {
-    let interface = &plan.interfaces[0];
-    let source = interface.primary().private_ip.into();
-    trace(plan, Source::Interface(interface), Packet { source, destination: destination.into(), payload })
+    let source = plan.interfaces[0].primary().private_ip.to_string();
+    from_first_as(plan, &source, destination.into(), payload)
+}
+
+fn from_first_as(plan: &Plan, source: &str, destination: IpAddr, payload: Payload) -> Trace {
+    let packet = Packet { source: source.parse().unwrap(), destination, payload };
+    trace(plan, Source::Interface(&plan.interfaces[0]), packet)
 }
 
 #[test]
@@ -158,4 +162,42 @@ fn a_nat_gateway_speaks_for_others_and_hears_only_answers() {
     let packet = Packet { source: OUTSIDE.into(), destination: PUBLIC.into(), payload: ECHO };
     let inward = trace(&plan, Source::Internet, packet);
     assert!(matches!(inward.obstacle(), Some(Obstacle::NoWayIn { .. })));
+}
+
+#[test]
+fn ipv6_is_itself_everywhere_and_an_egress_only_gateway_lets_nobody_in() {
+    let somebody: IpAddr = "2001:db8:ffff::9".parse().unwrap();
+    let mut plan = plan();
+    plan.vpcs[0].ipv6_cidrs = vec!["2001:db8:7::/56".parse().unwrap()];
+    plan.vpcs[0].subnets[0].ipv6_cidr = Some("2001:db8:7::/64".parse().unwrap());
+    let refused = from_first_as(&plan, "2001:db8:7::5", somebody, ECHO6);
+    assert!(matches!(refused.obstacle(), Some(Obstacle::NoIpv6 { .. })));
+    plan.interfaces[0].prefixes = vec!["2001:db8:7:0:5::/80".parse().unwrap()];
+    let foreign = from_first_as(&plan, "2001:db8:7::5", somebody, ECHO6);
+    assert!(matches!(foreign.obstacle(), Some(Obstacle::ForeignSource { .. })));
+    let own = "2001:db8:7:0:5::1";
+    plan.groups[0].egress.push(any("::/0"));
+    let ask = |plan: &Plan| from_first_as(plan, own, somebody, ECHO6);
+    assert!(matches!(ask(&plan).obstacle(), Some(Obstacle::NoRoute { .. })));
+    for (target, place) in [
+        (Target::InternetGateway, Place::InternetGateway),
+        (Target::EgressOnlyInternetGateway, Place::EgressOnlyInternetGateway),
+    ] {
+        let is_open = target == Target::InternetGateway;
+        routes(&mut plan, 0, vec![route("::/0", target)]);
+        plan.groups[0].ingress = vec![any("::/0")];
+        let there = ask(&plan);
+        assert!(there.passes(), "{there:#?}");
+        assert!(there.forward.hops.iter().any(|hop| hop.place == place));
+        let packet = Packet { source: somebody, destination: own.parse().unwrap(), payload: ECHO6 };
+        let inward = trace(&plan, Source::Internet, packet);
+        assert_eq!(inward.passes(), is_open);
+        assert!(is_open || matches!(inward.obstacle(), Some(Obstacle::EgressOnly { .. })));
+    }
+    let reported = from_first_as(&plan, own, somebody, Payload::Icmpv6 { kind: 1, code: 0 });
+    assert!(matches!(reported.obstacle(), Some(Obstacle::BeginsNothing { kind: 1, .. })));
+    let served = Payload::Udp { source_port: 40_000, destination_port: 123 };
+    assert!(from_first_as(&plan, own, "fd00:ec2::123".parse().unwrap(), served).passes());
+    let link = from_first_as(&plan, own, "ff02::2".parse().unwrap(), served);
+    assert!(matches!(link.obstacle(), Some(Obstacle::NotServed { .. })));
 }

@@ -14,15 +14,16 @@ use crate::engine::Tables;
 use crate::network_interface::NetworkInterface;
 use crate::{internet_gateway, prefix_list};
 use datapath::trace::{ECHO, Ground, Packet, Path, Payload, Trace};
-use datapath::{Peer, Protocol, Rule};
+use datapath::{Peer, Protocol, Rule, SecurityGroup};
 use ipnet::{IpNet, Ipv4Net};
 use model::{Id, Text};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-/// Ways that are followed in one analysis, and findings that it has.
-const WALKS_MAX: usize = 5_000;
+/// Two ends that are looked at in one analysis, ways that are followed, and findings that it has.
+const PAIRS_MAX: usize = 200_000;
+const WALKS_MAX: usize = 2_000;
 const FINDINGS_MAX: usize = 200;
 /// Ports and addresses that are tried between two ends.
 const PORTS_MAX: usize = 16;
@@ -41,27 +42,40 @@ pub struct Found {
 }
 
 pub fn search(records: &Records<'_>, scope: &NetworkInsightsAccessScope) -> Found {
-    let mut search = Search { records, scope, walks: 0, findings: Vec::new() };
+    let ends = ends(records.tables);
+    let mut search = Search {
+        groups: groups(records, &ends),
+        peers: peers(records, &ends),
+        records,
+        scope,
+        pairs: 0,
+        walks: 0,
+        findings: Vec::new(),
+    };
     let mut looked_at = BTreeSet::new();
-    let warning = search.all(&mut looked_at).err().map(Into::into);
+    let warning = search.all(&ends, &mut looked_at).err().map(Into::into);
     Found { findings: search.findings, warning, interfaces: looked_at.len() }
 }
 
 struct Search<'s> {
     records: &'s Records<'s>,
     scope: &'s NetworkInsightsAccessScope,
+    /// Of the interfaces.
+    groups: BTreeMap<Id, SecurityGroup>,
+    /// VPCs that lead to each other.
+    peers: BTreeSet<(Id, Id)>,
+    pairs: usize,
     walks: usize,
     findings: Vec<Path>,
 }
 
 impl Search<'_> {
     /// An error says why it was not all.
-    fn all(&mut self, looked_at: &mut BTreeSet<Id>) -> Result<(), String> {
-        let ends = ends(self.records.tables);
+    fn all(&mut self, ends: &[Stop], looked_at: &mut BTreeSet<Id>) -> Result<(), String> {
         let mut found = BTreeSet::new();
         for path in &self.scope.matches {
             let of = |end: &End| -> Vec<(usize, &Stop)> {
-                (0..).zip(&ends).filter(|(_, stop)| is_meant(end, stop, self.records.tables)).collect()
+                (0..).zip(ends).filter(|(_, stop)| is_meant(end, stop, self.records.tables)).collect()
             };
             let (sources, destinations) = (of(&path.source), of(&path.destination));
             looked_at.extend(sources.iter().chain(&destinations).filter_map(|(_, stop)| match stop {
@@ -70,6 +84,12 @@ impl Search<'_> {
             }));
             for (from, source) in &sources {
                 for (to, destination) in destinations.iter().filter(|(to, _)| to != from) {
+                    self.pairs += 1;
+                    if self.pairs > PAIRS_MAX {
+                        return Err(format!(
+                            "The analysis ended after {PAIRS_MAX} pairs: there may be more findings."
+                        ));
+                    }
                     for protocol in [FlowProtocol::Tcp, FlowProtocol::Udp] {
                         let key = (*from, *to, protocol.name());
                         if !found.contains(&key) && self.between(path, source, destination, protocol)? {
@@ -191,17 +211,38 @@ impl Search<'_> {
         packets
     }
 
-    fn rules(&self, interface: &NetworkInterface, egress: bool) -> Vec<Rule> {
-        let groups = interface.security_groups.iter().filter_map(|id| self.records.group(id));
-        groups.flat_map(|group| if egress { group.egress.clone() } else { group.ingress.clone() }).collect()
+    fn rules(&self, interface: &NetworkInterface, egress: bool) -> Vec<&Rule> {
+        let groups = interface.security_groups.iter().filter_map(|id| self.groups.get(id));
+        groups.flat_map(|group| if egress { &group.egress } else { &group.ingress }).collect()
     }
 
     /// Whether there may be a way within the cloud.
     fn are_near(&self, one: &NetworkInterface, other: &NetworkInterface) -> bool {
-        let vpc = self.records.vpc(&one.vpc_id);
-        one.vpc_id == other.vpc_id
-            || vpc.is_some_and(|vpc| vpc.peerings.iter().any(|peering| peering.peer_vpc_id == other.vpc_id))
+        one.vpc_id == other.vpc_id || self.peers.contains(&(one.vpc_id.clone(), other.vpc_id.clone()))
     }
+}
+
+fn interfaces(ends: &[Stop]) -> impl Iterator<Item = &NetworkInterface> {
+    ends.iter().filter_map(|end| match end {
+        Stop::Interface(interface) => Some(&**interface),
+        Stop::InternetGateway(_) | Stop::Address(_) | Stop::Internet => None,
+    })
+}
+
+fn groups(records: &Records<'_>, ends: &[Stop]) -> BTreeMap<Id, SecurityGroup> {
+    let ids: BTreeSet<&Id> = interfaces(ends).flat_map(|interface| &interface.security_groups).collect();
+    ids.into_iter().filter_map(|id| Some((id.clone(), records.group(id)?.into_owned()))).collect()
+}
+
+fn peers(records: &Records<'_>, ends: &[Stop]) -> BTreeSet<(Id, Id)> {
+    let vpcs: BTreeSet<&Id> = interfaces(ends).map(|interface| &interface.vpc_id).collect();
+    let vpcs = vpcs.into_iter().filter_map(|id| records.vpc(id));
+    let peers = vpcs.flat_map(|vpc| {
+        let of = vpc.vpc_id.clone();
+        let peers: Vec<Id> = vpc.peerings.iter().map(|peering| peering.peer_vpc_id.clone()).collect();
+        peers.into_iter().map(move |peer| (of.clone(), peer))
+    });
+    peers.collect()
 }
 
 /// Where ways may begin and end: interfaces, and internet gateways.
