@@ -133,8 +133,10 @@ pub async fn modify_vpc_block_public_access_options(
     input: ec2::ModifyVpcBlockPublicAccessOptionsRequest,
 ) -> Result<ec2::ModifyVpcBlockPublicAccessOptionsResult> {
     let wanted = input.internet_gateway_block_mode.as_deref();
-    let mode = BlockMode::ALL.into_iter().find(|mode| Some(mode.name()) == wanted);
-    let mode = mode.ok_or_else(|| Error::missing_parameter("InternetGatewayBlockMode"))?;
+    let wanted = wanted.ok_or_else(|| Error::missing_parameter("InternetGatewayBlockMode"))?;
+    let mode = BlockMode::ALL.into_iter().find(|mode| mode.name() == wanted);
+    let mode = mode
+        .ok_or_else(|| Error::invalid_parameter_value(format!("{wanted} is no InternetGatewayBlockMode")))?;
     let options = context
         .transact(|tx| {
             let owner = context.account().clone();

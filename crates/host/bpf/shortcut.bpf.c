@@ -8,10 +8,12 @@
 //                     └─unknown─▶ filter, tracking, routes ─▶ depart
 //
 // `arrive` stands where packets enter and notes of one that it does not know what it is; `depart` stands where they
-// leave and learns. A flow of a packet or two is not worth it: the second is noted first. What is learned holds for a second, and for as long as the driver says of nothing that it changed
-// (`vpcs`): then a packet goes the long way again, is judged by the rules as they are now, and keeps the flow on
-// the kernel's list of tracked flows. Nothing is decided here: a packet takes the short way only where one of the same
-// ends, from the same card of the same interface, has been let pass in the same form.
+// leave and learns. A flow of a packet or two is not worth it: the second is noted first.
+//
+// What is learned holds for a second, and for as long as the driver says of nothing that it changed (`vpcs`): then a
+// packet goes the long way again, is judged by the rules as they are now, and keeps the flow on the kernel's list of
+// tracked flows. Nothing is decided here: a packet takes the short way only where one of the same ends, from the same card
+// of the same interface, has been let pass in the same form.
 //
 // The long way is taken by all that begins or ends a connection, by fragments, by what has options, a tag or too few hops
 // left, by what is too large for where it goes, and by all that is neither TCP nor UDP.
@@ -75,7 +77,7 @@ struct way {
 	__u8 is_translated;
 	// The link is a pair whose other end is in another namespace.
 	__u8 is_pair;
-	__u8 unused[2];
+	__u8 unused[6];
 };
 
 // A packet on its long way, which one processor does from end to end.

@@ -106,7 +106,10 @@ impl Disks {
         };
         let disks = Disks::open_with(dir, store)?;
         if had.as_deref() != block_store {
-            if disks.state().heads.values().any(|head| head.stored) {
+            let state = disks.state();
+            let is_used = !state.storing.is_empty() || state.heads.values().any(|head| head.stored);
+            drop(state);
+            if is_used {
                 let had = had.unwrap_or_else(|| dir.join(BLOCKS).display().to_string());
                 return Err(VolumeError::Invalid(format!("There are snapshots in the block store {had}")));
             }

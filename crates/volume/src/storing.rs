@@ -276,6 +276,7 @@ impl Disks {
 
     /// Reads all that the store has of a snapshot before the only other copy goes; what is damaged is put again.
     fn mend(&self, snapshot_id: &str) -> Result<()> {
+        self.store.forget_manifest(snapshot_id);
         if self.stored_manifest(snapshot_id).is_err_and(|error| error.is_damaged()) {
             let mut work = self.work_on(&[&name(snapshot_id)]);
             let head = work.pin(snapshot_id)?;

@@ -27,8 +27,11 @@ impl ExclusionMode {
     const ALL: [ExclusionMode; 2] = [ExclusionMode::AllowBidirectional, ExclusionMode::AllowEgress];
 
     fn from_api(name: Option<&str>) -> Result<ExclusionMode> {
-        let found = ExclusionMode::ALL.into_iter().find(|mode| Some(mode.name()) == name);
-        found.ok_or_else(|| Error::missing_parameter("InternetGatewayExclusionMode"))
+        let name = name.ok_or_else(|| Error::missing_parameter("InternetGatewayExclusionMode"))?;
+        let found = ExclusionMode::ALL.into_iter().find(|mode| mode.name() == name);
+        found.ok_or_else(|| {
+            Error::invalid_parameter_value(format!("{name} is no InternetGatewayExclusionMode"))
+        })
     }
 
     fn name(self) -> &'static str {

@@ -131,7 +131,12 @@ async fn tidy(disks: Weak<volume::Disks>) {
     loop {
         times.tick().await;
         let Some(disks) = disks.upgrade() else { return };
-        let tidy = move || disks.make_room().and_then(|()| disks.collect());
+        // Each whether or not the other could.
+        let tidy = move || {
+            let made = disks.make_room();
+            let collected = disks.collect();
+            made.and(collected)
+        };
         match tokio::task::spawn_blocking(tidy).await {
             Ok(Ok(collected)) if collected.blocks > 0 => {
                 tracing::info!(collected.blocks, collected.bytes, "removed from the block store");

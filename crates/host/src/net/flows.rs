@@ -60,7 +60,8 @@ fn times(vpc: &Vpc, table: &mut Table) -> String {
     for tracking in own.iter().map(|(_, tracking)| *tracking).collect::<BTreeSet<_>>() {
         let Tracking { tcp_established, udp, udp_stream } = tracking;
         let name = name(tracking);
-        let tcp = [("established", tcp_established)];
+        // The tracking does not see what takes the shortcut: what it misses is no sign of an end.
+        let tcp = ["established", "unack", "retrans"].map(|state| (state, tcp_established));
         let udp = [("unreplied", udp), ("replied", udp_stream)];
         let mut rules = String::new();
         for (protocol, times) in [("tcp", &tcp[..]), ("udp", &udp[..])] {

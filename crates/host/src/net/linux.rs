@@ -244,7 +244,11 @@ impl State {
 
     /// Takes note of a plan that was applied without a failure.
     async fn applied(&mut self, plan: Plan, options: &NetOptions) {
-        let open = Open::of(&plan);
+        self.remember(Open::of(&plan), options).await;
+        (self.applied, self.is_whole) = (plan, true);
+    }
+
+    async fn remember(&mut self, open: Open, options: &NetOptions) {
         if self.open.as_ref() != Some(&open) {
             if let Err(error) = open.remember(&options.state_dir).await {
                 let error = &error as &dyn std::error::Error;
@@ -252,7 +256,6 @@ impl State {
             }
             self.open = Some(open);
         }
-        (self.applied, self.is_whole) = (plan, true);
     }
 
     /// Applies a plan that differs from the last one in groups alone.
@@ -330,9 +333,14 @@ impl Network for LinuxNetwork {
         vpc::check(&plan)?;
         let options = &self.options;
         let state = &mut *self.state.lock().await;
-        if state.open.is_none() {
-            state.open = Some(Open::recall(&options.state_dir).await);
-        }
+        let open = match state.open.take() {
+            Some(open) => open,
+            None => Open::recall(&options.state_dir).await,
+        };
+        // Flows may begin by a rule as soon as it holds, whatever fails after that.
+        let either = open.clone().with(Open::of(&plan));
+        state.open = Some(open);
+        state.remember(either, options).await;
         if std::mem::take(&mut state.is_whole) && differ_in_groups(&state.applied, &plan) {
             state.regroup(&plan).await?;
             state.applied(plan, options).await;

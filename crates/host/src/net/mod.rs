@@ -41,8 +41,8 @@
 //!    first only, what comes by it the second only, with the true client as its source;
 //!    between peers, and between hosts, each asks its own.
 //! 6. *Gateway.* Addresses with a public one, and no others, pass the pair to the host, where private is exchanged for
-//!    public (`render`, `gateway`), unless public access to their subnet is blocked (`public_access`). One guest reaches another's public address by going out and in again, so that groups
-//!    see public addresses, as in EC2.
+//!    public (`render`, `gateway`), unless public access to their subnet is blocked (`public_access`). One guest reaches
+//!    another's public address by going out and in again, so that groups see public addresses, as in EC2.
 //!    Where the gateway has a route table of its own, what comes is led by that one (`edge`).
 //! 7. *Host.* It routes public addresses to their VPC, and lends its own to guests that speak to the outside. It speaks
 //!    to guests by their public addresses only, and hears nothing but answers from them: what it serves to its network

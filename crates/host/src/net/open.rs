@@ -31,6 +31,19 @@ impl Open {
         Open { interfaces: interfaces.collect(), groups: groups.collect() }
     }
 
+    /// What either lets through.
+    pub(super) fn with(mut self, other: Open) -> Open {
+        for (interface_id, groups) in other.interfaces {
+            let all = self.interfaces.entry(interface_id).or_default();
+            add(all, groups);
+        }
+        for (group_id, rules) in other.groups {
+            let all = self.groups.entry(group_id).or_default();
+            all.iter_mut().zip(rules).for_each(|(all, rules)| add(all, rules));
+        }
+        self
+    }
+
     /// What an interface let through: ingress and egress. Nothing where it was not there.
     pub(super) fn rules(&self, interface_id: &Id) -> [Vec<&Rule>; 2] {
         let groups = self.interfaces.get(interface_id).into_iter().flatten();
@@ -62,6 +75,14 @@ impl Open {
         match tokio::fs::remove_file(directory.join(FILE)).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
+        }
+    }
+}
+
+fn add<T: PartialEq>(all: &mut Vec<T>, more: Vec<T>) {
+    for one in more {
+        if !all.contains(&one) {
+            all.push(one);
         }
     }
 }

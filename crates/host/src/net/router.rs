@@ -22,6 +22,7 @@ use super::nft::Filter;
 use super::open::Open;
 use super::public_access::Barred;
 use super::shortcut::Ways;
+use super::traffic::Side;
 use super::untracked::Closed;
 use super::vpc::{self, Exits, GATEWAY, NUMBERS, Nic, ROUTER_MAC, Vpc, nat_link, peering_link};
 use super::{NetError, io_failed, render, shape, sysctl, tap};
@@ -65,11 +66,15 @@ const NAMESPACE_SETTINGS: [(&str, &str); 22] = [
 
 /// For as long as EC2 tracks idle flows (EC2 User Guide, "Connection tracking timeouts"), where the kernel's own times are
 /// others. What is forgotten is not taken up again in its middle.
-/// What takes the shortcut is not seen by the tracking, which must not take the rest for what is out of place.
-const TRACKING_SETTINGS: [(&str, &str); 3] = [
+const TRACKING_SETTINGS: [(&str, &str); 6] = [
     ("netfilter/nf_conntrack_udp_timeout_stream", "180"),
     ("netfilter/nf_conntrack_tcp_loose", "0"),
+    // What takes the shortcut is not seen by the tracking, which must not take the rest for what is out of place, nor for
+    // what nobody answers.
     ("netfilter/nf_conntrack_tcp_be_liberal", "1"),
+    ("netfilter/nf_conntrack_tcp_ignore_invalid_rst", "1"),
+    ("netfilter/nf_conntrack_tcp_timeout_unacknowledged", "432000"),
+    ("netfilter/nf_conntrack_tcp_timeout_max_retrans", "432000"),
 ];
 
 pub(super) struct Router {
@@ -130,6 +135,12 @@ impl Router {
             .await
             .map_err(&failed)?;
         let kernel = Kernel::open(&namespace).await.map_err(&failed)?;
+        if ways.is_none() {
+            // An earlier daemon's programs would lead by ways of which nobody says that they changed.
+            for link in kernel.links().await.map_err(&failed)?.values() {
+                kernel.stop_program(link.index, Side::Arrival).await.map_err(&failed)?;
+            }
+        }
         let filter = Filter::open(&namespace).await.map_err(&failed)?;
         Ok(Router {
             namespace,
@@ -168,6 +179,7 @@ impl Router {
         let have = self.kernel.layer3(|_| true).await.map_err(&failed)?;
         let have = self.route_ahead(&vpc, &links, have).await.map_err(&failed)?;
         self.filter.load(render::vpc(&vpc, &index.groups, self.tracked)).await?;
+        self.forget_ways().map_err(&failed)?;
         self.settle_tracking().await.map_err(&failed)?;
         self.forget_flows(&vpc, &have, Closed::between(open, index, plan)).await.map_err(&failed)?;
         self.unplug(&vpc, &links).await.map_err(&failed)?;
@@ -206,15 +218,17 @@ impl Router {
     ) -> Result<(), NetError> {
         let vpc = Vpc::new(plan, index, &self.taps)?;
         self.filter.load(render::vpc(&vpc, &index.groups, self.tracked)).await?;
+        let failed = io_failed(format!("can't change the ways through {}", plan.vpc_id));
+        self.forget_ways().map_err(&failed)?;
         if let Some(closed) = Closed::between(open, index, plan) {
             let forgotten =
                 self.namespace.run(move || nfnetlink::forget_flows(|flow| closed.ends(flow))).await;
             forgotten.map_err(io_failed(format!("can't end what the groups of {} shut", plan.vpc_id)))?;
         }
-        self.forget_ways().map_err(io_failed(format!("can't change the ways through {}", plan.vpc_id)))
+        self.forget_ways().map_err(&failed)
     }
 
-    /// Comes last of what a change does: who is let pass by what was is led by it no more.
+    /// Comes after the rules, and last of what a change does: who is let pass by what was is led by it no more.
     fn forget_ways(&self) -> io::Result<()> {
         self.ways.as_ref().map_or(Ok(()), Ways::forget)
     }
@@ -224,10 +238,12 @@ impl Router {
     async fn lead(&mut self, vpc: &Vpc<'_>, links: &BTreeMap<String, Link>, exits: &Exits) {
         let Some(ways) = &mut self.ways else { return };
         ways.keep(&links.values().map(|link| link.index).collect());
-        let waits = |number: &u32| {
-            matches!(self.shaped.get(number), Some(Some((_, shape::Devices { sent: Some(_), .. }))))
+        // Where it could not be held to it nobody knows what it waits for.
+        let is_free = |number: &u32| {
+            let shape = self.shaped.get(number);
+            shape.is_some_and(|shape| shape.as_ref().is_none_or(|(_, devices)| devices.sent.is_none()))
         };
-        let taps = vpc.nics.iter().map(|nic| (nic.number, !waits(&nic.number)));
+        let taps = vpc.nics.iter().map(|nic| (nic.number, is_free(&nic.number)));
         let links = taps.chain(exits.internet_gateway.map(|link| (link, true))).collect();
         if let Err(error) = ways.lead(&self.kernel, links, exits.internet_gateway).await {
             let error = &error as &dyn std::error::Error;

@@ -97,7 +97,11 @@ impl Kernel {
         filter.header.parent = side.place();
         filter.header.info = PRIORITY << 16;
         match self.control(RouteNetlinkMessage::DelTrafficFilter(filter), 0).await {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV)) => Ok(()),
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EINVAL)) =>
+            {
+                Ok(())
+            }
             result => result,
         }
     }

@@ -74,8 +74,8 @@ impl BlockStore {
     }
 }
 
-/// What a crash has left of puts into a folder: until it is whole, `object_store` keeps a file under its name and a
-/// number, as `4fc2…#1`, and lists no such.
+/// What a crash has left of puts into a folder: until it is whole, a file is there under its name and a number, as
+/// `4fc2…#1`, both by `folder::stage` and by `object_store`, which lists no such.
 fn remove_staged(folder: &Path, older_than: Duration, now: SystemTime) -> Result<()> {
     for entry in fs::read_dir(folder).map_err(crate::failed("can't list", folder))? {
         let path = entry.map_err(crate::failed("can't list", folder))?.path();

@@ -22,6 +22,13 @@ pub(super) struct Staged {
     name: PathBuf,
 }
 
+impl Drop for Staged {
+    /// Of those that get no name nothing stays. One that has got its name is here no more.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
 /// Writes what shall be under this key. Of those that wait at a time each has another number.
 pub(super) fn stage(folder: &Path, key: &Key, number: u64, bytes: &[u8]) -> Result<Staged> {
     let name = folder.join(key.as_ref());
@@ -54,9 +61,10 @@ pub(super) fn stage(folder: &Path, key: &Key, number: u64, bytes: &[u8]) -> Resu
 /// Gives them their names, durable on return.
 pub(super) fn publish(folder: &Path, staged: Vec<Staged>) -> Result<()> {
     let mut directories = BTreeSet::new();
-    for Staged { path, name } in staged {
-        durable::step(&name)?;
-        fs::rename(&path, &name).map_err(failed("can't name", &name))?;
+    for one in staged {
+        let Staged { path, name } = &one;
+        durable::step(name)?;
+        fs::rename(path, name).map_err(failed("can't name", name))?;
         // Those above may be new as well.
         let above = name.ancestors().skip(1).take_while(|above| above.starts_with(folder));
         directories.extend(above.map(Path::to_owned));

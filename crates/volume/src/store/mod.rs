@@ -197,6 +197,11 @@ impl BlockStore {
         Ok(Some(manifest))
     }
 
+    /// What is asked for next is read.
+    pub(crate) fn forget_manifest(&self, snapshot_id: &str) {
+        self.manifests.lock().retain(|(id, _)| id != snapshot_id);
+    }
+
     fn read_manifest(&self, snapshot_id: &str) -> Result<Option<Manifest>> {
         let Some(bytes) = self.get(manifest_key(snapshot_id), "can't get a manifest")? else {
             return Ok(None);
@@ -208,7 +213,7 @@ impl BlockStore {
     /// No error where there is none.
     pub(crate) fn remove_manifest(&self, snapshot_id: &str) -> Result<()> {
         durable::step(Path::new("the block store"))?;
-        self.manifests.lock().retain(|(id, _)| id != snapshot_id);
+        self.forget_manifest(snapshot_id);
         self.remove(manifest_key(snapshot_id))
     }
 
