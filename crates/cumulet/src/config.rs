@@ -39,7 +39,7 @@ pub struct ServeArgs {
     /// Where the cloud keeps everything [default: /var/lib/cumulet; with --simulate: memory]
     #[arg(long, env = "CUMULET_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Where snapshots are kept for good: a folder, or s3://BUCKET/PREFIX [default: DATA_DIR/blocks]
+    /// Where to put what snapshots hold: a folder, or s3://BUCKET/PREFIX [default: DATA_DIR/blocks]
     #[arg(long, env = "CUMULET_BLOCK_STORE", value_name = "URL")]
     block_store: Option<String>,
     /// Where requests are accepted [default: 127.0.0.1:8773]

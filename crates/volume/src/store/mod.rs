@@ -1,4 +1,4 @@
-//! The block store: what snapshots hold, in a folder or an S3 bucket, without need of this host.
+//! The block store: what snapshots hold, in a folder or an S3 bucket. Which there are the records say, on this host.
 //!
 //! ```text
 //!   data/4f/4fc2…       a block of 512 KiB by the name that its content gives it, packed
