@@ -75,7 +75,6 @@ impl Daemon {
     /// As the driver does under a machine.
     pub async fn lay_on_top(&self, before: &DiskLayer, layers: &[DiskLayer]) {
         let overlay = self.add_nodes(&layers[..1]).await;
-        disk::settle(std::iter::once(before)).unwrap();
         let action = json!({ "node": disk::node_name(before), "overlay": overlay });
         let action = json!({ "type": "blockdev-snapshot", "data": action });
         self.execute("transaction", json!({ "actions": [action] })).await;
@@ -90,12 +89,10 @@ impl Drop for Daemon {
 }
 
 fn named(layers: &[DiskLayer]) -> Vec<NamedLayer> {
-    let name = disk::node_name(&layers[0]);
-    let volume_id = name.split('.').next().unwrap();
     let named = |(at, layer): (usize, &DiskLayer)| NamedLayer {
         format: layer.format,
         set: layer.path.display().to_string(),
-        direct: at == 0 || disk::is_own(volume_id, layer),
+        direct: at == 0,
     };
     layers.iter().enumerate().map(named).collect()
 }

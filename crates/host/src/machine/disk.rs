@@ -8,13 +8,9 @@ use super::{DiskBus, DiskFormat, DiskLayer, DiskSpec};
 use model::Id;
 use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-
-/// Bytes by which a file is longer than what is in it, while it is written to.
-const AHEAD: u64 = 32 << 20;
 
 /// One open file of a disk.
 pub(super) struct OpenFile {
@@ -38,42 +34,24 @@ pub(super) struct NamedLayer {
 pub(super) fn open(spec: &DiskSpec) -> io::Result<Vec<OpenFile>> {
     let Some((top, below)) = spec.layers.split_first() else { return Ok(Vec::new()) };
     let mut files = vec![open_to_write(&top.path)?];
-    files.extend(open_to_read(&spec.volume_id, below)?);
+    files.extend(open_to_read(below)?);
     Ok(files)
 }
 
-/// Through the page cache on purpose what others made: all instances of an image read the same file.
-pub(super) fn open_to_read(volume_id: &Id, layers: &[DiskLayer]) -> io::Result<Vec<OpenFile>> {
+/// Through the page cache on purpose: all instances of an image read the same file.
+pub(super) fn open_to_read(layers: &[DiskLayer]) -> io::Result<Vec<OpenFile>> {
     let open = |layer: &DiskLayer| {
-        let open = |direct: OFlags| {
-            let fd = open_file(&layer.path, OFlags::RDONLY | direct)?;
-            Ok(OpenFile { fd, fd_to_read: None, direct: !direct.is_empty() })
-        };
-        if is_own(volume_id, layer) { directly(open) } else { open(OFlags::empty()) }
+        Ok(OpenFile { fd: open_file(&layer.path, OFlags::RDONLY)?, fd_to_read: None, direct: false })
     };
     layers.iter().map(open).collect()
 }
 
-/// Whether a layer was made for the volume.
-pub(super) fn is_own(volume_id: &str, layer: &DiskLayer) -> bool {
-    node_name(layer).split('.').next() == Some(volume_id)
-}
-
 pub(super) fn open_to_write(path: &Path) -> io::Result<OpenFile> {
-    directly(|direct| open_both(path, direct))
-}
-
-fn directly(open: impl Fn(OFlags) -> io::Result<OpenFile>) -> io::Result<OpenFile> {
-    match open(OFlags::DIRECT) {
+    match open_both(path, OFlags::DIRECT) {
         // What a file system answers that always goes through the page cache.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => open(OFlags::empty()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => open_both(path, OFlags::empty()),
         opened => opened,
     }
-}
-
-/// Has all that was written to these layers come to the disk: what then flushes them while a guest waits has little to do.
-pub(super) fn settle<'a>(mut layers: impl Iterator<Item = &'a DiskLayer>) -> io::Result<()> {
-    layers.try_for_each(|layer| File::open(&layer.path)?.sync_data())
 }
 
 fn open_both(path: &Path, direct: OFlags) -> io::Result<OpenFile> {
@@ -108,14 +86,8 @@ pub(super) fn nodes(name: &str, layers: &[NamedLayer]) -> Value {
     let Some((top, below)) = layers.split_first() else { return Value::Null };
     let mut node = node(top, false);
     node["node-name"] = name.into();
-    node["detect-zeroes"] = "unmap".into();
-    if top.format == DiskFormat::Qcow2 {
-        // Else each cluster that is written first makes the file longer, for which all other writes wait.
-        node["file"] = json!({
-            "driver": "preallocate", "file": node["file"], "prealloc-align": 1 << 20, "prealloc-size": AHEAD,
-        });
-    }
     node["file"]["node-name"] = file_name(name).into();
+    node["detect-zeroes"] = "unmap".into();
     if top.format == DiskFormat::Qcow2 {
         // Said even where there is none: the file's own word is not taken.
         node["backing"] = nodes_below(below);

@@ -117,7 +117,7 @@ fn not_let_go(device_id: &Id) -> HotplugError {
 
 /// Lays the uppermost layers of all the disks on top at one moment; what is below them is not written to any more.
 pub(super) async fn freeze(qmp: &Qmp, disks: &[DiskSpec]) -> Result<()> {
-    let (mut actions, mut frozen) = (Vec::new(), Vec::new());
+    let mut actions = Vec::new();
     for spec in disks {
         let Some(name) = spec.layers.first().map(node_name) else { continue };
         let top = top(qmp, &spec.volume_id).await?;
@@ -129,13 +129,10 @@ pub(super) async fn freeze(qmp: &Qmp, disks: &[DiskSpec]) -> Result<()> {
         let layers = open(qmp, spec, 1).await?;
         qmp.execute("blockdev-add", disk::nodes(&name, &layers)).await?;
         actions.push(json!({ "type": "blockdev-snapshot", "data": { "node": top, "overlay": name } }));
-        frozen.extend(spec.layers.get(1).cloned());
     }
     if actions.is_empty() {
         return Ok(());
     }
-    let settled = tokio::task::spawn_blocking(move || disk::settle(frozen.iter())).await;
-    settled.map_err(std::io::Error::other)??;
     qmp.execute("transaction", json!({ "actions": actions })).await?;
     Ok(())
 }
@@ -153,8 +150,7 @@ pub(super) async fn rebase(qmp: &Qmp, spec: &DiskSpec, before: &[DiskLayer]) -> 
     let Some(base) = below.first().map(node_name) else { return Ok(()) };
     let _ = qmp.execute("blockdev-del", json!({ "node-name": &base })).await;
     let opened = below.to_vec();
-    let volume_id = spec.volume_id.clone();
-    let files = tokio::task::spawn_blocking(move || disk::open_to_read(&volume_id, &opened)).await;
+    let files = tokio::task::spawn_blocking(move || disk::open_to_read(&opened)).await;
     let layers = hand_over(qmp, &spec.volume_id, below, files.map_err(std::io::Error::other)??).await?;
     let mut nodes = disk::nodes_below(&layers);
     nodes["node-name"] = base.as_str().into();
