@@ -4,7 +4,7 @@
 //!   header ─▶ L1 ─▶ L2 (one a GiB) ─▶ cluster of 128 KiB, in 32 subclusters: held here · zeros · what lies below says
 //! ```
 //!
-//! Made here, written by machines, read here. A guest that broke out of its machine may have written any
+//! Made by `qemu-img`, written by machines, read here. A guest that broke out of its machine may have written any
 //! bytes into its overlay, so the reader believes none of the file's names, bounds what it reads, and refuses every
 //! feature that we don't use: one by which a file could point at another above all.
 
@@ -13,14 +13,15 @@ mod merge;
 pub(crate) use merge::merge;
 
 use crate::{Result, SIZE_GIB_MAX, VolumeError, failed};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Written data is kept in clusters of 128 KiB, tracked in 32nds of 4 KiB, so that a guest's aligned write never
 /// has to read what lies below; larger clusters collapse under random writes.
+const OPTIONS: &str = "cluster_size=128k,extended_l2=on";
 const CLUSTER_BITS: u32 = 17;
 const CLUSTER: u64 = 1 << CLUSTER_BITS;
 const SUBCLUSTER: u64 = CLUSTER / 32;
@@ -32,10 +33,6 @@ const TABLE_SPAN: u64 = ENTRIES * CLUSTER;
 
 const MAGIC: u32 = 0x5146_49fb;
 const HEADER: usize = 104;
-/// With the kind of compression, which is none here.
-const HEADER_WRITTEN: usize = 112;
-/// Clusters are counted with 16 bits.
-const COUNT_BITS_LOG: u32 = 4;
 /// Left by a writer that was killed: of no account to a reader.
 const FEATURE_DIRTY: u64 = 1;
 const FEATURE_EXTENDED_L2: u64 = 1 << 4;
@@ -43,50 +40,23 @@ const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
 const COMPRESSED: u64 = 1 << 62;
 
 /// Makes an empty overlay of `size` bytes. It does not name what it lies over. Not yet durable.
-///
-/// ```text
-///   header │ table of counts │ counts: one for each of these clusters │ L1
-/// ```
 pub(crate) fn create(path: &Path, size: u64) -> Result<()> {
-    let entries = size.div_ceil(TABLE_SPAN);
-    let clusters = 3 + (entries * 8).div_ceil(CLUSTER);
-    let mut header = Vec::with_capacity(HEADER_WRITTEN);
-    let mut put = |bytes: &[u8]| header.extend_from_slice(bytes);
-    put(&MAGIC.to_be_bytes());
-    put(&3u32.to_be_bytes());
-    // No other file lies below.
-    put(&[0; 12]);
-    put(&CLUSTER_BITS.to_be_bytes());
-    put(&size.to_be_bytes());
-    // Not encrypted.
-    put(&[0; 4]);
-    put(&(entries as u32).to_be_bytes());
-    put(&(3 * CLUSTER).to_be_bytes());
-    put(&CLUSTER.to_be_bytes());
-    put(&1u32.to_be_bytes());
-    // No snapshots within.
-    put(&[0; 12]);
-    put(&FEATURE_EXTENDED_L2.to_be_bytes());
-    // No features that one need not know.
-    put(&[0; 16]);
-    put(&COUNT_BITS_LOG.to_be_bytes());
-    put(&(HEADER_WRITTEN as u32).to_be_bytes());
-    header.resize(HEADER_WRITTEN, 0);
-    let counts = [0, 1].repeat(clusters as usize);
-    let write = || {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.set_len(clusters * CLUSTER)?;
-        file.write_all_at(&header, 0)?;
-        file.write_all_at(&(2 * CLUSTER).to_be_bytes(), CLUSTER)?;
-        file.write_all_at(&counts, 2 * CLUSTER)
-    };
-    write().map_err(failed("can't make", path))
+    qemu_img(path, size, &["create", "-q", "-f", "qcow2", "-o", OPTIONS])
 }
 
 /// Enlarges an overlay that nobody has open. Not yet durable.
 pub(crate) fn grow(path: &Path, size: u64) -> Result<()> {
+    qemu_img(path, size, &["resize", "-q", "-f", "qcow2"])
+}
+
+/// Bytes of the disk that an overlay is made for.
+pub(crate) fn size(path: &Path) -> Result<u64> {
+    Overlay::open(path).map(|overlay| overlay.size).map_err(failed("can't read", path))
+}
+
+fn qemu_img(path: &Path, size: u64, arguments: &[&str]) -> Result<()> {
     let output = Command::new("qemu-img")
-        .args(["resize", "-q", "-f", "qcow2"])
+        .args(arguments)
         .arg(path)
         .arg(size.to_string())
         .stdin(Stdio::null())
@@ -97,12 +67,7 @@ pub(crate) fn grow(path: &Path, size: u64) -> Result<()> {
     }
     let complaint = String::from_utf8_lossy(&output.stderr);
     let last = complaint.lines().next_back().unwrap_or("no word of why");
-    Err(VolumeError::Invalid(format!("The volume could not be enlarged: {last}")))
-}
-
-/// Bytes of the disk that an overlay is made for.
-pub(crate) fn size(path: &Path) -> Result<u64> {
-    Overlay::open(path).map(|overlay| overlay.size).map_err(failed("can't read", path))
+    Err(VolumeError::Invalid(format!("The volume could not be made: {last}")))
 }
 
 /// What an overlay says of a part of the disk.

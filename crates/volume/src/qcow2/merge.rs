@@ -3,10 +3,7 @@
 //! What is written is never written to again, so that all of it can be laid out one after the other: tables behind the
 //! clusters that they tell of, and in the end the count of one for everything that there is.
 
-use super::{
-    CLUSTER, COUNT_BITS_LOG, ENTRIES, ENTRY, OFFSET_MASK, Overlay, Part, SUBCLUSTER, TABLE_SPAN, be64,
-    corrupt,
-};
+use super::{CLUSTER, ENTRIES, ENTRY, OFFSET_MASK, Overlay, Part, SUBCLUSTER, TABLE_SPAN, be64, corrupt};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -15,6 +12,7 @@ use std::os::unix::fs::FileExt;
 const COPIED: u64 = 1 << 63;
 /// Clusters that one block of counts tells of, at 16 bits each.
 const COUNTS: u64 = CLUSTER / 2;
+const COUNT_BITS_LOG: u32 = 4;
 
 /// Writes into `file`, which is an empty overlay of the same size, what these say, the uppermost first.
 pub(crate) fn merge(layers: &mut [Overlay], file: &File) -> io::Result<()> {
