@@ -22,13 +22,6 @@ pub(super) struct Staged {
     name: PathBuf,
 }
 
-impl Drop for Staged {
-    /// Of those that get no name nothing stays. One that has got its name is here no more.
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
 /// Writes what shall be under this key. Of those that wait at a time each has another number.
 pub(super) fn stage(folder: &Path, key: &Key, number: u64, bytes: &[u8]) -> Result<Staged> {
     let name = folder.join(key.as_ref());
