@@ -29,7 +29,14 @@ impl Disks {
     pub fn fold(&self, volume_id: &str) -> Result<Option<Vec<Layer>>> {
         check(Kind::Volume, volume_id)?;
         let mut work = self.work_on(&[&format!("{volume_id}/fold")]);
-        let head = work.pin(volume_id)?;
+        let head = {
+            let _work = self.work_on(&[volume_id]);
+            // Until a freeze is finished a machine may write to what lies below the uppermost.
+            if !self.freezes_of(&[volume_id]).is_empty() {
+                return Ok(None);
+            }
+            work.pin(volume_id)?
+        };
         let layers = head.layers();
         let overlays = layers.iter().skip(1).take_while(|layer| layer.format == Format::Qcow2);
         let sizes = overlays.map(|layer| {

@@ -131,6 +131,8 @@ impl Disks {
     /// The machine has put no new layer on top, and never will: the volumes are as before.
     pub fn undo_freeze(&self, key: &str) -> Result<()> {
         let Some(journal) = self.journal(key) else { return Ok(()) };
+        let volume_ids: Vec<&str> = journal.items.iter().map(|item| item.volume_id.as_str()).collect();
+        let _work = self.work_on(&volume_ids);
         // First, so that a crash brings nothing back: an empty layer that stays on top changes nothing.
         self.remove_journal(key)?;
         for item in &journal.items {

@@ -125,3 +125,25 @@ fn a_snapshot_that_is_under_way_is_left_alone() {
     room.finish_freeze(&freeze.key).unwrap();
     assert!(room.get_block(SECOND, 16).unwrap().is_some());
 }
+
+#[test]
+fn what_a_machine_still_writes_to_is_not_merged() {
+    if !has_qemu() {
+        return;
+    }
+    let (room, mut expected) = long();
+    let of_machine = room.disk(VOLUME).unwrap();
+    let freeze = room.begin_freeze(&[(SECOND, VOLUME)], None).unwrap().unwrap();
+    std::thread::scope(|scope| {
+        let work = room.work_on(&[VOLUME]);
+        let folding = scope.spawn(|| room.fold(VOLUME));
+        // The machine, which has not put the new layer on top yet.
+        assert!(qemu_io(&of_machine, &["write -P 99 24m 4k"]));
+        room.finish_freeze(&freeze.key).unwrap();
+        drop(work);
+        folding.join().unwrap().unwrap();
+    });
+    assert!(room.disk(VOLUME).unwrap().layers.len() < 8);
+    expected.push("read -P 99 24m 4k".to_owned());
+    check(&room, &expected);
+}
