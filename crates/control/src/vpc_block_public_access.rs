@@ -14,6 +14,7 @@ pub use exclusion::{
 
 use crate::Context;
 use crate::engine::Tables;
+use crate::engine::settings::{self, MANAGED_BY, Settings};
 use crate::engine::table::{Record, Values};
 use crate::subnet::Subnet;
 use aws_api::ec2;
@@ -64,12 +65,13 @@ impl BlockMode {
     }
 }
 
-/// What an account has chosen for a region; there is none before it has.
+/// What an account has chosen for a region.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VpcBlockPublicAccessOptions {
     pub owner: AccountId,
     pub mode: BlockMode,
-    pub updated_at: Timestamp,
+    /// None before it has.
+    pub updated_at: Option<Timestamp>,
 }
 
 impl Record for VpcBlockPublicAccessOptions {
@@ -85,11 +87,16 @@ impl Record for VpcBlockPublicAccessOptions {
     }
 }
 
+impl Settings for VpcBlockPublicAccessOptions {
+    fn new(account: &AccountId) -> Self {
+        VpcBlockPublicAccessOptions { owner: account.clone(), mode: BlockMode::default(), updated_at: None }
+    }
+}
+
 /// The mode of a VPC.
 pub fn of_vpc(tables: &Tables, owner: &AccountId, vpc_id: &str) -> BlockMode {
-    let options = tables.vpc_block_public_access_options.find(owner.as_str());
-    let mode = options.map_or(BlockMode::Off, |options| options.mode);
-    exclusion::of_resource(tables, vpc_id).fold(mode, BlockMode::under)
+    let options: VpcBlockPublicAccessOptions = settings::of(tables, owner);
+    exclusion::of_resource(tables, vpc_id).fold(options.mode, BlockMode::under)
 }
 
 /// The mode of a subnet: of its own exclusion and its VPC's the one counts that allows more.
@@ -100,17 +107,16 @@ pub fn of_subnet(tables: &Tables, subnet: &Subnet) -> BlockMode {
 
 fn to_api(
     context: &Context,
-    options: Option<&VpcBlockPublicAccessOptions>,
+    options: &VpcBlockPublicAccessOptions,
     state: &str,
 ) -> ec2::VpcBlockPublicAccessOptions {
     ec2::VpcBlockPublicAccessOptions {
         aws_account_id: Some(context.account().to_string()),
         aws_region: Some(context.region.view.region.to_string()),
         state: Some(state.into()),
-        internet_gateway_block_mode: Some(options.map_or(BlockMode::Off, |of| of.mode).name().into()),
-        last_update_timestamp: options.map(|of| of.updated_at),
-        // There are no organizations to say otherwise.
-        managed_by: Some("account".into()),
+        internet_gateway_block_mode: Some(options.mode.name().into()),
+        last_update_timestamp: options.updated_at,
+        managed_by: Some(MANAGED_BY.into()),
         exclusions_allowed: Some("allowed".into()),
         ..Default::default()
     }
@@ -120,11 +126,10 @@ pub async fn describe_vpc_block_public_access_options(
     context: &Context,
     _: ec2::DescribeVpcBlockPublicAccessOptionsRequest,
 ) -> Result<ec2::DescribeVpcBlockPublicAccessOptionsResult> {
-    let tables = context.tables();
-    let options = tables.vpc_block_public_access_options.find(context.account().as_str());
-    let state = if options.is_some() { "update-complete" } else { "default-state" };
+    let options: VpcBlockPublicAccessOptions = settings::of(&context.tables(), context.account());
+    let state = if options.updated_at.is_some() { "update-complete" } else { "default-state" };
     Ok(ec2::DescribeVpcBlockPublicAccessOptionsResult {
-        vpc_block_public_access_options: Some(to_api(context, options.map(|of| &**of), state)),
+        vpc_block_public_access_options: Some(to_api(context, &options, state)),
     })
 }
 
@@ -137,16 +142,13 @@ pub async fn modify_vpc_block_public_access_options(
     let mode = BlockMode::ALL.into_iter().find(|mode| mode.name() == wanted);
     let mode = mode
         .ok_or_else(|| Error::invalid_parameter_value(format!("{wanted} is no InternetGatewayBlockMode")))?;
-    let options = context
-        .transact(|tx| {
-            let owner = context.account().clone();
-            tx.get::<VpcBlockPublicAccessOptions>(owner.as_str());
-            let options = VpcBlockPublicAccessOptions { owner, mode, updated_at: tx.now() };
-            tx.put(&options);
-            Ok(options)
-        })
-        .await?;
+    let updated_at = Some(context.environment.clock.now());
+    settings::change(context, |options: &mut VpcBlockPublicAccessOptions| {
+        (options.mode, options.updated_at) = (mode, updated_at);
+    })
+    .await?;
+    let options: VpcBlockPublicAccessOptions = settings::of(&context.tables(), context.account());
     Ok(ec2::ModifyVpcBlockPublicAccessOptionsResult {
-        vpc_block_public_access_options: Some(to_api(context, Some(&options), "update-in-progress")),
+        vpc_block_public_access_options: Some(to_api(context, &options, "update-in-progress")),
     })
 }
