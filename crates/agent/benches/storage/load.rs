@@ -1,12 +1,12 @@
 //! Reads and writes of a disk that QEMU exports by NBD over a unix socket (NetworkBlockDevice, `doc/proto.md`), so many
-//! at a time. It speaks of the protocol what it needs: the oldest of its handshakes, requests, simple replies.
+//! at a time.
 
+use super::nbd::{self, READ};
 use std::io::{BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-const READ: u16 = 0;
 const WRITE: u16 = 1;
 const FLUSH: u16 = 3;
 /// What QEMU's server works on for one connection at a time.
@@ -118,43 +118,19 @@ pub struct Took {
 
 impl Connection {
     fn open(socket: &Path, name: &str) -> (Connection, u64) {
-        let mut writer = UnixStream::connect(socket).unwrap();
-        let mut reader = BufReader::with_capacity(64 * 1024, writer.try_clone().unwrap());
-        let mut greeting = [0; 18];
-        reader.read_exact(&mut greeting).unwrap();
-        assert_eq!(&greeting[..16], b"NBDMAGICIHAVEOPT");
-        // Of both sides: fixed newstyle, and no zeros behind the answer. The option: a name.
-        let mut hello = 3u32.to_be_bytes().to_vec();
-        hello.extend(b"IHAVEOPT");
-        hello.extend(1u32.to_be_bytes());
-        hello.extend((name.len() as u32).to_be_bytes());
-        hello.extend(name.as_bytes());
-        writer.write_all(&hello).unwrap();
-        let mut answer = [0; 10];
-        reader.read_exact(&mut answer).unwrap();
-        let size = u64::from_be_bytes(answer[..8].try_into().unwrap());
+        let (writer, size) = nbd::connect(socket, name).unwrap();
+        let reader = BufReader::with_capacity(64 * 1024, writer.try_clone().unwrap());
         (Connection { writer, reader, in_flight: 0, is_write: false }, size)
     }
 
     fn ask(&mut self, kind: u16, offset: u64, bytes: usize, data: &[u8]) {
-        let mut request = Vec::with_capacity(28 + data.len());
-        request.extend(0x2560_9513u32.to_be_bytes());
-        request.extend(0u16.to_be_bytes());
-        request.extend(kind.to_be_bytes());
-        request.extend(0u64.to_be_bytes());
-        request.extend(offset.to_be_bytes());
-        request.extend((bytes as u32).to_be_bytes());
-        request.extend(data);
-        self.writer.write_all(&request).unwrap();
+        self.writer.write_all(&nbd::request(kind, offset, bytes, data)).unwrap();
         self.in_flight += 1;
         self.is_write = kind != READ;
     }
 
     fn take_answer(&mut self, bytes: usize, data: &mut [u8]) {
-        let mut answer = [0; 16];
-        self.reader.read_exact(&mut answer).unwrap();
-        assert_eq!(answer[..4], 0x6744_6698u32.to_be_bytes());
-        assert_eq!(answer[4..8], [0; 4], "the disk failed");
+        nbd::take_reply(&mut self.reader).unwrap();
         if !self.is_write {
             self.reader.read_exact(&mut data[..bytes]).unwrap();
         }

@@ -9,6 +9,9 @@
 mod daemon;
 mod load;
 
+#[path = "../../tests/kills/nbd.rs"]
+mod nbd;
+
 #[path = "../../../host/src/machine/disk.rs"]
 #[allow(dead_code)]
 mod disk;

@@ -2,11 +2,11 @@
 //! at by NBD.
 
 use crate::ledger::{Action, Content, Disk, Ledger, UNIT, UNITS_OF_PLACE, What, offsets};
-use crate::nbd::Export;
+use crate::nbd;
 use model::{Id, Random, SeededRandom};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde_json::{Value, json};
-use std::io::{self, BufRead, BufReader, IoSlice, Write};
+use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -78,11 +78,13 @@ impl Guest {
         let node = self.ask("qom-get", json!({ "path": device(volume_id), "property": "drive" }))?;
         let export = json!({ "type": "nbd", "id": "look", "name": "look", "node-name": node });
         self.ask("block-export-add", export)?;
-        let mut export = Export::open(&socket, "look")?;
+        let (mut export, _) = nbd::connect(&socket, "look")?;
         let mut content = Content::new();
         for (offset, expected) in disk.expected() {
             let mut unit = [0; UNIT as usize];
-            export.read(offset, &mut unit)?;
+            export.write_all(&nbd::request(nbd::READ, offset, unit.len(), &[]))?;
+            nbd::take_reply(&mut export)?;
+            export.read_exact(&mut unit)?;
             if !expected.contains(&unit[0]) || unit.iter().any(|byte| *byte != unit[0]) {
                 let held = &unit[..16];
                 return Ok(Err(format!("{volume_id} at {offset} holds {held:?} …, none of {expected:?}")));
