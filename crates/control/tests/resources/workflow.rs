@@ -72,14 +72,7 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         kind: "create-image",
-        prepare: |cloud| {
-            Box::pin(async move {
-                let id = cloud.run(&[]).await;
-                cloud.observe(&id, 1, InstanceObservation::Running, None);
-                cloud.until(&id, |instance| instance.state == InstanceState::Running).await;
-                id
-            })
-        },
+        prepare: |cloud| Box::pin(running(cloud)),
         begin: |cloud, id| {
             Box::pin(async move {
                 drop(cloud.call("CreateImage", &[("InstanceId", id), ("Name", "an image")]).await);
@@ -98,14 +91,7 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         kind: "replace-root-volume",
-        prepare: |cloud| {
-            Box::pin(async move {
-                let id = cloud.run(&[]).await;
-                cloud.observe(&id, 1, InstanceObservation::Running, None);
-                cloud.until(&id, |instance| instance.state == InstanceState::Running).await;
-                id
-            })
-        },
+        prepare: |cloud| Box::pin(running(cloud)),
         begin: |cloud, id| {
             Box::pin(async move {
                 let replace = [("InstanceId", id), ("DeleteReplacedRootVolume", "true")];
@@ -149,6 +135,14 @@ fn all_taken(cloud: &Cloud, blocks: &Blocks) -> bool {
 
 fn records<R>(cloud: &Cloud, look: impl FnOnce(&control::engine::Tables) -> R) -> R {
     look(&cloud.1.view.read())
+}
+
+/// An instance that runs.
+async fn running(cloud: &Cloud) -> String {
+    let id = cloud.run(&[]).await;
+    cloud.observe(&id, 1, InstanceObservation::Running, None);
+    cloud.until(&id, |instance| instance.state == InstanceState::Running).await;
+    id
 }
 
 async fn snapshot(cloud: &Cloud) -> String {

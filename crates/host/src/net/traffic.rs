@@ -25,6 +25,9 @@ const PROGRAM_DECIDES: u32 = 1;
 const PRIORITY: u32 = 1;
 const HANDLE: TcHandle = TcHandle { major: 0, minor: 1 };
 
+/// The handle of the queue that has none, but programs.
+const PROGRAMS: u16 = 0xffff;
+
 /// Where a program meets packets.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Side {
@@ -38,7 +41,7 @@ impl Side {
             Side::Arrival => TcHandle::MIN_INGRESS,
             Side::Departure => TcHandle::MIN_EGRESS,
         };
-        TcHandle { major: 0xffff, minor }
+        TcHandle { major: PROGRAMS, minor }
     }
 }
 
@@ -46,19 +49,14 @@ impl Kernel {
     /// Lets what leaves by a link go at once. The kernel would make a queue for each that a tap might have, which takes
     /// megabytes, once the link is up.
     pub(super) async fn queue_nothing(&self, link: u32) -> io::Result<()> {
-        let mut qdisc = TcMessage::with_index(link.cast_signed());
-        qdisc.header.parent = TcHandle::ROOT;
-        qdisc.attributes.push(TcAttribute::Kind("noqueue".to_owned()));
-        self.control(RouteNetlinkMessage::NewQueueDiscipline(qdisc), NLM_F_CREATE | NLM_F_REPLACE).await
+        self.control(qdisc(link, TcHandle::ROOT, TcHandle::UNSPEC, "noqueue"), NLM_F_CREATE | NLM_F_REPLACE)
+            .await
     }
 
     /// Makes room for programs at a link.
     pub(super) async fn admit_programs(&self, link: u32) -> io::Result<()> {
-        let mut qdisc = TcMessage::with_index(link.cast_signed());
-        qdisc.header.parent = TcHandle::CLSACT;
-        qdisc.header.handle = TcHandle { major: 0xffff, minor: 0 };
-        qdisc.attributes.push(TcAttribute::Kind("clsact".to_owned()));
-        match self.control(RouteNetlinkMessage::NewQueueDiscipline(qdisc), NLM_F_CREATE | NLM_F_EXCL).await {
+        let clsact = qdisc(link, TcHandle::CLSACT, TcHandle { major: PROGRAMS, minor: 0 }, "clsact");
+        match self.control(clsact, NLM_F_CREATE | NLM_F_EXCL).await {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             result => result,
         }
@@ -73,10 +71,9 @@ impl Kernel {
         name: &CStr,
         class: u16,
     ) -> io::Result<()> {
-        let mut filter = TcMessage::with_index(link.cast_signed());
-        filter.header.parent = side.place();
+        let mut filter = filter(link, side);
         filter.header.handle = HANDLE;
-        filter.header.info = PRIORITY << 16 | u32::from((libc::ETH_P_ALL as u16).to_be());
+        filter.header.info |= u32::from((libc::ETH_P_ALL as u16).to_be());
         let number =
             |kind, number: u32| TcOption::Other(DefaultNla::new(kind, number.to_ne_bytes().to_vec()));
         filter.attributes = vec![
@@ -93,10 +90,7 @@ impl Kernel {
 
     /// Shows them no program any more.
     pub(super) async fn stop_program(&self, link: u32, side: Side) -> io::Result<()> {
-        let mut filter = TcMessage::with_index(link.cast_signed());
-        filter.header.parent = side.place();
-        filter.header.info = PRIORITY << 16;
-        match self.control(RouteNetlinkMessage::DelTrafficFilter(filter), 0).await {
+        match self.control(RouteNetlinkMessage::DelTrafficFilter(filter(link, side)), 0).await {
             Err(error)
                 if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EINVAL)) =>
             {
@@ -119,4 +113,18 @@ impl Kernel {
         }
         Ok(())
     }
+}
+
+fn qdisc(link: u32, parent: TcHandle, handle: TcHandle, kind: &str) -> RouteNetlinkMessage {
+    let mut qdisc = TcMessage::with_index(link.cast_signed());
+    (qdisc.header.parent, qdisc.header.handle) = (parent, handle);
+    qdisc.attributes.push(TcAttribute::Kind(kind.to_owned()));
+    RouteNetlinkMessage::NewQueueDiscipline(qdisc)
+}
+
+fn filter(link: u32, side: Side) -> TcMessage {
+    let mut filter = TcMessage::with_index(link.cast_signed());
+    filter.header.parent = side.place();
+    filter.header.info = PRIORITY << 16;
+    filter
 }
