@@ -13,6 +13,9 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+# Whoever ends the tests finds nothing left of them: they end as by Ctrl-C.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BINARY = pathlib.Path(os.environ.get("CUMULET_BINARY", ROOT / "target" / "debug" / "cumulet"))
 
