@@ -64,6 +64,8 @@ impl Run {
         let peering = self.of(peerings, "pcx-0123456789abcdef0");
         let endpoints = tables.vpc_endpoints.iter().map(|one| &one.endpoint_id);
         let endpoint = self.of(endpoints, "vpce-0123456789abcdef0");
+        let exclusions = tables.vpc_block_public_access_exclusions.iter().map(|one| &one.exclusion_id);
+        let exclusion = self.of(exclusions, "vpcbpa-exclude-0123456789abcdef0");
         drop(tables);
         let peering = ("VpcPeeringConnectionId", peering.as_str());
         let vpc = ("VpcId", vpc.as_str());
@@ -74,7 +76,20 @@ impl Run {
         let options = ("DhcpOptionsId", options.as_str());
         let cidr = ("CidrBlock", BLOCKS[self.draw(BLOCKS.len())]);
         let ipv6 = ("AmazonProvidedIpv6CidrBlock", "true");
-        match self.draw(38) {
+        let exclusion = ("ExclusionId", exclusion.as_str());
+        let mode = ("InternetGatewayExclusionMode", ["allow-egress", "allow-bidirectional"][self.draw(2)]);
+        match self.draw(43) {
+            38..=39 => Call::new("AssociateRouteTable", vec![table, ("GatewayId", gateway.1)]),
+            40 => {
+                let modes = ["off", "block-ingress", "block-bidirectional"];
+                let mode = ("InternetGatewayBlockMode", modes[self.draw(3)]);
+                Call::new("ModifyVpcBlockPublicAccessOptions", vec![mode])
+            }
+            41 => Call::new("CreateVpcBlockPublicAccessExclusion", vec![[vpc, subnet][self.draw(2)], mode]),
+            42 => match self.draw(2) {
+                0 => Call::new("ModifyVpcBlockPublicAccessExclusion", vec![exclusion, mode]),
+                _ => Call::new("DeleteVpcBlockPublicAccessExclusion", vec![exclusion]),
+            },
             33..=35 => Call::new("AssociateSubnetCidrBlock", vec![subnet, ("Ipv6CidrBlock", &ipv6_of)]),
             36 => Call::new("DisassociateSubnetCidrBlock", vec![("AssociationId", &ipv6_part)]),
             37 => {
@@ -193,6 +208,35 @@ pub fn violations(tables: &Tables) -> Vec<String> {
     let default = tables.vpcs.iter().filter(|vpc| vpc.is_default).count();
     wrong.extend((default > 1).then(|| format!("there are {default} default VPCs")));
     wrong.extend(stray(tables));
+    wrong.extend(astray(tables));
+    wrong
+}
+
+/// Gateways' tables that are not their VPC's or lead out of it, and exclusions of what is not there, or two of one.
+fn astray(tables: &Tables) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut gateways = std::collections::BTreeSet::new();
+    for table in tables.route_tables.iter() {
+        for of in &table.associations {
+            let Some(gateway) = tables.internet_gateways.find(&of.user_id) else { continue };
+            let (id, gateway_id) = (&table.route_table_id, &gateway.internet_gateway_id);
+            let is_apart = gateway.vpc_id.as_ref() != Some(&table.vpc_id);
+            wrong.extend(is_apart.then(|| format!("{id} is {gateway_id}'s, which is elsewhere")));
+            wrong.extend((!gateways.insert(gateway_id)).then(|| format!("{gateway_id} has two tables")));
+            let leads_in =
+                |route: &control::route_table::Route| matches!(route.target, Target::NetworkInterface(_));
+            let leads_out = !table.routes.iter().all(leads_in);
+            wrong.extend(leads_out.then(|| format!("{id} is {gateway_id}'s, and leads out")));
+        }
+    }
+    let mut excluded = std::collections::BTreeSet::new();
+    let live = tables.vpc_block_public_access_exclusions.iter().filter(|one| one.deleted_at.is_none());
+    for exclusion in live {
+        let (id, of) = (&exclusion.exclusion_id, &exclusion.resource_id);
+        let is_there = tables.vpcs.contains(of) || tables.subnets.contains(of);
+        wrong.extend((!is_there).then(|| format!("{id} is of {of}, which is not there")));
+        wrong.extend((!excluded.insert(of)).then(|| format!("{of} is excluded twice")));
+    }
     wrong
 }
 
