@@ -10,6 +10,14 @@
 // `arrive` stands where packets enter and notes of one that it does not know what it is; `depart` stands where they
 // leave and learns. A flow of a packet or two is not worth it: the second is noted first.
 //
+// Who is held to a bandwidth waits in a bucket before that, which is at one end of a pair of links:
+//
+//   guest ─▶ tap ─▶ wait ─▶ bucket ═ pair ═▶ arrive_late ──known──▶ as above
+//             ▲                                  │
+//             └──────────────unknown─────────────┘
+//
+// What has waited bears the number of its tap as its mark, by which that is known for what it is when it comes again.
+//
 // What is learned holds for a second, and for as long as the driver says of nothing that it changed (`vpcs`): then a
 // packet goes the long way again, is judged by the rules as they are now, and keeps the flow on the kernel's list of
 // tracked flows. Nothing is decided here: a packet takes the short way only where one of the same ends, from the same card
@@ -39,6 +47,8 @@
 #define FLOWS 65536
 #define VPCS 65536
 #define SEEN 4096
+// The high half of the numbers of links that have a bucket (`shape`).
+#define BUCKETS 0x10000
 
 #define FRAGMENT 0x3fff
 #define TCP_FLAGS 13
@@ -295,10 +305,10 @@ static __always_inline void note(struct __sk_buff *skb, const struct flow *flow,
 	skb->tc_index = noting->number;
 }
 
-SEC("classifier")
-int arrive(struct __sk_buff *skb)
+// What becomes of a packet that has come by a link.
+static __always_inline int enter(struct __sk_buff *skb, __u32 link)
 {
-	struct flow flow = { .link = skb->ifindex, .vpc = skb->tc_classid };
+	struct flow flow = { .link = link, .vpc = skb->tc_classid };
 	__u8 tcp_flags;
 	__u32 at = read_ends(skb, &flow.ends, &tcp_flags);
 	struct vpc *vpc;
@@ -323,6 +333,40 @@ int arrive(struct __sk_buff *skb)
 	if (change(skb, at, &flow, way))
 		return TC_ACT_SHOT;
 	return way->is_pair ? bpf_redirect_peer(way->link, 0) : bpf_redirect(way->link, 0);
+}
+
+SEC("classifier")
+int arrive(struct __sk_buff *skb)
+{
+	return enter(skb, skb->ifindex);
+}
+
+// The class, of 16 bits, is the low half of the number of the link that has the bucket.
+SEC("classifier")
+int wait(struct __sk_buff *skb)
+{
+	if (skb->mark) {
+		skb->mark = 0;
+		return TC_ACT_UNSPEC;
+	}
+	skb->mark = skb->ifindex;
+	return bpf_redirect(BUCKETS | skb->tc_classid, 0);
+}
+
+SEC("classifier")
+int arrive_late(struct __sk_buff *skb)
+{
+	__u32 tap = skb->mark;
+	int becomes;
+
+	// The kernel's own words, of which the pair has none.
+	if (!tap)
+		return TC_ACT_SHOT;
+	becomes = enter(skb, tap);
+	if (becomes == TC_ACT_UNSPEC)
+		return bpf_redirect(tap, BPF_F_INGRESS);
+	skb->mark = 0;
+	return becomes;
 }
 
 static __always_inline int learn(struct __sk_buff *skb, __u8 is_pair)

@@ -2,7 +2,7 @@
 //!
 //! One thread writes frames into one guest's tap and reads them from another's, as QEMU does, so that all the work on the
 //! way is done on its time: the figure is a ratio of what two ways of the same frames take of the processor, in turns.
-//! `cargo bench -p host --bench datapath -- elastic` does one part alone: `rules`, `elastic`, `flood` or `changes`.
+//! `cargo bench -p host --bench datapath -- elastic` does one part alone: `rules`, `held`, `elastic`, `flood` or `changes`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,6 +12,7 @@ mod cloud;
 mod frames;
 
 use cloud::{Cloud, Machine, any_from, possible, tcp_from};
+use datapath::Bandwidth;
 use frames::{Card, Conversation, ROUTER};
 use host::net::Network;
 use model::Id;
@@ -37,6 +38,9 @@ async fn main() {
     if is_wanted("rules") {
         by_rules().await;
     }
+    if is_wanted("held") {
+        held().await;
+    }
     if is_wanted("elastic") {
         outward().await;
     }
@@ -53,13 +57,8 @@ async fn by_rules() {
     let bridge = Bridge::start().await;
     let mut by_rules = Vec::new();
     for rules in [0, 10, 1000] {
-        let (_cloud, pair) = two_guests(rules).await;
-        let [tcp, small, new] = compare(&pair, &bridge.pair);
-        let what = format!("two taps, {rules} rules, to a bridge");
-        say(&format!("{what}: TCP"), tcp, 0.9);
-        say(&format!("{what}: 64 bytes"), small, 0.65);
-        say(&format!("{what}: new connections"), new, 0.6);
-        by_rules.push([tcp, small, new]);
+        let (_cloud, pair) = two_guests(rules, None).await;
+        by_rules.push(to_a_bridge(&format!("two taps, {rules} rules"), &pair, &bridge));
     }
     let spread = |kind: usize| {
         let all = by_rules.iter().map(|ratios| ratios[kind]);
@@ -68,6 +67,22 @@ async fn by_rules() {
     for (kind, what) in ["TCP", "64 bytes", "new connections"].into_iter().enumerate() {
         say(&format!("slowest of the rule counts to the fastest: {what}"), spread(kind), 0.9);
     }
+}
+
+/// Two guests that are held to more than they can reach.
+async fn held() {
+    let bridge = Bridge::start().await;
+    let rate = 1_000_000_000_000;
+    let (_cloud, pair) = two_guests(10, Some(Bandwidth { baseline: rate, peak: rate })).await;
+    to_a_bridge("two taps held to a bandwidth", &pair, &bridge);
+}
+
+fn to_a_bridge(what: &str, pair: &Pair, bridge: &Bridge) -> [f64; 3] {
+    let [tcp, small, new] = compare(pair, &bridge.pair);
+    say(&format!("{what}, to a bridge: TCP"), tcp, 0.9);
+    say(&format!("{what}, to a bridge: 64 bytes"), small, 0.65);
+    say(&format!("{what}, to a bridge: new connections"), new, 0.6);
+    [tcp, small, new]
 }
 
 async fn outward() {
@@ -136,7 +151,7 @@ fn compare(ours: &Pair, theirs: &Pair) -> [f64; 3] {
 }
 
 /// Two guests of a group with so many rules, of which the last one lets them speak.
-async fn two_guests(rules: u16) -> (Cloud, Pair) {
+async fn two_guests(rules: u16, bandwidth: Option<Bandwidth>) -> (Cloud, Pair) {
     let mut cloud = Cloud::start().await;
     let vpc = cloud.add_vpc(1, "10.0.0.0/16");
     let others = (1..rules).map(|at| tcp_from(&format!("10.{}.{}.0/24", 1 + at / 200, at % 200), at));
@@ -147,7 +162,9 @@ async fn two_guests(rules: u16) -> (Cloud, Pair) {
     let group = cloud.add_group(1, &vpc, ingress);
     let nics = [A, B].map(|address| {
         let number = address.octets()[3].into();
-        cloud.add_interface(number, &vpc, &address.to_string(), &[&group])
+        let nic = cloud.add_interface(number, &vpc, &address.to_string(), &[&group]);
+        cloud.interface(&nic).bandwidth = bandwidth;
+        nic
     });
     cloud.apply().await;
     let [one, two] = [card(&cloud, &nics[0]).await, card(&cloud, &nics[1]).await];
@@ -254,12 +271,12 @@ async fn elastic() -> (Cloud, Pair) {
 
 /// What two guests still pass while a third begins all the flows it can.
 async fn flood() {
-    let (mut cloud, pair) = two_guests(0).await;
+    let (mut cloud, pair) = two_guests(0, None).await;
     let (vpc, group) = (cloud.plan.vpcs[0].vpc_id.clone(), cloud.plan.groups[0].group_id.clone());
     let third = cloud.add_interface(7, &vpc, "10.0.0.7", &[&group]);
     let fourth = cloud.add_interface(8, &vpc, "10.0.0.8", &[&group]);
     for interface in [&third, &fourth] {
-        let bandwidth = datapath::Bandwidth { baseline: 1_000_000_000, peak: 1_000_000_000 };
+        let bandwidth = Bandwidth { baseline: 1_000_000_000, peak: 1_000_000_000 };
         cloud.interface(interface).bandwidth = Some(bandwidth);
     }
     cloud.apply().await;

@@ -56,12 +56,13 @@ fn tap_device() -> Diagnosis {
 
 /// Whether interfaces can be held to their bandwidth: tried out in a network of its own, which goes with the thread.
 fn bandwidth() -> Diagnosis {
-    let what = "tc and the kernel's tbf and ifb, which hold interfaces to their bandwidth";
+    let what = "tc and the kernel's tbf, veth and ifb, which hold interfaces to their bandwidth";
     let tried = std::thread::spawn(|| {
         // SAFETY: only the file descriptor table must not be unshared behind the standard library's back.
         unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET)? };
-        let steps: [(&str, &[&str]); 2] = [
+        let steps: [(&str, &[&str]); 3] = [
             ("ip", &["link", "add", "try", "type", "ifb"]),
+            ("ip", &["link", "add", "one", "type", "veth", "peer", "name", "other"]),
             (
                 "tc",
                 &[
@@ -82,7 +83,7 @@ fn bandwidth() -> Diagnosis {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some("run as root"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Some("install it: apt-get install iproute2"),
         Err(_) => Some(
-            "load the kernel's parts, else guests take what they get: modprobe -a ifb sch_tbf cls_u32 act_mirred",
+            "load the kernel's parts, else guests take what they get: modprobe -a veth ifb sch_tbf cls_u32 act_mirred",
         ),
     };
     Diagnosis::new(what, remedy.map(str::to_owned))
@@ -92,7 +93,8 @@ fn shortcut() -> Diagnosis {
     let remedy = match Shortcut::load() {
         Ok(_) => None,
         Err(_) => Some(
-            "use a kernel with BPF (CONFIG_NET_CLS_BPF), else packets cost more of the processor".to_owned(),
+            "use a kernel with BPF (CONFIG_NET_CLS_BPF), else packets cost more of the processor, and guests send what they like"
+                .to_owned(),
         ),
     };
     Diagnosis::new("the kernel's BPF, by which packets of known flows take a shortcut", remedy)

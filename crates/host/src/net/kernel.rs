@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage,
+    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -45,6 +45,9 @@ const LAST_RESORT: u32 = 1 << 30;
 
 /// The group of links that are about to be deleted.
 const DOOMED: u32 = 0x646f_6f6d;
+
+/// The largest packets that IP has.
+const MTU_MAX: u32 = 65_535;
 
 /// Requests on their way at once: their acknowledgements must fit the socket's buffer.
 const REQUESTS_AT_ONCE: usize = 64;
@@ -178,6 +181,25 @@ impl Kernel {
             .address(mac.to_vec())
             .mtu(mtu.into())
             .build();
+        self.handle.link().add(pair).execute().await.map_err(io_error)
+    }
+
+    /// Makes a pair of which both ends are here, by their names and numbers. It carries the largest packets there are.
+    pub(super) async fn add_pair(&self, one: (&str, u32), other: (&str, u32)) -> io::Result<()> {
+        let end = |(name, index): (&str, u32)| {
+            let link =
+                LinkMessageBuilder::<LinkUnspec>::new().name(name.to_owned()).index(index).mtu(MTU_MAX);
+            // One queue: else it has as many as there are processors.
+            link.append_extra_attribute(LinkAttribute::NumTxQueues(1))
+                .append_extra_attribute(LinkAttribute::NumRxQueues(1))
+                .build()
+        };
+        let mut pair = end(one);
+        let kind = LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(end(other)))),
+        ]);
+        pair.attributes.push(kind);
         self.handle.link().add(pair).execute().await.map_err(io_error)
     }
 

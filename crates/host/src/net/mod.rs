@@ -56,10 +56,9 @@
 //! (`hosts`).
 //!
 //! Of a flow that is known by its first packets, the others go from tap to tap, or to and from the gateway, past all of
-//! that: once a second, and after each change, one goes the long way again (`shortcut`). What a guest sends that is held to
-//! a bandwidth goes the long way.
+//! that: once a second, and after each change, one goes the long way again (`shortcut`).
 //!
-//! On the way, what a guest sends or is sent waits where it is more than its interface may carry (`shape`).
+//! On either way, what a guest sends or is sent waits where it is more than its interface may carry (`shape`).
 //!
 //! The rules are text from pure functions (`render`), loaded so that a packet meets all of them or all of those before
 //! (`table`); addresses, routes and neighbours are values whose difference to the kernel's is carried out (`kernel`). What

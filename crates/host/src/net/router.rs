@@ -21,7 +21,7 @@ use super::nfnetlink::{self, Flow};
 use super::nft::Filter;
 use super::open::Open;
 use super::public_access::Barred;
-use super::shortcut::Ways;
+use super::shortcut::{Arrival, Ways};
 use super::traffic::Side;
 use super::untracked::Closed;
 use super::vpc::{self, Exits, GATEWAY, NUMBERS, Nic, ROUTER_MAC, Vpc, nat_link, peering_link};
@@ -95,6 +95,8 @@ pub(super) struct Router {
     elsewhere: BTreeMap<IpNet, Id>,
     /// What taps, by number, are held to by us, and by which devices.
     shaped: BTreeMap<u32, Option<(Bandwidth, shape::Devices)>>,
+    /// Whether the rules for that could be carried out.
+    is_shaped: bool,
     /// None where the kernel knows of no shortcut.
     ways: Option<Ways>,
 }
@@ -154,6 +156,7 @@ impl Router {
             nats: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
             shaped: BTreeMap::new(),
+            is_shaped: false,
             ways,
         })
     }
@@ -195,6 +198,7 @@ impl Router {
 
         self.forget_ways().map_err(&failed)?;
         self.lead(&vpc, &links, &exits).await;
+        self.remove_ways_round(&vpc, &links).await.map_err(&failed)?;
 
         self.taps = vpc.nics.iter().map(|nic| (nic.tap.clone(), nic.number)).collect();
         Ok(Inside {
@@ -233,18 +237,19 @@ impl Router {
         self.ways.as_ref().map_or(Ok(()), Ways::forget)
     }
 
-    /// Leads known flows by the shortcut: between guests, and to and from the internet gateway. What a guest sends must
-    /// wait for its turn, where it is held to its bandwidth, before it is led anywhere.
+    /// Leads known flows by the shortcut: between guests, and to and from the internet gateway. What a guest sends waits
+    /// for its turn before, where it is held to its bandwidth.
     async fn lead(&mut self, vpc: &Vpc<'_>, links: &BTreeMap<String, Link>, exits: &Exits) {
         let Some(ways) = &mut self.ways else { return };
         ways.keep(&links.values().map(|link| link.index).collect());
-        // Where it could not be held to it nobody knows what it waits for.
-        let is_free = |number: &u32| {
-            let shape = self.shaped.get(number);
-            shape.is_some_and(|shape| shape.as_ref().is_none_or(|(_, devices)| devices.sent.is_none()))
+        let arrival = |number: &u32| match self.shaped.get(number) {
+            Some(Some((_, shape::Devices { sent: Some(pair), .. }))) => {
+                Arrival::Waiting { bucket: pair.bucket.number, end: pair.end.number }
+            }
+            _ => Arrival::Shortcut,
         };
-        let taps = vpc.nics.iter().map(|nic| (nic.number, is_free(&nic.number)));
-        let links = taps.chain(exits.internet_gateway.map(|link| (link, true))).collect();
+        let taps = vpc.nics.iter().map(|nic| (nic.number, arrival(&nic.number)));
+        let links = taps.chain(exits.internet_gateway.map(|link| (link, Arrival::Shortcut))).collect();
         if let Err(error) = ways.lead(&self.kernel, links, exits.internet_gateway).await {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(vpc_id = %vpc.plan.vpc_id, error, "known flows take no shortcut");
@@ -363,20 +368,25 @@ impl Router {
         Ok(())
     }
 
-    /// Deletes the taps that nobody wants, and devices on the way round that none needs.
+    /// Deletes the taps that nobody wants, and links that lead nowhere.
     async fn unplug(&self, vpc: &Vpc<'_>, links: &BTreeMap<String, Link>) -> io::Result<()> {
         let wanted: BTreeSet<&str> = vpc.nics.iter().map(|nic| nic.tap.as_str()).collect();
-        let held = shape::held(&vpc.nics);
-        let devices =
-            held.iter().map(shape::Held::devices).flat_map(|of| of.sent.into_iter().chain(of.received));
-        let devices: BTreeSet<String> = devices.map(|device| device.name).collect();
         let exits = vpc.exits();
-        let is_old = |name: &str| match shape::tap_of(name) {
-            Some(_) => !devices.contains(name),
-            None if name == hosts::LINK => vpc.plan.number.is_none(),
-            None if vpc::is_exit(name) => !exits.contains(name),
-            None => vpc::is_tap_name(name) && !wanted.contains(name),
+        let is_old = |name: &str| match name {
+            hosts::LINK => vpc.plan.number.is_none(),
+            _ if vpc::is_exit(name) => !exits.contains(name),
+            _ => vpc::is_tap_name(name) && !wanted.contains(name),
         };
+        let old = links.iter().filter(|(name, _)| is_old(name));
+        self.kernel.delete_links(&old.map(|(_, link)| link.index).collect::<Vec<_>>()).await
+    }
+
+    /// Deletes the devices on the way round that none needs, once none is led there.
+    async fn remove_ways_round(&self, vpc: &Vpc<'_>, links: &BTreeMap<String, Link>) -> io::Result<()> {
+        let held: Vec<shape::Devices> = shape::held(&vpc.nics).iter().map(shape::Held::devices).collect();
+        let wanted: BTreeSet<&str> =
+            held.iter().flat_map(shape::Devices::all).map(|device| device.name.as_str()).collect();
+        let is_old = |name: &str| shape::tap_of(name).is_some() && !wanted.contains(name);
         let old = links.iter().filter(|(name, _)| is_old(name));
         self.kernel.delete_links(&old.map(|(_, link)| link.index).collect::<Vec<_>>()).await
     }
@@ -404,10 +414,12 @@ impl Router {
     async fn shape(&mut self, vpc: &Vpc<'_>, links: &BTreeMap<String, Link>) -> io::Result<()> {
         let holds = |name: &str| links.get(name).is_some_and(|link| link.up && link.queueing == "tbf");
         let all_hold = |devices: &shape::Devices, nics: &[&Nic<'_>]| {
-            let mut rounds = devices.sent.iter().chain(&devices.received);
-            rounds.all(|device| holds(&device.name))
+            devices.buckets().all(|device| holds(&device.name))
                 && (devices.received.is_some() || nics.iter().all(|nic| holds(&nic.tap)))
         };
+        if !self.is_shaped {
+            self.shaped.clear();
+        }
         let (mut removals, mut rules) = (String::new(), String::new());
         let mut shaped = BTreeMap::new();
         for held in shape::held(&vpc.nics) {
@@ -436,27 +448,38 @@ impl Router {
             }
             shaped.insert(nic.number, None);
         }
-        self.shaped.clear();
+        (self.shaped, self.is_shaped) = (shaped, false);
         if !removals.is_empty() || !rules.is_empty() {
             self.namespace.run(move || shape::run(&removals, &rules)).await?;
         }
-        self.shaped = shaped;
+        self.is_shaped = true;
         Ok(())
     }
 
-    /// Makes devices on the way round that are not there; returns none where the kernel has none.
+    /// Makes devices on the way round that are not there; returns none where the kernel has none, or nobody would lead
+    /// packets there.
     async fn ways_round(&self, devices: shape::Devices, links: &BTreeMap<String, Link>) -> shape::Devices {
-        for device in devices.sent.iter().chain(&devices.received) {
-            let made = async {
-                if !links.contains_key(&device.name) {
-                    self.kernel.add_ifb(&device.name, device.number).await?;
-                }
-                self.kernel.set_link_up(device.number, None, None, None).await
-            };
-            if let Err(error) = made.await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "what guests send is not held back");
-                return shape::Devices::default();
+        let is_missing = |device: &shape::Device| !links.contains_key(&device.name);
+        let made = async {
+            if self.ways.is_none() {
+                return Err(io::Error::from(io::ErrorKind::Unsupported));
             }
+            if let Some(shape::Pair { bucket, end }) =
+                devices.sent.as_ref().filter(|pair| is_missing(&pair.end))
+            {
+                self.kernel.add_pair((&bucket.name, bucket.number), (&end.name, end.number)).await?;
+            }
+            if let Some(device) = devices.received.as_ref().filter(|device| is_missing(device)) {
+                self.kernel.add_ifb(&device.name, device.number).await?;
+            }
+            for device in devices.all() {
+                self.kernel.set_link_up(device.number, None, None, None).await?;
+            }
+            Ok(())
+        };
+        if let Err(error) = made.await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "what guests send is not held back");
+            return shape::Devices::default();
         }
         devices
     }

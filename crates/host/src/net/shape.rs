@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!   to the guest     router ─▶ bucket at the tap ─▶ guest
-//!   from the guest   guest ─▶ tap ─▶ device of ours: bucket ─▶ router, as if come from the tap
+//!   from the guest   guest ─▶ tap ─▶ bucket at one end of a pair ═ its other end ─▶ router, as if come from the tap
 //! ```
 //!
-//! A device can only hold back what leaves it. So what a guest sends takes a way round (ifb): it leaves by a device of
-//! ours, waits there for its turn, and comes back to the tap. It waits rather than being dropped, so that TCP finds the
-//! figure by itself. Where a card has several interfaces their taps share that device, and another one for what the guest
-//! is sent: it comes back to the tap that it was for. Those in different VPCs, whose routers share no device, have a
-//! bandwidth each.
+//! A device can only hold back what leaves it. So what a guest sends takes a way round: it leaves by a pair of devices of
+//! ours, waits there for its turn, and comes back to the tap, unless its flow is known and led on at once: programs do
+//! both (`shortcut`). It waits rather than being dropped, so that TCP finds the figure by itself. Where a card has several
+//! interfaces their taps share that pair, and a device for what the guest is sent (ifb): it comes back to the tap that it
+//! was for. Those in different VPCs, whose routers share no device, have a bandwidth each.
 //!
 //! The bucket (tbf) fills at the baseline and is emptied at the peak at most: who has sent little for a while may send
 //! at the peak until the bucket is empty, as EC2 lets an instance "up to" its peak by network I/O credits (EC2 User
@@ -23,10 +23,11 @@ use std::fmt::Write;
 use std::io;
 
 use super::nft::feed;
-use super::vpc::{NUMBERS, Nic, is_tap_name};
+use super::vpc::{Nic, is_tap_name};
 
-/// What names of devices on the way round begin with: of what guests send, and of what they are sent.
+/// What names of devices on the way round begin with: of what guests send, at both ends, and of what they are sent.
 const SENT: char = 'i';
+const WAITED: char = 'j';
 const RECEIVED: char = 'o';
 
 /// What an idle interface saves for.
@@ -55,12 +56,31 @@ pub(super) struct Device {
     pub number: u32,
 }
 
+/// Two devices of which one gives what is sent by the other.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Pair {
+    /// What leaves by it waits.
+    pub bucket: Device,
+    pub end: Device,
+}
+
 /// The devices on the way round from and to taps: those of their card's first interface.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Devices {
-    pub sent: Option<Device>,
+    pub sent: Option<Pair>,
     /// Where the card has several.
     pub received: Option<Device>,
+}
+
+impl Devices {
+    /// Those that have a bucket.
+    pub(super) fn buckets(&self) -> impl Iterator<Item = &Device> {
+        self.sent.iter().map(|pair| &pair.bucket).chain(&self.received)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Device> {
+        self.buckets().chain(self.sent.iter().map(|pair| &pair.end))
+    }
 }
 
 /// All that are held to a bandwidth, in the order of their cards' first interfaces.
@@ -85,19 +105,20 @@ impl Held<'_> {
     /// Those that it needs.
     pub(super) fn devices(&self) -> Devices {
         let Some(first) = self.nics.first() else { return Devices::default() };
-        let device = |kind: char, number: u32| Device {
+        let device = |kind: char, high_half: u32| Device {
             name: format!("{kind}{}", first.tap.strip_prefix('t').unwrap_or(&first.tap)),
-            // Beyond those of interfaces.
-            number: first.number + number * (NUMBERS.end() + 1),
+            // Beyond those of interfaces. The first half is known to a program too (`shortcut`).
+            number: high_half << 16 | first.number,
         };
+        let sent = Pair { bucket: device(SENT, 1), end: device(WAITED, 3) };
         let received = (self.nics.len() > 1).then(|| device(RECEIVED, 2));
-        Devices { sent: Some(device(SENT, 1)), received }
+        Devices { sent: Some(sent), received }
     }
 }
 
 /// The tap after which a device on the way round is named; None where it is no such device.
 pub(super) fn tap_of(name: &str) -> Option<String> {
-    let digits = name.strip_prefix([SENT, RECEIVED])?;
+    let digits = name.strip_prefix([SENT, WAITED, RECEIVED])?;
     Some(format!("t{digits}")).filter(|tap| is_tap_name(tap))
 }
 
@@ -106,29 +127,20 @@ pub(super) fn tap_of(name: &str) -> Option<String> {
 pub(super) fn rules(taps: &[&str], devices: &Devices, bandwidth: Bandwidth) -> String {
     let bucket = bucket(bandwidth);
     let mut rules = String::new();
-    for Device { name, .. } in devices.sent.iter().chain(&devices.received) {
+    for Device { name, .. } in devices.buckets() {
         let _ = writeln!(rules, "qdisc replace dev {name} root handle 1: {bucket}");
     }
     for tap in taps {
         let _ = match &devices.received {
-            Some(_) => writeln!(rules, "qdisc replace dev {tap} root noqueue"),
+            Some(Device { name, .. }) => writeln!(
+                rules,
+                "qdisc replace dev {tap} root noqueue\n\
+                 qdisc replace dev {tap} handle ffff: clsact\n\
+                 filter replace dev {tap} egress protocol all prio 2 \
+                 u32 match u32 0 0 action mirred egress redirect dev {name}"
+            ),
             None => writeln!(rules, "qdisc replace dev {tap} root handle 1: {bucket}"),
         };
-        if devices.sent.is_some() {
-            let _ = writeln!(rules, "qdisc replace dev {tap} handle ffff: clsact");
-        }
-        // The kernel numbers filters of both ways together: the second is made anew each time, since its number is no
-        // known one.
-        for (way, handle, device) in
-            [("ingress", " handle 800::800", &devices.sent), ("egress", "", &devices.received)]
-        {
-            let Some(Device { name, .. }) = device else { continue };
-            let _ = writeln!(
-                rules,
-                "filter replace dev {tap} {way} protocol all prio 2{handle} \
-                 u32 match u32 0 0 action mirred egress redirect dev {name}"
-            );
-        }
     }
     rules
 }
@@ -140,10 +152,7 @@ pub(super) fn removal_before(tap: &str) -> String {
 
 /// Takes from a tap all that it may have of that; devices are deleted besides.
 pub(super) fn removal(tap: &str) -> String {
-    format!(
-        "filter delete dev {tap} ingress prio 2\nfilter delete dev {tap} egress prio 2\n\
-         qdisc replace dev {tap} root noqueue\n"
-    )
+    removal_before(tap) + &format!("qdisc replace dev {tap} root noqueue\n")
 }
 
 fn bucket(bandwidth: Bandwidth) -> String {
@@ -178,6 +187,7 @@ pub(super) fn run(removals: &str, rules: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::vpc::NUMBERS;
     use datapath::Interface;
     use datapath::examples::{id, interface};
     use model::Kind;
@@ -209,10 +219,12 @@ mod tests {
         assert_eq!(alone.replace("17", "20"), other);
         assert_eq!(rules(&["t1"], &Devices::default(), bandwidth).lines().count(), 1);
         let devices = held(&nics)[0].devices();
-        for Device { name, number } in devices.sent.into_iter().chain(devices.received) {
-            assert_eq!(tap_of(&name).as_deref(), Some("t00000000000016"));
-            assert!(!NUMBERS.contains(&number));
+        let mut numbers = std::collections::BTreeSet::new();
+        for Device { name, number } in devices.all() {
+            assert_eq!(tap_of(name).as_deref(), Some("t00000000000016"));
+            assert!(!NUMBERS.contains(number) && numbers.insert(number));
         }
+        assert_eq!(numbers.len(), 3);
         assert!(tap_of("igw").is_none() && tap_of("t00000000000001").is_none());
     }
 

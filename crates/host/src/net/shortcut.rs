@@ -1,5 +1,6 @@
 //! The shorter way of packets whose flow is known, past the packet filter, the tracking and the routes of a VPC's router:
-//! what the kernel runs of it is `bpf/shortcut.bpf.c`, which says how it works.
+//! what the kernel runs of it is `bpf/shortcut.bpf.c`, which says how it works. It also leads what a guest sends that is
+//! held to a bandwidth to where it waits, and on from there.
 //!
 //! Invariant: whatever a router is changed in, it says so here once that holds. From then on no packet takes a way that
 //! was learned before.
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use super::kernel::Kernel;
 use super::traffic::Side;
+use super::vpc::NUMBER_MASK;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/shortcut.o"));
 
@@ -25,6 +27,8 @@ type Told = [u32; 2];
 
 pub(super) struct Shortcut {
     arrive: ProgramFd,
+    wait: ProgramFd,
+    arrive_late: ProgramFd,
     depart: ProgramFd,
     depart_by_pair: ProgramFd,
     vpcs: Mutex<Array<MapData, Told>>,
@@ -40,11 +44,12 @@ impl Shortcut {
             program.load().map_err(io::Error::other)?;
             program.fd().map_err(io::Error::other)?.try_clone()
         };
-        let (arrive, depart) = (program("arrive")?, program("depart")?);
-        let depart_by_pair = program("depart_by_pair")?;
+        let (arrive, wait, arrive_late) = (program("arrive")?, program("wait")?, program("arrive_late")?);
+        let (depart, depart_by_pair) = (program("depart")?, program("depart_by_pair")?);
         let vpcs = object.take_map("vpcs").ok_or_else(|| missing("vpcs"))?;
         let vpcs = Mutex::new(Array::try_from(vpcs).map_err(io::Error::other)?);
-        Ok(Arc::new(Shortcut { arrive, depart, depart_by_pair, vpcs, numbers: Mutex::default() }))
+        let numbers = Mutex::default();
+        Ok(Arc::new(Shortcut { arrive, wait, arrive_late, depart, depart_by_pair, vpcs, numbers }))
     }
 
     /// A VPC's part of it; None where there are more VPCs than numbers.
@@ -52,7 +57,13 @@ impl Shortcut {
         let mut numbers = self.numbers.lock();
         let number = (0..=u16::MAX).find(|number| !numbers.contains(number))?;
         numbers.insert(number);
-        Some(Ways { shortcut: self.clone(), number, mtu: mtu.into(), links: BTreeMap::new() })
+        Some(Ways {
+            shortcut: self.clone(),
+            number,
+            mtu: mtu.into(),
+            links: BTreeMap::new(),
+            ends: BTreeSet::new(),
+        })
     }
 }
 
@@ -60,13 +71,26 @@ fn missing(name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("there is no {name} in the program"))
 }
 
+/// What becomes of packets that come by a link.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Arrival {
+    Shortcut,
+    /// They leave by one link, where they wait, and take the shortcut where they come by the other.
+    Waiting {
+        bucket: u32,
+        end: u32,
+    },
+}
+
 /// What is known of the ways through one VPC's router.
 pub(super) struct Ways {
     shortcut: Arc<Shortcut>,
     number: u16,
     mtu: u32,
-    /// Links that have our programs, and whether their packets may take the shortcut.
-    links: BTreeMap<u32, bool>,
+    /// Links that have our programs.
+    links: BTreeMap<u32, Arrival>,
+    /// And those by which comes what has waited.
+    ends: BTreeSet<u32>,
 }
 
 impl Ways {
@@ -81,34 +105,51 @@ impl Ways {
     /// Of links that were not there, those that come now are others.
     pub(super) fn keep(&mut self, there: &BTreeSet<u32>) {
         self.links.retain(|link, _| there.contains(link));
+        self.ends.retain(|link| there.contains(link));
     }
 
-    /// Learns the ways between these links and no others, from those of which it is said. Beyond the one that is the end
-    /// of a pair lies another namespace.
+    /// Learns the ways between these links and no others, and leads what comes by them. Beyond the one that is the end of
+    /// a pair lies another namespace.
     pub(super) async fn lead(
         &mut self,
         kernel: &Kernel,
-        links: BTreeMap<u32, bool>,
+        links: BTreeMap<u32, Arrival>,
         pair: Option<u32>,
     ) -> io::Result<()> {
-        let Shortcut { arrive, depart, depart_by_pair, .. } = &*self.shortcut;
-        for (&link, &leads) in &links {
-            let led = self.links.get(&link).copied();
-            if led == Some(leads) {
-                continue;
+        let Shortcut { arrive, wait, arrive_late, depart, depart_by_pair, .. } = &*self.shortcut;
+        let (number, mut ends) = (self.number, BTreeSet::new());
+        for (&link, &arrival) in &links {
+            if let Arrival::Waiting { end, .. } = arrival
+                && ends.insert(end)
+                && !self.ends.contains(&end)
+            {
+                kernel.admit_programs(end).await?;
+                kernel.run_program(end, Side::Arrival, arrive_late, c"arrive_late", number).await?;
+                self.ends.insert(end);
             }
+            let led = self.links.get(&link).copied();
             if led.is_none() {
                 let depart = if pair == Some(link) { depart_by_pair } else { depart };
                 kernel.admit_programs(link).await?;
-                kernel.run_program(link, Side::Departure, depart, c"depart", self.number).await?;
+                kernel.run_program(link, Side::Departure, depart, c"depart", number).await?;
             }
-            match leads {
-                true => kernel.run_program(link, Side::Arrival, arrive, c"arrive", self.number).await?,
-                false => kernel.stop_program(link, Side::Arrival).await?,
+            if led == Some(arrival) {
+                continue;
             }
-            self.links.insert(link, leads);
+            match arrival {
+                Arrival::Shortcut => {
+                    kernel.run_program(link, Side::Arrival, arrive, c"arrive", number).await?
+                }
+                Arrival::Waiting { bucket, .. } => {
+                    // The program knows the other half (`shape`).
+                    let bucket = (bucket & NUMBER_MASK) as u16;
+                    kernel.run_program(link, Side::Arrival, wait, c"wait", bucket).await?;
+                }
+            }
+            self.links.insert(link, arrival);
         }
         self.links.retain(|link, _| links.contains_key(link));
+        self.ends = ends;
         Ok(())
     }
 }

@@ -124,25 +124,43 @@ async fn a_connection_that_is_reset_is_forgotten() {
     assert!(seconds().is_none_or(|seconds| seconds <= 10));
 }
 
+/// What leaves by the bucket of the first guest's card, in packets.
+fn waited(router: &str) -> usize {
+    let statistics = within(router, &["tc", "-s", "qdisc", "show", "dev", "i00000000000001"]);
+    let packets = statistics.split(" bytes ").nth(1).unwrap();
+    packets.split(' ').next().unwrap().parse().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_held_to_a_bandwidth_waits_first() {
     if !possible() {
         return;
     }
-    let (mut cloud, _, [a, b]) = two_guests().await;
+    let (mut cloud, group, [a, b]) = two_guests().await;
+    let router = cloud.namespaces().remove(0);
     let (from, to) = (a.udp(0).await, b.udp(5000).await);
     talk(&from, &to, b.address.into());
     let interface = cloud.plan.interfaces[0].interface_id.clone();
     let rate = 100_000_000;
     cloud.interface(&interface).bandwidth = Some(Bandwidth { baseline: rate, peak: rate });
     cloud.apply().await;
-    let router = cloud.namespaces().remove(0);
-    let tap = "t00000000000001";
-    let programs = |side: &str| within(&router, &["tc", "filter", "show", "dev", tap, side]);
-    assert!(!programs("ingress").contains("bpf") && programs("egress").contains("bpf"));
+    count(&router);
     talk(&from, &to, b.address.into());
+    let asked = counted(&router);
+    assert!((2..DATAGRAMS).contains(&asked), "{asked} packets of {}", 2 * DATAGRAMS);
+    assert!(waited(&router) >= DATAGRAMS, "{} packets waited", waited(&router));
+
+    // The rules hold for what waits as for all else.
+    cloud.group(&group).ingress.retain(|rule| *rule != udp_from("10.0.0.0/16", 5000));
+    cloud.apply().await;
+    let stranger = a.udp(0).await;
+    stranger.send_to(b"late", (b.address, 5000)).unwrap();
+    to.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(to.recv_from(&mut [0; 16]).is_err());
+
+    cloud.group(&group).ingress.push(udp_from("10.0.0.0/16", 5000));
     cloud.interface(&interface).bandwidth = None;
     cloud.apply().await;
-    assert!(programs("ingress").contains("bpf"));
+    to.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     talk(&from, &to, b.address.into());
 }
