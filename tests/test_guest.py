@@ -24,7 +24,8 @@ echo "configured once" >>/root/configured
 
 @pytest.fixture(scope="module")
 def cloud():
-    cloud = Cloud("--status-check-period", "2").start()
+    # At each start what snapshots hold goes from the disk: what is made of them then comes out of the block store.
+    cloud = Cloud("--status-check-period", "2", "--keep-free", "100").start()
     yield cloud
     if cloud.process.poll() is not None:  # a test that killed it failed before it started it again
         cloud.start()

@@ -117,6 +117,48 @@ def test_a_volume_comes_grows_and_goes(ec2, guest, key):  # noqa: F811
     ec2.delete_snapshot(SnapshotId=snapshot)
 
 
+def test_a_volume_is_read_before_all_of_it_is_there(cloud, ec2, guest, key):  # noqa: F811
+    """Only the block store has its snapshot; the daemon is killed while the guest has it."""
+    zone = describe(ec2, guest)["Placement"]["AvailabilityZone"]
+
+    def attached(**parameters):
+        volume = ec2.create_volume(AvailabilityZone=zone, **parameters)["VolumeId"]
+        ready(ec2, "volume_available", VolumeIds=[volume])
+        ec2.attach_volume(InstanceId=guest, VolumeId=volume, Device="/dev/sdf")
+        serial = volume.replace("-", "")
+        until(lambda: serial in disks(ec2, key, guest), True)
+        return volume, disks(ec2, key, guest)[serial][0]
+
+    def deleted(volume):
+        ec2.detach_volume(VolumeId=volume)
+        ready(ec2, "volume_available", VolumeIds=[volume])
+        ec2.delete_volume(VolumeId=volume)
+
+    def read(name):
+        return ssh(ec2, key, guest, f"echo 3 >/proc/sys/vm/drop_caches; head -c 30888896 /dev/{name} | md5sum")
+
+    volume, name = attached(Size=1)
+    ssh(ec2, key, guest, f"seq 1 4000000 >/dev/{name}; sync")
+    written = read(name)
+    snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
+    ready(ec2, "snapshot_completed", SnapshotIds=[snapshot])
+    deleted(volume)
+    ready(ec2, "volume_deleted", VolumeIds=[volume])
+    cloud.kill()
+    cloud.start()
+    head = pathlib.Path(cloud.data_dir, "snapshots", f"{snapshot}.json")
+    until(lambda: json.loads(head.read_text())["layers"], [])
+    volume, name = attached(SnapshotId=snapshot)
+    cloud.kill()
+    cloud.start()
+    assert read(name) == written
+    (layer,) = json.loads(head.read_text())["layers"]
+    until(lambda: any(path.endswith(layer) for path in open_layers(guest)), True)
+    assert read(name) == written
+    deleted(volume)
+    ec2.delete_snapshot(SnapshotId=snapshot)
+
+
 def test_snapshots_outlive_whatever_is_killed(cloud, ec2, guest, key):  # noqa: F811
     """The daemon in the middle of a snapshot, then the machine; what the guest has flushed is there after each."""
     volume = describe(ec2, guest)["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]

@@ -8,6 +8,7 @@
 //! ```
 
 use crate::credits::Credits;
+use crate::filling::ServedLayers;
 use crate::instance::{Desire, Handle, Host, InstanceTask, stop_cause};
 use crate::lifecycle::Actual;
 use crate::metadata::{Identity, TokenKey};
@@ -94,6 +95,7 @@ impl Agent {
         let observations = Arc::new(Observations::default());
         let volumes = Volumes::new(disks, hypervisor.clone(), observations.clone(), tasks.clone());
         volumes.find().await?;
+        hypervisor.serve_layers(Arc::new(ServedLayers(Arc::downgrade(&volumes))));
         let token_key =
             TokenKey::load_or_make(&options.state_dir, &*environment.random).map_err(StartError::Keys)?;
         let identity = Identity::new(options.identity_dir.clone(), environment.clone());
@@ -126,6 +128,7 @@ impl Agent {
         agent.adopt().await?;
         agent.host.volumes.finish_all().await?;
         agent.tasks.spawn(network.run(services));
+        agent.tasks.spawn(agent.host.volumes.clone().fill());
         Ok(Arc::new(agent))
     }
 

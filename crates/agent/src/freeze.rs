@@ -9,7 +9,7 @@
 
 use crate::volumes::{DiskError, DiskFile, Volumes};
 use agent_api::{HostError, NewSnapshot};
-use host::machine::{DiskSpec, MachineError};
+use host::machine::{DiskLayer, DiskSpec, MachineError};
 use model::Id;
 use std::sync::Arc;
 
@@ -72,6 +72,16 @@ impl Volumes {
     /// A machine that can't be told of the shorter chain goes on with the files that it has open.
     async fn fold_one(&self, volume_id: &Id) -> Result<(), FreezeError> {
         let Some(before) = self.disks.fold(volume_id).await? else { return Ok(()) };
+        self.rebase(volume_id, |_| before.layers).await
+    }
+
+    /// Tells the machine that has the volume, if one runs, of the layers that it has now; `before` says of them which it
+    /// had.
+    pub(crate) async fn rebase(
+        &self,
+        volume_id: &Id,
+        before: impl FnOnce(&[DiskLayer]) -> Vec<DiskLayer>,
+    ) -> Result<(), FreezeError> {
         let _lock = self.lock(std::slice::from_ref(volume_id)).await;
         let layers = self.disks.layers(volume_id).await?.layers;
         let user = self.user_of(std::slice::from_ref(volume_id)).ok().flatten();
@@ -81,8 +91,9 @@ impl Volumes {
             attached => attached?,
         };
         if attached.contains(volume_id) {
+            let before = before(&layers);
             let disk = DiskSpec::new(volume_id.clone(), layers);
-            self.hypervisor.rebase_disk(&instance_id, disk, before.layers).await?;
+            self.hypervisor.rebase_disk(&instance_id, disk, before).await?;
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ mod dns;
 mod doubles;
 #[cfg(test)]
 mod examples;
+mod filling;
 mod freeze;
 mod instance;
 mod lifecycle;
@@ -43,6 +44,7 @@ mod time;
 mod volumes;
 
 pub use agent::{Agent, AgentOptions, StartError};
+pub use filling::{Fill, ServedLayer};
 pub use freeze::Freeze;
 pub use local_disks::LocalDisks;
 pub use simulated::{SimulatedHost, SimulatedOptions};

@@ -1,13 +1,16 @@
 //! The disks and snapshots of a real host: files (`volume`).
 
+use crate::filling::{Fill, ServedLayer};
 use crate::freeze::Freeze;
 use crate::volumes::{DiskError, DiskFile, Disks};
 use agent_api::{ChangedBlock, HostError, NewSnapshot, SnapshotStore};
 use async_trait::async_trait;
-use host::machine::{DiskFormat, DiskLayer};
+use host::machine::{DiskFormat, DiskLayer, LayerContent};
 use model::{Id, Kind};
+use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
-use volume::{VolumeDisk, VolumeError};
+use volume::{LayerReader, VolumeDisk, VolumeError};
 
 #[derive(Clone)]
 pub struct LocalDisks(pub Arc<volume::Disks>);
@@ -77,12 +80,29 @@ fn disk_file(disk: VolumeDisk) -> DiskFile {
 fn disk_layers(layers: Vec<volume::Layer>) -> DiskFile {
     let layer = |layer: volume::Layer| DiskLayer {
         path: layer.path,
-        format: match layer.format {
-            volume::Format::Raw => DiskFormat::Raw,
-            volume::Format::Qcow2 => DiskFormat::Qcow2,
+        format: match (layer.filling, layer.format) {
+            (Some(_), _) => DiskFormat::Served,
+            (None, volume::Format::Raw) => DiskFormat::Raw,
+            (None, volume::Format::Qcow2) => DiskFormat::Qcow2,
         },
     };
     DiskFile { layers: layers.into_iter().map(layer).collect() }
+}
+
+struct Content(LayerReader);
+
+impl LayerContent for Content {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, into).map_err(|error| match error {
+            // A store that does not answer now may later: its guest waits.
+            VolumeError::Store { .. } => io::Error::new(io::ErrorKind::WouldBlock, error),
+            error => io::Error::other(error),
+        })
+    }
 }
 
 #[async_trait]
@@ -138,6 +158,35 @@ impl Disks for LocalDisks {
     async fn fold(&self, volume_id: &Id) -> Result<Option<DiskFile>, DiskError> {
         let volume_id = volume_id.clone();
         Ok(self.with(move |disks| disks.fold(&volume_id)).await?.map(disk_layers))
+    }
+
+    async fn fill(&self, bytes: u64) -> Result<Fill, DiskError> {
+        Ok(match self.with(move |disks| disks.fill(bytes)).await? {
+            volume::Fill::Some(bytes) => Fill::Some(bytes),
+            volume::Fill::Nothing => Fill::Nothing,
+            volume::Fill::Whole { layer, volumes } => {
+                let volumes = volumes.iter().filter_map(|name| Id::parse(Kind::Volume, name).ok());
+                Fill::Whole { layer, volumes: volumes.collect() }
+            }
+        })
+    }
+
+    async fn read_layer(
+        &self,
+        volume_ids: &BTreeSet<Id>,
+        layer: &str,
+    ) -> Result<Option<ServedLayer>, DiskError> {
+        let (volume_ids, layer) = (volume_ids.clone(), layer.to_owned());
+        let read = move |disks: &volume::Disks| {
+            let volume_ids: Vec<&str> = volume_ids.iter().map(Id::as_str).collect();
+            disks.read_layer(&volume_ids, &layer)
+        };
+        let served = |reader: LayerReader| ServedLayer {
+            is_whole: reader.is_whole(),
+            path: reader.path().to_owned(),
+            content: Arc::new(Content(reader)),
+        };
+        Ok(self.with(read).await?.map(served))
     }
 
     async fn undo_freeze(&self, key: &str) -> Result<(), DiskError> {

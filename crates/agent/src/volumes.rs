@@ -4,6 +4,7 @@
 //! Invariant: nothing is deleted while a machine runs whose disks are not known (one that was found running and
 //! of which control has not spoken, or speaks no more).
 
+use crate::filling::{Fill, ServedLayer};
 use crate::freeze::{Freeze, FreezeError};
 use crate::observations::Observations;
 use crate::tasks::{Backoff, Tasks};
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 /// What keeps the volumes of a host.
 #[async_trait]
@@ -54,6 +55,16 @@ pub trait Disks: Send + Sync {
     /// Merges layers of a volume that has many, and says which it had then. May take long; a machine that has it goes
     /// on.
     async fn fold(&self, volume_id: &Id) -> Result<Option<DiskFile>, DiskError>;
+
+    /// Fetches some of what layers lack that are used already, at least so many bytes if there are.
+    async fn fill(&self, bytes: u64) -> Result<Fill, DiskError>;
+
+    /// A layer by its name, to be read by a machine that has these volumes. None where they have none such.
+    async fn read_layer(
+        &self,
+        volume_ids: &BTreeSet<Id>,
+        layer: &str,
+    ) -> Result<Option<ServedLayer>, DiskError>;
 
     /// Nothing of the volume is left afterwards. No error where nothing was.
     async fn delete(&self, volume_id: &Id) -> Result<(), DiskError>;
@@ -100,6 +111,8 @@ pub(crate) struct Volumes {
     /// Held by who changes of what a volume consists, or hands it to a machine.
     locks: Mutex<HashMap<Id, Arc<tokio::sync::Mutex<()>>>>,
     pub(crate) folding: Semaphore,
+    /// Says that a layer may lack something.
+    pub(crate) lacking: Notify,
 }
 
 /// While it is held, of what a volume consists does not change, and no machine gets it.
@@ -154,6 +167,7 @@ impl Volumes {
             hypervisor,
             locks: Mutex::default(),
             folding: Semaphore::new(1),
+            lacking: Notify::new(),
             observations,
             tasks,
             making: Semaphore::new(MAKING_MAX),
@@ -222,6 +236,11 @@ impl Volumes {
         if self.state.lock().users.remove(instance_id).is_some() {
             self.work_on_all();
         }
+    }
+
+    /// The volumes that the instance's machine has, None where that is not known; or None where it has no machine.
+    pub(crate) fn used_by(&self, instance_id: &Id) -> Option<Option<BTreeSet<Id>>> {
+        self.state.lock().users.get(instance_id).cloned()
     }
 
     pub(crate) fn is_ready(&self, volume_id: &Id) -> bool {
@@ -388,6 +407,7 @@ impl Volumes {
         let volume_id = &volume.volume_id;
         let _lock = self.lock(std::slice::from_ref(volume_id)).await;
         self.disks.ensure(volume).await?;
+        self.lacking.notify_one();
         let users: Vec<Id> = {
             let state = self.state.lock();
             let may_use =

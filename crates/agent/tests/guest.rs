@@ -1,13 +1,13 @@
 //! What a guest meets: an agent on the real network, with namespaces for machines. Each guest gets its address from
 //! a real DHCP client over its tap, and asks for its metadata and for names as any Linux would.
 
-use agent::{Agent, AgentOptions, DiskError, DiskFile, Disks, Freeze};
+use agent::{Agent, AgentOptions, DiskError, DiskFile, Disks, Fill, Freeze, ServedLayer};
 use agent_api::*;
 use async_trait::async_trait;
 use datapath::{Address, examples};
 use host::machine::{
-    DiskLayer, DiskLimits, DiskSpec, Ended, Found, Hypervisor, MachineError, MachineSpec, NicSpec, Status,
-    Tap,
+    DiskLayer, DiskLimits, DiskSpec, Ended, Found, Hypervisor, LayerSource, MachineError, MachineSpec,
+    NicSpec, Status, Tap,
 };
 use host::net::{LinuxNetwork, Namespace, NetOptions, Network};
 use model::{Environment, Id, Kind};
@@ -89,6 +89,8 @@ impl Hypervisor for Namespaces {
         assert!(self.run(&spec.instance_id, "ip", &up).await.status.success());
         Ok(())
     }
+
+    fn serve_layers(&self, _source: Arc<dyn LayerSource>) {}
 
     async fn adopt(&self) -> Result<Vec<Found>, MachineError> {
         Ok(Vec::new())
@@ -275,6 +277,18 @@ impl Disks for NoDisks {
     }
 
     async fn fold(&self, _volume_id: &Id) -> Result<Option<DiskFile>, DiskError> {
+        Ok(None)
+    }
+
+    async fn fill(&self, _bytes: u64) -> Result<Fill, DiskError> {
+        Ok(Fill::Nothing)
+    }
+
+    async fn read_layer(
+        &self,
+        _volume_ids: &BTreeSet<Id>,
+        _layer: &str,
+    ) -> Result<Option<ServedLayer>, DiskError> {
         Ok(None)
     }
 

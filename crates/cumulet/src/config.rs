@@ -16,6 +16,7 @@ const LISTEN: &str = "127.0.0.1:8773";
 const ACCOUNT: &str = "000000000000";
 const REGION: &str = "us-east-1";
 /// As EC2 checks its instances: every minute.
+const KEEP_FREE: u8 = 15;
 const STATUS_CHECK_PERIOD_S: u64 = 60;
 /// Zones of a simulated region, as most of AWS's have.
 const SIMULATED_ZONES: usize = 3;
@@ -42,6 +43,10 @@ pub struct ServeArgs {
     /// Where to put what snapshots hold: a folder, or s3://BUCKET/PREFIX [default: DATA_DIR/blocks]
     #[arg(long, env = "CUMULET_BLOCK_STORE", value_name = "URL")]
     block_store: Option<String>,
+    /// With less than this of the disk free, what snapshots hold is kept in the block store alone; 100 is always
+    /// [default: 15]
+    #[arg(long, env = "CUMULET_KEEP_FREE", value_name = "PERCENT")]
+    keep_free: Option<u8>,
     /// Where requests are accepted [default: 127.0.0.1:8773]
     #[arg(long, env = "CUMULET_LISTEN", value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
@@ -103,6 +108,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// None is in the data directory.
     pub block_store: Option<String>,
+    /// In percent of the file system.
+    pub keep_free: u8,
     pub listen: SocketAddr,
     pub simulate: Option<Simulated>,
     pub account: AccountId,
@@ -160,6 +167,7 @@ impl ServeArgs {
                 Some(data_dir.unwrap_or_else(|| DATA_DIR.into()))
             },
             block_store,
+            keep_free: keep_free(self.keep_free.or(file.keep_free))?,
             listen: pick(self.listen, file.listen, LISTEN)?,
             simulate,
             account: pick(self.account_id, file.account_id, ACCOUNT)?,
@@ -235,6 +243,13 @@ where
 }
 
 /// As long as every link of IPv6 carries (RFC 8200), and no longer than EC2's.
+fn keep_free(asked: Option<u8>) -> Result<u8> {
+    match asked.unwrap_or(KEEP_FREE) {
+        percent @ 0..=100 => Ok(percent),
+        asked => bail!("--keep-free is a percentage, and not {asked}"),
+    }
+}
+
 fn mtu(asked: Option<u16>) -> Result<u16> {
     match asked {
         None => Ok(MTU),

@@ -6,10 +6,12 @@
 //!   snapshots/snap-….freeze what `freeze` has begun
 //!   snapshots/snap-….storing what `storing` has begun
 //!   layers/vol-….0.raw      …
+//!   filling/snap-….0.raw    of a layer that is not whole yet, what it lacks
 //! ```
 //!
 //! All of it is read once and then known: a call for one disk costs what that disk costs, however many there are.
 
+use crate::filling::{self, FILLING, Filling};
 use crate::freeze::{self, Journal};
 use crate::layer::{Format, Layer, LayerName};
 use crate::store::BlockStore;
@@ -22,6 +24,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const LAYERS: &str = "layers";
 const VOLUMES: &str = "volumes";
@@ -40,7 +43,7 @@ pub struct Disks {
     idle: Condvar,
     /// Shared by who writes blocks, so that none is written while a snapshot is sealed.
     pub(crate) sealing: RwLock<()>,
-    pub(crate) store: BlockStore,
+    pub(crate) store: Arc<BlockStore>,
 }
 
 /// What a volume or snapshot consists of.
@@ -66,6 +69,8 @@ pub(crate) struct State {
     busy: HashSet<String>,
     pub(crate) journals: BTreeMap<String, Journal>,
     pub(crate) storing: HashMap<String, Storing>,
+    /// By the layers' names.
+    pub(crate) filling: BTreeMap<String, Arc<Filling>>,
 }
 
 impl Head {
@@ -123,12 +128,12 @@ impl Disks {
 
     /// Finishes what a crash has left undone, but what `freeze` began: see `freezes`.
     pub fn open_with(dir: &Path, store: BlockStore) -> Result<Disks> {
-        for part in [LAYERS, VOLUMES, SNAPSHOTS] {
+        for part in [LAYERS, VOLUMES, SNAPSHOTS, FILLING] {
             durable::create_directory(&dir.join(part))?;
         }
         let dir = fs::canonicalize(dir).map_err(failed("can't find", dir))?;
         let (state, idle, sealing) = (Mutex::default(), Condvar::new(), RwLock::default());
-        let disks = Disks { dir, state, idle, sealing, store };
+        let disks = Disks { dir, state, idle, sealing, store: Arc::new(store) };
         let mut state = State::default();
         for part in [VOLUMES, SNAPSHOTS] {
             for name in disks.names(part)? {
@@ -143,10 +148,18 @@ impl Disks {
         for name in disks.names(LAYERS)? {
             let Some(layer) = LayerName::parse(&name) else { continue };
             if state.needs.contains_key(&name) {
-                let next = state.next.entry(layer.owner).or_default();
+                let next = state.next.entry(layer.owner.clone()).or_default();
                 *next = (*next).max(layer.number + 1);
+                let filling = disks.find_filling(&layer)?;
+                state.filling.extend(filling.map(|filling| (name, Arc::new(filling))));
             } else {
                 durable::remove(&disks.dir.join(LAYERS).join(name))?;
+            }
+        }
+        for name in disks.names(FILLING)? {
+            let layer = name.strip_suffix(filling::MAP).unwrap_or(&name);
+            if !state.filling.contains_key(layer) {
+                durable::remove(&disks.dir.join(FILLING).join(name))?;
             }
         }
         *disks.state.lock() = state;
@@ -238,7 +251,10 @@ impl Disks {
     }
 
     fn remove_layers(&self, names: Vec<String>) -> Result<()> {
-        names.iter().try_for_each(|name| durable::remove(&self.dir.join(LAYERS).join(name)).map(drop))
+        names.iter().try_for_each(|name| {
+            self.forget_filling(name)?;
+            durable::remove(&self.dir.join(LAYERS).join(name)).map(drop)
+        })
     }
 
     fn head_path(&self, id: &str) -> PathBuf {
@@ -259,7 +275,9 @@ impl Disks {
     }
 
     pub(crate) fn layers(&self, names: &[LayerName]) -> Vec<Layer> {
-        names.iter().map(|name| Layer { path: self.layer_path(name), format: name.format }).collect()
+        let filling = |name: &LayerName| self.state.lock().filling.get(&name.to_string()).cloned();
+        let layer = |name| Layer { path: self.layer_path(name), format: name.format, filling: filling(name) };
+        names.iter().map(layer).collect()
     }
 
     /// The name of a layer that shall be made for a disk.
@@ -294,6 +312,13 @@ impl State {
     pub(crate) fn is_under_volumes(&self, head: &Head) -> bool {
         let mut volumes = self.heads.iter().filter(|(id, _)| Id::is_well_formed(Kind::Volume, id));
         head.layers.first().is_some_and(|top| volumes.any(|(_, volume)| volume.layers.contains(top)))
+    }
+
+    /// The volumes that have this layer.
+    pub(crate) fn volumes_with(&self, layer: &str) -> Vec<String> {
+        let volumes = self.heads.iter().filter(|(id, _)| Id::is_well_formed(Kind::Volume, id));
+        let with = volumes.filter(|(_, head)| head.layers.iter().any(|name| name == layer));
+        with.map(|(id, _)| id.clone()).collect()
     }
 
     fn need(&mut self, head: &Head) {

@@ -1,13 +1,14 @@
 //! What a disk holds that is spread over layers: the uppermost that says something of a place is right.
 
 use crate::qcow2::{Overlay, Part};
-use crate::{BLOCK_BYTES, Format, Layer, Result, failed};
+use crate::{BLOCK_BYTES, Filling, Format, Layer, Result, failed};
 use rustix::fs::{Advice, SeekFrom};
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 
@@ -23,15 +24,17 @@ pub(crate) struct Chain {
 enum Open {
     Raw { file: File, size: u64 },
     Overlay(Overlay),
+    Filling(Arc<Filling>),
 }
 
 impl Chain {
     pub(crate) fn open(size: u64, layers: &[Layer]) -> Result<Chain> {
         let open = layers.iter().map(|layer| {
-            let open = match layer.format {
-                Format::Raw => File::open(&layer.path)
+            let open = match (layer.format, &layer.filling) {
+                (_, Some(filling)) => Ok(Open::Filling(filling.clone())),
+                (Format::Raw, None) => File::open(&layer.path)
                     .and_then(|file| Ok(Open::Raw { size: file.metadata()?.len(), file })),
-                Format::Qcow2 => Overlay::open(&layer.path).map(Open::Overlay),
+                (Format::Qcow2, None) => Overlay::open(&layer.path).map(Open::Overlay),
             };
             open.map_err(failed("can't open", &layer.path))
         });
@@ -107,6 +110,7 @@ impl Open {
     fn part(&mut self, offset: u64) -> io::Result<(Part, u64)> {
         match self {
             Open::Overlay(overlay) => overlay.part(offset),
+            Open::Filling(filling) => Ok(filling.part(offset)),
             Open::Raw { size, .. } if offset >= *size => Ok((Part::Below, u64::MAX - offset)),
             Open::Raw { file, size } => match next_data(file, offset)? {
                 Some(data) if data == offset => {
@@ -120,21 +124,26 @@ impl Open {
     fn next(&mut self, offset: u64) -> io::Result<Option<u64>> {
         match self {
             Open::Overlay(overlay) => overlay.next(offset),
+            Open::Filling(filling) => Ok(filling.next(offset)),
             Open::Raw { file, .. } => next_data(file, offset),
         }
     }
 
-    fn file(&self) -> &File {
-        match self {
+    /// Has the kernel read ahead, where the data is in a file.
+    fn expect(&self, place: u64, length: u64) -> io::Result<()> {
+        let file = match self {
             Open::Overlay(overlay) => &overlay.file,
             Open::Raw { file, .. } => file,
-        }
+            Open::Filling(_) => return Ok(()),
+        };
+        Ok(rustix::fs::fadvise(file, place, NonZeroU64::new(length), Advice::WillNeed)?)
     }
 
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         match self {
             Open::Overlay(overlay) => overlay.read(offset, into),
             Open::Raw { file, .. } => file.read_exact_at(into, offset),
+            Open::Filling(filling) => filling.read(offset, into).map_err(io::Error::other),
         }
     }
 }
@@ -176,10 +185,7 @@ fn expect(layers: &mut [Open], offset: u64, length: u64) -> io::Result<()> {
         let (part, length) = upper.part(at)?;
         let count = length.min(end - at);
         match part {
-            Part::Data(place) => {
-                let length = NonZeroU64::new(count);
-                rustix::fs::fadvise(upper.file(), place, length, Advice::WillNeed)?;
-            }
+            Part::Data(place) => upper.expect(place, count)?,
             Part::Zeros => {}
             Part::Below => expect(below, at, count)?,
         }

@@ -1,14 +1,18 @@
 //! Layers by their names: `vol-….3.qcow2` is the fourth that was made for that volume.
 
+use crate::filling::Filling;
 use crate::{Result, VolumeError};
 use model::{Id, Kind};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A file of a disk's chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
     pub path: PathBuf,
     pub format: Format,
+    /// Where its file is not whole yet: what it holds is read by this.
+    pub filling: Option<Arc<Filling>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,11 +50,16 @@ impl LayerName {
         let parsed = LayerName { owner: owner.to_owned(), number: number.parse().ok()?, format };
         (is_id && parsed.to_string() == name).then_some(parsed)
     }
+
+    /// Without the extension.
+    pub(crate) fn stem(&self) -> String {
+        format!("{}.{}", self.owner, self.number)
+    }
 }
 
 impl std::fmt::Display for LayerName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}.{}", self.owner, self.number, self.format.extension())
+        write!(f, "{}.{}", self.stem(), self.format.extension())
     }
 }
 

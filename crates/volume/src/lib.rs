@@ -15,7 +15,8 @@
 //!
 //! The store is what a snapshot is kept in, its layers are kept beside that for as long as there is room: volumes are
 //! made of them at once and share them (`storing`). So what a snapshot holds takes room twice, the second time compressed
-//! and once for all that have it; where the disk is nearly full, layers go that no volume lies over.
+//! and once for all that have it; where the disk is nearly full, layers go that no volume lies over. A volume that is made
+//! of a snapshot without layers is usable at once, too: what it lacks is fetched when it is read, or meanwhile (`filling`).
 //!
 //! A snapshot of a volume that a machine writes to takes two steps with the machine's own between them (`freeze`). One
 //! that is uploaded is written block by block, then sealed as a layer of its own (`snapshots`).
@@ -31,6 +32,7 @@
 mod catalogue;
 mod chain;
 mod durable;
+mod filling;
 mod fold;
 mod freeze;
 mod layer;
@@ -43,6 +45,7 @@ mod tests;
 mod volumes;
 
 pub use catalogue::Disks;
+pub use filling::{Fill, Filling, LayerReader};
 pub use freeze::{Freeze, Frozen};
 pub use layer::{Format, Layer};
 pub use store::{BlockStore, ChangedBlock, Collected};

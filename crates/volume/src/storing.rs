@@ -7,23 +7,22 @@
 //!
 //! The store is the truth of a snapshot once it is `stored`: blocks are read from there, and checked. Its layers are
 //! kept beside it, so that volumes are made of it at once and share them, for as long as there is room; then they go,
-//! and the next volume made of it has them made anew.
+//! and the next volume made of it has one made anew (`filling`).
 //!
 //! Only what has changed since the nearest snapshot that is stored is read and put: what the layers say that the two
 //! do not share. A journal says what has been put, so that a crash repeats some blocks at most.
 
 use crate::catalogue::{Disks, Head, to_json};
 use crate::chain::Chain;
-use crate::layer::{Format, LayerName, check};
+use crate::layer::{LayerName, check};
 use crate::store::{Collected, Manifest, Name};
-use crate::volumes::{create_raw, whole};
 use crate::{BLOCK_BYTES, Result, VolumeError, durable, failed};
 use model::Kind;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,8 +37,6 @@ const RECORD: usize = 4 + Name::BYTES;
 const NOTHING: [u8; Name::BYTES] = [0; Name::BYTES];
 /// Blocks stay for so long without a manifest that names them.
 const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
-/// With less than this of the file system free, layers go that can be made anew.
-const FREE_PERCENT_MIN: u64 = 15;
 
 /// A snapshot on its way into the store.
 #[derive(Clone, Debug)]
@@ -216,35 +213,12 @@ impl Disks {
         }
     }
 
-    /// Makes the layer of a snapshot anew from what the store holds. Takes as long as that takes to be read.
-    pub(crate) fn restore(&self, snapshot_id: &str) -> Result<()> {
-        let _work = self.work_on(&[&name(snapshot_id)]);
-        let head = self.head(snapshot_id)?;
-        if !head.layers().is_empty() {
-            return Ok(());
-        }
-        let manifest = self.stored_manifest(snapshot_id)?;
-        let layer = self.next_layer(snapshot_id, Format::Raw);
-        let path = self.layer_path(&layer);
-        whole(&path, || {
-            create_raw(&path, head.size)?;
-            let file = OpenOptions::new().write(true).open(&path).map_err(failed("can't open", &path))?;
-            for (index, block) in &manifest.blocks {
-                let data = self.store.get_block(snapshot_id, *index, *block)?;
-                let written = file.write_all_at(&data, u64::from(*index) * BLOCK);
-                written.map_err(failed("can't write", &path))?;
-            }
-            Ok(())
-        })?;
-        self.put_head(snapshot_id, Head::new(head.size, &[layer]).in_store())
-    }
-
-    /// Lets the layers of snapshots go that the store holds, where the disk is nearly full. Those that volumes lie over
-    /// stay, and those that the store turns out to have lost.
-    pub fn make_room(&self) -> Result<()> {
+    /// Lets the layers of snapshots go that the store holds, where less than so many percent of the disk are free. Those
+    /// that volumes lie over stay, and those that the store turns out to have lost.
+    pub fn make_room(&self, keep_free: u8) -> Result<()> {
         let space = rustix::fs::statvfs(self.dir()).map_err(io::Error::from);
         let space = space.map_err(failed("can't see", self.dir()))?;
-        match space.f_bavail * 100 < space.f_blocks * FREE_PERCENT_MIN {
+        match space.f_bavail * 100 < space.f_blocks * u64::from(keep_free) {
             true => self.drop_layers(),
             false => Ok(()),
         }
@@ -295,8 +269,9 @@ impl Disks {
     pub(crate) fn collect_older(&self, than: Duration) -> Result<Collected> {
         self.store.collect(than, || {
             let state = self.state();
-            let under_way = state.storing.values();
-            under_way.flat_map(Storing::names).map(|name| name.0).collect::<HashSet<_>>()
+            let storing = state.storing.values().flat_map(Storing::names);
+            let filling = state.filling.values().flat_map(|filling| filling.names());
+            storing.chain(filling).map(|name| name.0).collect::<HashSet<_>>()
         })
     }
 

@@ -34,7 +34,7 @@ impl Disks {
             (None, Some(snapshot_id)) => {
                 check(Kind::Snapshot, snapshot_id)?;
                 if self.head(snapshot_id)?.layers().is_empty() {
-                    self.restore(snapshot_id)?;
+                    self.begin_filling(snapshot_id)?;
                 }
                 let below = work.pin(snapshot_id)?;
                 if size < below.size {

@@ -90,8 +90,9 @@ impl Drop for Daemon {
 
 fn named(layers: &[DiskLayer]) -> Vec<NamedLayer> {
     let named = |(at, layer): (usize, &DiskLayer)| NamedLayer {
+        name: disk::node_name(layer),
         format: layer.format,
-        set: layer.path.display().to_string(),
+        place: layer.path.display().to_string(),
         direct: at == 0,
     };
     layers.iter().enumerate().map(named).collect()

@@ -403,6 +403,11 @@ impl Cloud {
         let attached = self.desire().and_then(|()| self.daemon().wait("attached", is_over));
         ledger.lock().unwrap().disks.insert(volume_id, disk);
         self.note("volumes of snapshots");
+        let mut filling = Vec::new();
+        files(&self.dir.path().join("data/filling"), &mut filling);
+        if !filling.is_empty() {
+            self.note("layers read before they were whole");
+        }
         attached
     }
 
@@ -446,7 +451,7 @@ impl Cloud {
             self.call("collections", &Call::Collect).unwrap();
         }
         let mut left = Vec::new();
-        for part in ["layers", "volumes", "snapshots", "blocks/data", "blocks/manifests"] {
+        for part in ["filling", "layers", "volumes", "snapshots", "blocks/data", "blocks/manifests"] {
             files(&self.dir.path().join("data").join(part), &mut left);
         }
         assert!(left.is_empty(), "left over: {left:?}");

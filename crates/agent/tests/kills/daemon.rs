@@ -111,7 +111,9 @@ async fn store(disks: &LocalDisks, snapshot_id: &str) -> Result<(), HostError> {
 
 async fn collect(disks: &LocalDisks) -> Result<(), HostError> {
     let disks = disks.0.clone();
-    let collected = tokio::task::spawn_blocking(move || disks.collect()).await.unwrap();
+    // What the store has it alone has, but for what volumes lie over.
+    let collect = move || disks.make_room(100).and(disks.collect());
+    let collected = tokio::task::spawn_blocking(collect).await.unwrap();
     collected.map(drop).map_err(|error| HostError::Failed(error.to_string()))
 }
 

@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What a cloud keeps in its data directory.
-const DATA: [&str; 13] = [
+const DATA: [&str; 14] = [
     "block-store",
     "blocks",
     "cloud.json",
+    "filling",
     "host",
     "images",
     "keys",

@@ -54,7 +54,7 @@ impl Machine {
             describe(&data_dir, acceleration, &network).await?,
         )
         .await?;
-        tokio::spawn(tidy(Arc::downgrade(&disks)));
+        tokio::spawn(tidy(Arc::downgrade(&disks), config.keep_free));
         Ok(Machine { agent, network, snapshots })
     }
 
@@ -126,14 +126,14 @@ async fn acceleration(data_dir: &Path) -> Result<Acceleration> {
 
 /// From time to time: what nobody needs goes from the block store, and where the disk is nearly full, what the store has
 /// goes from the disk.
-async fn tidy(disks: Weak<volume::Disks>) {
+async fn tidy(disks: Weak<volume::Disks>, keep_free: u8) {
     let mut times = tokio::time::interval(TIDY_PERIOD);
     loop {
         times.tick().await;
         let Some(disks) = disks.upgrade() else { return };
         // Each whether or not the other could.
         let tidy = move || {
-            let made = disks.make_room();
+            let made = disks.make_room(keep_free);
             let collected = disks.collect();
             made.and(collected)
         };

@@ -123,8 +123,11 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: 
     for (index, (disk, handed)) in spec.disks.iter().zip(&handed.disks).enumerate() {
         let name = disk.layers.first().map(disk::node_name).unwrap_or_default();
         let layers = disk.layers.iter().zip(handed);
-        let layers = layers.map(|(layer, file)| (layer.format, file, disk::mark(&disk.volume_id, layer)));
-        line.disk(&name, layers);
+        let layers = layers.map(|(layer, file)| {
+            line.layer(disk::node_name(layer), layer.format, file, &disk::mark(&disk.volume_id, layer))
+        });
+        let nodes = disk::nodes(&name, &layers.collect::<Vec<_>>());
+        line.add("-blockdev", nodes.to_string());
         let mut device = disk::device(disk, &name);
         match index.checked_sub(1) {
             None => {
@@ -139,7 +142,8 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: 
     }
     for (index, file) in handed.scratch.iter().enumerate() {
         let name = format!("scratch{index}");
-        line.disk(&name, std::iter::once((DiskFormat::Raw, file, name.clone())));
+        let layer = line.layer(name.clone(), DiskFormat::Raw, file, &name);
+        line.add("-blockdev", disk::nodes(&name, &[layer]).to_string());
         line.device(json!({
             "driver": "virtio-blk-pci", "id": &name, "drive": &name, "serial": scratch_serial(spec, index),
             "iothread": "disks", "bus": "pcie.0", "addr": slot::scratch(index), "multifunction": true,
@@ -292,14 +296,12 @@ impl CommandLine {
         }));
     }
 
-    fn disk<'a>(&mut self, name: &str, layers: impl Iterator<Item = (DiskFormat, &'a HandedFile, String)>) {
-        let named = layers.map(|(format, file, mark)| NamedLayer {
-            format,
-            set: self.file(file, &mark),
-            direct: file.direct,
-        });
-        let named: Vec<NamedLayer> = named.collect();
-        self.add("-blockdev", disk::nodes(name, &named).to_string());
+    fn layer(&mut self, name: String, format: DiskFormat, file: &HandedFile, mark: &str) -> NamedLayer {
+        let place = match format {
+            DiskFormat::Served => disk::socket_in(file.fd),
+            DiskFormat::Raw | DiskFormat::Qcow2 => self.file(file, mark),
+        };
+        NamedLayer { name, format, place, direct: file.direct }
     }
 
     /// The descriptor set that a file is opened from.

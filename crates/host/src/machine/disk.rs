@@ -1,4 +1,5 @@
-//! Disk files, opened for QEMU: it gets descriptors, never paths, so that its process needs no right to any file.
+//! Disk files, opened for QEMU: it gets descriptors, never paths, so that its process needs no right to any file. Of a
+//! layer that is served it gets the directory of the socket.
 //!
 //! A disk is a chain of nodes, one a layer. The uppermost has the layer's name, so that it can be spoken of: it is what a
 //! device is plugged to, what grows, and what another layer is laid over. It can be opened again without the right to
@@ -9,8 +10,13 @@ use model::Id;
 use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
+
+/// For how long a machine waits for us to be back: for good.
+const SERVED_SECONDS: u32 = 7 * 24 * 60 * 60;
+/// A machine that starts, or gets a disk, waits no longer.
+const OPEN_SECONDS: u32 = 10;
 
 /// One open file of a disk.
 pub(super) struct OpenFile {
@@ -24,26 +30,41 @@ pub(super) struct OpenFile {
 /// A layer as QEMU is told of it.
 #[derive(Debug)]
 pub(super) struct NamedLayer {
+    pub(super) name: String,
     pub(super) format: DiskFormat,
-    /// The descriptor set that the file is opened from.
-    pub(super) set: String,
+    /// The descriptor set that the file is opened from, or the socket.
+    pub(super) place: String,
     pub(super) direct: bool,
 }
 
-/// Opens the layers of a disk, the uppermost to write.
-pub(super) fn open(spec: &DiskSpec) -> io::Result<Vec<OpenFile>> {
+/// Opens the layers of a disk, the uppermost to write. For those that are served there is a socket in `sockets`.
+pub(super) fn open(spec: &DiskSpec, sockets: &Path) -> io::Result<Vec<OpenFile>> {
     let Some((top, below)) = spec.layers.split_first() else { return Ok(Vec::new()) };
     let mut files = vec![open_to_write(&top.path)?];
-    files.extend(open_to_read(below)?);
+    files.extend(open_to_read(below, sockets)?);
     Ok(files)
 }
 
 /// Through the page cache on purpose: all instances of an image read the same file.
-pub(super) fn open_to_read(layers: &[DiskLayer]) -> io::Result<Vec<OpenFile>> {
+pub(super) fn open_to_read(layers: &[DiskLayer], sockets: &Path) -> io::Result<Vec<OpenFile>> {
     let open = |layer: &DiskLayer| {
-        Ok(OpenFile { fd: open_file(&layer.path, OFlags::RDONLY)?, fd_to_read: None, direct: false })
+        let fd = match layer.format {
+            DiskFormat::Served => open_directory(sockets)?,
+            DiskFormat::Raw | DiskFormat::Qcow2 => open_file(&layer.path, OFlags::RDONLY)?,
+        };
+        Ok(OpenFile { fd, fd_to_read: None, direct: false })
     };
     layers.iter().map(open).collect()
+}
+
+fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// The socket in a directory that a machine has by this number.
+pub(super) fn socket_in(directory: RawFd) -> String {
+    format!("/proc/self/fd/{directory}/socket")
 }
 
 pub(super) fn open_to_write(path: &Path) -> io::Result<OpenFile> {
@@ -78,7 +99,13 @@ pub(super) fn node_name(layer: &DiskLayer) -> String {
 
 /// What the descriptor set of a layer's file is marked with, so that it can be let go of.
 pub(super) fn mark(volume_id: &Id, layer: &DiskLayer) -> String {
-    format!("{volume_id}/{}", node_name(layer))
+    let by = if layer.format == DiskFormat::Served { "/socket" } else { "" };
+    format!("{volume_id}/{}{by}", node_name(layer))
+}
+
+/// What nodes are named that were put below a disk's layer while its machine ran: one by the other.
+pub(super) fn base_names(volume_id: &Id) -> [String; 2] {
+    [0, 1].map(|number| format!("b-{}.{number}", volume_id.trim_start_matches("vol-")))
 }
 
 /// The nodes of a disk, each over the next; null where there is no layer.
@@ -110,11 +137,22 @@ pub(super) fn nodes_below(layers: &[NamedLayer]) -> Value {
 }
 
 fn node(layer: &NamedLayer, read_only: bool) -> Value {
+    let driver = match layer.format {
+        DiskFormat::Raw => "raw",
+        DiskFormat::Qcow2 => "qcow2",
+        DiskFormat::Served => {
+            return json!({
+                "driver": "nbd", "read-only": true, "export": layer.name,
+                "server": { "type": "unix", "path": layer.place },
+                "reconnect-delay": SERVED_SECONDS, "open-timeout": OPEN_SECONDS,
+            });
+        }
+    };
     json!({
-        "driver": match layer.format { DiskFormat::Raw => "raw", DiskFormat::Qcow2 => "qcow2" },
+        "driver": driver,
         "read-only": read_only, "discard": "unmap",
         "file": {
-            "driver": "file", "filename": layer.set, "read-only": read_only, "locking": "on",
+            "driver": "file", "filename": layer.place, "read-only": read_only, "locking": "on",
             "aio": if layer.direct { "native" } else { "threads" },
             "cache": { "direct": layer.direct, "no-flush": false },
             "discard": "unmap",

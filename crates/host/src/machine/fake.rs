@@ -1,8 +1,8 @@
 //! Machines in memory, for tests of those who drive them: the promises of `Hypervisor` without processes.
 
 use super::{
-    DiskLayer, DiskLimits, DiskSpec, EndCause, Ended, Found, FoundState, Hypervisor, MachineError,
-    MachineSpec, NicSpec, Status, Tap,
+    DiskLayer, DiskLimits, DiskSpec, EndCause, Ended, Found, FoundState, Hypervisor, LayerSource,
+    MachineError, MachineSpec, NicSpec, Status, Tap,
 };
 use async_trait::async_trait;
 use model::Id;
@@ -153,6 +153,8 @@ impl Hypervisor for FakeHypervisor {
         );
         Ok(())
     }
+
+    fn serve_layers(&self, _source: Arc<dyn LayerSource>) {}
 
     async fn adopt(&self) -> Result<Vec<Found>, MachineError> {
         let state = self.state.lock();

@@ -11,11 +11,12 @@
 use super::command_line::{PORTS, port_name};
 use super::disk::{self, NamedLayer, OpenFile, node_name};
 use super::qmp::{Qmp, QmpError};
-use super::{DiskLayer, DiskSpec, MachineError};
+use super::{DiskFormat, DiskLayer, DiskSpec, MachineError};
 use model::{Id, Kind};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashSet};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -53,7 +54,7 @@ pub(super) async fn attached(qmp: &Qmp) -> Result<BTreeSet<Id>> {
     Ok(attached)
 }
 
-pub(super) async fn attach(qmp: &Qmp, spec: &DiskSpec) -> Result<()> {
+pub(super) async fn attach(qmp: &Qmp, spec: &DiskSpec, sockets: &Path) -> Result<()> {
     let devices = devices(qmp).await?;
     if devices.contains(&spec.volume_id) {
         return match is_withdrawn(qmp, &spec.volume_id).await? {
@@ -66,7 +67,7 @@ pub(super) async fn attach(qmp: &Qmp, spec: &DiskSpec) -> Result<()> {
     let Some(name) = spec.layers.first().map(node_name) else {
         return Err(HotplugError::Refused(format!("{} has no layer", spec.volume_id)));
     };
-    let layers = open(qmp, spec, spec.layers.len()).await?;
+    let layers = open(qmp, spec, spec.layers.len(), sockets).await?;
     qmp.execute("blockdev-add", disk::nodes(&name, &layers)).await?;
     let mut device = disk::device(spec, &name);
     device["bus"] = port.into();
@@ -116,7 +117,7 @@ fn not_let_go(device_id: &Id) -> HotplugError {
 }
 
 /// Lays the uppermost layers of all the disks on top at one moment; what is below them is not written to any more.
-pub(super) async fn freeze(qmp: &Qmp, disks: &[DiskSpec]) -> Result<()> {
+pub(super) async fn freeze(qmp: &Qmp, disks: &[DiskSpec], sockets: &Path) -> Result<()> {
     let mut actions = Vec::new();
     for spec in disks {
         let Some(name) = spec.layers.first().map(node_name) else { continue };
@@ -126,7 +127,7 @@ pub(super) async fn freeze(qmp: &Qmp, disks: &[DiskSpec]) -> Result<()> {
         }
         // Left by an attempt that did not come to its end.
         let _ = qmp.execute("blockdev-del", json!({ "node-name": &name })).await;
-        let layers = open(qmp, spec, 1).await?;
+        let layers = open(qmp, spec, 1, sockets).await?;
         qmp.execute("blockdev-add", disk::nodes(&name, &layers)).await?;
         actions.push(json!({ "type": "blockdev-snapshot", "data": { "node": top, "overlay": name } }));
     }
@@ -138,7 +139,7 @@ pub(super) async fn freeze(qmp: &Qmp, disks: &[DiskSpec]) -> Result<()> {
 }
 
 /// Puts other layers below the one that was the uppermost `before`, which hold the same as those that are there.
-pub(super) async fn rebase(qmp: &Qmp, spec: &DiskSpec, before: &[DiskLayer]) -> Result<()> {
+pub(super) async fn rebase(qmp: &Qmp, spec: &DiskSpec, before: &[DiskLayer], sockets: &Path) -> Result<()> {
     let top = top(qmp, &spec.volume_id).await?;
     // Others may have been laid over it since.
     let place = before.first().and_then(|upper| spec.layers.iter().position(|layer| layer == upper));
@@ -147,14 +148,14 @@ pub(super) async fn rebase(qmp: &Qmp, spec: &DiskSpec, before: &[DiskLayer]) -> 
         return Err(HotplugError::Refused(format!("{} has other layers than these over it", spec.volume_id)));
     };
     let (name, below) = (node_name(&spec.layers[place]), &spec.layers[place + 1..]);
-    let Some(base) = below.first().map(node_name) else { return Ok(()) };
-    let _ = qmp.execute("blockdev-del", json!({ "node-name": &base })).await;
-    let opened = below.to_vec();
-    let files = tokio::task::spawn_blocking(move || disk::open_to_read(&opened)).await;
+    if below.is_empty() {
+        return Ok(());
+    }
+    let (opened, opening) = (below.to_vec(), sockets.to_owned());
+    let files = tokio::task::spawn_blocking(move || disk::open_to_read(&opened, &opening)).await;
     let layers = hand_over(qmp, &spec.volume_id, below, files.map_err(std::io::Error::other)??).await?;
-    let mut nodes = disk::nodes_below(&layers);
-    nodes["node-name"] = base.as_str().into();
-    qmp.execute("blockdev-add", nodes).await?;
+    // One of the two names is that of what was put below the last time.
+    let [base, other] = add_base(qmp, &spec.volume_id, disk::nodes_below(&layers)).await?;
     let reopened = json!({
         "driver": "qcow2", "node-name": &name, "read-only": place > 0, "discard": "unmap",
         "detect-zeroes": "unmap", "file": disk::file_name(&name), "backing": &base,
@@ -163,12 +164,31 @@ pub(super) async fn rebase(qmp: &Qmp, spec: &DiskSpec, before: &[DiskLayer]) -> 
         let _ = qmp.execute("blockdev-del", json!({ "node-name": &base })).await;
         return Err(error.into());
     }
-    let gone: Vec<&DiskLayer> = before.iter().filter(|layer| !spec.layers.contains(layer)).collect();
-    for layer in &gone {
-        let _ = qmp.execute("blockdev-del", json!({ "node-name": node_name(layer) })).await;
+    // What were tops once, and have been opened again below.
+    for name in before.iter().skip(1).map(node_name).chain([other]) {
+        let _ = qmp.execute("blockdev-del", json!({ "node-name": name })).await;
     }
-    let marks: HashSet<String> = gone.iter().map(|layer| disk::mark(&spec.volume_id, layer)).collect();
+    let gone = before.iter().filter(|layer| !spec.layers.contains(layer));
+    let marks: HashSet<String> = gone.map(|layer| disk::mark(&spec.volume_id, layer)).collect();
     release_files(qmp, |mark| marks.contains(mark)).await
+}
+
+/// Adds nodes under a name that is free, and says that and the other.
+async fn add_base(qmp: &Qmp, volume_id: &Id, mut nodes: Value) -> Result<[String; 2]> {
+    let [one, other] = disk::base_names(volume_id);
+    for names in [[one.clone(), other.clone()], [other, one]] {
+        // Left by an attempt that did not come to its end; refused where it is in use.
+        let is_free = match qmp.execute("blockdev-del", json!({ "node-name": &names[0] })).await {
+            Err(QmpError::Refused { description, .. }) => description.contains("find node"),
+            deleted => deleted.map(|_| true)?,
+        };
+        if is_free {
+            nodes["node-name"] = names[0].as_str().into();
+            qmp.execute("blockdev-add", nodes).await?;
+            return Ok(names);
+        }
+    }
+    Err(HotplugError::Refused(format!("{volume_id} is being changed")))
 }
 
 /// Makes the disk larger under the guest. One that has it by NVMe, which can't be told, is left with what it has: the file
@@ -183,9 +203,10 @@ pub(super) async fn resize(qmp: &Qmp, volume_id: &Id, bytes: u64) -> Result<()> 
 }
 
 /// Hands over the first so many layers of a disk.
-async fn open(qmp: &Qmp, spec: &DiskSpec, count: usize) -> Result<Vec<NamedLayer>> {
+async fn open(qmp: &Qmp, spec: &DiskSpec, count: usize, sockets: &Path) -> Result<Vec<NamedLayer>> {
     let some = DiskSpec { layers: spec.layers[..count].to_vec(), ..spec.clone() };
-    let files = tokio::task::spawn_blocking(move || disk::open(&some)).await;
+    let sockets = sockets.to_owned();
+    let files = tokio::task::spawn_blocking(move || disk::open(&some, &sockets)).await;
     hand_over(qmp, &spec.volume_id, &spec.layers, files.map_err(std::io::Error::other)??).await
 }
 
@@ -205,11 +226,12 @@ async fn hand_over(
             mark["fdset-id"] = set.into();
             qmp.execute_with_fd("add-fd", mark, fd.as_fd()).await?;
         }
-        named.push(NamedLayer {
-            format: layer.format,
-            set: format!("/dev/fdset/{set}"),
-            direct: file.direct,
-        });
+        let place = match (layer.format, added["fd"].as_i64().and_then(|fd| fd.try_into().ok())) {
+            (DiskFormat::Served, Some(fd)) => disk::socket_in(fd),
+            (DiskFormat::Served, None) => return Err(QmpError::NotQmp.into()),
+            _ => format!("/dev/fdset/{set}"),
+        };
+        named.push(NamedLayer { name: node_name(layer), format: layer.format, place, direct: file.direct });
     }
     Ok(named)
 }
@@ -286,7 +308,8 @@ async fn withdraw(qmp: &Qmp, volume_id: &Id) -> Result<()> {
 
 /// Nodes that no device has. Those that never were, or are in use, are none of it.
 async fn remove_nodes(qmp: &Qmp, spec: &DiskSpec) {
-    let names = spec.layers.iter().map(node_name).chain([nothing(&spec.volume_id)]);
+    let names = spec.layers.iter().map(node_name).chain(disk::base_names(&spec.volume_id));
+    let names = names.chain([nothing(&spec.volume_id)]);
     for name in names {
         remove_node(qmp, &name).await;
     }

@@ -18,6 +18,7 @@ mod disk;
 mod fake;
 mod firmware;
 mod hotplug;
+mod layer_server;
 mod nic;
 mod process;
 mod qemu;
@@ -31,6 +32,7 @@ mod watch;
 pub use acceleration::{Proof, prove};
 pub use command_line::Acceleration;
 pub use fake::FakeHypervisor;
+pub use layer_server::{LayerContent, LayerSource};
 pub use model::{Burst, DiskLimits, Rate};
 pub use qemu::{QemuHypervisor, QemuOptions};
 
@@ -45,6 +47,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +142,8 @@ pub struct DiskLayer {
 pub enum DiskFormat {
     Raw,
     Qcow2,
+    /// Its file is not whole yet: the machine reads it from us (`LayerSource`). Never the uppermost.
+    Served,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -215,7 +220,11 @@ pub trait Hypervisor: Send + Sync {
     /// runs already nothing happens; returns once the guest's processors run.
     async fn start(&self, spec: MachineSpec, taps: Vec<Tap>) -> Result<(), MachineError>;
 
-    /// All machines that were started and not forgotten, adopted if they run. Called once, before all else.
+    /// Whom machines read layers from that are served. Called once, before all else.
+    fn serve_layers(&self, source: Arc<dyn LayerSource>);
+
+    /// All machines that were started and not forgotten, adopted if they run. Called once, before any other is
+    /// started.
     async fn adopt(&self) -> Result<Vec<Found>, MachineError>;
 
     /// Presses the power button (ACPI); what follows is the guest's affair. `Ended` with `EndCause::Guest` tells.

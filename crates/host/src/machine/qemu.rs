@@ -9,11 +9,12 @@ use super::command_line::{Acceleration, DISKS_MAX, Handed, HandedFile, NICS_MAX,
 use super::disk::{self, OpenFile};
 use super::process::{self, Launch, Process};
 use super::qmp::Qmp;
-use super::record::{MONITOR, MONITOR_SPARE, MachineDirectory, Record};
+use super::record::{LAYERS, MONITOR, MONITOR_SPARE, MachineDirectory, Record};
 use super::watch::{Ends, Machine, Running, end_process, status};
 use super::{
-    DiskLayer, DiskLimits, DiskSpec, EndCause, Ended, Found, FoundState, Hypervisor, MachineError,
-    MachineSpec, NicSpec, Status, Tap, firmware, hotplug, io_failed, screenshot, throttle, tpm,
+    DiskLayer, DiskLimits, DiskSpec, EndCause, Ended, Found, FoundState, Hypervisor, LayerSource,
+    MachineError, MachineSpec, NicSpec, Status, Tap, firmware, hotplug, io_failed, layer_server, screenshot,
+    throttle, tpm,
 };
 use async_trait::async_trait;
 use futures::future::try_join_all;
@@ -60,6 +61,7 @@ pub struct QemuHypervisor {
     groups: Arc<Groups>,
     machines: Mutex<HashMap<Id, Arc<Machine>>>,
     ends: Ends,
+    layers: layer_server::Source,
 }
 
 impl QemuHypervisor {
@@ -81,6 +83,7 @@ impl QemuHypervisor {
             options: QemuOptions { root, ..options },
             machines: Mutex::default(),
             ends: Ends::default(),
+            layers: Default::default(),
         })
     }
 
@@ -96,7 +99,7 @@ impl QemuHypervisor {
 
     fn new_machine(&self, instance_id: Id) -> Arc<Machine> {
         let directory = MachineDirectory::new(&self.options.root, &instance_id);
-        Machine::new(instance_id, directory, self.groups.clone())
+        Machine::new(instance_id, directory, self.groups.clone(), self.layers.clone())
     }
 
     fn found(&self, instance_id: &Id) -> Result<Arc<Machine>, MachineError> {
@@ -114,13 +117,13 @@ impl QemuHypervisor {
                 if let Some(process) = process {
                     end_process(&process, None).await?;
                 }
-                machine.remove_group().await;
+                machine.clear().await;
                 FoundState::Ended(cause)
             }
             (None, None) => {
                 let cause = machine.lost();
                 machine.record_end(boot, &cause);
-                machine.remove_group().await;
+                machine.clear().await;
                 FoundState::Ended(cause)
             }
             (None, Some(process)) => self.take_up_process(&machine, &record.spec, process).await?,
@@ -136,6 +139,8 @@ impl QemuHypervisor {
         process: Process,
     ) -> Result<FoundState, MachineError> {
         let boot = spec.boot;
+        // First: as long as it waits for a layer, it answers nothing that has to do with disks.
+        machine.serve_layers()?;
         let reached = async {
             let qmp = machine.connect().await?;
             let status = status(&qmp).await?;
@@ -158,7 +163,7 @@ impl QemuHypervisor {
             Err(_) if timeout(DYING_TIME_MAX, process.exited()).await.is_ok() => {
                 let cause = machine.lost();
                 machine.record_end(boot, &cause);
-                machine.remove_group().await;
+                machine.clear().await;
                 return Ok(FoundState::Ended(cause));
             }
             Err(error) => {
@@ -260,13 +265,14 @@ async fn start(
         }
         None => {}
     }
+    machine.serve_layers()?;
     let (launching, launched) = (spec.clone(), machine.clone());
     let launched = tokio::task::spawn_blocking(move || launch(&launched, &options, &launching, taps)).await;
     let launched = launched.map_err(|error| io_failed("QEMU was not started")(io::Error::other(error)));
     let process = match launched.and_then(|launched| launched) {
         Ok(process) => process,
         Err(error) => {
-            machine.remove_group().await;
+            machine.clear().await;
             return Err(error);
         }
     };
@@ -277,7 +283,7 @@ async fn start(
         }
         Err(error) => {
             end_process(&process, None).await?;
-            machine.remove_group().await;
+            machine.clear().await;
             machine.record_end(spec.boot, &EndCause::Lost(error.to_string()));
             Err(error)
         }
@@ -292,11 +298,11 @@ fn launch(
     taps: Vec<Tap>,
 ) -> Result<Process, MachineError> {
     let directory = &machine.directory;
-    directory.create().map_err(io_failed("can't make the machine's directory"))?;
     let mut fds = Fds::default();
     let mut handed_disks = Vec::new();
     for disk in &spec.disks {
-        let open = disk::open(disk).map_err(io_failed(format!("can't open {}", disk.volume_id)))?;
+        let open = disk::open(disk, &directory.file(LAYERS))
+            .map_err(io_failed(format!("can't open {}", disk.volume_id)))?;
         handed_disks.push(open.into_iter().map(|file| fds.file(file)).collect());
     }
     let mut scratch = Vec::new();
@@ -401,6 +407,11 @@ impl Hypervisor for QemuHypervisor {
         to_the_end(start(machine, self.options.clone(), self.ends.clone(), spec, taps)).await
     }
 
+    fn serve_layers(&self, source: Arc<dyn LayerSource>) {
+        // The first is the only one.
+        let _ = self.layers.set(source);
+    }
+
     async fn adopt(&self) -> Result<Vec<Found>, MachineError> {
         let all = MachineDirectory::all(&self.options.root).map_err(io_failed("can't list the machines"))?;
         let mut recorded = Vec::new();
@@ -454,7 +465,7 @@ impl Hypervisor for QemuHypervisor {
         to_the_end(async move {
             let _changing = machine.changing.lock().await;
             let qmp = machine.monitor()?;
-            hotplug::attach(&qmp, &disk).await?;
+            hotplug::attach(&qmp, &disk, &machine.directory.file(LAYERS)).await?;
             throttle::limit_all(&qmp, std::slice::from_ref(&disk)).await;
             Ok(())
         })
@@ -490,7 +501,7 @@ impl Hypervisor for QemuHypervisor {
         let machine = self.found(instance_id)?;
         to_the_end(async move {
             let _changing = machine.changing.lock().await;
-            Ok(hotplug::freeze(&*machine.monitor()?, &disks).await?)
+            Ok(hotplug::freeze(&*machine.monitor()?, &disks, &machine.directory.file(LAYERS)).await?)
         })
         .await
     }
@@ -504,7 +515,7 @@ impl Hypervisor for QemuHypervisor {
         let machine = self.found(instance_id)?;
         to_the_end(async move {
             let _changing = machine.changing.lock().await;
-            Ok(hotplug::rebase(&*machine.monitor()?, &disk, &before).await?)
+            Ok(hotplug::rebase(&*machine.monitor()?, &disk, &before, &machine.directory.file(LAYERS)).await?)
         })
         .await
     }

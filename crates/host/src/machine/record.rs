@@ -9,6 +9,7 @@
 //!     qemu.log             what QEMU itself complains of
 //!     uefi-vars.fd         the firmware's variables, where it is UEFI
 //!     tpm/                 what its TPM keeps, where it has one
+//!     layers/socket        where it reads layers from us; the directory is all that it can enter
 //! ```
 //!
 //! Invariant: the record is replaced as a whole and durable before what it says may happen.
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +31,8 @@ const RECORD_NEW: &str = "machine.json.new";
 const LOG: &str = "qemu.log";
 pub(super) const MONITOR: &str = "qmp.sock";
 pub(super) const MONITOR_SPARE: &str = "qmp-spare.sock";
+pub(super) const LAYERS: &str = "layers";
+pub(super) const LAYERS_SOCKET: &str = "layers/socket";
 
 /// How far back the last complaint is looked for.
 const LOG_TAIL_BYTES: u64 = 4096;
@@ -127,6 +130,20 @@ impl MachineDirectory {
         }
         let (_directory, path) = self.short_path(name)?;
         Ok(UnixListener::bind(path)?.into())
+    }
+
+    /// A listening socket that the machine's user can reach who was handed its directory.
+    pub(super) fn listen_for_layers(&self, user: u32) -> io::Result<UnixListener> {
+        let directory = self.file(LAYERS);
+        match fs::DirBuilder::new().mode(0o711).create(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        // Whatever the mask of our own files is.
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o711))?;
+        let listener = UnixListener::from(self.listen(LAYERS_SOCKET)?);
+        std::os::unix::fs::chown(self.file(LAYERS_SOCKET), Some(user), None)?;
+        Ok(listener)
     }
 
     /// A path to a socket that fits into its address, however long the directory's is; good while the directory

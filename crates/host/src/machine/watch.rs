@@ -10,6 +10,7 @@
 
 use super::cgroup::{Group, Groups};
 use super::console::Console;
+use super::layer_server::{self, Source};
 use super::process::Process;
 use super::qmp::{Event, Qmp, QmpError};
 use super::record::{MONITOR, MONITOR_SPARE, MachineDirectory};
@@ -51,6 +52,9 @@ pub(super) struct Machine {
     group: Mutex<Option<Group>>,
     running: Mutex<Option<Arc<Running>>>,
     watcher: Mutex<Option<AbortHandle>>,
+    layers: Source,
+    /// Answers what it reads of layers that are served.
+    server: Mutex<Option<AbortHandle>>,
     /// Set under `changing` once nothing is kept of it: who waited to start it must begin anew.
     pub(super) forgotten: AtomicBool,
 }
@@ -73,7 +77,12 @@ impl Running {
 }
 
 impl Machine {
-    pub(super) fn new(instance_id: Id, directory: MachineDirectory, groups: Arc<Groups>) -> Arc<Machine> {
+    pub(super) fn new(
+        instance_id: Id,
+        directory: MachineDirectory,
+        groups: Arc<Groups>,
+        layers: Source,
+    ) -> Arc<Machine> {
         let console = tokio::sync::Mutex::new(Console::new(&directory));
         Arc::new(Machine {
             instance_id,
@@ -84,6 +93,8 @@ impl Machine {
             group: Mutex::default(),
             running: Mutex::default(),
             watcher: Mutex::default(),
+            layers,
+            server: Mutex::default(),
             forgotten: AtomicBool::new(false),
         })
     }
@@ -108,8 +119,9 @@ impl Machine {
         *self.group.lock() = group;
     }
 
-    /// To be called once its process is gone.
-    pub(super) async fn remove_group(&self) {
+    /// What only its process needed goes. To be called once that is gone.
+    pub(super) async fn clear(&self) {
+        self.stop_server(None);
         let Some(group) = self.group.lock().take() else { return };
         let groups = self.groups.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || groups.remove(&group)).await {
@@ -140,6 +152,23 @@ impl Machine {
         io_failed(format!("{} does not answer", self.instance_id))(io::Error::other(error))
     }
 
+    /// Makes its directory, and answers from now on what it reads there.
+    pub(super) fn serve_layers(&self) -> Result<(), MachineError> {
+        self.directory.create().map_err(io_failed("can't make the machine's directory"))?;
+        let listener = layer_server::listen(&self.instance_id, &self.directory);
+        let listener = listener.map_err(io_failed("can't make the machine's socket for layers"))?;
+        let server =
+            tokio::spawn(layer_server::serve(self.instance_id.clone(), listener, self.layers.clone()));
+        self.stop_server(Some(server.abort_handle()));
+        Ok(())
+    }
+
+    fn stop_server(&self, next: Option<AbortHandle>) {
+        if let Some(server) = std::mem::replace(&mut *self.server.lock(), next) {
+            server.abort();
+        }
+    }
+
     /// From now on the machine runs, and whoever listens is told when it ends.
     pub(super) fn set_running(self: &Arc<Self>, running: Arc<Running>, ends: Ends) {
         *self.running.lock() = Some(running.clone());
@@ -152,6 +181,7 @@ impl Machine {
         if let Some(watcher) = self.watcher.lock().take() {
             watcher.abort();
         }
+        self.stop_server(None);
     }
 
     /// Moves what the guest has printed into the console's file.
@@ -172,7 +202,7 @@ impl Machine {
         self.record_end(running.boot, cause);
         end_process(&running.process, monitor.as_deref()).await?;
         *self.running.lock() = None;
-        self.remove_group().await;
+        self.clear().await;
         Ok(())
     }
 

@@ -7,27 +7,32 @@ use model::{Id, Kind, SystemRandom};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A second client beside the driver, at the spare monitor.
-struct Monitor(BufReader<UnixStream>);
+pub struct Monitor {
+    stream: BufReader<UnixStream>,
+    /// What its disk commands say goes here, once it is much.
+    log: PathBuf,
+}
 
 impl Monitor {
-    fn of(host: &Host, spec: &MachineSpec) -> Monitor {
-        let path = host.machines().join(&*spec.instance_id).join("qmp-spare.sock");
-        let mut monitor = Monitor(BufReader::new(UnixStream::connect(path).unwrap()));
-        monitor.0.read_line(&mut String::new()).unwrap();
+    pub fn of(host: &Host, spec: &MachineSpec) -> Monitor {
+        let directory = host.machines().join(&*spec.instance_id);
+        let stream = UnixStream::connect(directory.join("qmp-spare.sock")).unwrap();
+        let mut monitor = Monitor { stream: BufReader::new(stream), log: directory.join("qemu.log") };
+        monitor.stream.read_line(&mut String::new()).unwrap();
         monitor.ask("qmp_capabilities", json!({}));
         monitor
     }
 
     fn ask(&mut self, command: &str, arguments: Value) -> Value {
         let line = format!("{}\n", json!({ "execute": command, "arguments": arguments, "id": 7 }));
-        self.0.get_mut().write_all(line.as_bytes()).unwrap();
+        self.stream.get_mut().write_all(line.as_bytes()).unwrap();
         loop {
             let mut line = String::new();
-            assert!(self.0.read_line(&mut line).unwrap() > 0, "the monitor has ended");
+            assert!(self.stream.read_line(&mut line).unwrap() > 0, "the monitor has ended");
             let answer: Value = serde_json::from_str(&line).unwrap();
             if answer["id"] == 7 {
                 return answer;
@@ -36,15 +41,20 @@ impl Monitor {
     }
 
     /// As the guest would, through the device of the disk.
-    fn io(&mut self, disk: &DiskSpec, command: &str) {
-        let line = format!("qemu-io -d /machine/peripheral/{}/virtio-backend \"{command}\"", disk.volume_id);
-        let said = self.ask("human-monitor-command", json!({ "command-line": line }));
-        let said = said["return"].as_str().unwrap();
-        assert!(!said.contains("rror") && !said.contains("failed"), "{command}: {said}");
+    pub fn io(&mut self, disk: &DiskSpec, command: &str) {
+        // The last makes it write out what it said before.
+        for command in [command, "help", "help", "help", "help"] {
+            let device = format!("/machine/peripheral/{}/virtio-backend", disk.volume_id);
+            let line = json!({ "command-line": format!("qemu-io -d {device} \"{command}\"") });
+            assert_eq!(self.ask("human-monitor-command", line)["return"], "", "{command}");
+        }
+        let said = std::fs::read_to_string(&self.log).unwrap();
+        let failed = said.lines().find(|line| line.contains("erification failed") || line.contains("rror"));
+        assert_eq!(failed, None, "{command}");
     }
 }
 
-fn layer(dir: &Path, name: &str, make: &[&str]) -> DiskLayer {
+pub fn layer(dir: &Path, name: &str, make: &[&str]) -> DiskLayer {
     let path = dir.join(name);
     let made = Command::new("qemu-img").args(make).arg(&path).arg("64M").status().unwrap();
     assert!(made.success());
@@ -53,7 +63,7 @@ fn layer(dir: &Path, name: &str, make: &[&str]) -> DiskLayer {
 }
 
 const RAW: &[&str] = &["create", "-q", "-f", "raw"];
-const OVERLAY: &[&str] = &["create", "-q", "-f", "qcow2", "-o", "cluster_size=128k,extended_l2=on"];
+pub const OVERLAY: &[&str] = &["create", "-q", "-f", "qcow2", "-o", "cluster_size=128k,extended_l2=on"];
 
 /// An empty disk of 64 MiB, whose n-th layer has the number n.
 fn empty(host: &Host) -> DiskSpec {
@@ -63,7 +73,7 @@ fn empty(host: &Host) -> DiskSpec {
 }
 
 /// The disk with a new layer on top.
-fn over(host: &Host, disk: &DiskSpec) -> DiskSpec {
+pub fn over(host: &Host, disk: &DiskSpec) -> DiskSpec {
     let name = format!("{}.{}.qcow2", disk.volume_id, disk.layers.len());
     let mut above = disk.clone();
     above.layers.insert(0, layer(host.dir.path(), &name, OVERLAY));
@@ -76,7 +86,7 @@ fn holds(layers: &[DiskLayer], commands: &[&str]) -> bool {
         let Some((top, below)) = layers.split_first() else { return Value::Null };
         let file = json!({ "driver": "file", "filename": top.path, "locking": "off" });
         match top.format {
-            DiskFormat::Raw => json!({ "driver": "raw", "file": file }),
+            DiskFormat::Raw | DiskFormat::Served => json!({ "driver": "raw", "file": file }),
             DiskFormat::Qcow2 => json!({ "driver": "qcow2", "file": file, "backing": told(below) }),
         }
     }

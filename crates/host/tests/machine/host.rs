@@ -2,12 +2,13 @@
 
 use crate::guest::{self, Then};
 use host::machine::{
-    Acceleration, DiskFormat, DiskLayer, DiskSpec, Ended, Firmware, Found, Hypervisor, MachineSpec,
-    QemuHypervisor, QemuOptions,
+    Acceleration, DiskFormat, DiskLayer, DiskSpec, Ended, Firmware, Found, Hypervisor, LayerSource,
+    MachineSpec, QemuHypervisor, QemuOptions,
 };
 use model::{Id, Kind, SystemRandom};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -19,6 +20,7 @@ pub struct Host {
     driver: Option<QemuHypervisor>,
     pub ends: UnboundedReceiver<Ended>,
     pub dir: tempfile::TempDir,
+    layers: Option<Arc<dyn LayerSource>>,
 }
 
 impl Host {
@@ -31,7 +33,13 @@ impl Host {
         }
         let dir = tempfile::tempdir().unwrap();
         let driver = open(&dir.path().join("machines"), QemuOptions::new("", Acceleration::Tcg).program);
-        Some(Host { ends: driver.ends(), driver: Some(driver), dir })
+        Some(Host { ends: driver.ends(), driver: Some(driver), dir, layers: None })
+    }
+
+    /// Whom machines read served layers from, whichever driver is there.
+    pub fn serve(&mut self, layers: Arc<dyn LayerSource>) {
+        self.driver().serve_layers(layers.clone());
+        self.layers = Some(layers);
     }
 
     pub fn driver(&self) -> &QemuHypervisor {
@@ -52,6 +60,7 @@ impl Host {
         meanwhile();
         let driver = open(&self.machines(), "qemu-system-x86_64".into());
         self.ends = driver.ends();
+        self.layers.iter().for_each(|layers| driver.serve_layers(layers.clone()));
         let found = driver.adopt().await.unwrap();
         self.driver = Some(driver);
         found

@@ -7,4 +7,5 @@ mod guest;
 mod host;
 mod life;
 mod rates;
+mod served;
 mod shares;

@@ -2,12 +2,13 @@
 
 mod crashes;
 mod faults;
+mod filling;
 mod folds;
 mod layers;
 mod storing;
 mod uploads;
 
-use crate::{BLOCK_BYTES, Disks, Format, Layer, VolumeDisk, VolumeError};
+use crate::{BLOCK_BYTES, Disks, Fill, Format, Layer, VolumeDisk, VolumeError};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -53,7 +54,7 @@ impl Room {
     /// All files but the empty directories.
     fn files(&self) -> Vec<String> {
         let mut files = Vec::new();
-        for dir in ["layers", "snapshots", "volumes"] {
+        for dir in ["filling", "layers", "snapshots", "volumes"] {
             for entry in fs::read_dir(self.dir.path().join(dir)).unwrap() {
                 files.push(format!("{dir}/{}", entry.unwrap().file_name().to_str().unwrap()));
             }
@@ -64,6 +65,18 @@ impl Room {
 
     fn path(&self, path: &str) -> PathBuf {
         self.dir.path().join(path)
+    }
+
+    /// All layers are whole afterwards. How many bytes were fetched.
+    fn fill_all(&self) -> u64 {
+        let mut fetched = 0;
+        loop {
+            match self.fill(1).unwrap() {
+                Fill::Some(bytes) => fetched += bytes,
+                Fill::Whole { .. } => {}
+                Fill::Nothing => return fetched,
+            }
+        }
     }
 
     /// A snapshot of a volume that no machine uses.

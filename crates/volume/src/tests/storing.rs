@@ -242,6 +242,7 @@ fn layers_that_are_stored_make_room_and_come_back() {
     let room = room.reopen();
     assert_eq!(room.list_blocks(SECOND, 0, 9).unwrap(), [0, 2, 128]);
     let disk = room.ensure(VOLUME, 2, Some(SECOND)).unwrap();
+    room.fill_all();
     let expected = [
         "read -P 1 0 512k",
         "read -P 9 1m 4k",
