@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 
 import boto3
 import pytest
@@ -151,3 +152,10 @@ def wait(client, waiter, ids):
 
 def ready(client, waiter, **ids):
     client.get_waiter(waiter).wait(**ids, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
+
+
+def until(what, expected, seconds=60):
+    deadline = time.monotonic() + seconds
+    while (found := what()) != expected:
+        assert time.monotonic() < deadline, (found, expected)
+        time.sleep(0.2)

@@ -12,7 +12,7 @@ import tempfile
 import time
 
 import pytest
-from conftest import Cloud, processes_of, ready, run, wait
+from conftest import Cloud, processes_of, ready, run, until, wait
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="real instances need root")
 
@@ -156,13 +156,6 @@ def test_names_resolve_inside(ec2, guest, key):
     assert private in ssh(ec2, key, guest, f"nslookup {name}")
 
 
-def until(is_so, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 def cards(ec2, key, guest):
     """The guest's network cards: their names by their addresses."""
     shown = ssh(ec2, key, guest, "cd /sys/class/net; grep . */address").split()
@@ -175,9 +168,9 @@ def test_a_network_card_comes_and_goes(cloud, ec2, guest, key):
     id, mac, address = made["NetworkInterfaceId"], made["MacAddress"], made["PrivateIpAddress"]
     attached = ec2.attach_network_interface(NetworkInterfaceId=id, InstanceId=guest, DeviceIndex=1)["AttachmentId"]
     # It gets the address that the API told, by itself as at EC2, and is known to the metadata service.
-    until(lambda: mac in cards(ec2, key, guest))
+    until(lambda: mac in cards(ec2, key, guest), True)
     name = cards(ec2, key, guest)[mac]
-    until(lambda: f"inet {address}/" in ssh(ec2, key, guest, f"ip -4 addr show dev {name}"))
+    until(lambda: f"inet {address}/" in ssh(ec2, key, guest, f"ip -4 addr show dev {name}"), True)
     listed = f"wget -q -O - http://169.254.169.254/latest/meta-data/network/interfaces/macs/{mac}"
     assert ssh(ec2, key, guest, f"{listed}/device-number; echo; {listed}/local-ipv4s").split() == ["1", address]
     # It survives the daemon, which finds it again.
@@ -408,7 +401,7 @@ def test_a_uefi_guest_with_a_tpm_and_nvme_disks(cloud, ec2, tiny, key):
     ready(ec2, "volume_available", VolumeIds=[volume])
     ec2.attach_volume(VolumeId=volume, InstanceId=instance_id, Device="/dev/sdf")
     ready(ec2, "volume_in_use", VolumeIds=[volume])
-    until(lambda: volume.replace("-", "") in serials())
+    until(lambda: volume.replace("-", "") in serials(), True)
     inside("echo kept | dd of=/dev/nvme1n1 bs=512 count=1 conv=sync,fsync 2>/dev/null")
     snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
     ready(ec2, "snapshot_completed", SnapshotIds=[snapshot])
@@ -421,7 +414,7 @@ def test_a_uefi_guest_with_a_tpm_and_nvme_disks(cloud, ec2, tiny, key):
     assert inside("head -c 4 /dev/nvme1n1; cat /sys/class/tpm/tpm0/tpm_version_major") == "kept2"
     # QEMU's NVMe tells a running guest of no new size; the next boot does. The TPM's state stays.
     ec2.reboot_instances(InstanceIds=[instance_id])
-    until(lambda: inside("cat /sys/block/nvme1n1/size", check=False) == str(2 << 21), seconds=120)
+    until(lambda: inside("cat /sys/block/nvme1n1/size", check=False), str(2 << 21), seconds=120)
     assert inside("cat /sys/class/tpm/tpm0/tpm_version_major") == "2"
     ec2.detach_volume(VolumeId=volume)
     ready(ec2, "volume_available", VolumeIds=[volume])

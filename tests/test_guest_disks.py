@@ -3,10 +3,9 @@
 import json
 import os
 import pathlib
-import time
 
 import pytest
-from conftest import processes_of, ready, run, wait
+from conftest import processes_of, ready, run, until, wait
 from test_ebs_direct import contents, written
 from test_guest import cloud, console, describe, ec2, key, ssh, tiny  # noqa: F401
 
@@ -25,13 +24,6 @@ def guest(ec2, tiny, key):  # noqa: F811
     (instance,) = run(ec2, tiny, KeyName="guests", UserData=USER_DATA)
     console(ec2, instance["InstanceId"], "user data done")
     return instance["InstanceId"]
-
-
-def until(what, expected, seconds=60):
-    deadline = time.monotonic() + seconds
-    while (found := what()) != expected:
-        assert time.monotonic() < deadline, (found, expected)
-        time.sleep(0.2)
 
 
 def disks(client, secret, instance_id):

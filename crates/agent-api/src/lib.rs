@@ -80,6 +80,9 @@ pub trait SnapshotStore: Send + Sync {
     /// Brings some more of a sealed snapshot to where it is safe from the loss of a disk, and answers how many percent of
     /// it are; 100 once it is whole there. To be called until then.
     async fn store(&self, snapshot_id: &str) -> Result<u8, HostError>;
+    /// Has all of a sealed snapshot stay where volumes are made of it, or lets it go from there again. Brings some more of
+    /// it there and answers how many percent are; 100 once all is. To be called until then.
+    async fn keep_near(&self, snapshot_id: &str, keep: bool) -> Result<u8, HostError>;
     /// The blocks in which two snapshots differ that are stored, ascending, from `start` on, at most `limit`.
     async fn list_changed_blocks(
         &self,

@@ -32,8 +32,6 @@ pub enum Fill {
     Some(u64),
     /// A layer is whole, which these volumes have.
     Whole { layer: PathBuf, volumes: Vec<Id> },
-    /// All layers are.
-    Nothing,
 }
 
 /// A layer that a machine reads from us.
@@ -61,7 +59,6 @@ impl Volumes {
                         self.open_whole(&volume_id, &layer).await;
                     }
                 }
-                Ok(Fill::Nothing) => self.lacking.notified().await,
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "layers not filled");
                     backoff.wait().await;

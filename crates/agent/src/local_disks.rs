@@ -161,14 +161,16 @@ impl Disks for LocalDisks {
     }
 
     async fn fill(&self, bytes: u64) -> Result<Fill, DiskError> {
-        Ok(match self.with(move |disks| disks.fill(bytes)).await? {
-            volume::Fill::Some(bytes) => Fill::Some(bytes),
-            volume::Fill::Nothing => Fill::Nothing,
-            volume::Fill::Whole { layer, volumes } => {
-                let volumes = volumes.iter().filter_map(|name| Id::parse(Kind::Volume, name).ok());
-                Fill::Whole { layer, volumes: volumes.collect() }
+        loop {
+            match self.with(move |disks| disks.fill(bytes)).await? {
+                volume::Fill::Some(bytes) => return Ok(Fill::Some(bytes)),
+                volume::Fill::Nothing => self.0.lacking().await,
+                volume::Fill::Whole { layer, volumes } => {
+                    let volumes = volumes.iter().filter_map(|name| Id::parse(Kind::Volume, name).ok());
+                    return Ok(Fill::Whole { layer, volumes: volumes.collect() });
+                }
             }
-        })
+        }
     }
 
     async fn read_layer(
@@ -253,6 +255,11 @@ impl SnapshotStore for LocalDisks {
     async fn copy(&self, from: &str, to: &str) -> Result<(), HostError> {
         let (from, to) = (from.to_owned(), to.to_owned());
         Ok(self.with(move |disks| disks.copy_snapshot(&from, &to)).await?)
+    }
+
+    async fn keep_near(&self, snapshot_id: &str, keep: bool) -> Result<u8, HostError> {
+        let id = snapshot_id.to_owned();
+        Ok(self.with(move |disks| disks.keep_near(&id, keep)).await?)
     }
 
     async fn delete(&self, snapshot_id: &str) -> Result<(), HostError> {

@@ -131,6 +131,10 @@ impl SnapshotStore for MemorySnapshots {
         self.inner.lock().snapshot(snapshot_id).map(|_| 100)
     }
 
+    async fn keep_near(&self, snapshot_id: &str, _keep: bool) -> Result<u8, HostError> {
+        self.inner.lock().snapshot(snapshot_id).map(|_| 100)
+    }
+
     async fn list_changed_blocks(
         &self,
         first: &str,

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 /// What keeps the volumes of a host.
 #[async_trait]
@@ -56,7 +56,8 @@ pub trait Disks: Send + Sync {
     /// on.
     async fn fold(&self, volume_id: &Id) -> Result<Option<DiskFile>, DiskError>;
 
-    /// Fetches some of what layers lack that are used already, at least so many bytes if there are.
+    /// Fetches some of what layers lack that are used already, at least so many bytes if there are. Waits until there is
+    /// something. One calls at a time.
     async fn fill(&self, bytes: u64) -> Result<Fill, DiskError>;
 
     /// A layer by its name, to be read by a machine that has these volumes. None where they have none such.
@@ -111,8 +112,6 @@ pub(crate) struct Volumes {
     /// Held by who changes of what a volume consists, or hands it to a machine.
     locks: Mutex<HashMap<Id, Arc<tokio::sync::Mutex<()>>>>,
     pub(crate) folding: Semaphore,
-    /// Says that a layer may lack something.
-    pub(crate) lacking: Notify,
 }
 
 /// While it is held, of what a volume consists does not change, and no machine gets it.
@@ -167,7 +166,6 @@ impl Volumes {
             hypervisor,
             locks: Mutex::default(),
             folding: Semaphore::new(1),
-            lacking: Notify::new(),
             observations,
             tasks,
             making: Semaphore::new(MAKING_MAX),
@@ -407,7 +405,6 @@ impl Volumes {
         let volume_id = &volume.volume_id;
         let _lock = self.lock(std::slice::from_ref(volume_id)).await;
         self.disks.ensure(volume).await?;
-        self.lacking.notify_one();
         let users: Vec<Id> = {
             let state = self.state.lock();
             let may_use =

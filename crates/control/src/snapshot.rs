@@ -19,6 +19,7 @@ use std::time::Duration;
 pub mod attribute;
 pub mod copy;
 pub mod create;
+pub mod fast_restore;
 pub mod public_access;
 pub mod store;
 
@@ -212,6 +213,7 @@ pub fn delete(tx: &mut Tx<'_>, id: &Id, but: Option<&Id>) -> Result<()> {
         ));
     }
     tx.delete::<Snapshot>(id);
+    fast_restore::forget(tx, id);
     workflow::begin(tx, Work::DeleteBlocks(DeleteBlocks { snapshot_id: id.clone() }));
     Ok(())
 }

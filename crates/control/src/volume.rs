@@ -43,6 +43,9 @@ pub struct Volume {
     /// Whether it stays readable and writable after its data may have been damaged.
     #[serde(default)]
     pub auto_enable_io: bool,
+    /// It was made of a snapshot of which nothing had to come first.
+    #[serde(default)]
+    pub fast_restored: bool,
     /// The host that has the data, or shall have it.
     pub host_id: Option<Text>,
     pub tags: Tags,
@@ -123,7 +126,8 @@ impl Record for Volume {
             "availability-zone" => filter::one(values, self.zone.as_str()),
             "create-time" => filter::one(values, filter::time(self.created_at)),
             "encrypted" => filter::one(values, filter::boolean(self.encrypted)),
-            "fast-restored" | "multi-attach-enabled" => filter::one(values, "false"),
+            "fast-restored" => filter::one(values, filter::boolean(self.fast_restored)),
+            "multi-attach-enabled" => filter::one(values, "false"),
             "size" => filter::one(values, self.size_gib.to_string()),
             "snapshot-id" => filter::some(values, self.snapshot_id.as_deref()),
             "status" => filter::one(values, self.state()),

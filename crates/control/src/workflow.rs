@@ -112,6 +112,7 @@ workflows! {
     StoreSnapshots(crate::snapshot::store::StoreSnapshots) "store-snapshots",
     CopySnapshots(crate::snapshot::copy::CopySnapshots) "copy-snapshots",
     CreateImage(crate::image::create::CreateImage) "create-image",
+    KeepSnapshotNear(crate::snapshot::fast_restore::KeepSnapshotNear) "keep-snapshot-near",
     ReplaceRootVolume(crate::replace_root_volume_task::ReplaceRootVolume) "replace-root-volume",
 }
 

@@ -26,7 +26,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const LAYERS: &str = "layers";
+pub(crate) const LAYERS: &str = "layers";
 const VOLUMES: &str = "volumes";
 const SNAPSHOTS: &str = "snapshots";
 const HEAD: &str = "json";
@@ -44,6 +44,8 @@ pub struct Disks {
     /// Shared by who writes blocks, so that none is written while a snapshot is sealed.
     pub(crate) sealing: RwLock<()>,
     pub(crate) store: Arc<BlockStore>,
+    /// Says that there is something to fill, or to tell of it.
+    pub(crate) lacking: tokio::sync::Notify,
 }
 
 /// What a volume or snapshot consists of.
@@ -56,6 +58,9 @@ pub(crate) struct Head {
     /// Of a snapshot: all of it is in the block store. Then it may have no layers.
     #[serde(default)]
     pub(crate) stored: bool,
+    /// Of a snapshot: its layers stay, and are made where there are none.
+    #[serde(default)]
+    pub(crate) kept: bool,
 }
 
 #[derive(Default)]
@@ -71,15 +76,21 @@ pub(crate) struct State {
     pub(crate) storing: HashMap<String, Storing>,
     /// By the layers' names.
     pub(crate) filling: BTreeMap<String, Arc<Filling>>,
+    /// The names of those that are whole since, which nobody has been told of.
+    pub(crate) filled: Vec<String>,
 }
 
 impl Head {
     pub(crate) fn new(size: u64, layers: &[LayerName]) -> Head {
-        Head { size, layers: layers.iter().map(LayerName::to_string).collect(), stored: false }
+        Head { size, layers: layers.iter().map(LayerName::to_string).collect(), stored: false, kept: false }
     }
 
     pub(crate) fn in_store(self) -> Head {
         Head { stored: true, ..self }
+    }
+
+    pub(crate) fn keep(self, kept: bool) -> Head {
+        Head { kept, ..self }
     }
 
     pub(crate) fn layers(&self) -> Vec<LayerName> {
@@ -133,7 +144,8 @@ impl Disks {
         }
         let dir = fs::canonicalize(dir).map_err(failed("can't find", dir))?;
         let (state, idle, sealing) = (Mutex::default(), Condvar::new(), RwLock::default());
-        let disks = Disks { dir, state, idle, sealing, store: Arc::new(store) };
+        let (store, lacking) = (Arc::new(store), tokio::sync::Notify::new());
+        let disks = Disks { dir, state, idle, sealing, store, lacking };
         let mut state = State::default();
         for part in [VOLUMES, SNAPSHOTS] {
             for name in disks.names(part)? {

@@ -10,12 +10,13 @@
 //! map of those that are there. A block counts once it and its bit are durable; after a crash some are fetched again.
 //! The list is the layer's own, so that its snapshot may go meanwhile.
 
-use crate::catalogue::{Disks, Head};
-use crate::layer::{Format, LayerName};
+use crate::catalogue::{Disks, Head, LAYERS};
+use crate::layer::{Format, LayerName, check};
 use crate::qcow2::Part;
 use crate::store::{BlockStore, Manifest, Name};
 use crate::volumes::{create_raw, whole};
 use crate::{BLOCK_BYTES, Result, VolumeError, durable, failed, storing};
+use model::Kind;
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -27,6 +28,8 @@ pub(crate) const FILLING: &str = "filling";
 /// Ends the name of a map.
 pub(crate) const MAP: &str = ".map";
 const BLOCK: u64 = BLOCK_BYTES as u64;
+/// That one call of `keep_near` fetches.
+const BYTES_AT_ONCE: u64 = 64 << 20;
 
 /// A layer that is being filled.
 pub struct Filling {
@@ -118,7 +121,7 @@ pub enum Fill {
     Some(u64),
     /// A layer is whole, which these volumes have: a file like others from now on.
     Whole { layer: PathBuf, volumes: Vec<String> },
-    /// All layers are whole.
+    /// All layers are whole, or lack what is damaged.
     Nothing,
 }
 
@@ -285,7 +288,49 @@ impl Disks {
         durable::write(&self.filling_files(&name.to_string()).0, &manifest.encode())?;
         let filling = self.open_filling(&name, manifest, None)?;
         self.state().filling.insert(name.to_string(), Arc::new(filling));
-        self.put_head(snapshot_id, Head::new(head.size, &[name]).in_store())
+        self.put_head(snapshot_id, Head::new(head.size, &[name]).in_store().keep(head.kept))?;
+        self.lacking.notify_one();
+        Ok(())
+    }
+
+    /// Has a sealed snapshot's layers stay, whole, whatever room there is, or lets them go again as those of others. Brings
+    /// some more of it there and answers how many percent are; to be called until all is.
+    pub fn keep_near(&self, snapshot_id: &str, keep: bool) -> Result<u8> {
+        check(Kind::Snapshot, snapshot_id)?;
+        {
+            let _work = self.work_on(&[&storing::name(snapshot_id)]);
+            let head = self.head(snapshot_id)?;
+            if head.kept != keep {
+                self.put_head(snapshot_id, head.keep(keep))?;
+            }
+        }
+        if !keep {
+            return Ok(100);
+        }
+        self.begin_filling(snapshot_id)?;
+        let mut work = self.work_on(&[]);
+        for layer in self.layers(&work.pin(snapshot_id)?.layers()) {
+            if let Some(filling) = layer.filling {
+                self.fill_one(&filling, BYTES_AT_ONCE)?;
+                let (left, all) = (filling.filled.lock().left, filling.manifest.blocks.len());
+                // A hundred once its last is durable.
+                return Ok(if self.is_filling(&filling) {
+                    ((all - left) * 99 / all.max(1)) as u8
+                } else {
+                    100
+                });
+            }
+        }
+        Ok(100)
+    }
+
+    fn is_filling(&self, filling: &Filling) -> bool {
+        self.state().filling.contains_key(&filling.name.to_string())
+    }
+
+    /// Waits until there may be something to fill. One waits at a time.
+    pub async fn lacking(&self) {
+        self.lacking.notified().await;
     }
 
     /// What a crash has left of a layer that was being filled.
@@ -339,33 +384,40 @@ impl Disks {
     pub fn fill(&self, bytes: u64) -> Result<Fill> {
         let layers: Vec<_> = self.state().filling.values().cloned().collect();
         for filling in layers {
-            match self.fill_one(&filling, bytes)? {
-                // What it lacks is damaged.
-                Fill::Some(0) => {}
-                fill => return Ok(fill),
+            let fetched = self.fill_one(&filling, bytes)?;
+            // Else what it lacks is damaged, or it is whole.
+            if fetched > 0 {
+                return Ok(Fill::Some(fetched));
             }
         }
-        Ok(Fill::Nothing)
+        let mut state = self.state();
+        let Some(name) = state.filled.pop() else { return Ok(Fill::Nothing) };
+        let layer = self.dir().join(LAYERS).join(&name);
+        Ok(Fill::Whole { layer, volumes: state.volumes_with(&name) })
     }
 
-    fn fill_one(&self, filling: &Filling, bytes: u64) -> Result<Fill> {
+    /// How many bytes were fetched. Where there are none left it is whole, for good.
+    fn fill_one(&self, filling: &Filling, bytes: u64) -> Result<u64> {
         let fetched = filling.fetch_some(bytes);
         let name = filling.name.to_string();
         let (list, map) = self.filling_files(&name);
         let is_whole = filling.settle(&map)?;
-        if !self.state().filling.contains_key(&name) {
+        if !self.is_filling(filling) {
             // Nobody needed it any more meanwhile.
             durable::remove(&map)?;
+            return Ok(0);
         }
         let fetched = fetched?;
-        if fetched > 0 || !is_whole {
-            return Ok(Fill::Some(fetched));
+        if is_whole {
+            durable::remove(&list)?;
+            durable::remove(&map)?;
+            let mut state = self.state();
+            if state.filling.remove(&name).is_some() {
+                state.filled.push(name);
+                self.lacking.notify_one();
+            }
         }
-        durable::remove(&list)?;
-        durable::remove(&map)?;
-        let mut state = self.state();
-        state.filling.remove(&name);
-        Ok(Fill::Whole { layer: filling.path.clone(), volumes: state.volumes_with(&name) })
+        Ok(fetched)
     }
 
     /// Nobody needs the layer any more.

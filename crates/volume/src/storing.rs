@@ -183,7 +183,7 @@ impl Disks {
             let manifest = self.stored_manifest(from)?;
             self.store.put_manifest(to, Manifest::clone(&manifest))?;
         }
-        self.put_head(to, head)
+        self.put_head(to, head.keep(false))
     }
 
     /// What a stored snapshot consists of.
@@ -234,8 +234,10 @@ impl Disks {
     }
 
     fn drop_layers_of(&self, snapshot_id: &str) -> Result<()> {
-        let has_spare =
-            |head: &Head| head.stored && !head.layers().is_empty() && !self.state().is_under_volumes(head);
+        let has_spare = |head: &Head| {
+            let has_spare = head.stored && !head.kept && !head.layers().is_empty();
+            has_spare && !self.state().is_under_volumes(head)
+        };
         if !self.head(snapshot_id).is_ok_and(|head| has_spare(&head)) {
             return Ok(());
         }

@@ -103,6 +103,7 @@ tables! {
     instances: crate::instance::Instance as Instance,
     volumes: crate::volume::Volume as Volume,
     snapshot_settings: crate::snapshot::public_access::SnapshotSettings as SnapshotSettings,
+    fast_snapshot_restores: crate::snapshot::fast_restore::FastSnapshotRestore as FastSnapshotRestore,
     replace_root_volume_tasks: crate::replace_root_volume_task::ReplaceRootVolumeTask as ReplaceRootVolumeTask,
     snapshots: crate::snapshot::Snapshot as Snapshot,
     images: crate::image::Image as Image,

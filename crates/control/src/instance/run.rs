@@ -15,6 +15,7 @@ use crate::image::{self, Image};
 use crate::instance_type::{self, MachineShape, OwnType};
 use crate::key_pair;
 use crate::placement_group::PlacementGroup;
+use crate::snapshot::fast_restore;
 use crate::subnet::Subnet;
 use crate::volume::{Condition, Volume, VolumeAttachment};
 use agent_api::{Architecture, BootMode, DiskBus};
@@ -348,6 +349,10 @@ impl Launch {
                 lost: false,
                 modification: None,
                 auto_enable_io: false,
+                fast_restored: plan
+                    .snapshot_id
+                    .as_ref()
+                    .is_some_and(|id| fast_restore::is_enabled(tx.tables(), id, &placement.zone)),
                 attachment: Some(VolumeAttachment {
                     instance_id: instance_id.clone(),
                     device_name: plan.device_name.as_str().into(),

@@ -6,7 +6,7 @@ use crate::engine::Tx;
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::{given, refuse};
 use crate::region::{RegionState, Zone};
-use crate::snapshot::{self, Snapshot};
+use crate::snapshot::{self, Snapshot, fast_restore};
 use agent_api::VolumeState;
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
@@ -44,7 +44,7 @@ pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -
                 volume_type: volume_type.into(),
                 iops,
                 throughput,
-                snapshot_id: snapshot.map(|snapshot| snapshot.snapshot_id.clone()),
+                snapshot_id: snapshot.as_ref().map(|snapshot| snapshot.snapshot_id.clone()),
                 zone: zone.name.as_str().into(),
                 encrypted: false,
                 created_at: tx.now(),
@@ -53,6 +53,9 @@ pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -
                 attachment: None,
                 modification: None,
                 auto_enable_io: false,
+                fast_restored: snapshot.as_ref().is_some_and(|snapshot| {
+                    fast_restore::is_enabled(tx.tables(), &snapshot.snapshot_id, &zone.name)
+                }),
                 host_id: Some(host_id.as_str().into()),
                 tags: tags.of(Kind::Volume),
             };

@@ -60,6 +60,7 @@ pub fn to_api(context: &Context, volume: &Volume) -> ec2::Volume {
         throughput: volume.throughput,
         encrypted: Some(volume.encrypted),
         multi_attach_enabled: Some(false),
+        fast_restored: volume.fast_restored.then_some(true),
         tags: volume.tags.to_api(),
         ..Default::default()
     }

@@ -136,6 +136,7 @@ mod tests {
             attachment: None,
             modification: None,
             auto_enable_io: false,
+            fast_restored: false,
             host_id: None,
             tags: Default::default(),
         })

@@ -367,11 +367,16 @@ struct Snapshot {
     sealed: bool,
     blocks: BTreeMap<u32, Vec<u8>>,
     stored_percent: u8,
+    is_near: bool,
 }
 
 impl Blocks {
     pub fn ids(&self) -> Vec<String> {
         self.0.lock().unwrap().keys().cloned().collect()
+    }
+
+    pub fn is_near(&self, id: &str) -> bool {
+        self.with(id, |snapshot| snapshot.is_near).unwrap_or(false)
     }
 
     fn with<R>(&self, id: &str, action: impl FnOnce(&mut Snapshot) -> R) -> Result<R, HostError> {
@@ -417,6 +422,10 @@ impl SnapshotStore for Blocks {
         })
     }
 
+    async fn keep_near(&self, id: &str, keep: bool) -> Result<u8, HostError> {
+        self.with(id, |snapshot| snapshot.is_near = keep).map(|()| 100)
+    }
+
     async fn list_changed_blocks(
         &self,
         first: &str,
@@ -438,7 +447,7 @@ impl SnapshotStore for Blocks {
 
     async fn copy(&self, from: &str, to: &str) -> Result<(), HostError> {
         let blocks = self.with(from, |snapshot| snapshot.blocks.clone())?;
-        let copy = Snapshot { sealed: true, blocks, stored_percent: 0 };
+        let copy = Snapshot { sealed: true, blocks, stored_percent: 0, is_near: false };
         self.0.lock().unwrap().entry(to.into()).or_insert(copy);
         Ok(())
     }

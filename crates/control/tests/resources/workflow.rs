@@ -90,6 +90,23 @@ const SCENARIOS: &[Scenario] = &[
         },
     },
     Scenario {
+        kind: "keep-snapshot-near",
+        prepare: |cloud| Box::pin(ebs_direct::snapshot(cloud, &[(0, 1)])),
+        begin: |cloud, id| {
+            Box::pin(async move {
+                let restore = [("SourceSnapshotId.1", id), ("AvailabilityZone.1", "us-east-1a")];
+                drop(cloud.call("EnableFastSnapshotRestores", &restore).await);
+            })
+        },
+        holds: |cloud, blocks, id| {
+            records(cloud, |tables| {
+                let mut restores = tables.fast_snapshot_restores.with("snapshot-id", id);
+                let is_enabled = restores.next().is_some_and(|restore| restore.enabled_at.is_some());
+                is_enabled == blocks.is_near(id)
+            })
+        },
+    },
+    Scenario {
         kind: "replace-root-volume",
         prepare: |cloud| Box::pin(running(cloud)),
         begin: |cloud, id| {

@@ -89,6 +89,26 @@ fn it_is_shared_and_its_snapshot_may_go() {
 }
 
 #[test]
+fn a_snapshot_that_is_kept_near_is_whole_and_stays() {
+    let room = Room::without_layers();
+    while room.keep_near(SNAPSHOT, true).unwrap() < 100 {}
+    let room = room.reopen();
+    room.drop_layers().unwrap();
+    assert!(room.ensure(VOLUME, 1, Some(SNAPSHOT)).unwrap().layers[1].filling.is_none());
+    assert!(is_right(&room.reader(VOLUME)));
+    room.delete(VOLUME).unwrap();
+    room.copy_snapshot(SNAPSHOT, SECOND).unwrap();
+    assert_eq!(room.keep_near(SNAPSHOT, false).unwrap(), 100);
+    room.drop_layers().unwrap();
+    assert!(!room.files().iter().any(|file| file.starts_with("layers")), "{:?}", room.files());
+    // A volume that was made before is told of, too.
+    room.ensure(VOLUME, 1, Some(SNAPSHOT)).unwrap();
+    while room.keep_near(SNAPSHOT, true).unwrap() < 100 {}
+    assert!(matches!(room.fill(1).unwrap(), Fill::Whole { volumes, .. } if volumes == [VOLUME]));
+    assert_eq!(room.fill(1).unwrap(), Fill::Nothing);
+}
+
+#[test]
 fn a_volume_that_goes_before_it_is_whole_leaves_nothing() {
     let room = Room::without_layers();
     room.ensure(VOLUME, 1, Some(SNAPSHOT)).unwrap();
