@@ -178,11 +178,12 @@ impl Disks {
         let journals: Vec<Journal> = disks.state.lock().journals.values().cloned().collect();
         for journal in &journals {
             disks.apply(journal)?;
-            let mut state = disks.state.lock();
-            // The volumes need them from here on.
-            for head in journal.heads() {
-                state.unneed(head);
-            }
+            // The volumes need them from here on, but for what is undone.
+            let unneeded: Vec<String> = {
+                let mut state = disks.state.lock();
+                journal.heads().flat_map(|head| state.unneed(head)).collect()
+            };
+            disks.remove_layers(unneeded)?;
         }
         Ok(disks)
     }

@@ -9,7 +9,7 @@
 //! Whatever is killed in between, it goes forward. A machine that is gone has left all it wrote in the layer that it
 //! knew as the uppermost, and the one above that is empty: so each volume is whole by its head at every point, and
 //! what lies below the new layer never changes again once no machine runs that has not put it on top. Only where a
-//! machine has surely refused is it undone.
+//! machine has surely refused is it undone, and then, once that is begun, whatever is killed in between.
 
 use crate::catalogue::{Disks, Head, to_json};
 use crate::layer::{Format, check};
@@ -41,6 +41,9 @@ pub struct Frozen {
 pub(crate) struct Journal {
     instance_id: Option<String>,
     items: Vec<Item>,
+    /// It is being undone: it never goes forward again.
+    #[serde(default)]
+    is_undone: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -95,7 +98,7 @@ impl Disks {
                 head: Head::new(head.size, &layers),
             });
         }
-        let journal = Journal { instance_id: instance_id.map(str::to_owned), items };
+        let journal = Journal { instance_id: instance_id.map(str::to_owned), items, is_undone: false };
         self.write_journal(key, journal.clone())?;
         self.apply(&journal)?;
         self.freeze(key, &journal).map(Some)
@@ -103,6 +106,9 @@ impl Disks {
 
     /// What was begun and is neither finished nor undone.
     pub fn freezes(&self) -> Result<Vec<Freeze>> {
+        let undone = |(key, journal): (&String, &Journal)| journal.is_undone.then(|| key.clone());
+        let undone: Vec<String> = self.state().journals.iter().filter_map(undone).collect();
+        undone.iter().try_for_each(|key| self.undo_freeze(key))?;
         let journals = self.state().journals.clone();
         journals.iter().map(|(key, journal)| self.freeze(key, journal)).collect()
     }
@@ -130,18 +136,19 @@ impl Disks {
 
     /// The machine has put no new layer on top, and never will: the volumes are as before.
     pub fn undo_freeze(&self, key: &str) -> Result<()> {
-        let Some(journal) = self.journal(key) else { return Ok(()) };
+        let Some(mut journal) = self.journal(key) else { return Ok(()) };
         let volume_ids: Vec<&str> = journal.items.iter().map(|item| item.volume_id.as_str()).collect();
         let _work = self.work_on(&volume_ids);
-        // First, so that a crash brings nothing back: an empty layer that stays on top changes nothing.
-        self.remove_journal(key)?;
+        // As long as there is a journal nobody takes the layer below for one that is no longer written to.
+        journal.is_undone = true;
+        self.write_journal(key, journal.clone())?;
         for item in &journal.items {
             let head = self.head(&item.volume_id)?;
             if head.layers().first() == item.head.layers().first() {
                 self.put_head(&item.volume_id, Head::new(head.size, &head.layers()[1..]))?;
             }
         }
-        Ok(())
+        self.remove_journal(key)
     }
 
     /// A snapshot that is under way is no longer wanted.
@@ -159,6 +166,9 @@ impl Disks {
 
     /// Volumes that a crash kept from having their new layer have it.
     pub(crate) fn apply(&self, journal: &Journal) -> Result<()> {
+        if journal.is_undone {
+            return Ok(());
+        }
         for item in &journal.items {
             let head = self.head(&item.volume_id)?;
             if head.layers().first() != item.head.layers().first() {

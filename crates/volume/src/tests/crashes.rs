@@ -127,9 +127,14 @@ fn an_undone_snapshot_leaves_nothing_that_matters() {
         |room| room.undo_freeze(SNAPSHOT).is_ok(),
         |room, _| {
             assert!(qemu_io(&room.disk(VOLUME).unwrap(), &["read -P 1 0 1m", "write -P 2 0 4k"]));
+            let is_under_way = !room.freezes().unwrap().is_empty();
+            let layers = room.disk(VOLUME).unwrap().layers.len();
+            assert_eq!(layers, if is_under_way { 2 } else { 1 }, "the machine writes to the first");
             room.freezes().unwrap().iter().for_each(|freeze| room.finish_freeze(&freeze.key).unwrap());
             room.snapshot(SNAPSHOT, VOLUME);
             assert_eq!(room.list_blocks(SNAPSHOT, 0, 9).unwrap(), [0, 1]);
+            let layers = room.files().iter().filter(|file| file.starts_with("layers")).count();
+            assert_eq!(layers, room.disk(VOLUME).unwrap().layers.len(), "{:?}", room.files());
         },
     );
 }
