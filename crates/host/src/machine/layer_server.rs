@@ -44,7 +44,7 @@ pub(super) type Source = Arc<OnceLock<Arc<dyn LayerSource>>>;
 
 /// A machine has one connection for each such layer of each disk.
 const CONNECTIONS_MAX: usize = 64;
-/// Of one connection, at the same time.
+/// Of one machine at the same time: each takes memory and a thread.
 const REQUESTS_MAX: usize = 16;
 /// QEMU is told so, and asks for no more at once.
 const READ_BYTES_MAX: u32 = 2 * 1024 * 1024;
@@ -98,7 +98,7 @@ pub(super) async fn serve(instance_id: Id, listener: StdListener, source: Source
             return;
         }
     };
-    let mut connections = JoinSet::new();
+    let (mut connections, room) = (JoinSet::new(), Arc::new(Semaphore::new(REQUESTS_MAX)));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -106,9 +106,9 @@ pub(super) async fn serve(instance_id: Id, listener: StdListener, source: Source
         };
         match accepted {
             Ok((stream, _)) if connections.len() < CONNECTIONS_MAX => {
-                let (instance_id, source) = (instance_id.clone(), source.clone());
+                let (instance_id, source, room) = (instance_id.clone(), source.clone(), room.clone());
                 connections.spawn(async move {
-                    if let Err(error) = answer(&instance_id, stream, &source).await
+                    if let Err(error) = answer(&instance_id, stream, &source, room).await
                         && error.kind() != ErrorKind::UnexpectedEof
                     {
                         let error = &error as &dyn std::error::Error;
@@ -126,10 +126,15 @@ pub(super) async fn serve(instance_id: Id, listener: StdListener, source: Source
     }
 }
 
-async fn answer(instance_id: &Id, mut stream: UnixStream, source: &Source) -> io::Result<()> {
+async fn answer(
+    instance_id: &Id,
+    mut stream: UnixStream,
+    source: &Source,
+    room: Arc<Semaphore>,
+) -> io::Result<()> {
     let Some(content) = negotiate(instance_id, &mut stream, source).await? else { return Ok(()) };
     let (mut reader, writer) = stream.into_split();
-    let (writer, room) = (Arc::new(Mutex::new(writer)), Arc::new(Semaphore::new(REQUESTS_MAX)));
+    let writer = Arc::new(Mutex::new(writer));
     let mut reads = JoinSet::new();
     loop {
         while reads.try_join_next().is_some() {}
