@@ -157,6 +157,8 @@ pub struct Instance {
     pub machine: Machine,
     /// The primary one first: it stays for as long as the machine runs.
     pub interfaces: Vec<Interface>,
+    #[serde(default)]
+    pub efa_only: Vec<EfaOnlyInterface>,
     pub disks: Vec<Disk>,
     pub metadata: Metadata,
     pub metadata_options: MetadataOptions,
@@ -260,6 +262,30 @@ pub struct Interface {
     /// None while the guest shall have it.
     #[serde(default)]
     pub detach: Option<Detach>,
+}
+
+impl Interface {
+    pub fn is_primary(&self) -> bool {
+        (self.network_card(), self.device_index) == (0, 0)
+    }
+
+    pub fn network_card(&self) -> u8 {
+        self.network.network_card.as_ref().map_or(0, |card| card.index)
+    }
+}
+
+/// An interface that has an Elastic Fabric Adapter and no Ethernet, nor addresses (EC2 User Guide, "Elastic Fabric
+/// Adapter"). As long as no host has RDMA there is nothing of it on the host's network, nor a device in the guest: its
+/// metadata alone tell of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EfaOnlyInterface {
+    pub interface_id: Id,
+    pub vpc_id: Id,
+    pub subnet_id: Id,
+    pub mac: [u8; 6],
+    pub groups: Vec<Id>,
+    pub device_index: u8,
+    pub network_card: u8,
 }
 
 /// What the metadata service says of an instance beyond what the other parts tell

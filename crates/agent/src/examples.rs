@@ -108,6 +108,7 @@ pub(crate) fn instance(number: u32) -> Instance {
             queues: None,
             detach: None,
         }],
+        efa_only: Vec::new(),
         disks: vec![Disk {
             volume_id: volume(number).volume_id,
             device_name: "/dev/xvda".into(),

@@ -212,7 +212,7 @@ impl Checks {
 }
 
 fn primary_interface(instance: &Instance) -> Option<Id> {
-    let primary = instance.interfaces.iter().min_by_key(|interface| interface.device_index);
+    let primary = instance.interfaces.iter().find(|interface| interface.is_primary());
     primary.map(|interface| interface.network.interface_id.clone())
 }
 

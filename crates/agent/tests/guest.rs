@@ -357,6 +357,7 @@ fn instance(number: u8) -> Instance {
             queues: None,
             detach: None,
         }],
+        efa_only: Vec::new(),
         disks: Vec::new(),
         metadata: Metadata {
             account_id: "123456789012".into(),

@@ -5,7 +5,8 @@
 //! instance does not have is neither listed nor answered.
 
 use crate::network::Guest;
-use agent_api::Interface;
+use agent_api::{EfaOnlyInterface, Interface};
+use model::Id;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -110,6 +111,20 @@ fn leaves(guest: &Guest) -> Vec<(String, Leaf)> {
     for interface in &guest.instance.interfaces {
         network_interface(&mut tree, guest, interface);
     }
+    for EfaOnlyInterface { interface_id, vpc_id, subnet_id, mac, groups, device_index, network_card } in
+        &guest.instance.efa_only
+    {
+        let attached = Attached {
+            interface_id,
+            vpc_id,
+            subnet_id,
+            mac,
+            groups,
+            device_index: *device_index,
+            network_card: *network_card,
+        };
+        attached.put(&mut tree, guest);
+    }
     tags(&mut tree, guest);
     for (name, part) in [
         ("document", IdentityPart::Document),
@@ -158,7 +173,7 @@ fn instance(tree: &mut Tree, guest: &Guest) {
     tree.put("local-hostname", &metadata.local_hostname);
     if let Some(primary) = primary(guest) {
         tree.put("local-ipv4", primary.network.primary().private_ip);
-        tree.put("mac", mac(primary));
+        tree.put("mac", mac(&primary.network.mac));
         tree.put_some("public-ipv4", primary.network.primary().public_ip);
         tree.put_some("ipv6", primary.network.ipv6_addresses.first());
     }
@@ -195,21 +210,62 @@ fn placement(tree: &mut Tree, guest: &Guest) {
     tree.put("placement/region", &metadata.region);
 }
 
+/// What is said of every interface, by where it is.
+struct Attached<'a> {
+    interface_id: &'a Id,
+    vpc_id: &'a Id,
+    subnet_id: &'a Id,
+    mac: &'a [u8; 6],
+    groups: &'a [Id],
+    device_index: u8,
+    network_card: u8,
+}
+
+impl Attached<'_> {
+    fn put(&self, tree: &mut Tree, guest: &Guest) {
+        let vpc = Some(&guest.vpc).filter(|vpc| vpc.network.vpc_id == *self.vpc_id);
+        let subnet = vpc.and_then(|vpc| vpc.network.subnets.iter().find(|s| s.subnet_id == *self.subnet_id));
+        let mut put = |name: &str, value: String| tree.put(&of_mac(self.mac, name), value);
+        put("device-number", self.device_index.to_string());
+        put("interface-id", self.interface_id.to_string());
+        put("mac", mac(self.mac));
+        put("network-card-index", self.network_card.to_string());
+        put("owner-id", guest.instance.metadata.account_id.clone());
+        put("security-group-ids", lines(self.groups));
+        put("subnet-id", self.subnet_id.to_string());
+        if let Some(subnet) = subnet {
+            put("subnet-ipv4-cidr-block", subnet.cidr.to_string());
+            if let Some(cidr) = subnet.ipv6_cidr {
+                put("subnet-ipv6-cidr-blocks", cidr.to_string());
+            }
+        }
+        put("vpc-id", self.vpc_id.to_string());
+        if let Some(vpc) = vpc {
+            if let Some(cidr) = vpc.network.cidrs.first() {
+                put("vpc-ipv4-cidr-block", cidr.to_string());
+            }
+            put("vpc-ipv4-cidr-blocks", lines(&vpc.network.cidrs));
+            if !vpc.network.ipv6_cidrs.is_empty() {
+                put("vpc-ipv6-cidr-blocks", lines(&vpc.network.ipv6_cidrs));
+            }
+        }
+    }
+}
+
+fn of_mac(of: &[u8; 6], name: &str) -> String {
+    format!("network/interfaces/macs/{}/{name}", mac(of))
+}
+
 fn network_interface(tree: &mut Tree, guest: &Guest, interface: &Interface) {
     let metadata = &guest.instance.metadata;
-    let vpc = Some(&guest.vpc).filter(|vpc| vpc.network.vpc_id == interface.network.vpc_id);
-    let subnet =
-        vpc.and_then(|vpc| vpc.network.subnets.iter().find(|s| s.subnet_id == interface.network.subnet_id));
-    let base = format!("network/interfaces/macs/{}", mac(interface));
-    let mut put = |name: &str, value: String| tree.put(&format!("{base}/{name}"), value);
-    put("device-number", interface.device_index.to_string());
-    put("interface-id", interface.network.interface_id.to_string());
+    let datapath::Interface { interface_id, vpc_id, subnet_id, mac, groups, .. } = &interface.network;
+    let (device_index, network_card) = (interface.device_index, interface.network_card());
+    Attached { interface_id, vpc_id, subnet_id, mac, groups, device_index, network_card }.put(tree, guest);
+    let mut put = |name: &str, value: String| tree.put(&of_mac(mac, name), value);
     put("local-hostname", local_hostname(guest, interface));
     let addresses = &interface.network.addresses;
     let private: Vec<Ipv4Addr> = addresses.iter().map(|address| address.private_ip).collect();
     put("local-ipv4s", lines(&private));
-    put("mac", mac(interface));
-    put("owner-id", metadata.account_id.clone());
     let public: Vec<Ipv4Addr> = addresses.iter().filter_map(|address| address.public_ip).collect();
     for address in addresses {
         if let Some(public_ip) = address.public_ip {
@@ -218,7 +274,7 @@ fn network_interface(tree: &mut Tree, guest: &Guest, interface: &Interface) {
     }
     if !public.is_empty() {
         put("public-ipv4s", lines(&public));
-        if let Some(name) = metadata.public_hostname.as_ref().filter(|_| interface.device_index == 0) {
+        if let Some(name) = metadata.public_hostname.as_ref().filter(|_| interface.is_primary()) {
             put("public-hostname", name.clone());
         }
     }
@@ -232,26 +288,8 @@ fn network_interface(tree: &mut Tree, guest: &Guest, interface: &Interface) {
             put(name, lines(&prefixes));
         }
     }
-    put("security-group-ids", lines(&interface.network.groups));
-    if interface.device_index == 0 {
+    if interface.is_primary() {
         put("security-groups", metadata.security_group_names.join("\n"));
-    }
-    put("subnet-id", interface.network.subnet_id.to_string());
-    if let Some(subnet) = subnet {
-        put("subnet-ipv4-cidr-block", subnet.cidr.to_string());
-        if let Some(cidr) = subnet.ipv6_cidr {
-            put("subnet-ipv6-cidr-blocks", cidr.to_string());
-        }
-    }
-    put("vpc-id", interface.network.vpc_id.to_string());
-    if let Some(vpc) = vpc {
-        if let Some(cidr) = vpc.network.cidrs.first() {
-            put("vpc-ipv4-cidr-block", cidr.to_string());
-        }
-        put("vpc-ipv4-cidr-blocks", lines(&vpc.network.cidrs));
-        if !vpc.network.ipv6_cidrs.is_empty() {
-            put("vpc-ipv6-cidr-blocks", lines(&vpc.network.ipv6_cidrs));
-        }
     }
 }
 
@@ -273,22 +311,21 @@ fn is_path_segment(key: &str) -> bool {
     !key.is_empty() && key.chars().all(is_allowed) && !matches!(key, "." | ".." | "_index")
 }
 
-/// The interface with device index 0.
 pub(crate) fn primary(guest: &Guest) -> Option<&Interface> {
-    guest.instance.interfaces.iter().find(|interface| interface.device_index == 0)
+    guest.instance.interfaces.iter().find(|interface| interface.is_primary())
 }
 
 fn local_hostname(guest: &Guest, interface: &Interface) -> String {
-    if interface.device_index == 0 {
+    if interface.is_primary() {
         return guest.instance.metadata.local_hostname.clone();
     }
     let [a, b, c, d] = interface.network.primary().private_ip.octets();
     format!("ip-{a}-{b}-{c}-{d}.{}", guest.vpc.dns_domain)
 }
 
-fn mac(interface: &Interface) -> String {
+fn mac(octets: &[u8; 6]) -> String {
     let mut text = String::with_capacity(17);
-    for (index, byte) in interface.network.mac.iter().enumerate() {
+    for (index, byte) in octets.iter().enumerate() {
         let _ = write!(text, "{}{byte:02x}", if index == 0 { "" } else { ":" });
     }
     text
@@ -371,6 +408,32 @@ mod tests {
             assert_eq!(text(&guest, &format!("{of_interface}/{name}")).unwrap(), value);
         }
         assert_eq!(text(&guest, "/latest/meta-data/ipv6").unwrap(), "fd00::5");
+    }
+
+    #[test]
+    fn what_has_no_ethernet_has_no_address_either() {
+        let guest = guest(|instance| {
+            let first = &instance.interfaces[0].network;
+            instance.efa_only.push(agent_api::EfaOnlyInterface {
+                interface_id: examples::id(model::Kind::NetworkInterface, 9),
+                vpc_id: first.vpc_id.clone(),
+                subnet_id: first.subnet_id.clone(),
+                mac: [2, 0, 0, 0, 0, 9],
+                groups: first.groups.clone(),
+                device_index: 0,
+                network_card: 1,
+            });
+        });
+        let macs = "/latest/meta-data/network/interfaces/macs/";
+        let listing = text(&guest, &format!("{macs}02:00:00:00:00:09/")).unwrap();
+        assert!(
+            listing.contains("security-group-ids") && listing.contains("subnet-ipv4-cidr-block"),
+            "{listing}"
+        );
+        assert!(!listing.contains("local-") && !listing.contains("security-groups"), "{listing}");
+        let card = |mac: &str| text(&guest, &format!("{macs}{mac}/network-card-index")).unwrap();
+        assert_eq!([card("02:00:00:00:00:09"), card("02:00:ac:1f:10:0b")], ["1", "0"]);
+        assert_eq!(text(&guest, "/latest/meta-data/mac").unwrap(), "02:00:ac:1f:10:0b");
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub fn desired(
             })
             .collect(),
         metadata: metadata(instance, interfaces.first().map(|interface| &***interface), tables, region),
-        // What carries nothing but RDMA is nothing to a guest that has no RDMA.
+        efa_only: interfaces.iter().filter_map(|interface| efa_only(interface)).collect(),
         interfaces: interfaces
             .iter()
             .filter(|interface| interface.purpose != Purpose::EfaOnly)
@@ -81,6 +81,19 @@ pub fn desired(
             instance_tags: options.instance_tags,
             ipv6: options.http_ipv6,
         },
+    })
+}
+
+fn efa_only(interface: &NetworkInterface) -> Option<agent_api::EfaOnlyInterface> {
+    let attachment = interface.attachment.as_ref().filter(|_| interface.purpose == Purpose::EfaOnly)?;
+    Some(agent_api::EfaOnlyInterface {
+        interface_id: interface.interface_id.clone(),
+        vpc_id: interface.vpc_id.clone(),
+        subnet_id: interface.subnet_id.clone(),
+        mac: interface.mac,
+        groups: interface.security_groups.to_vec(),
+        device_index: attachment.device_index,
+        network_card: attachment.network_card,
     })
 }
 
