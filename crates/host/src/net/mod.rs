@@ -24,7 +24,7 @@
 //!            └─────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! 1. *Who.* Before anything else a packet from a tap must bear the MAC and an address of the interface that the tap is
+//! 1. *Who.* Before anything else, save that nobody sends too many fragments (`fragments`), a packet from a tap must bear the MAC and an address of the interface that the tap is
 //!    for, else it is dropped; only an interface whose source is not checked may send for others. It then gets a mark:
 //!    the interface's number, which is the tap's index, and the number of its subnet (`vpc`). ARP is answered for
 //!    addresses that are there, and for nothing else.
@@ -73,6 +73,7 @@ mod edge;
 mod fake;
 mod family;
 mod flows;
+mod fragments;
 mod gateway;
 mod hosts;
 mod index;

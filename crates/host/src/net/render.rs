@@ -10,6 +10,7 @@ use std::net::Ipv4Addr;
 use super::edge;
 use super::family::{Family, elements};
 use super::flows;
+use super::fragments;
 use super::hosts::{self, LINK as HOSTS, PORT};
 use super::network_acl;
 use super::public_access::{self, Barred};
@@ -50,6 +51,7 @@ pub(super) fn vpc(vpc: &Vpc, groups: &BTreeMap<&Id, &SecurityGroup>, tracked: u3
     let membership = group_sets(vpc, groups, &mut table);
     verdicts(vpc, &membership, &mut table);
     let has_acls = network_acl::render(vpc, &mut table);
+    fragments::render(&mut table);
     sources(vpc, &mut table);
     edge::render(vpc, &mut table);
     flows::render(vpc, tracked, &mut table);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::arp::Neighbour;
 use super::flows;
+use super::fragments;
 use super::hosts;
 use super::index::Index;
 use super::kernel::{Kernel, LOOPBACK, Layer3, Link, MAIN_TABLE, Route};
@@ -487,7 +488,8 @@ impl Router {
     /// Says how flows are tracked, once it is there to be told: with the first rule that asks for it.
     async fn settle_tracking(&mut self) -> io::Result<()> {
         if !self.tracking_is_settled {
-            self.namespace.run(|| sysctl::write(TRACKING_SETTINGS)).await?;
+            let settings = TRACKING_SETTINGS.into_iter().chain(fragments::SETTINGS);
+            self.namespace.run(|| sysctl::write(settings)).await?;
             self.tracking_is_settled = true;
         }
         Ok(())

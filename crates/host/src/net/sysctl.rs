@@ -9,9 +9,7 @@ pub(super) fn write<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>) 
         let path = path_of(name);
         match std::fs::write(&path, value) {
             // A kernel without IPv6 has nothing to be told of it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && name.starts_with("ipv6/") => {
-                return Ok(());
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && is_of_ipv6(name) => return Ok(()),
             result => result,
         }
         .map_err(|error| io::Error::new(error.kind(), format!("can't set {}: {error}", path.display())))
@@ -20,6 +18,10 @@ pub(super) fn write<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>) 
 
 pub(super) fn read(name: &str) -> io::Result<String> {
     Ok(std::fs::read_to_string(path_of(name))?.trim().to_owned())
+}
+
+fn is_of_ipv6(name: &str) -> bool {
+    name.starts_with("ipv6/") || name.starts_with("netfilter/nf_conntrack_frag6_")
 }
 
 /// Names of the directory's entries.
