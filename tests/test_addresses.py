@@ -262,6 +262,31 @@ def test_pools_of_the_operator_are_where_public_addresses_come_from(cloud_factor
         {"FirstAddress": "192.168.50.9", "LastAddress": "192.168.50.10", "AddressCount": 2, "AvailableAddressCount": 2}
     ]
 
+    pages = ec2.get_paginator("describe_public_ipv4_pools").paginate(PaginationConfig={"PageSize": 1})
+    assert sorted(len(page["PublicIpv4Pools"]) for page in pages) == [1, 1]
+
+    # To those who bring addresses they are there, and advertised; the operator's to change.
+    pages = ec2.get_paginator("describe_byoip_cidrs").paginate(PaginationConfig={"PageSize": 1})
+    brought = {own["Cidr"]: own for page in pages for own in page["ByoipCidrs"]}
+    assert {cidr: own["State"] for cidr, own in brought.items()} == dict.fromkeys(
+        ["192.168.50.8/30", "203.0.113.8/31"], "advertised"
+    )
+    assert brought["192.168.50.8/30"]["Description"] == "the lab"
+    assert ec2.advertise_byoip_cidr(Cidr="192.168.50.8/30")["ByoipCidr"] == brought["192.168.50.8/30"]
+    missing = {"PoolId": "ipv4pool-ec2-0123456789abcdef0"}
+    for expected, call, parameters in [
+        ("InvalidParameterValue", ec2.advertise_byoip_cidr, {"Cidr": "198.51.100.0/24"}),
+        ("InvalidParameterValue", ec2.withdraw_byoip_cidr, {"Cidr": "no block"}),
+        ("UnsupportedOperation", ec2.withdraw_byoip_cidr, {"Cidr": "203.0.113.8/31"}),
+        ("UnsupportedOperation", ec2.deprovision_byoip_cidr, {"Cidr": "203.0.113.8/31"}),
+        ("UnsupportedOperation", ec2.provision_byoip_cidr, {"Cidr": "198.51.100.0/24"}),
+        ("UnsupportedOperation", ec2.create_public_ipv4_pool, {}),
+        ("UnsupportedOperation", ec2.delete_public_ipv4_pool, {"PoolId": lab["PoolId"]}),
+        ("InvalidPublicIpv4PoolID.NotFound", ec2.delete_public_ipv4_pool, missing),
+        ("InvalidPublicIpv4PoolID.NotFound", ec2.deprovision_public_ipv4_pool_cidr, {**missing, "Cidr": "10.0.0.0/8"}),
+    ]:
+        assert error_code(call, **parameters) == expected, parameters
+
     # One that is named, by pool and by address.
     one = allocate(ec2, PublicIpv4Pool=lab["PoolId"], Address="192.168.50.10")
     assert (one["PublicIp"], one["PublicIpv4Pool"]) == ("192.168.50.10", lab["PoolId"])

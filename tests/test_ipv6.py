@@ -235,3 +235,99 @@ def test_the_metadata_service_is_told_of_ipv6(ec2, ami):
     assert ec2.describe_instances(InstanceIds=[id], Filters=by("enabled"))["Reservations"] == []
     assert ec2.describe_instances(InstanceIds=[id], Filters=by("disabled"))["Reservations"] != []
     ec2.terminate_instances(InstanceIds=[id])
+
+
+@pytest.fixture
+def ipv6_only(ec2, network):
+    """The network's VPC, and a subnet of it without IPv4."""
+    subnet, block = network
+    (shown,) = ec2.describe_subnets(SubnetIds=[subnet])["Subnets"]
+    free = ipaddress.ip_network((block.network_address + 2**64, 64))
+    place = {"VpcId": shown["VpcId"], "AvailabilityZone": shown["AvailabilityZone"]}
+    return ec2.create_subnet(Ipv6Native=True, Ipv6CidrBlock=str(free), **place)["Subnet"]
+
+
+def test_a_subnet_can_be_of_ipv6_alone(ec2, ipv6_only):
+    subnet = ipv6_only["SubnetId"]
+    assert ipv6_only == ec2.describe_subnets(SubnetIds=[subnet])["Subnets"][0]
+    assert ipv6_only["Ipv6Native"] and ipv6_only["AssignIpv6AddressOnCreation"] and "CidrBlock" not in ipv6_only
+    assert ipv6_only["AvailableIpAddressCount"] == 0 and not ipv6_only["MapPublicIpOnLaunch"]
+    names = {"HostnameType": "resource-name", "EnableResourceNameDnsARecord": False}
+    assert ipv6_only["PrivateDnsNameOptionsOnLaunch"] == {**names, "EnableResourceNameDnsAAAARecord": True}
+    filters = [{"Name": "ipv6-native", "Values": ["true"]}, {"Name": "vpc-id", "Values": [ipv6_only["VpcId"]]}]
+    assert [own["SubnetId"] for own in ec2.describe_subnets(Filters=filters)["Subnets"]] == [subnet]
+    vpc, taken = ipv6_only["VpcId"], ipv6_only["Ipv6CidrBlockAssociationSet"][0]
+    for expected, parameters in [
+        ("MissingParameter", {}),
+        ("MissingParameter", {"CidrBlock": "10.60.9.0/24"}),
+        ("InvalidParameterCombination", {"CidrBlock": "10.60.9.0/24", "Ipv6CidrBlock": taken["Ipv6CidrBlock"]}),
+        ("InvalidSubnet.Conflict", {"Ipv6CidrBlock": taken["Ipv6CidrBlock"]}),
+        ("InvalidSubnet.Range", {"Ipv6CidrBlock": "2001:db8::/64"}),
+    ]:
+        assert error_code(ec2.create_subnet, VpcId=vpc, Ipv6Native=True, **parameters) == expected, parameters
+    assert error_code(ec2.create_subnet, VpcId=vpc, Ipv6CidrBlock="2001:db8::/64") == "MissingParameter"
+    for attribute, value in [
+        ("MapPublicIpOnLaunch", {"Value": True}),
+        ("AssignIpv6AddressOnCreation", {"Value": False}),
+        ("EnableResourceNameDnsARecordOnLaunch", {"Value": True}),
+        ("PrivateDnsHostnameTypeOnLaunch", "ip-name"),
+    ]:
+        code = error_code(ec2.modify_subnet_attribute, SubnetId=subnet, **{attribute: value})
+        assert code == "InvalidParameterValue", attribute
+    gateway = {"SubnetId": subnet, "ConnectivityType": "private"}
+    assert error_code(ec2.create_nat_gateway, **gateway) == "InvalidParameterValue"
+    code = error_code(ec2.disassociate_subnet_cidr_block, AssociationId=taken["AssociationId"])
+    assert code == "OperationNotPermitted"
+
+
+def test_what_is_in_such_a_subnet_has_ipv6_alone(ec2, ami, ipv6_only):
+    subnet = ipv6_only["SubnetId"]
+    (started,) = run(ec2, ami, SubnetId=subnet)
+    wait(ec2, "instance_running", [started["InstanceId"]])
+    (shown,) = ec2.describe_instances(InstanceIds=[started["InstanceId"]])["Reservations"][0]["Instances"]
+    block = ipaddress.ip_network(ipv6_only["Ipv6CidrBlockAssociationSet"][0]["Ipv6CidrBlock"])
+    assert ipaddress.ip_address(shown["Ipv6Address"]) in block and "PrivateIpAddress" not in shown
+    assert shown["PrivateDnsName"] == f"{started['InstanceId']}.ec2.internal"
+    interface = one(ec2, shown["NetworkInterfaces"][0]["NetworkInterfaceId"])
+    assert interface["Ipv6Native"] and interface["PrivateIpAddresses"] == [] and "PrivateIpAddress" not in interface
+    assert addresses(interface) == [shown["Ipv6Address"]]
+    id_of = {"NetworkInterfaceId": interface["NetworkInterfaceId"]}
+    more = ec2.assign_ipv6_addresses(Ipv6AddressCount=1, **id_of)["AssignedIpv6Addresses"]
+    assert len(addresses(one(ec2, id_of["NetworkInterfaceId"]))) == 2 and ipaddress.ip_address(more[0]) in block
+    code = error_code(ec2.assign_private_ip_addresses, SecondaryPrivateIpAddressCount=1, **id_of)
+    assert code == "InvalidParameterValue"
+    elastic = ec2.allocate_address()["AllocationId"]
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=ipv6_only["VpcId"])
+    assert error_code(ec2.associate_address, AllocationId=elastic, **id_of) == "InvalidParameterValue"
+    ec2.release_address(AllocationId=elastic)
+    launch = {"ImageId": ami, "MinCount": 1, "MaxCount": 1, "InstanceType": "t3.micro"}
+    nic = {"DeviceIndex": 0, "SubnetId": subnet}
+    for parameters in [
+        {"NetworkInterfaces": [{**nic, "AssociatePublicIpAddress": True}]},
+        {"SubnetId": subnet, "PrivateIpAddress": "10.60.1.9"},
+        {"SubnetId": subnet, "PrivateDnsNameOptions": {"HostnameType": "ip-name"}},
+    ]:
+        assert error_code(ec2.run_instances, **launch, **parameters) == "InvalidParameterValue", parameters
+    wanted = {"HostnameType": "resource-name", "EnableResourceNameDnsARecord": False}
+    assert shown["PrivateDnsNameOptions"] == {**wanted, "EnableResourceNameDnsAAAARecord": True}
+    ec2.terminate_instances(InstanceIds=[started["InstanceId"]])
+    wait(ec2, "instance_terminated", [started["InstanceId"]])
+    made = create(ec2, subnet)
+    assert len(addresses(made)) == 1 and made["PrivateIpAddresses"] == []
+    ec2.delete_network_interface(NetworkInterfaceId=made["NetworkInterfaceId"])
+    ec2.delete_subnet(SubnetId=subnet)
+
+
+def test_a_default_subnet_can_be_of_ipv6_alone(cloud_factory):
+    ec2 = cloud_factory("--simulate").client()
+    (vpc,) = ec2.describe_vpcs()["Vpcs"]
+    zone = ec2.describe_availability_zones()["AvailabilityZones"][0]["ZoneName"]
+    (old,) = ec2.describe_subnets(Filters=[{"Name": "availability-zone", "Values": [zone]}])["Subnets"]
+    ec2.delete_subnet(SubnetId=old["SubnetId"])
+    wanted = {"AvailabilityZone": zone, "Ipv6Native": True}
+    assert error_code(ec2.create_default_subnet, **wanted) == "InsufficientCidrBlocks"
+    ec2.associate_vpc_cidr_block(VpcId=vpc["VpcId"], AmazonProvidedIpv6CidrBlock=True)
+    made = ec2.create_default_subnet(**wanted)["Subnet"]
+    assert made["Ipv6Native"] and made["DefaultForAz"] and not made["MapPublicIpOnLaunch"]
+    assert made["Ipv6CidrBlockAssociationSet"][0]["Ipv6CidrBlock"].endswith("/64")

@@ -456,3 +456,26 @@ def test_queues_are_chosen_where_the_type_lets_one(ec2, ami, network):
     assert error_code(lambda: change("t3.micro")) == "InvalidParameterCombination", "it gives what it gives"
     modify(DefaultEnaQueueCount=True)
     assert counts() == [2, 4]
+
+
+def test_there_are_no_trunks(ec2):
+    subnet = ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"][0]["SubnetId"]
+    made = ec2.create_network_interface(SubnetId=subnet)["NetworkInterface"]["NetworkInterfaceId"]
+    both = {"TrunkInterfaceId": made, "BranchInterfaceId": made, "VlanId": 7}
+    missing = {**both, "BranchInterfaceId": "eni-0123456789abcdef0"}
+    association = "trunk-assoc-0123456789abcdef0"
+    for expected, call, parameters in [
+        ("UnsupportedOperation", ec2.create_network_interface, {"SubnetId": subnet, "InterfaceType": "trunk"}),
+        ("UnsupportedOperation", ec2.associate_trunk_interface, both),
+        ("InvalidNetworkInterfaceID.NotFound", ec2.associate_trunk_interface, missing),
+        ("InvalidAssociationID.NotFound", ec2.disassociate_trunk_interface, {"AssociationId": association}),
+        (
+            "InvalidAssociationID.NotFound",
+            ec2.describe_trunk_interface_associations,
+            {"AssociationIds": [association]},
+        ),
+    ]:
+        assert error_code(call, **parameters) == expected, parameters
+    pages = ec2.get_paginator("describe_trunk_interface_associations").paginate(PaginationConfig={"PageSize": 5})
+    assert [page["InterfaceAssociations"] for page in pages] == [[]]
+    ec2.delete_network_interface(NetworkInterfaceId=made)

@@ -60,7 +60,7 @@ def test_a_subnet_is_under_the_defaults_of_its_vpc(ec2, vpc):
         ({"VpcId": "vpc-0123456789abcdef0"}, "InvalidVpcID.NotFound"),
         ({"VpcId": "nonsense"}, "InvalidVpcID.Malformed"),
         ({"Ipv6CidrBlock": "fd00::/64"}, "InvalidSubnet.Range"),
-        ({"Ipv6Native": True}, "UnsupportedOperation"),
+        ({"Ipv6Native": True}, "MissingParameter"),
         ({"OutpostArn": "arn:aws:outposts:us-east-1:123456789012:outpost/op-1"}, "UnsupportedOperation"),
         ({"DryRun": True}, "DryRunOperation"),
     ],
@@ -105,7 +105,9 @@ def test_ipv6_blocks_come_and_go(ec2, ipv6_vpc):
     assert not described(ec2, other)["AssignIpv6AddressOnCreation"]
     again = error_code(ec2.disassociate_subnet_cidr_block, AssociationId=added["AssociationId"])
     assert again == "InvalidSubnetCidrBlockAssociationID.NotFound"
-    create(ec2, vpc, "10.1.2.0/24", Ipv6CidrBlock=second)
+    dual = create(ec2, vpc, "10.1.2.0/24", Ipv6CidrBlock=second)["SubnetId"]
+    ec2.modify_subnet_attribute(SubnetId=dual, EnableResourceNameDnsAAAARecordOnLaunch={"Value": True})
+    assert described(ec2, dual)["PrivateDnsNameOptionsOnLaunch"]["EnableResourceNameDnsAAAARecord"]
 
 
 def test_attributes_are_changed_one_at_a_time(ec2, vpc):
@@ -116,6 +118,7 @@ def test_attributes_are_changed_one_at_a_time(ec2, vpc):
     assert modify(MapPublicIpOnLaunch=on, EnableDns64={"Value": False}) == "InvalidParameterCombination"
     assert modify(EnableDns64=on) == "UnsupportedOperation", "nobody would translate"
     assert modify(AssignIpv6AddressOnCreation=on) == "InvalidParameterValue"
+    assert modify(EnableResourceNameDnsAAAARecordOnLaunch=on) == "InvalidParameterValue"
     assert modify(PrivateDnsHostnameTypeOnLaunch="by-colour") == "InvalidParameterValue"
     assert modify(MapCustomerOwnedIpOnLaunch=on) == "UnsupportedOperation"
     assert modify(MapCustomerOwnedIpOnLaunch={"Value": False}) is None
@@ -124,7 +127,6 @@ def test_attributes_are_changed_one_at_a_time(ec2, vpc):
         {"EnableDns64": {"Value": False}},
         {"PrivateDnsHostnameTypeOnLaunch": "resource-name"},
         {"EnableResourceNameDnsARecordOnLaunch": on},
-        {"EnableResourceNameDnsAAAARecordOnLaunch": on},
     ]:
         assert modify(**attributes) is None
     after = described(ec2, subnet)
@@ -132,7 +134,7 @@ def test_attributes_are_changed_one_at_a_time(ec2, vpc):
     assert after["PrivateDnsNameOptionsOnLaunch"] == {
         "HostnameType": "resource-name",
         "EnableResourceNameDnsARecord": True,
-        "EnableResourceNameDnsAAAARecord": True,
+        "EnableResourceNameDnsAAAARecord": False,
     }
     assert error_code(ec2.modify_subnet_attribute, SubnetId=MISSING, MapPublicIpOnLaunch=on) == "InvalidSubnetID.NotFound"
 

@@ -252,3 +252,30 @@ def test_nothing_is_left_of_ec2_classic(ec2, ami):
     link = {"InstanceId": "i-0123456789abcdef0", "VpcId": vpc}
     assert error_code(ec2.attach_classic_link_vpc, **link, Groups=["sg-0123456789abcdef0"]) == "InvalidInstanceID.NotFound"
     assert error_code(ec2.detach_classic_link_vpc, **link) == "InvalidInstanceID.NotFound"
+
+
+def test_what_no_vpc_has_here_is_said_to_be_none(ec2):
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    for operation, key in [
+        ("describe_ipv6_pools", "Ipv6Pools"),
+        ("describe_vpc_encryption_controls", "VpcEncryptionControls"),
+    ]:
+        found = getattr(ec2, operation)(MaxResults=5, Filters=[{"Name": "tag:of", "Values": ["lab"]}])
+        assert found[key] == [] and "NextToken" not in found
+        unknown = [{"Name": "nonsense", "Values": ["1"]}]
+        assert error_code(getattr(ec2, operation), Filters=unknown) == "InvalidParameterValue"
+    control = {"VpcEncryptionControlId": "vpcec-0123456789abcdef0"}
+    for expected, call, parameters in [
+        ("InvalidPoolID.NotFound", ec2.describe_ipv6_pools, {"PoolIds": ["ipv6pool-ec2-0123456789abcdef0"]}),
+        ("InvalidPoolID.NotFound", ec2.get_associated_ipv6_pool_cidrs, {"PoolId": "ipv6pool-ec2-0123456789abcdef0"}),
+        ("UnsupportedOperation", ec2.create_vpc_encryption_control, {"VpcId": vpc}),
+        ("InvalidVpcID.NotFound", ec2.create_vpc_encryption_control, {"VpcId": "vpc-0123456789abcdef0"}),
+        ("InvalidVpcID.NotFound", ec2.describe_vpc_encryption_controls, {"VpcIds": ["vpc-0123456789abcdef0"]}),
+        ("InvalidVpcEncryptionControlId.NotFound", ec2.modify_vpc_encryption_control, {**control, "Mode": "enforce"}),
+        ("InvalidVpcEncryptionControlId.NotFound", ec2.delete_vpc_encryption_control, control),
+        ("UnsupportedOperation", ec2.get_vpc_resources_blocking_encryption_enforcement, {"VpcId": vpc}),
+        ("UnsupportedOperation", ec2.enable_reachability_analyzer_organization_sharing, {}),
+        ("UnsupportedOperation", ec2.create_subnet, {"VpcId": vpc, "CidrBlock": "10.0.0.0/24", "Ipv6NetmaskLength": 64}),
+    ]:
+        assert error_code(call, **parameters) == expected, parameters
+    ec2.delete_vpc(VpcId=vpc)

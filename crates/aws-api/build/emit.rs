@@ -259,7 +259,13 @@ impl<'m> Service<'m> {
             let wire = self.name_in(member_name, member);
             let target = self.shape(&member.shape);
             assert!(names.insert(wire.clone()), "{name} has two members named {wire}");
-            let rule = self.rule(&member.shape);
+            let rule = match member_name.as_str() {
+                // Pages of fewer are refused where the model says nothing of them.
+                "MaxResults" if self.ec2 && target.min.is_none() && target.max.is_none() => {
+                    "Rule::Between(5f64, f64::INFINITY)".into()
+                }
+                _ => self.rule(&member.shape),
+            };
             let call = match target.kind.as_str() {
                 "list" => {
                     let element = target.member.as_ref().expect("a list's member");

@@ -52,7 +52,7 @@ pub(crate) fn make(tx: &mut Tx<'_>, account: &AccountId, zones: &[Zone]) -> Opti
     gateway.attach(tx, &new.vpc);
     new.route_table.routes.push(Route::everything_to(&gateway));
     for (cidr, zone) in subnet_cidrs(&new.vpc).zip(zones) {
-        let subnet = new_subnet(tx, &new.vpc, cidr, zone);
+        let subnet = new_subnet(tx, &new.vpc, Some(cidr), zone);
         new.network_acl.associate(tx, &subnet.subnet_id);
         tx.create(&subnet);
     }
@@ -66,6 +66,10 @@ pub(crate) fn subnet_cidrs(vpc: &Vpc) -> impl Iterator<Item = Ipv4Net> + use<> {
     vpc.cidr.subnets(SUBNET_PREFIX_LEN).into_iter().flatten()
 }
 
-pub(crate) fn new_subnet(tx: &Tx<'_>, vpc: &Vpc, cidr: Ipv4Net, zone: &Zone) -> Subnet {
-    Subnet { default_for_zone: true, map_public_ip_on_launch: true, ..Subnet::new(tx, vpc, cidr, zone) }
+pub(crate) fn new_subnet(tx: &Tx<'_>, vpc: &Vpc, cidr: Option<Ipv4Net>, zone: &Zone) -> Subnet {
+    Subnet {
+        default_for_zone: true,
+        map_public_ip_on_launch: cidr.is_some(),
+        ..Subnet::new(tx, vpc, cidr, zone)
+    }
 }

@@ -27,7 +27,8 @@ pub use access_scope::{
     start_network_insights_access_scope_analysis,
 };
 pub use analysis::{
-    delete_network_insights_analysis, describe_network_insights_analyses, start_network_insights_analysis,
+    delete_network_insights_analysis, describe_network_insights_analyses,
+    enable_reachability_analyzer_organization_sharing, start_network_insights_analysis,
 };
 pub use operator::trace_network;
 pub use path::{create_network_insights_path, delete_network_insights_path, describe_network_insights_paths};

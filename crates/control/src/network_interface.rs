@@ -19,11 +19,14 @@ pub mod groups;
 pub mod ipv6;
 pub mod modify;
 pub mod permission;
+pub mod public_name;
 pub mod queues;
 pub mod tracking;
+pub mod trunk;
 
 pub use address::Asked;
 pub use ipv6::{AskedIpv6, Ipv6};
+pub use public_name::PublicNameType;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NetworkInterface {
@@ -35,7 +38,7 @@ pub struct NetworkInterface {
     pub mac: [u8; 6],
     #[serde(default)]
     pub purpose: Purpose,
-    /// The primary one, then the secondary ones.
+    /// The primary one, then the secondary ones; none in a subnet of IPv6 alone.
     pub addresses: SmallVec<[PrivateAddress; 1]>,
     /// Of /28, delegated to it.
     #[serde(default)]
@@ -44,6 +47,8 @@ pub struct NetworkInterface {
     pub ipv6: Ipv6,
     /// Whether a public address shall be assigned at each start.
     pub wants_public_ip: bool,
+    #[serde(default)]
+    pub public_name_type: PublicNameType,
     pub security_groups: SmallVec<[Id; 1]>,
     pub source_dest_check: bool,
     #[serde(default)]
@@ -83,9 +88,7 @@ impl Purpose {
             "interface" => Ok(Purpose::Instance),
             "efa" => Ok(Purpose::Efa),
             "efa-only" => Ok(Purpose::EfaOnly),
-            "trunk" => {
-                Err(Error::new("UnsupportedOperation", "Trunk interfaces are not supported by this cloud."))
-            }
+            "trunk" => Err(trunk::unsupported()),
             other => Err(Error::invalid_parameter_value(format!(
                 "Value ({other}) for parameter interfaceType is invalid. Valid values are interface, efa and efa-only."
             ))),
@@ -177,6 +180,7 @@ impl NetworkInterface {
             prefixes,
             ipv6,
             wants_public_ip: false,
+            public_name_type: PublicNameType::default(),
             security_groups: SmallVec::new(),
             source_dest_check: true,
             tracking: datapath::Tracking::default(),
@@ -191,14 +195,14 @@ impl NetworkInterface {
         tables.subnets.find(&self.subnet_id).map_or("", |subnet| &subnet.zone)
     }
 
-    /// Every interface of Ethernet has one, its first.
+    /// Its first, which every interface of Ethernet has in a subnet with IPv4.
     pub fn primary(&self) -> Option<&PrivateAddress> {
         self.addresses.first()
     }
 
     /// The primary one.
-    pub fn private_ip(&self) -> Ipv4Addr {
-        self.primary().map_or(Ipv4Addr::UNSPECIFIED, |primary| primary.private_ip)
+    pub fn private_ip(&self) -> Option<Ipv4Addr> {
+        self.primary().map(|primary| primary.private_ip)
     }
 
     /// Of the primary private address.
@@ -208,23 +212,6 @@ impl NetworkInterface {
 
     pub fn private_dns_name(&self, region: &model::Region) -> String {
         self.primary().map(|primary| primary.private_dns_name(region)).unwrap_or_default()
-    }
-
-    /// `ec2-198-18-0-4.compute-1.amazonaws.com`. None also where its VPC gives no such names.
-    pub fn public_dns_name(&self, tables: &Tables, region: &model::Region) -> Option<String> {
-        self.primary().and_then(|primary| self.public_name_of(primary, tables, region))
-    }
-
-    /// The same of any address that it has.
-    pub fn public_name_of(
-        &self,
-        own: &PrivateAddress,
-        tables: &Tables,
-        region: &model::Region,
-    ) -> Option<String> {
-        let names = tables.vpcs.find(&self.vpc_id).is_some_and(|vpc| vpc.dns_hostnames);
-        let ip = own.public_ip().filter(|_| names)?;
-        Some(format!("ec2-{}.{}", dashed(ip), region.public_dns_domain()))
     }
 
     /// How many of its subnet's IPv4 addresses it takes up.

@@ -19,6 +19,8 @@ use model::{Error, Id, Kind, Result};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
 
+pub mod byoip;
+
 /// The shortest prefix that a pool may have: a network of class A.
 const PREFIX_LEN_MIN: u8 = 8;
 /// The kernel's bound on an interface's name (`IFNAMSIZ`).

@@ -12,7 +12,7 @@ use crate::region::Zone;
 use crate::vpc::Vpc;
 use crate::vpc_block_public_access;
 use aws_api::ec2;
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::{AccountId, Error, Id, Kind, Result};
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
@@ -35,7 +35,8 @@ pub struct Subnet {
     pub subnet_id: Id,
     pub owner: AccountId,
     pub vpc_id: Id,
-    pub cidr: Ipv4Net,
+    /// None where it is of IPv6 alone.
+    pub cidr: Option<Ipv4Net>,
     #[serde(default)]
     pub ipv6: Option<CidrAssociation<Ipv6Net>>,
     /// That one is about to go: nothing of it is given any more.
@@ -55,7 +56,9 @@ pub struct Subnet {
 }
 
 impl Subnet {
-    pub fn new(tx: &Tx<'_>, vpc: &Vpc, cidr: Ipv4Net, zone: &Zone) -> Subnet {
+    /// Without a block of IPv4 it is of IPv6 alone: what is in it is named after itself and has an address of IPv6.
+    pub fn new(tx: &Tx<'_>, vpc: &Vpc, cidr: Option<Ipv4Net>, zone: &Zone) -> Subnet {
+        let ipv6_only = cidr.is_none();
         Subnet {
             subnet_id: tx.new_id(Kind::Subnet),
             owner: vpc.owner.clone(),
@@ -67,8 +70,12 @@ impl Subnet {
             zone_id: zone.id.clone(),
             default_for_zone: false,
             map_public_ip_on_launch: false,
-            assign_ipv6_on_creation: false,
-            names: HostNames::default(),
+            assign_ipv6_on_creation: ipv6_only,
+            names: HostNames {
+                by_resource: ipv6_only,
+                resource_aaaa_record: ipv6_only,
+                ..HostNames::default()
+            },
             retired: false,
             tags: Tags::default(),
         }
@@ -79,8 +86,23 @@ impl Subnet {
         format!("address/{subnet_id}")
     }
 
+    /// Its blocks, of both families.
+    pub fn networks(&self) -> impl Iterator<Item = IpNet> {
+        let ipv6 = self.ipv6.as_ref().map(|of| IpNet::from(of.cidr));
+        self.cidr.map(IpNet::from).into_iter().chain(ipv6)
+    }
+
+    /// Its block of IPv4, where something needs one.
+    pub fn ipv4(&self) -> Result<Ipv4Net> {
+        self.cidr.ok_or_else(|| {
+            Error::invalid_parameter_value(format!("The subnet '{}' has no IPv4 CIDR block.", self.subnet_id))
+        })
+    }
+
+    /// Of IPv4.
     pub fn free_addresses(&self, tables: &Tables) -> u32 {
-        let size = 1u64 << (32 - self.cidr.prefix_len());
+        let Some(cidr) = self.cidr else { return 0 };
+        let size = 1u64 << (32 - cidr.prefix_len());
         let interfaces = &tables.network_interfaces;
         let all = interfaces.count("subnet-id", &self.subnet_id);
         let others = interfaces.count(NOT_ONE_ADDRESS_IN, &self.subnet_id);
@@ -114,8 +136,9 @@ pub fn claim_address(
     owner: &str,
 ) -> Result<Ipv4Addr> {
     let scope = Subnet::claim_scope(&subnet.subnet_id);
+    let cidr = subnet.ipv4()?;
     if let Some(address) = wanted {
-        if !is_assignable(subnet.cidr, address) {
+        if !is_assignable(cidr, address) {
             return Err(Error::invalid_parameter_value(format!(
                 "Address {address} does not fall within the subnet's address range"
             )));
@@ -128,7 +151,7 @@ pub fn claim_address(
     }
     let reserved = reservation::reserved(tx.tables(), &subnet.subnet_id, false);
     let is_free = |address: &Ipv4Addr| !reserved.iter().any(|cidr| cidr.contains(address));
-    claim_any(tx, &scope, assignable(subnet.cidr), is_free, usize::MAX, owner).ok_or_else(|| {
+    claim_any(tx, &scope, assignable(cidr), is_free, usize::MAX, owner).ok_or_else(|| {
         Error::new(
             "InsufficientFreeAddressesInSubnet",
             format!("There are not enough free addresses in subnet '{}' to satisfy the requested number of instances.", subnet.subnet_id),
@@ -171,10 +194,11 @@ pub fn claim_prefix(
     owner: &str,
 ) -> Result<Ipv4Net> {
     let scope = Subnet::claim_scope(&subnet.subnet_id);
+    let cidr = subnet.ipv4()?;
     // The reserved addresses are in the first prefix and in the last.
-    let is_whole = |prefix: &Ipv4Net| addresses(*prefix).all(|address| is_assignable(subnet.cidr, address));
+    let is_whole = |prefix: &Ipv4Net| addresses(*prefix).all(|address| is_assignable(cidr, address));
     if let Some(prefix) = wanted {
-        if !subnet.cidr.contains(&prefix) || !is_whole(&prefix) {
+        if !cidr.contains(&prefix) || !is_whole(&prefix) {
             return Err(Error::invalid_parameter_value(format!(
                 "Prefix {prefix} does not fall within the subnet's address range"
             )));
@@ -189,7 +213,7 @@ pub fn claim_prefix(
     let is_apart =
         |prefix: &Ipv4Net| !reserved.iter().any(|cidr| cidr.contains(prefix) || prefix.contains(cidr));
     let is_preferred = |prefix: &Ipv4Net| preferred.iter().any(|cidr| cidr.contains(prefix));
-    let whole = subnet.cidr.subnets(PREFIX_LEN).into_iter().flatten().filter(is_whole);
+    let whole = cidr.subnets(PREFIX_LEN).into_iter().flatten().filter(is_whole);
     let mut prefixes: Vec<Ipv4Net> =
         whole.filter(|prefix| is_preferred(prefix) || is_apart(prefix)).collect();
     let start = tx.random().u64() as usize % prefixes.len().max(1);
@@ -242,7 +266,9 @@ impl Record for Subnet {
         match name {
             "availability-zone" | "availabilityZone" => filter::one(values, self.zone.as_str()),
             "availability-zone-id" | "availabilityZoneId" => filter::one(values, self.zone_id.as_str()),
-            "cidr-block" | "cidr" | "cidrBlock" => filter::one(values, self.cidr.to_string()),
+            "cidr-block" | "cidr" | "cidrBlock" => {
+                filter::some(values, self.cidr.map(|cidr| cidr.to_string()))
+            }
             "default-for-az" | "defaultForAz" => filter::one(values, filter::boolean(self.default_for_zone)),
             IPV6_ASSOCIATION => filter::some(values, self.ipv6.as_ref().map(|of| of.association_id.as_str())),
             "ipv6-cidr-block-association.ipv6-cidr-block" => {
@@ -252,9 +278,8 @@ impl Record for Subnet {
                 filter::some(values, self.ipv6.as_ref().map(|_| "associated"))
             }
             "outpost-arn" | "customer-owned-ipv4-pool" | "enable-lni-at-device-index" => true,
-            "enable-dns64" | "ipv6-native" | "map-customer-owned-ip-on-launch" => {
-                filter::one(values, "false")
-            }
+            "enable-dns64" | "map-customer-owned-ip-on-launch" => filter::one(values, "false"),
+            "ipv6-native" => filter::one(values, filter::boolean(self.cidr.is_none())),
             "map-public-ip-on-launch" => filter::one(values, filter::boolean(self.map_public_ip_on_launch)),
             "owner-id" => filter::one(values, self.owner.as_str()),
             "state" => filter::one(values, "available"),
@@ -303,7 +328,7 @@ fn to_api(context: &Context, tables: &Tables, subnet: &Subnet) -> ec2::Subnet {
         subnet_arn: Some(context.arn("subnet", &subnet.subnet_id)),
         owner_id: Some(subnet.owner.to_string()),
         vpc_id: Some(subnet.vpc_id.to_string()),
-        cidr_block: Some(subnet.cidr.to_string()),
+        cidr_block: subnet.cidr.map(|cidr| cidr.to_string()),
         availability_zone: Some(subnet.zone.clone()),
         availability_zone_id: Some(subnet.zone_id.clone()),
         available_ip_address_count: Some(subnet.free_addresses(tables) as i32),
@@ -317,7 +342,7 @@ fn to_api(context: &Context, tables: &Tables, subnet: &Subnet) -> ec2::Subnet {
             .map(|of| ipv6::to_api(of, "associated"))
             .collect(),
         enable_dns64: Some(false),
-        ipv6_native: Some(false),
+        ipv6_native: Some(subnet.cidr.is_none()),
         state: Some("available".into()),
         private_dns_name_options_on_launch: Some(ec2::PrivateDnsNameOptionsOnLaunch {
             hostname_type: Some(subnet.names.kind().into()),

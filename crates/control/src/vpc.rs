@@ -18,7 +18,8 @@ pub mod cidr;
 pub mod classic;
 pub mod create;
 mod desired;
-mod ipv6_pool;
+pub mod encryption_control;
+pub mod ipv6_pool;
 
 pub use desired::desired;
 

@@ -102,3 +102,26 @@ fn to_api(tables: &Tables, region: &Region, endpoint: &VpcEndpoint) -> ec2::VpcE
         ..Default::default()
     }
 }
+
+/// Of endpoints for resources and service networks with what they lead to: there are none.
+pub async fn describe_vpc_endpoint_associations(
+    context: &Context,
+    input: ec2::DescribeVpcEndpointAssociationsRequest,
+) -> Result<ec2::DescribeVpcEndpointAssociationsResult> {
+    let tables = context.tables();
+    for id in &input.vpc_endpoint_ids {
+        let id = Id::parse(Kind::VpcEndpoint, id)?;
+        tables.vpc_endpoints.find(&id).ok_or_else(|| Id::not_found(Kind::VpcEndpoint, &id))?;
+    }
+    let names = [
+        "vpc-endpoint-id",
+        "associated-resource-accessibility",
+        "association-id",
+        "associated-resource-id",
+        "service-network-arn",
+        "resource-configuration-group-arn",
+        "service-network-resource-association-id",
+    ];
+    describe::none(&names, &input.filters, input.max_results, input.next_token.as_deref())?;
+    Ok(ec2::DescribeVpcEndpointAssociationsResult::default())
+}

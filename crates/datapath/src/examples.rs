@@ -57,7 +57,7 @@ pub fn open() -> NetworkAcl {
 pub fn subnet(number: u64, cidr: &str) -> Subnet {
     Subnet {
         subnet_id: id(Kind::Subnet, number),
-        cidr: cidr.parse().unwrap(),
+        cidr: Some(cidr.parse().unwrap()),
         ipv6_cidr: None,
         route_table_id: id(Kind::RouteTable, 1),
         network_acl_id: id(Kind::NetworkAcl, 1),

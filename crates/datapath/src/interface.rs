@@ -11,7 +11,7 @@ pub struct Interface {
     pub vpc_id: Id,
     pub subnet_id: Id,
     pub mac: [u8; 6],
-    /// The primary one, then the secondary ones.
+    /// The primary one, then the secondary ones; none in a subnet of IPv6 alone.
     pub addresses: Vec<Address>,
     pub ipv6_addresses: Vec<Ipv6Addr>,
     /// Delegated to it: their addresses are all its own.
@@ -33,12 +33,9 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// The primary private address: every interface has one, its first.
-    pub fn primary(&self) -> Address {
-        self.addresses
-            .first()
-            .copied()
-            .unwrap_or(Address { private_ip: Ipv4Addr::UNSPECIFIED, public_ip: None })
+    /// The primary private address, its first.
+    pub fn primary(&self) -> Option<Address> {
+        self.addresses.first().copied()
     }
 
     /// What is its own, all that it may send from and is sent: its addresses, and its prefixes.

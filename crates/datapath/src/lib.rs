@@ -23,6 +23,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::Id;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 /// The whole network of a host. What its packets meet is a pure function of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -80,16 +81,29 @@ impl Vpc {
     }
 }
 
-/// The router has its first address.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Subnet {
     pub subnet_id: Id,
-    pub cidr: Ipv4Net,
+    /// None where it is of IPv6 alone.
+    pub cidr: Option<Ipv4Net>,
     pub ipv6_cidr: Option<Ipv6Net>,
     pub route_table_id: Id,
     pub network_acl_id: Id,
     #[serde(default)]
     pub public_access: PublicAccess,
+}
+
+impl Subnet {
+    /// Its own, of both families.
+    pub fn networks(&self) -> impl Iterator<Item = IpNet> {
+        let ipv4 = self.cidr.map(IpNet::from);
+        ipv4.into_iter().chain(self.ipv6_cidr.map(IpNet::from)).map(|net| net.trunc())
+    }
+
+    /// The router has its first address of IPv4.
+    pub fn router(&self) -> Option<Ipv4Addr> {
+        self.cidr?.hosts().next()
+    }
 }
 
 /// What passes between a subnet and the internet (VPC User Guide, "Block public access to VPCs and subnets").

@@ -75,6 +75,11 @@ impl Region {
             format!("{}.compute.amazonaws.com", self.0)
         }
     }
+
+    /// And of those after addresses of IPv6.
+    pub fn ip_dns_domain(&self) -> String {
+        format!("{}.ip.aws", self.0)
+    }
 }
 
 impl FromStr for Region {

@@ -2,7 +2,7 @@
 //!
 //! Nothing is leased from a pool, so there is no state: who asks is known from the tap that the request came by,
 //! and the hardware address in it must be the interface's. Requests that are malformed, from elsewhere or too
-//! many are dropped.
+//! many are dropped, and so are those in a subnet of IPv6 alone.
 
 mod request;
 
@@ -79,9 +79,8 @@ pub(crate) async fn serve(
 fn answer(guest: &Guest, mtu: u16, request: &[u8]) -> Option<Reply> {
     let request = Request::parse(request)?;
     let interface = &guest.interface().network;
-    let address = interface.primary().private_ip;
-    let subnet = guest.subnet()?.cidr;
-    let gateway = Ipv4Addr::from(u32::from(subnet.network()).checked_add(1)?);
+    let address = interface.primary()?.private_ip;
+    let (subnet, gateway) = (guest.subnet()?.cidr?, guest.subnet()?.router()?);
     if request.mac != interface.mac || request.server.is_some_and(|server| server != gateway) {
         return None;
     }
@@ -192,7 +191,7 @@ mod tests {
         let (offer, to) = answered(&request(MessageType::Discover, |_| {})).unwrap();
         assert_eq!(to, "255.255.255.255:68".parse().unwrap());
         assert_eq!(offer.xid(), 7);
-        assert_eq!(offer.yiaddr(), guest().interface().network.primary().private_ip);
+        assert_eq!(offer.yiaddr(), guest().interface().network.addresses[0].private_ip);
         let options: Vec<String> = offer.opts().iter().map(|(_, option)| format!("{option:?}")).collect();
         insta::assert_snapshot!(options.join("\n"), @r#"
         SubnetMask(255.255.240.0)
@@ -225,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_request_is_granted_for_that_address_only() {
-        let own = guest().interface().network.primary().private_ip;
+        let own = guest().interface().network.addresses[0].private_ip;
         let asking = |address| {
             request(MessageType::Request, |message| {
                 message.opts_mut().insert(DhcpOption::RequestedIpAddress(address));
@@ -247,6 +246,15 @@ mod tests {
         let (ack, _) = answered(&inform).unwrap();
         assert!(ack.yiaddr().is_unspecified());
         assert_eq!(ack.opts().get(OptionCode::AddressLeaseTime), None);
+    }
+
+    #[test]
+    fn nobody_answers_in_a_subnet_of_ipv6_alone() {
+        let (mut instance, mut vpc) = (examples::instance(1), examples::vpc());
+        instance.interfaces[0].network.addresses.clear();
+        vpc.network.subnets[0].cidr = None;
+        let guest = Guest::new(Arc::new(instance), Arc::new(vpc), 0);
+        assert_eq!(answer(&guest, 1450, &request(MessageType::Discover, |_| {})), None);
     }
 
     #[test]

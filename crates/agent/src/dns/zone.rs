@@ -7,6 +7,7 @@
 //! | `d.c.b.a.in-addr.arpa` of such an address | that name |
 //! | `….ip6.arpa` of an address of the VPC | the instance that has it, where its name after its id leads there |
 //! | `instance-data.ec2.internal` | the metadata service |
+//! | `…-…-…-…-….us-east-1.ip.aws` (the region's), after addresses | the address of IPv6 and, of one of IPv4 beside it, what the next name is |
 //! | `ec2-a-b-c-d.compute-1.amazonaws.com` (the region's domain) | the private address of who has it in this VPC, where it gives such names, or in a peer that lets its names be resolved; else the public one |
 
 use crate::network::{Guest, HostNetwork};
@@ -14,7 +15,7 @@ use agent_api::Instance;
 use hickory_proto::op::{Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
-use model::{Id, Region};
+use model::{Id, IpName, Region};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// As EC2's: an address may move to another instance at any time.
@@ -79,6 +80,10 @@ pub(super) fn find(
         };
     }
     let region: Region = guest.instance.metadata.region.parse().ok()?;
+    if let Some(name) = label_below(text, &region.ip_dns_domain()).and_then(IpName::parse) {
+        let ipv4 = name.ipv4.map(|public_ip| inward(guest, network, public_ip).unwrap_or(public_ip));
+        return Some(Ok(addresses(question, ipv4, Some(name.ipv6))));
+    }
     let public_ip = dashed(label_below(text, &region.public_dns_domain())?, "ec2-")?;
     address_record(inward(guest, network, public_ip).unwrap_or(public_ip))
 }
@@ -107,11 +112,15 @@ fn owner(guest: &Guest, network: &HostNetwork, address: Ipv6Addr) -> Option<Id> 
 fn resource(question: &Query, instance: &Instance) -> Option<Vec<Record>> {
     let interface = &instance.interfaces.first()?.network;
     let (ipv4, ipv6) = (instance.metadata.resource_a_record, instance.metadata.resource_aaaa_record);
-    let ipv4_data = ipv4.then(|| (RecordType::A, RData::A(A(interface.primary().private_ip))));
-    let ipv6_address = interface.ipv6_addresses.first().filter(|_| ipv6);
-    let ipv6_data = ipv6_address.map(|address| (RecordType::AAAA, RData::AAAA(AAAA(*address))));
-    let all = ipv4_data.into_iter().chain(ipv6_data);
-    (ipv4 || ipv6).then(|| all.flat_map(|(kind, data)| records(question, kind, data)).collect())
+    let own = interface.primary().filter(|_| ipv4).map(|own| own.private_ip);
+    let own6 = interface.ipv6_addresses.first().filter(|_| ipv6).copied();
+    (ipv4 || ipv6).then(|| addresses(question, own, own6))
+}
+
+fn addresses(question: &Query, ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>) -> Vec<Record> {
+    let ipv4 = ipv4.map(|address| (RecordType::A, RData::A(A(address))));
+    let ipv6 = ipv6.map(|address| (RecordType::AAAA, RData::AAAA(AAAA(address))));
+    ipv4.into_iter().chain(ipv6).flat_map(|(kind, data)| records(question, kind, data)).collect()
 }
 
 fn records(question: &Query, kind: RecordType, data: RData) -> Vec<Record> {

@@ -228,7 +228,8 @@ fn document(guest: &Guest) -> String {
         (
             "privateIp",
             primary(guest)
-                .map_or_else(null, |interface| quoted(&interface.network.primary().private_ip.to_string())),
+                .and_then(|interface| interface.network.primary())
+                .map_or_else(null, |own| quoted(&own.private_ip.to_string())),
         ),
         ("ramdiskId", null()),
         ("region", quoted(&metadata.region)),

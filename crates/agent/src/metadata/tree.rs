@@ -172,9 +172,10 @@ fn instance(tree: &mut Tree, guest: &Guest) {
     tree.put("instance-type", &instance.machine.instance_type);
     tree.put("local-hostname", &metadata.local_hostname);
     if let Some(primary) = primary(guest) {
-        tree.put("local-ipv4", primary.network.primary().private_ip);
+        let own = primary.network.primary();
+        tree.put_some("local-ipv4", own.map(|own| own.private_ip));
         tree.put("mac", mac(&primary.network.mac));
-        tree.put_some("public-ipv4", primary.network.primary().public_ip);
+        tree.put_some("public-ipv4", own.and_then(|own| own.public_ip));
         tree.put_some("ipv6", primary.network.ipv6_addresses.first());
     }
     tree.put("metrics/vhostmd", "<?xml version=\"1.0\" encoding=\"UTF-8\"?>");
@@ -234,7 +235,9 @@ impl Attached<'_> {
         put("security-group-ids", lines(self.groups));
         put("subnet-id", self.subnet_id.to_string());
         if let Some(subnet) = subnet {
-            put("subnet-ipv4-cidr-block", subnet.cidr.to_string());
+            if let Some(cidr) = subnet.cidr {
+                put("subnet-ipv4-cidr-block", cidr.to_string());
+            }
             if let Some(cidr) = subnet.ipv6_cidr {
                 put("subnet-ipv6-cidr-blocks", cidr.to_string());
             }
@@ -265,7 +268,9 @@ fn network_interface(tree: &mut Tree, guest: &Guest, interface: &Interface) {
     put("local-hostname", local_hostname(guest, interface));
     let addresses = &interface.network.addresses;
     let private: Vec<Ipv4Addr> = addresses.iter().map(|address| address.private_ip).collect();
-    put("local-ipv4s", lines(&private));
+    if !private.is_empty() {
+        put("local-ipv4s", lines(&private));
+    }
     let public: Vec<Ipv4Addr> = addresses.iter().filter_map(|address| address.public_ip).collect();
     for address in addresses {
         if let Some(public_ip) = address.public_ip {
@@ -274,9 +279,9 @@ fn network_interface(tree: &mut Tree, guest: &Guest, interface: &Interface) {
     }
     if !public.is_empty() {
         put("public-ipv4s", lines(&public));
-        if let Some(name) = metadata.public_hostname.as_ref().filter(|_| interface.is_primary()) {
-            put("public-hostname", name.clone());
-        }
+    }
+    if let Some(name) = metadata.public_hostname.as_ref().filter(|_| interface.is_primary()) {
+        put("public-hostname", name.clone());
     }
     if !interface.network.ipv6_addresses.is_empty() {
         put("ipv6s", lines(&interface.network.ipv6_addresses));
@@ -316,11 +321,12 @@ pub(crate) fn primary(guest: &Guest) -> Option<&Interface> {
 }
 
 fn local_hostname(guest: &Guest, interface: &Interface) -> String {
-    if interface.is_primary() {
-        return guest.instance.metadata.local_hostname.clone();
+    match interface.network.primary().map(|own| own.private_ip.octets()) {
+        Some([a, b, c, d]) if !interface.is_primary() => {
+            format!("ip-{a}-{b}-{c}-{d}.{}", guest.vpc.dns_domain)
+        }
+        _ => guest.instance.metadata.local_hostname.clone(),
     }
-    let [a, b, c, d] = interface.network.primary().private_ip.octets();
-    format!("ip-{a}-{b}-{c}-{d}.{}", guest.vpc.dns_domain)
 }
 
 fn mac(octets: &[u8; 6]) -> String {
@@ -434,6 +440,22 @@ mod tests {
         let card = |mac: &str| text(&guest, &format!("{macs}{mac}/network-card-index")).unwrap();
         assert_eq!([card("02:00:00:00:00:09"), card("02:00:ac:1f:10:0b")], ["1", "0"]);
         assert_eq!(text(&guest, "/latest/meta-data/mac").unwrap(), "02:00:ac:1f:10:0b");
+    }
+
+    #[test]
+    fn nothing_is_told_of_ipv4_where_there_is_none() {
+        let (mut instance, mut vpc) = (examples::instance(1), examples::vpc());
+        let network = &mut instance.interfaces[0].network;
+        network.addresses.clear();
+        network.ipv6_addresses = vec!["fd00::5".parse().unwrap()];
+        vpc.network.subnets[0].cidr = None;
+        let guest = Guest::new(Arc::new(instance), Arc::new(vpc), 0);
+        let mut out = String::new();
+        walk(&guest, "/latest/meta-data/", &mut out);
+        assert!(out.contains("/ipv6 fd00::5\n") && out.contains("/ipv6s fd00::5\n"), "{out}");
+        for name in ["local-ipv4", "public-ipv4", "subnet-ipv4", "ipv4-associations"] {
+            assert!(!out.contains(name), "{name} in {out}");
+        }
     }
 
     #[test]

@@ -99,7 +99,9 @@ fn associate(
     let address = find(tx, allocation_id)?;
     let interface_id = &interface.interface_id;
     check_gateway(tx.tables(), &interface.vpc_id)?;
-    let wanted = private_ip.unwrap_or_else(|| interface.private_ip());
+    let wanted = private_ip.or_else(|| interface.private_ip()).ok_or_else(|| {
+        Error::invalid_parameter_value(format!("{interface_id} has no private IPv4 address"))
+    })?;
     let at = interface.addresses.iter().position(|own| own.private_ip == wanted).ok_or_else(|| {
         Error::invalid_parameter_value(format!("{wanted} is not a private address of {interface_id}"))
     })?;

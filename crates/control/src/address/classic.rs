@@ -2,8 +2,7 @@
 
 use super::allocate::named;
 use crate::Context;
-use crate::engine::describe::page_of;
-use crate::engine::filter;
+use crate::engine::describe;
 use aws_api::ec2;
 use model::{Error, Result};
 
@@ -18,12 +17,7 @@ pub async fn describe_moving_addresses(
 ) -> Result<ec2::DescribeMovingAddressesResult> {
     let tables = context.tables();
     input.public_ips.iter().try_for_each(|ip| named(&tables, None, Some(ip)).map(drop))?;
-    let filters = filter::parse(&input.filters)?;
-    if let Some(unknown) = filters.iter().find(|filter| filter.name != "moving-status") {
-        return Err(Error::invalid_parameter_value(format!("The filter '{}' is invalid", unknown.name)));
-    }
-    let none: [(); 0] = [];
-    page_of(&none, |()| String::new(), &input.filters, input.max_results, input.next_token.as_deref())?;
+    describe::none(&["moving-status"], &input.filters, input.max_results, input.next_token.as_deref())?;
     Ok(ec2::DescribeMovingAddressesResult::default())
 }
 

@@ -13,7 +13,6 @@ use std::sync::Arc;
 const IDS_MAX: usize = 1000;
 /// Where an operation documents no page size of its own.
 const PAGE_MAX: usize = 1000;
-const PAGE_MIN: usize = 5;
 
 /// The parts of a Describe request that all have.
 #[derive(Clone, Debug, Default)]
@@ -204,15 +203,13 @@ impl Paging {
     }
 }
 
-/// `MaxResults`: below 5 is an error, above 1000 is 1000.
+/// `MaxResults`: above 1000 is 1000. How few may be asked for the model says (`aws_api`).
 pub fn page_size(max_results: Option<i32>) -> Result<usize> {
     match max_results {
         None => Ok(PAGE_MAX),
-        Some(wanted) if usize::try_from(wanted).is_ok_and(|wanted| wanted >= PAGE_MIN) => {
-            Ok((wanted as usize).min(PAGE_MAX))
-        }
+        Some(wanted) if wanted > 0 => Ok((wanted as usize).min(PAGE_MAX)),
         Some(wanted) => Err(Error::invalid_parameter_value(format!(
-            "Value ( {wanted} ) for parameter maxResults is invalid. Expecting a value greater than or equal to {PAGE_MIN}."
+            "Value ( {wanted} ) for parameter maxResults is invalid. Expecting a value greater than or equal to 1."
         ))),
     }
 }
@@ -237,6 +234,23 @@ fn digest(filters: &[ec2::Filter]) -> String {
         return String::new();
     }
     hex::encode(&sha2::Sha256::digest(format!("{filters:?}"))[..8])
+}
+
+/// Whether a question about things that there are none of is one at all: by filters of these names or, as all of
+/// EC2's, by tags.
+pub fn none(
+    names: &[&str],
+    filters: &[ec2::Filter],
+    max_results: Option<i32>,
+    next_token: Option<&str>,
+) -> Result<()> {
+    for Filter { name, .. } in filter::parse(filters)? {
+        if !names.contains(&name.as_str()) && name != "tag-key" && !name.starts_with("tag:") {
+            return Err(Error::invalid_parameter_value(format!("The filter '{name}' is invalid")));
+        }
+    }
+    let none: [(); 0] = [];
+    page_of(&none, |()| String::new(), filters, max_results, next_token).map(drop)
 }
 
 /// Pages through things that are not records (the catalogue of instance types): `key` orders them.

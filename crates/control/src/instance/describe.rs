@@ -162,7 +162,7 @@ pub fn to_api(context: &Context, tables: &Tables, instance: &Instance) -> ec2::I
             .map(|reason| ec2::StateReason { code: text(&reason.code), message: text(&reason.message) }),
         private_dns_name: Some(instance.private_dns_name(tables, region).unwrap_or_default()),
         public_dns_name: Some(instance.public_dns_name(tables, region).unwrap_or_default()),
-        private_ip_address: primary.map(|interface| interface.private_ip().to_string()),
+        private_ip_address: primary.and_then(|interface| interface.private_ip()).map(|ip| ip.to_string()),
         public_ip_address: primary.and_then(|interface| interface.public_ip()).map(|ip| ip.to_string()),
         ipv6_address: primary.and_then(|interface| interface.ipv6.addresses.first()).map(|ip| ip.to_string()),
         key_name: instance.public_key.as_ref().map(|key| key.0.clone()),

@@ -59,7 +59,7 @@ pub fn address_to_api(
         network_interface_id: Some(interface.interface_id.to_string()),
         private_ip: Some(own.private_ip.to_string()),
         public_ip: own.public_ip().map(|ip| ip.to_string()),
-        is_primary: Some(own.private_ip == interface.private_ip()),
+        is_primary: Some(interface.private_ip() == Some(own.private_ip)),
         status: Some(status.into()),
         ..Default::default()
     }

@@ -196,3 +196,10 @@ pub async fn delete_network_insights_analysis(
         .await?;
     Ok(ec2::DeleteNetworkInsightsAnalysisResult { network_insights_analysis_id: Some(id.to_string()) })
 }
+
+pub async fn enable_reachability_analyzer_organization_sharing(
+    _: &Context,
+    _: ec2::EnableReachabilityAnalyzerOrganizationSharingRequest,
+) -> Result<ec2::EnableReachabilityAnalyzerOrganizationSharingResult> {
+    refuse([(true, "Organizations are")]).map(|()| Default::default())
+}

@@ -161,7 +161,8 @@ impl Stop {
                 interface.ipv6.addresses.first().copied().or(first).unwrap_or(Ipv6Addr::UNSPECIFIED).into()
             }
             Stop::Interface(interface) => {
-                let private_ip = inside.unwrap_or(interface.private_ip().into());
+                let first = interface.private_ip().unwrap_or(Ipv4Addr::UNSPECIFIED);
+                let private_ip = inside.unwrap_or(first.into());
                 let own = interface.addresses.iter().find(|own| IpAddr::V4(own.private_ip) == private_ip);
                 let public = own.and_then(|own| own.public_ip()).filter(|_| from_outside);
                 public.map_or(private_ip, IpAddr::V4)

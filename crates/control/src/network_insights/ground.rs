@@ -36,7 +36,7 @@ impl Records<'_> {
         let mut holders = interfaces.with("private-ip-address", &address.to_string());
         holders.find(|interface| interface.vpc_id == *vpc_id).or_else(|| {
             let mut subnets = self.tables.subnets.with("vpc-id", vpc_id);
-            let subnet = subnets.find(|subnet| subnet.cidr.contains(&address))?;
+            let subnet = subnets.find(|subnet| subnet.cidr.is_some_and(|cidr| cidr.contains(&address)))?;
             let mut several = interfaces.with(NOT_ONE_ADDRESS_IN, &subnet.subnet_id);
             several.find(|interface| interface.prefixes.iter().any(|prefix| prefix.contains(&address)))
         })

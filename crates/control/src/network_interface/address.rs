@@ -19,6 +19,8 @@ pub struct Asked {
     /// The primary one first.
     addresses: Vec<Option<Ipv4Addr>>,
     prefixes: Vec<Option<Ipv4Net>>,
+    /// Nothing is said of IPv4: none where the subnet has none.
+    unsaid: bool,
     ipv6: AskedIpv6,
 }
 
@@ -50,12 +52,19 @@ impl Asked {
             }
         }
         others.extend(any(count, "secondaryPrivateIpAddressCount", !listed.is_empty())?);
+        let prefixes = wanted_prefixes(prefixes, prefix_count)?;
+        let unsaid = first.is_none() && others.is_empty() && prefixes.is_empty();
         let addresses = std::iter::once(first).chain(others).collect();
-        Asked { addresses, prefixes: wanted_prefixes(prefixes, prefix_count)?, ipv6 }.checked()
+        Asked { addresses, prefixes, unsaid, ipv6 }.checked()
     }
 
     pub fn of(addresses: &[Option<Ipv4Addr>]) -> Asked {
-        Asked { addresses: addresses.to_vec(), prefixes: Vec::new(), ipv6: AskedIpv6::default() }
+        Asked {
+            addresses: addresses.to_vec(),
+            prefixes: Vec::new(),
+            unsaid: false,
+            ipv6: AskedIpv6::default(),
+        }
     }
 
     /// Whether it names addresses that only one interface can have.
@@ -87,8 +96,9 @@ impl Asked {
 
     /// Claims them all of the subnet.
     pub fn claim(&self, tx: &mut Tx<'_>, subnet: &Subnet, interface_id: &Id) -> Result<Claimed> {
-        let mut addresses = SmallVec::with_capacity(self.addresses.len());
-        for wanted in &self.addresses {
+        let wanted = if self.unsaid && subnet.cidr.is_none() { &[] } else { self.addresses.as_slice() };
+        let mut addresses = SmallVec::with_capacity(wanted.len());
+        for wanted in wanted {
             let private_ip = subnet::claim_address(tx, subnet, *wanted, interface_id)?;
             addresses.push(PrivateAddress { private_ip, public: None });
         }
@@ -171,7 +181,7 @@ pub async fn assign_private_ip_addresses(
     )?);
     let prefixes: Vec<_> = input.ipv4_prefixes.iter().map(|text| Some(text.as_str())).collect();
     let prefixes = wanted_prefixes(&prefixes, input.ipv4_prefix_count)?;
-    let asked = Asked { addresses, prefixes, ipv6: AskedIpv6::default() }.checked()?;
+    let asked = Asked { addresses, prefixes, unsaid: false, ipv6: AskedIpv6::default() }.checked()?;
     if asked.count() == 0 {
         return Err(Error::missing_parameter("secondaryPrivateIpAddressCount or privateIpAddress"));
     }

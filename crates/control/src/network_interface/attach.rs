@@ -3,6 +3,7 @@
 use super::{InterfaceAttachment, NetworkInterface, Purpose, address, queues};
 use crate::Context;
 use crate::attachment::{AttachmentState, Outcome};
+use crate::engine::unsupported::refuse;
 use crate::engine::{Tables, Tx};
 use crate::instance::Instance;
 use crate::instance_type::{self, InterfaceLimits};
@@ -47,6 +48,10 @@ pub async fn attach_network_interface(
     let interface_id = input.network_interface_id.as_deref().unwrap_or_default();
     let instance_id = Id::parse(Kind::Instance, input.instance_id.as_deref().unwrap_or_default())?;
     let index = input.device_index.ok_or_else(|| Error::missing_parameter("deviceIndex"))?;
+    refuse([(
+        input.ena_srd_specification.is_some_and(|of| of.ena_srd_enabled == Some(true)),
+        "ENA Express is",
+    )])?;
     let ena_queues = queues::asked(input.ena_queue_count)?;
     let attached = context
         .transact(|tx| {

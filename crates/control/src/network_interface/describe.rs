@@ -109,12 +109,13 @@ pub fn to_api(context: &Context, tables: &Tables, interface: &NetworkInterface) 
             ..Default::default()
         })
     };
+    let subnet = tables.subnets.find(&interface.subnet_id);
     ec2::NetworkInterface {
         network_interface_id: Some(interface.interface_id.to_string()),
         subnet_id: Some(interface.subnet_id.to_string()),
         vpc_id: Some(interface.vpc_id.to_string()),
         availability_zone: Some(interface.zone(tables).to_owned()),
-        availability_zone_id: tables.subnets.find(&interface.subnet_id).map(|subnet| subnet.zone_id.clone()),
+        availability_zone_id: subnet.map(|subnet| subnet.zone_id.clone()),
         description: Some(interface.description.to_string()),
         owner_id: Some(interface.owner.to_string()),
         requester_id: interface.requester().map(str::to_owned),
@@ -140,7 +141,10 @@ pub fn to_api(context: &Context, tables: &Tables, interface: &NetworkInterface) 
             })
             .collect(),
         association: interface.primary().and_then(association),
+        public_dns_name: interface.public_dns_name(tables, region),
+        public_ip_dns_name_options: interface.public_names(tables, region),
         ipv4_prefixes: address::prefixes_to_api(&interface.prefixes),
+        ipv6_native: subnet.filter(|subnet| subnet.cidr.is_none()).map(|_| true),
         ipv6_address: interface.ipv6.addresses.first().map(|address| address.to_string()),
         ipv6_addresses: interface
             .ipv6

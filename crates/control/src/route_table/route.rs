@@ -207,10 +207,8 @@ fn check_destination(tables: &Tables, vpc: &Vpc, destination: &Destination, targ
         return Ok(());
     }
     check_inside(destination, target)?;
-    let is_subnet = tables.subnets.with("vpc-id", &vpc.vpc_id).any(|subnet| {
-        let ipv6 = subnet.ipv6.as_ref().map(|of| IpNet::V6(of.cidr));
-        [Some(IpNet::V4(subnet.cidr)), ipv6].contains(&Some(*cidr))
-    });
+    let mut subnets = tables.subnets.with("vpc-id", &vpc.vpc_id);
+    let is_subnet = subnets.any(|subnet| subnet.networks().any(|net| net == *cidr));
     if !is_subnet {
         return Err(Error::invalid_parameter_value(format!(
             "The destination CIDR block {cidr} is more specific than one of this VPC's CIDR blocks. It must be the CIDR block of a subnet."

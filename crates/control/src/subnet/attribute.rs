@@ -45,15 +45,18 @@ pub async fn modify_subnet_attribute(
             ));
         }
     }
+    let asked = [
+        ("map-public-ip-on-launch", public),
+        ("assign-ipv6-address-on-creation", ipv6),
+        ("enable-resource-name-dns-a-record-on-launch", a_record),
+        ("enable-resource-name-dns-aaaa-record-on-launch", aaaa_record),
+        ("private-dns-hostname-type-on-launch", by_resource),
+    ];
     let subnet_id = input.subnet_id.unwrap_or_default();
     context
         .transact(|tx| {
             let before = depend(tx, &subnet_id)?;
-            if ipv6 == Some(true) && before.ipv6.is_none() {
-                return Err(Error::invalid_parameter_value(format!(
-                    "Invalid value 'true' for assignIpv6AddressOnCreation. The subnet '{subnet_id}' has no IPv6 CIDR block."
-                )));
-            }
+            check(&before, &asked)?;
             let mut after: Subnet = (*before).clone();
             after.map_public_ip_on_launch = public.unwrap_or(after.map_public_ip_on_launch);
             after.assign_ipv6_on_creation = ipv6.unwrap_or(after.assign_ipv6_on_creation);
@@ -66,4 +69,33 @@ pub async fn modify_subnet_attribute(
             Ok(())
         })
         .await
+}
+
+/// Whether the subnet has what an attribute is about; what is of IPv6 alone has no choice.
+fn check(subnet: &Subnet, asked: &[(&str, Option<bool>)]) -> Result<()> {
+    for (name, value) in asked {
+        let Some(value) = value else { continue };
+        let lacks = match (*name, value) {
+            ("assign-ipv6-address-on-creation" | "enable-resource-name-dns-aaaa-record-on-launch", true) => {
+                subnet.ipv6.is_none().then_some("an IPv6 CIDR block")
+            }
+            ("map-public-ip-on-launch" | "enable-resource-name-dns-a-record-on-launch", true)
+            | ("assign-ipv6-address-on-creation" | "private-dns-hostname-type-on-launch", false) => {
+                subnet.cidr.is_none().then_some("an IPv4 CIDR block")
+            }
+            _ => None,
+        };
+        if let Some(lacks) = lacks {
+            let value = match (*name, value) {
+                ("private-dns-hostname-type-on-launch", false) => "ip-name",
+                (_, true) => "true",
+                (_, false) => "false",
+            };
+            return Err(Error::invalid_parameter_value(format!(
+                "Invalid value '{value}' for {name}. Cannot set {name} to {value} unless the subnet ({}) has {lacks} associated with it.",
+                subnet.subnet_id
+            )));
+        }
+    }
+    Ok(())
 }

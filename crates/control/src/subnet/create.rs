@@ -14,7 +14,7 @@ use crate::vpc::cidr::PREFIX_LENGTHS;
 use crate::vpc::{self, Vpc};
 use crate::vpc_block_public_access;
 use aws_api::ec2;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use model::{Error, Id, Kind, Result};
 use std::sync::Arc;
 
@@ -57,20 +57,19 @@ pub async fn create_subnet(
 ) -> Result<ec2::CreateSubnetResult> {
     refuse([
         (given(&input.ipv4_ipam_pool_id) || given(&input.ipv6_ipam_pool_id), "IPAM pools are"),
+        (input.ipv4_netmask_length.or(input.ipv6_netmask_length).is_some(), "IPAM pools are"),
         (given(&input.outpost_arn), "Outposts are"),
-        (input.ipv6_native == Some(true), "Subnets without IPv4 are"),
     ])?;
-    let text = input.cidr_block.as_deref().filter(|text| !text.is_empty());
-    let cidr = cidr::ipv4("cidrBlock", text.ok_or_else(|| Error::missing_parameter("cidrBlock"))?)?;
-    let text = input.ipv6_cidr_block.as_deref().filter(|text| !text.is_empty());
-    let ipv6 = text.map(|text| cidr::ipv6("ipv6CidrBlock", text)).transpose()?;
+    let (cidr, ipv6) = blocks(&input)?;
     let zone = zone(context, input.availability_zone.as_deref(), input.availability_zone_id.as_deref())?;
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::Subnet])?;
     let vpc_id = input.vpc_id.unwrap_or_default();
     let subnet = context
         .transact(|tx| {
             let vpc = vpc::depend(tx, &vpc_id)?;
-            check(tx.tables(), &vpc, cidr)?;
+            if let Some(cidr) = cidr {
+                check(tx.tables(), &vpc, cidr)?;
+            }
             let zone = zone.map_or_else(|| any_zone(context, tx.tables(), &vpc_id), Ok)?;
             let mut subnet = Subnet { tags: tags.of(Kind::Subnet), ..Subnet::new(tx, &vpc, cidr, zone) };
             if let Some(cidr) = ipv6 {
@@ -83,6 +82,35 @@ pub async fn create_subnet(
         })
         .await?;
     Ok(ec2::CreateSubnetResult { subnet: Some(to_api(context, &context.tables(), &subnet)) })
+}
+
+/// Of IPv4, of IPv6 or of both.
+fn blocks(input: &ec2::CreateSubnetRequest) -> Result<(Option<Ipv4Net>, Option<Ipv6Net>)> {
+    let named = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let (ipv4, ipv6) = (named(&input.cidr_block), named(&input.ipv6_cidr_block));
+    match (input.ipv6_native.unwrap_or(false), &ipv4, &ipv6) {
+        (true, _, None) => {
+            return Err(Error::new(
+                "MissingParameter",
+                "Either 'ipv6CidrBlock' or 'ipv6IpamPoolId' should be provided.",
+            ));
+        }
+        (true, Some(_), Some(_)) => {
+            return Err(Error::invalid_parameter_combination(
+                "When specifying ipv4 parameters, cidrBlock or ipv4IpamPoolId, you cannot set ipv6Native to true.",
+            ));
+        }
+        (false, None, _) => {
+            return Err(Error::new(
+                "MissingParameter",
+                "Either 'cidrBlock' or 'ipv4IpamPoolId' should be provided.",
+            ));
+        }
+        _ => {}
+    }
+    let ipv4 = ipv4.map(|text| cidr::ipv4("cidrBlock", &text)).transpose()?;
+    let ipv6 = ipv6.map(|text| cidr::ipv6("ipv6CidrBlock", &text)).transpose()?;
+    Ok((ipv4, ipv6))
 }
 
 /// Whether the VPC has room for the block.
@@ -99,7 +127,10 @@ fn check(tables: &Tables, vpc: &Vpc, cidr: Ipv4Net) -> Result<()> {
 }
 
 fn is_free(tables: &Tables, vpc: &Vpc, cidr: Ipv4Net) -> bool {
-    !tables.subnets.with("vpc-id", &vpc.vpc_id).any(|other| overlap(other.cidr, cidr))
+    !tables
+        .subnets
+        .with("vpc-id", &vpc.vpc_id)
+        .any(|other| other.cidr.is_some_and(|other| overlap(other, cidr)))
 }
 
 /// Makes a checked subnet of the VPC, under its default network ACL.
@@ -121,9 +152,9 @@ pub async fn create_default_subnet(
     context: &Context,
     input: ec2::CreateDefaultSubnetRequest,
 ) -> Result<ec2::CreateDefaultSubnetResult> {
-    refuse([(input.ipv6_native == Some(true), "Subnets without IPv4 are")])?;
     let zone = zone(context, input.availability_zone.as_deref(), input.availability_zone_id.as_deref())?;
     let zone = zone.ok_or_else(|| Error::missing_parameter("availabilityZone"))?;
+    let ipv6_only = input.ipv6_native.unwrap_or(false);
     let subnet = context
         .transact(|tx| {
             let default = tx.tables().vpcs.with("is-default", "true").next().cloned();
@@ -138,14 +169,22 @@ pub async fn create_default_subnet(
                     format!("'{}' is already the default subnet in {}.", other.subnet_id, zone.name),
                 ));
             }
-            let cidr = default_vpc::subnet_cidrs(&vpc).find(|cidr| is_free(tx.tables(), &vpc, *cidr));
-            let cidr = cidr.ok_or_else(|| {
+            let no_room = || {
                 Error::new(
                     "InsufficientCidrBlocks",
                     "The default VPC has no room for another default subnet.",
                 )
-            })?;
-            let subnet = default_vpc::new_subnet(tx, &vpc, cidr, zone);
+            };
+            let subnet = if ipv6_only {
+                let cidr = super::ipv6::any_free(tx.tables(), &vpc).ok_or_else(no_room)?;
+                let association_id = tx.new_id(Kind::SubnetCidrAssociation);
+                let ipv6 = Some(CidrAssociation { association_id, cidr });
+                Subnet { ipv6, ..default_vpc::new_subnet(tx, &vpc, None, zone) }
+            } else {
+                let mut cidrs = default_vpc::subnet_cidrs(&vpc);
+                let cidr = cidrs.find(|cidr| is_free(tx.tables(), &vpc, *cidr)).ok_or_else(no_room)?;
+                default_vpc::new_subnet(tx, &vpc, Some(cidr), zone)
+            };
             add(tx, &vpc, &subnet)?;
             Ok(subnet)
         })

@@ -20,12 +20,22 @@ pub fn check(tables: &Tables, vpc: &Vpc, cidr: Ipv6Net) -> Result<()> {
     if !is_a_size(cidr.prefix_len()) || !vpc.ipv6_cidrs().any(|of| of.contains(&cidr)) {
         return Err(Error::new("InvalidSubnet.Range", format!("The CIDR '{cidr}' is invalid.")));
     }
-    let mut taken = tables.subnets.with("vpc-id", &vpc.vpc_id).filter_map(|subnet| subnet.ipv6.as_ref());
-    if taken.any(|other| overlap6(other.cidr, cidr)) {
+    if !is_free(tables, vpc, cidr) {
         let message = format!("The CIDR '{cidr}' conflicts with another subnet");
         return Err(Error::new("InvalidSubnet.Conflict", message));
     }
     Ok(())
+}
+
+fn is_free(tables: &Tables, vpc: &Vpc, cidr: Ipv6Net) -> bool {
+    let mut taken = tables.subnets.with("vpc-id", &vpc.vpc_id).filter_map(|subnet| subnet.ipv6.as_ref());
+    !taken.any(|other| overlap6(other.cidr, cidr))
+}
+
+/// A block of the VPC's that no subnet has.
+pub fn any_free(tables: &Tables, vpc: &Vpc) -> Option<Ipv6Net> {
+    let mut blocks = vpc.ipv6_cidrs().flat_map(|of| of.subnets(64).into_iter().flatten());
+    blocks.find(|cidr| is_free(tables, vpc, *cidr))
 }
 
 pub fn to_api(of: &CidrAssociation<Ipv6Net>, state: &str) -> ec2::SubnetIpv6CidrBlockAssociation {
@@ -45,7 +55,8 @@ pub async fn associate_subnet_cidr_block(
     context: &Context,
     input: ec2::AssociateSubnetCidrBlockRequest,
 ) -> Result<ec2::AssociateSubnetCidrBlockResult> {
-    refuse([(given(&input.ipv6_ipam_pool_id), "IPAM pools are")])?;
+    let netmask = input.ipv6_netmask_length.is_some();
+    refuse([(given(&input.ipv6_ipam_pool_id) || netmask, "IPAM pools are")])?;
     let text = input.ipv6_cidr_block.as_deref().filter(|text| !text.is_empty());
     let cidr = cidr::ipv6("ipv6CidrBlock", text.ok_or_else(|| Error::missing_parameter("ipv6CidrBlock"))?)?;
     let subnet_id = input.subnet_id.unwrap_or_default();
@@ -84,6 +95,12 @@ pub async fn disassociate_subnet_cidr_block(
     context
         .transact(|tx| {
             let subnet = holder(tx, &id)?;
+            if subnet.cidr.is_none() {
+                return Err(Error::new(
+                    "OperationNotPermitted",
+                    format!("The IPv6 CIDR block with association ID {id} is the only one of an IPv6-only subnet and may not be disassociated."),
+                ));
+            }
             tx.put(&Subnet { ipv6_goes: true, ..subnet });
             Ok(())
         })

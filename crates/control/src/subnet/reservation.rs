@@ -91,8 +91,7 @@ fn to_api(reservation: &SubnetCidrReservation) -> ec2::SubnetCidrReservation {
 
 /// Whether the subnet has the range to reserve.
 fn check(tables: &Tables, subnet: &Subnet, wanted: IpNet) -> Result<()> {
-    let ipv6 = subnet.ipv6.as_ref().map(|of| IpNet::V6(of.cidr));
-    if ![Some(IpNet::V4(subnet.cidr)), ipv6].into_iter().flatten().any(|of| of.contains(&wanted)) {
+    if !subnet.networks().any(|of| of.contains(&wanted)) {
         return Err(Error::invalid_parameter_value(format!(
             "The CIDR '{wanted}' is not within the CIDR blocks of the subnet '{}'.",
             subnet.subnet_id

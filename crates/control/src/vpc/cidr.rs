@@ -133,6 +133,7 @@ pub async fn associate_vpc_cidr_block(
 ) -> Result<ec2::AssociateVpcCidrBlockResult> {
     refuse([
         (given(&input.ipv4_ipam_pool_id) || given(&input.ipv6_ipam_pool_id), "IPAM pools are"),
+        (input.ipv4_netmask_length.or(input.ipv6_netmask_length).is_some(), "IPAM pools are"),
         (given(&input.ipv6_pool) || given(&input.ipv6_cidr_block), "IPv6 pools of one's own are"),
     ])?;
     let ipv6 = input.amazon_provided_ipv6_cidr_block.unwrap_or(false);
@@ -256,7 +257,7 @@ pub async fn disassociate_vpc_cidr_block(
             };
             if let Some(at) = vpc.secondary_cidrs.iter().position(|of| of.association_id == id) {
                 let of = vpc.secondary_cidrs.remove(at);
-                used(subnets.iter().any(|subnet| of.cidr.contains(&subnet.cidr)))?;
+                used(subnets.iter().filter_map(|subnet| subnet.cidr).any(|cidr| of.cidr.contains(&cidr)))?;
                 route_table::forget_local(tx, &vpc.vpc_id, of.cidr.into());
                 let association = ipv4_to_api(&id, of.cidr, "disassociating");
                 result.cidr_block_association = Some(association);

@@ -3,7 +3,7 @@
 
 use super::Vpc;
 use crate::Context;
-use crate::engine::describe::{self, Query, page_of};
+use crate::engine::describe::{self, Query};
 use crate::engine::filter;
 use crate::instance::Instance;
 use aws_api::ec2;
@@ -72,9 +72,8 @@ pub async fn describe_classic_link_instances(
     input: ec2::DescribeClassicLinkInstancesRequest,
 ) -> Result<ec2::DescribeClassicLinkInstancesResult> {
     input.instance_ids.iter().try_for_each(|id| check_instance(context, Some(id)))?;
-    filter::parse(&input.filters)?;
-    let none: [(); 0] = [];
-    page_of(&none, |()| String::new(), &input.filters, input.max_results, input.next_token.as_deref())?;
+    let names = ["group-id", "instance-id", "vpc-id"];
+    describe::none(&names, &input.filters, input.max_results, input.next_token.as_deref())?;
     Ok(ec2::DescribeClassicLinkInstancesResult::default())
 }
 

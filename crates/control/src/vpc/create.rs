@@ -84,6 +84,7 @@ impl NewVpc {
 pub async fn create_vpc(context: &Context, input: ec2::CreateVpcRequest) -> Result<ec2::CreateVpcResult> {
     refuse([
         (given(&input.ipv4_ipam_pool_id) || given(&input.ipv6_ipam_pool_id), "IPAM pools are"),
+        (input.ipv4_netmask_length.or(input.ipv6_netmask_length).is_some(), "IPAM pools are"),
         (given(&input.ipv6_pool) || given(&input.ipv6_cidr_block), "IPv6 pools of one's own are"),
         (input.vpc_encryption_control.is_some(), "Encryption controls are"),
     ])?;

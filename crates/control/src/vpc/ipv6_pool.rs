@@ -2,7 +2,9 @@
 //! addresses (RFC 4193) and kept. EC2 gives global ones; a cloud that nobody has given any must not invent some that
 //! are another's.
 
-use crate::engine::{Claim, Tx};
+use crate::Context;
+use crate::engine::{Claim, Tx, describe};
+use aws_api::ec2;
 use ipnet::Ipv6Net;
 use model::{Error, Result};
 use std::net::Ipv6Addr;
@@ -58,6 +60,29 @@ fn chosen(chance: u64) -> Ipv6Net {
 fn block(pool: Ipv6Addr, number: u64) -> Ipv6Net {
     let bits = pool.to_bits() | u128::from(number) << (128 - BLOCK_PREFIX_LEN);
     Ipv6Net::new_assert(Ipv6Addr::from_bits(bits), BLOCK_PREFIX_LEN)
+}
+
+/// Of one's own: there are none.
+pub async fn describe_ipv6_pools(
+    _: &Context,
+    input: ec2::DescribeIpv6PoolsRequest,
+) -> Result<ec2::DescribeIpv6PoolsResult> {
+    if let Some(id) = input.pool_ids.first() {
+        return Err(not_found(id));
+    }
+    describe::none(&[], &input.filters, input.max_results, input.next_token.as_deref())?;
+    Ok(ec2::DescribeIpv6PoolsResult::default())
+}
+
+pub async fn get_associated_ipv6_pool_cidrs(
+    _: &Context,
+    input: ec2::GetAssociatedIpv6PoolCidrsRequest,
+) -> Result<ec2::GetAssociatedIpv6PoolCidrsResult> {
+    Err(not_found(input.pool_id.as_deref().unwrap_or_default()))
+}
+
+fn not_found(id: &str) -> Error {
+    Error::new("InvalidPoolID.NotFound", format!("The pool ID '{id}' does not exist."))
 }
 
 #[cfg(test)]

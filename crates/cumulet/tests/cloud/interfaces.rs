@@ -15,10 +15,9 @@ impl Run {
         let interface = self.of(interfaces().map(|one| &one.interface_id), "eni-0123456789abcdef0");
         let attachments = interfaces().filter_map(|one| Some(&one.attachment.as_ref()?.attachment_id));
         let attachment = self.of(attachments, "eni-attach-0123456789abcdef0");
-        let address = match tables.network_interfaces.find(&interface) {
-            Some(one) => one.addresses[self.draw(one.addresses.len())].private_ip.to_string(),
-            None => "10.0.0.9".into(),
-        };
+        let addresses = tables.network_interfaces.find(&interface).map(|one| &one.addresses);
+        let address = addresses.filter(|own| !own.is_empty()).map(|own| own[self.draw(own.len())].private_ip);
+        let address = address.map_or("10.0.0.9".into(), |own| own.to_string());
         let prefix = tables.network_interfaces.find(&interface).and_then(|one| one.prefixes.first().copied());
         let ipv6 = tables.network_interfaces.find(&interface).map(|one| one.ipv6.clone()).unwrap_or_default();
         let ipv6_address = ipv6.addresses.last().map_or("fd00::9".into(), |own| own.to_string());

@@ -4,7 +4,7 @@ use crate::actions::Run;
 use crate::call::Call;
 use control::engine::Tables;
 use control::route_table::Target;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use std::collections::BTreeMap;
 
 const BLOCKS: [&str; 3] = ["10.0.0.0/16", "10.0.0.0/24", "10.1.0.0/16"];
@@ -48,8 +48,8 @@ impl Run {
         );
         let block = self.of(blocks, "vpc-cidr-assoc-0123456789abcdef0");
         // The first or the second part of the block of the subnet's VPC.
-        let ipv6_of = tables.subnets.find(&subnet).and_then(|one| tables.vpcs.find(&one.vpc_id));
-        let ipv6_of = ipv6_of.and_then(|vpc| vpc.ipv6_cidrs().next()?.subnets(64).ok()?.nth(self.draw(2)));
+        let vpc_of = tables.subnets.find(&subnet).and_then(|one| tables.vpcs.find(&one.vpc_id));
+        let ipv6_of = vpc_of.and_then(|vpc| vpc.ipv6_cidrs().next()?.subnets(64).ok()?.nth(self.draw(2)));
         let ipv6_of = ipv6_of.map_or("fd00::/64".into(), |part| part.to_string());
         let ipv6_parts = tables.subnets.iter().filter_map(|one| Some(&one.ipv6.as_ref()?.association_id));
         let ipv6_part = self.of(ipv6_parts, "subnet-cidr-assoc-0123456789abcdef0");
@@ -66,6 +66,7 @@ impl Run {
         let endpoint = self.of(endpoints, "vpce-0123456789abcdef0");
         let exclusions = tables.vpc_block_public_access_exclusions.iter().map(|one| &one.exclusion_id);
         let exclusion = self.of(exclusions, "vpcbpa-exclude-0123456789abcdef0");
+        let vpc_of = vpc_of.map_or(vpc.clone(), |one| one.vpc_id.to_string());
         drop(tables);
         let peering = ("VpcPeeringConnectionId", peering.as_str());
         let vpc = ("VpcId", vpc.as_str());
@@ -90,7 +91,11 @@ impl Run {
                 0 => Call::new("ModifyVpcBlockPublicAccessExclusion", vec![exclusion, mode]),
                 _ => Call::new("DeleteVpcBlockPublicAccessExclusion", vec![exclusion]),
             },
-            33..=35 => Call::new("AssociateSubnetCidrBlock", vec![subnet, ("Ipv6CidrBlock", &ipv6_of)]),
+            33..=34 => Call::new("AssociateSubnetCidrBlock", vec![subnet, ("Ipv6CidrBlock", &ipv6_of)]),
+            35 => {
+                let (vpc, block) = (("VpcId", vpc_of.as_str()), ("Ipv6CidrBlock", ipv6_of.as_str()));
+                Call::new("CreateSubnet", vec![vpc, block, ("Ipv6Native", "true")])
+            }
             36 => Call::new("DisassociateSubnetCidrBlock", vec![("AssociationId", &ipv6_part)]),
             37 => {
                 let value = ("AssignIpv6AddressOnCreation.Value", ["true", "false"][self.draw(2)]);
@@ -167,19 +172,25 @@ impl Run {
 /// What is wrong at any moment.
 pub fn violations(tables: &Tables) -> Vec<String> {
     let mut wrong = Vec::new();
-    let mut parts: BTreeMap<&str, Vec<(Ipv4Net, &str)>> = BTreeMap::new();
+    let mut parts: BTreeMap<&str, Vec<(IpNet, &str)>> = BTreeMap::new();
     for subnet in tables.subnets.iter() {
         let id = subnet.subnet_id.as_str();
         let others = parts.entry(&subnet.vpc_id).or_default();
-        for (cidr, other) in others.iter() {
-            if cidr.contains(&subnet.cidr) || subnet.cidr.contains(cidr) {
-                wrong.push(format!("{id} and {other} overlap"));
+        let blocks: Vec<IpNet> = tables.vpcs.find(&subnet.vpc_id).map_or(Vec::new(), |vpc| {
+            let ipv4 = vpc.cidrs().map(|(_, cidr)| IpNet::V4(cidr));
+            ipv4.chain(vpc.ipv6_cidrs().map(IpNet::V6)).collect()
+        });
+        wrong.extend(subnet.networks().next().is_none().then(|| format!("{id} has no block")));
+        for own in subnet.networks() {
+            for (cidr, other) in others.iter() {
+                if cidr.contains(&own) || own.contains(cidr) {
+                    wrong.push(format!("{id} and {other} overlap"));
+                }
             }
-        }
-        others.push((subnet.cidr, id));
-        let inside = |vpc: &control::vpc::Vpc| vpc.cidrs().any(|(_, cidr)| cidr.contains(&subnet.cidr));
-        if !tables.vpcs.find(&subnet.vpc_id).is_some_and(|vpc| inside(vpc)) {
-            wrong.push(format!("{id} is in no block of {}", subnet.vpc_id));
+            others.push((own, id));
+            if !blocks.iter().any(|block| block.contains(&own)) {
+                wrong.push(format!("{own} of {id} is in no block of {}", subnet.vpc_id));
+            }
         }
         let lists =
             tables.network_acls.iter().filter(|acl| acl.associations.iter().any(|(_, of)| **of == *id));

@@ -67,7 +67,7 @@ fn routes(plan: &mut Plan, vpc: usize, routes: Vec<Route>) {
 }
 
 fn from_first(plan: &Plan, destination: impl Into<IpAddr>, payload: Payload) -> Trace {
-    let source = plan.interfaces[0].primary().private_ip.to_string();
+    let source = plan.interfaces[0].addresses[0].private_ip.to_string();
     from_first_as(plan, &source, destination.into(), payload)
 }
 
@@ -157,7 +157,7 @@ fn a_nat_gateway_speaks_for_others_and_hears_only_answers() {
     assert_eq!(there.forward.hops.last().unwrap().packet.source, IpAddr::from(PUBLIC));
     assert_eq!(
         there.back.unwrap().hops.last().unwrap().packet.destination,
-        IpAddr::from(plan.interfaces[0].primary().private_ip)
+        IpAddr::from(plan.interfaces[0].addresses[0].private_ip)
     );
     let packet = Packet { source: OUTSIDE.into(), destination: PUBLIC.into(), payload: ECHO };
     let inward = trace(&plan, Source::Internet, packet);

@@ -592,9 +592,8 @@ enum Service {
 
 /// None of what is not for the router.
 fn services(vpc: &Vpc, address: Ipv4Addr) -> Option<Service> {
-    let nth = |net: Ipv4Net, n: u32| Ipv4Addr::from(u32::from(net.network()) + n);
-    let base = vpc.cidrs.first().map(|cidr| nth(*cidr, 2));
-    let is_gateway = || vpc.subnets.iter().any(|subnet| nth(subnet.cidr, 1) == address);
+    let base = vpc.cidrs.first().map(|cidr| Ipv4Addr::from(u32::from(cidr.network()) + 2));
+    let is_gateway = || vpc.subnets.iter().any(|subnet| subnet.router() == Some(address));
     match address {
         METADATA => Some(Service::Metadata),
         TIME => Some(Service::Time),
@@ -641,10 +640,7 @@ fn check_sender(
 
 /// The subnet that an address is of.
 fn subnet_of(vpc: &Vpc, address: IpAddr) -> Option<&Subnet> {
-    vpc.subnets.iter().find(|subnet| match address {
-        IpAddr::V4(address) => subnet.cidr.contains(&address),
-        IpAddr::V6(address) => subnet.ipv6_cidr.is_some_and(|cidr| cidr.contains(&address)),
-    })
+    vpc.subnets.iter().find(|subnet| subnet.networks().any(|net| net.contains(&address)))
 }
 
 /// Whether the subnet of an address speaks to somebody outside by an egress-only gateway.

@@ -175,7 +175,7 @@ async fn two_guests(rules: u16, bandwidth: Option<Bandwidth>) -> (Cloud, Pair) {
 async fn card(cloud: &Cloud, interface: &Id) -> Card {
     let tap = cloud.tap(interface).await;
     let nic = cloud.plan.interfaces.iter().find(|nic| nic.interface_id == *interface).unwrap();
-    Card::new(tap, nic.mac, nic.primary().private_ip, ROUTER)
+    Card::new(tap, nic.mac, nic.addresses[0].private_ip, ROUTER)
 }
 
 /// The same two on a bridge.

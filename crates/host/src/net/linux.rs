@@ -17,13 +17,13 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::arp::{self, Neighbour};
 use super::diagnosis::{self, Diagnosis};
 use super::gateway::{Gateway, Host, TABLES};
 use super::hosts;
 use super::index::Index;
 use super::kernel::{Kernel, LOOPBACK};
 use super::namespace::Namespace;
+use super::neighbour::{self, Neighbour};
 use super::netlink::Listener;
 use super::open::Open;
 use super::router::{Inside, Router};
@@ -453,7 +453,7 @@ impl Network for LinuxNetwork {
 
     async fn guest_answers(&self, interface_id: &Id) -> Result<bool, NetError> {
         let (inside, guest) = self.guest(interface_id)?;
-        let answers = arp::answers(&inside.namespace, guest).await;
+        let answers = neighbour::answers(&inside.namespace, guest).await;
         answers.map_err(io_failed(format!("can't ask the guest behind {interface_id}")))
     }
 

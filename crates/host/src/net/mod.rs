@@ -67,7 +67,6 @@
 //! What somebody else takes away (a flush of the rules, a route, a link that is set down) the kernel tells, and the plan
 //! is applied again at once (`netlink`); what it does not tell of is looked at now and then.
 
-mod arp;
 mod diagnosis;
 mod edge;
 mod fake;
@@ -81,6 +80,7 @@ mod kernel;
 mod linux;
 mod namespace;
 mod nat;
+mod neighbour;
 mod netlink;
 mod network_acl;
 mod nfnetlink;
@@ -173,7 +173,7 @@ pub trait Network: Send + Sync {
     /// none.
     async fn close_tap(&self, interface_id: &Id) -> Result<(), NetError>;
 
-    /// Whether the guest behind the interface answers for its address (ARP). It is asked a few times within a few
+    /// Whether the guest behind the interface answers for its address. It is asked a few times within a few
     /// seconds; an error is a fault of the host's network.
     async fn guest_answers(&self, interface_id: &Id) -> Result<bool, NetError>;
 

@@ -6,6 +6,7 @@
 //! default one does, is not there at all.
 
 use datapath::{AclEntry, NatGateway, Protocol, Subnet};
+use ipnet::IpNet;
 use std::collections::BTreeSet;
 
 use super::family::Family;
@@ -32,11 +33,11 @@ pub(super) fn render(vpc: &Vpc, table: &mut Table) -> bool {
             table.set(format!("subnet_{number}"), "ifname", &quoted);
             let name = format!("acl_from_{number}");
             let elsewhere = format!("oifname \"{}\"", hosts::LINK);
-            let mut is_own = vec![
-                format!("oifname @subnet_{number}"),
-                format!("{elsewhere} ip daddr {}", subnet.cidr.trunc()),
-            ];
-            is_own.extend(subnet.ipv6_cidr.map(|cidr| format!("{elsewhere} ip6 daddr {}", cidr.trunc())));
+            let mut is_own = vec![format!("oifname @subnet_{number}")];
+            is_own.extend(subnet.networks().map(|net| match net {
+                IpNet::V4(_) => format!("{elsewhere} ip daddr {net}"),
+                IpNet::V6(_) => format!("{elsewhere} ip6 daddr {net}"),
+            }));
             render_entries(&name, &is_own, "daddr", &acl.egress, table);
             leaving.push(format!("{mark:#010x} : jump {name}"));
         }

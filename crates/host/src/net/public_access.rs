@@ -4,7 +4,7 @@
 //! The address decides that the gateway sees: what a NAT gateway passes on is its own subnet's, whoever began it. Only
 //! the first packet of a flow is asked for; when more is barred than before, flows end that would not begin any more.
 
-use datapath::{PublicAccess, Subnet};
+use datapath::PublicAccess;
 use ipnet::IpNet;
 use std::net::IpAddr;
 
@@ -31,7 +31,7 @@ impl Barred {
     pub(super) fn new(vpc: &Vpc) -> Barred {
         let mut barred = Barred::default();
         for subnet in vpc.plan.subnets.iter().filter(|subnet| subnet.public_access != PublicAccess::Open) {
-            barred.subnets.extend(networks(subnet));
+            barred.subnets.extend(subnet.networks());
             if subnet.public_access == PublicAccess::Outward {
                 let nats = vpc.plan.nat_gateways.iter().filter(|nat| nat.subnet_id == subnet.subnet_id);
                 let addresses = nats.flat_map(|nat| &nat.addresses);
@@ -83,10 +83,6 @@ impl Barred {
         let is_led_out = || self.led_out.iter().any(|(own, far)| own.contains(&from) && far.contains(&to));
         (leaves && is_barred(from) && !is_led_out()) || (enters && is_barred(to))
     }
-}
-
-fn networks(subnet: &Subnet) -> impl Iterator<Item = IpNet> {
-    [IpNet::V4(subnet.cidr)].into_iter().chain(subnet.ipv6_cidr.map(IpNet::V6)).map(|net| net.trunc())
 }
 
 #[cfg(test)]

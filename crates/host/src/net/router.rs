@@ -8,7 +8,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use super::arp::Neighbour;
 use super::flows;
 use super::fragments;
 use super::hosts;
@@ -17,6 +16,7 @@ use super::kernel::{Kernel, LOOPBACK, Layer3, Link, MAIN_TABLE, Route};
 use super::linux::NetOptions;
 use super::namespace::Namespace;
 use super::nat::{self, Nat};
+use super::neighbour::Neighbour;
 use super::netlink::Listener;
 use super::nfnetlink::{self, Flow};
 use super::nft::Filter;

@@ -12,11 +12,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::NetError;
-use super::arp::Neighbour;
 use super::family::Family;
 use super::hosts;
 use super::index::Index;
 use super::kernel::{LOOPBACK, Layer3, MAIN_TABLE, Route, Rule};
+use super::neighbour::{Neighbour, Question};
 
 /// Where every VPC's guests find the metadata service, the resolver (VPC User Guide, "DNS attributes") and the time
 /// (EC2 User Guide, "Amazon Time Sync Service").
@@ -205,10 +205,20 @@ impl<'a> Vpc<'a> {
 
     /// The guest as it is asked for its address: by the gateway of its subnet or, where it is in none, by the resolver.
     pub(super) fn neighbour(&self, nic: &Nic) -> Neighbour {
-        let address = nic.plan.primary().private_ip;
-        let subnet = self.plan.subnets.iter().find(|subnet| subnet.cidr.contains(&address));
-        let gateway = subnet.map_or(RESOLVER, |subnet| nth(subnet.cidr, 1));
-        Neighbour { index: nic.number, mac: nic.plan.mac, address, gateway }
+        let question = match nic.plan.primary() {
+            Some(Address { private_ip: address, .. }) => {
+                let mut subnets = self.plan.subnets.iter();
+                let subnet = subnets.find(|subnet| subnet.cidr.is_some_and(|cidr| cidr.contains(&address)));
+                let gateway = subnet.and_then(Subnet::router).unwrap_or(RESOLVER);
+                Question::V4 { address, gateway }
+            }
+            None => {
+                let own = nic.plan.ipv6_addresses.first().copied();
+                let address = own.unwrap_or(link_local(nic.plan.mac));
+                Question::V6 { address, gateway: link_local(ROUTER_MAC) }
+            }
+        };
+        Neighbour { index: nic.number, mac: nic.plan.mac, question }
     }
 
     /// Addresses on which the resolver answers.
@@ -219,7 +229,7 @@ impl<'a> Vpc<'a> {
     /// The whole of layer 3 inside the namespace.
     pub(super) fn layer3(&self, exits: &Exits) -> Layer3 {
         let mut layer3 = self.routes(exits);
-        let gateways = self.plan.subnets.iter().map(|subnet| nth(subnet.cidr, 1));
+        let gateways = self.plan.subnets.iter().filter_map(Subnet::router);
         let services = [METADATA, TIME].into_iter().chain(self.resolvers()).chain(gateways);
         layer3.addresses.extend(services.map(|address| (LOOPBACK, address.into())));
         layer3.addresses.extend([METADATA6, TIME6, RESOLVER6].map(|address| (LOOPBACK, address.into())));
@@ -296,9 +306,11 @@ impl<'a> Vpc<'a> {
             }
             Target::Interface(id) => {
                 let nic = self.nics.iter().find(|nic| nic.plan.interface_id == *id);
-                let here = nic.map(|nic| (nic.hop(family), nic.number));
                 let elsewhere = self.elsewhere.iter().find(|other| other.interface.interface_id == *id);
-                here.or_else(|| Some((hosts::hop(elsewhere?.host, family), exits.hosts?)))
+                match nic {
+                    Some(nic) => nic.hop(family).map(|hop| (hop, nic.number)),
+                    None => elsewhere.and_then(|other| Some((hosts::hop(other.host, family), exits.hosts?))),
+                }
             }
             Target::Peering(id) => {
                 let peer = self.peers.iter().find(|(peering, _)| peering.peering_id == *id);
@@ -330,11 +342,11 @@ impl<'a> Vpc<'a> {
 }
 
 impl Nic<'_> {
-    /// How it is found by what is not for an address of its own.
-    fn hop(&self, family: Family) -> IpAddr {
+    /// How it is found by what is not for an address of its own. None where it has no such address to be found by.
+    fn hop(&self, family: Family) -> Option<IpAddr> {
         match family {
-            Family::V4 => self.plan.primary().private_ip.into(),
-            Family::V6 => link_local(self.plan.mac).into(),
+            Family::V4 => self.plan.primary().map(|own| own.private_ip.into()),
+            Family::V6 => Some(link_local(self.plan.mac).into()),
         }
     }
 
@@ -349,13 +361,16 @@ impl Nic<'_> {
                     Route::Link(link)
                 }
                 // Too many for a neighbour each: all are behind one.
-                false => Route::Gateway { gateway: self.hop(family), link },
+                false => match self.hop(family) {
+                    Some(gateway) => Route::Gateway { gateway, link },
+                    None => Route::Blackhole,
+                },
             };
             layer3.routes.insert((MAIN_TABLE, net), route);
         }
         if self.plan.speaks_ipv6() {
             layer3.addresses.insert((link, DHCP_SERVERS.into()));
-            layer3.neighbours.insert((link, self.hop(Family::V6)), mac);
+            layer3.neighbours.insert((link, link_local(mac).into()), mac);
         }
         layer3
     }
@@ -459,9 +474,6 @@ pub(super) fn check(plan: &Plan) -> Result<(), NetError> {
         let Some(vpc) = vpcs.get(vpc_id) else {
             return failed(format!("{interface_id} is in {vpc_id}, which is not planned"));
         };
-        if addresses.is_empty() {
-            return failed(format!("{interface_id} has no address"));
-        }
         for Address { private_ip, public_ip } in addresses {
             if !vpc.cidrs.iter().any(|cidr| cidr.contains(private_ip)) {
                 return failed(format!("{private_ip} of {interface_id} is outside of {vpc_id}"));
@@ -661,10 +673,10 @@ mod tests {
             ("planned twice", |plan| plan.vpcs.push(plan.vpcs[0].clone())),
             ("outside", |plan| plan.interfaces[0].addresses[0].private_ip = Ipv4Addr::new(10, 1, 0, 5)),
             ("is taken in", |plan| {
-                plan.interfaces[0].addresses[0].private_ip = plan.interfaces[1].primary().private_ip
+                plan.interfaces[0].addresses[0].private_ip = plan.interfaces[1].addresses[0].private_ip
             }),
             ("public address", |plan| {
-                plan.interfaces[1].addresses[0].public_ip = plan.interfaces[0].primary().public_ip
+                plan.interfaces[1].addresses[0].public_ip = plan.interfaces[0].addresses[0].public_ip
             }),
         ];
         for (reason, spoil) in spoilt {

@@ -94,7 +94,7 @@ impl Cloud {
         self.plan.vpcs.push(datapath::Vpc {
             vpc_id: vpc_id.clone(),
             cidrs: vec![cidr],
-            subnets: vec![Subnet { cidr, ..examples::subnet(number, "0.0.0.0/0") }],
+            subnets: vec![Subnet { cidr: Some(cidr), ..examples::subnet(number, "0.0.0.0/0") }],
             ..examples::vpc(number)
         });
         vpc_id
@@ -137,7 +137,7 @@ impl Cloud {
         let interface_id = id(Kind::NetworkInterface, number);
         let private_ip: Ipv4Addr = address.parse().unwrap();
         let vpc = self.plan.vpcs.iter().find(|vpc| vpc.vpc_id == *vpc_id).unwrap();
-        let subnet = vpc.subnets.iter().find(|subnet| subnet.cidr.contains(&private_ip)).unwrap();
+        let subnet = vpc.subnets.iter().find(|subnet| subnet.cidr.unwrap().contains(&private_ip)).unwrap();
         let mut mac = [0x02, 0, 0, 0, 0, 0];
         mac[4..].copy_from_slice(&(number as u16).to_be_bytes());
         self.plan.interfaces.push(Interface {
@@ -354,14 +354,15 @@ impl Guest {
     pub async fn start(name: &str, tap: OwnedFd, nic: &Interface, vpc: &datapath::Vpc) -> Guest {
         let machine = Machine::new(name).await;
         let card = machine.run(open_card).await.unwrap();
-        let private_ip = nic.primary().private_ip;
-        let subnet = vpc.subnets.iter().find(|subnet| subnet.subnet_id == nic.subnet_id).unwrap().cidr;
-        let gateway = subnet.hosts().next().unwrap();
+        let subnet = vpc.subnets.iter().find(|subnet| subnet.subnet_id == nic.subnet_id).unwrap();
         let mac = nic.mac.map(|octet| format!("{octet:02x}")).join(":");
         machine.ip(&["link", "set", "eth0", "address", &mac, "mtu", "9001", "up"]).await;
-        let address = format!("{private_ip}/{}", subnet.prefix_len());
-        machine.ip(&["address", "add", &address, "dev", "eth0"]).await;
-        machine.ip(&["route", "add", "default", "via", &gateway.to_string()]).await;
+        let private_ip = nic.primary().map(|own| own.private_ip);
+        if let (Some(own), Some(cidr)) = (private_ip, subnet.cidr) {
+            let address = format!("{own}/{}", cidr.prefix_len());
+            machine.ip(&["address", "add", &address, "dev", "eth0"]).await;
+            machine.ip(&["route", "add", "default", "via", &subnet.router().unwrap().to_string()]).await;
+        }
         for address in &nic.ipv6_addresses {
             machine.ip(&["address", "add", &format!("{address}/128"), "dev", "eth0", "nodad"]).await;
         }
@@ -370,7 +371,7 @@ impl Guest {
         }
         let (plug, socket) = rustix::pipe::pipe().unwrap();
         std::thread::spawn(move || relay(tap, card, plug));
-        Guest { machine, address: private_ip, _plug: socket }
+        Guest { machine, address: private_ip.unwrap_or(Ipv4Addr::UNSPECIFIED), _plug: socket }
     }
 }
 

@@ -57,7 +57,7 @@ async fn groups_and_acls_decide_as_for_ipv4() {
     // An ACL stands between subnets only: the second interface moves to one of its own.
     let mut other = cloud.plan.vpcs[0].subnets[0].clone();
     other.subnet_id = id(Kind::Subnet, 9);
-    other.cidr = "10.0.9.0/24".parse().unwrap();
+    other.cidr = Some("10.0.9.0/24".parse().unwrap());
     other.ipv6_cidr = Some("fd12:3456:7800:1::/64".parse().unwrap());
     other.network_acl_id = id(Kind::NetworkAcl, 9);
     let mut shut = datapath::examples::open();
@@ -69,7 +69,7 @@ async fn groups_and_acls_decide_as_for_ipv4() {
     };
     shut.ingress.insert(0, entry(1, "fd12:3456:7800::a/128", false));
     cloud.plan.vpcs[0].network_acls.insert(id(Kind::NetworkAcl, 9), shut);
-    cloud.plan.vpcs[0].subnets[0].cidr = "10.0.0.0/24".parse().unwrap();
+    cloud.plan.vpcs[0].subnets[0].cidr = Some("10.0.0.0/24".parse().unwrap());
     cloud.plan.vpcs[0].subnets.push(other);
     let moved = cloud.interface(&two);
     moved.subnet_id = id(Kind::Subnet, 9);
@@ -240,6 +240,40 @@ async fn a_delegated_prefix_and_an_address_that_moves() {
     cloud.apply().await;
     assert!(a.is_ignored(address, 80).await);
     assert!(a.reaches(inside, 80).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subnet_of_ipv6_alone_has_all_but_ipv4() {
+    if !possible() {
+        return;
+    }
+    let (mut cloud, vpc, [one, two]) = two(vec![any_from("::/0"), any_from("0.0.0.0/0")]).await;
+    let (subnet_id, own) = (id(Kind::Subnet, 9), "fd12:3456:7800:1::b".parse::<Ipv6Addr>().unwrap());
+    let other = datapath::Subnet {
+        subnet_id: subnet_id.clone(),
+        cidr: None,
+        ipv6_cidr: Some("fd12:3456:7800:1::/64".parse().unwrap()),
+        ..cloud.plan.vpcs[0].subnets[0].clone()
+    };
+    cloud.plan.vpcs[0].subnets.push(other);
+    let moved = cloud.interface(&two);
+    (moved.subnet_id, moved.addresses, moved.ipv6_addresses) = (subnet_id, Vec::new(), vec![own]);
+    cloud.apply().await;
+    let _services = cloud.network.open_services(&vpc).await.unwrap();
+    let (a, b) = (cloud.guest(&one).await, cloud.guest(&two).await);
+    let _listeners = [a.listen6(80).await, b.listen6(80).await, cloud.outside.listen6(80).await];
+    assert!(a.reaches(own, 80).await);
+    assert!(b.reaches(ONE.parse::<Ipv6Addr>().unwrap(), 80).await);
+    assert!(b.reaches(OUTSIDE6, 80).await);
+    assert!(b.reaches("fd00:ec2::254".parse::<Ipv6Addr>().unwrap(), 80).await);
+
+    assert!(cloud.network.guest_answers(&two).await.unwrap());
+    b.ip(&["address", "del", &format!("{own}/128"), "dev", "eth0"]).await;
+    assert!(!cloud.network.guest_answers(&two).await.unwrap());
+
+    // Nothing of IPv4 is taken from it.
+    b.ip(&["address", "add", "10.0.0.6/16", "dev", "eth0"]).await;
+    assert!(b.is_ignored(a.address, 80).await);
 }
 
 fn heard(socket: &std::os::fd::OwnedFd) -> bool {

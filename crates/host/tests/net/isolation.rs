@@ -43,10 +43,10 @@ async fn a_packet_from_an_address_or_mac_not_its_own_is_dropped() {
     let (a, b) = (Card::plug(&cloud, &a).await, Card::plug(&cloud, &b).await);
     let third = cloud.plan.interfaces.iter().find(|nic| nic.interface_id == c).unwrap();
     let ends = |from| Ends { mac: ROUTER, from: (from, 1000), to: (b.address, 2000) };
-    a.send(&a.udp_frame(ends(third.primary().private_ip), b"another's address"));
+    a.send(&a.udp_frame(ends(third.addresses[0].private_ip), b"another's address"));
     a.send(&a.udp_frame(ends(Ipv4Addr::new(8, 8, 8, 8)), b"an outsider's address"));
     a.send(&a.udp_frame_from(third.mac, ends(a.address), b"another's MAC"));
-    a.send(&a.udp_frame_from(third.mac, ends(third.primary().private_ip), b"all of another's"));
+    a.send(&a.udp_frame_from(third.mac, ends(third.addresses[0].private_ip), b"all of another's"));
     a.send(&a.udp_frame(ends(a.address), b"its own"));
     let first = b.receive(|frame| frame[12..14] == [0x08, 0x00]);
     assert!(first.ends_with(b"its own"), "{}", String::from_utf8_lossy(&first));
@@ -66,7 +66,7 @@ async fn every_queue_of_a_card_is_held_to_the_same() {
     let queues = cloud.network.open_tap(&a, 4).await.unwrap();
     assert!(matches!(cloud.network.open_tap(&a, 1).await, Err(NetError::Failed(_))), "one machine has all");
     let nic = cloud.interface(&a).clone();
-    let cards = queues.into_iter().map(|queue| Card::of(queue, nic.mac, nic.primary().private_ip));
+    let cards = queues.into_iter().map(|queue| Card::of(queue, nic.mac, nic.addresses[0].private_ip));
     let cards: Vec<Card> = cards.collect();
     let ends = |from| Ends { mac: ROUTER, from: (from, 1000), to: (b.address, 2000) };
     let is_datagram = |frame: &[u8]| frame[12..14] == [0x08, 0x00];

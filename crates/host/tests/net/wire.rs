@@ -79,7 +79,7 @@ impl Card {
     pub async fn plug(cloud: &Cloud, interface_id: &Id) -> Card {
         let nic = cloud.plan.interfaces.iter().find(|nic| nic.interface_id == *interface_id).unwrap();
         let tap = cloud.tap(interface_id).await;
-        let card = Card::of(tap, nic.mac, nic.primary().private_ip);
+        let card = Card::of(tap, nic.mac, nic.addresses[0].private_ip);
         card.ask(&card.arp_request(card.address, METADATA), |frame| is_arp_reply(frame, METADATA));
         card
     }

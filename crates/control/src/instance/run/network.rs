@@ -153,6 +153,9 @@ impl NetworkRequest {
                 Source::New { subnet: other, groups, asked, purpose, description, tracking, public_ip } => {
                     let subnet = subnet::depend(tx, &other.as_ref().unwrap_or(subnet).subnet_id)?;
                     groups::depend(tx, groups)?;
+                    if *public_ip == Some(true) {
+                        subnet.ipv4()?;
+                    }
                     let by_subnet = self.interfaces.len() == 1 && subnet.map_public_ip_on_launch;
                     let mut interface = NetworkInterface {
                         description: description.as_str().into(),
@@ -192,7 +195,11 @@ impl Wanted {
         subnet: &Arc<Subnet>,
         group_names: &[String],
     ) -> Result<Wanted> {
-        refuse([(specification.associate_carrier_ip_address == Some(true), "Carrier IP addresses are")])?;
+        let express = specification.ena_srd_specification.as_ref().and_then(|of| of.ena_srd_enabled);
+        refuse([
+            (specification.associate_carrier_ip_address == Some(true), "Carrier IP addresses are"),
+            (express == Some(true), "ENA Express is"),
+        ])?;
         let ena_queues = queues::asked(specification.ena_queue_count)?;
         if let Some(id) = &specification.network_interface_id {
             let id = Id::parse(Kind::NetworkInterface, id)?;

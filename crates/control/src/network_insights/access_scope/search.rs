@@ -190,7 +190,9 @@ impl Search<'_> {
         };
         let (sources, destinations) = match (source, destination) {
             (Stop::Interface(from), Stop::Interface(to)) if !self.are_near(from, to) => return Vec::new(),
-            (Stop::Interface(from), Stop::Interface(_)) => (vec![from.private_ip().into()], own(false)),
+            (Stop::Interface(from), Stop::Interface(_)) => {
+                (from.private_ip().map(IpAddr::V4).into_iter().collect(), own(false))
+            }
             (Stop::Interface(_), _) => (own(false), outside),
             (_, _) => (outside, own(true)),
         };
