@@ -71,6 +71,9 @@ pub struct ServeArgs {
     /// Longest packet of guests' links, in bytes [default: 9001, as EC2]
     #[arg(long, env = "CUMULET_MTU", value_name = "BYTES")]
     mtu: Option<u16>,
+    /// This host's address by which other hosts reach it [default: the one by which it reaches the internet]
+    #[arg(long, env = "CUMULET_UNDERLAY", value_name = "ADDR")]
+    underlay: Option<Ipv4Addr>,
     /// Simulated hosts in each region [default: one of unlimited size in each zone]
     #[arg(long, env = "CUMULET_HOSTS", value_name = "N")]
     hosts: Option<usize>,
@@ -117,6 +120,8 @@ pub struct Config {
     pub root_key: Option<(String, String)>,
     pub public_pool: Ipv4Net,
     pub mtu: u16,
+    /// None is as the host's routes say.
+    pub underlay: Option<Ipv4Addr>,
     pub stop_instances: bool,
     pub status_check_period: Duration,
     pub limits: Limits,
@@ -153,6 +158,10 @@ impl ServeArgs {
         if simulate && block_store.is_some() {
             bail!("--block-store is where real snapshots are kept: leave it out with --simulate");
         }
+        let underlay = self.underlay.or(file.underlay);
+        if simulate && underlay.is_some() {
+            bail!("--underlay is an address of a real host: leave it out with --simulate");
+        }
         let simulate = if simulate { Some(simulated(hosts, racks, zones)?) } else { None };
         let data_dir = self.data_dir.or(file.data_dir);
         let root_key = match (self.access_key.or(file.access_key), self.secret_key.or(file.secret_key)) {
@@ -175,6 +184,7 @@ impl ServeArgs {
             root_key,
             public_pool: self.public_pool.or(file.public_pool).unwrap_or(PUBLIC_POOL),
             mtu: mtu(self.mtu.or(file.mtu))?,
+            underlay,
             limits: Limits {
                 quotas: quotas(if self.quotas.is_empty() { &file.quotas } else { &self.quotas })?,
                 rates: rates(self.read_rate.or(file.read_rate), self.write_rate.or(file.write_rate))?,
@@ -295,6 +305,17 @@ mod tests {
         assert_eq!(config.region.as_str(), "eu-north-1");
         assert_eq!(config.account.as_str(), "111122223333");
         assert_eq!(config.data_dir, None);
+    }
+
+    #[test]
+    fn only_a_real_host_has_an_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("cumulet.toml");
+        std::fs::write(&config, "underlay = \"10.1.2.3\"\n").unwrap();
+        let args = ServeArgs { config: Some(config), ..Default::default() };
+        assert_eq!(args.clone().resolve().unwrap().underlay, Some(Ipv4Addr::new(10, 1, 2, 3)));
+        let error = ServeArgs { simulate: Some(true), ..args }.resolve().unwrap_err();
+        assert!(error.to_string().contains("--underlay"), "{error}");
     }
 
     #[test]

@@ -40,8 +40,13 @@ impl Machine {
         // Guests have no other way to it where it listens to the host alone.
         let api_port = (!config.listen.ip().is_loopback()).then_some(config.listen.port());
         let options = network_options(config.public_pool, &data_dir);
-        let options = NetOptions { api_port, mtu: config.mtu, ..options };
+        let options = NetOptions { api_port, mtu: config.mtu, underlay: config.underlay, ..options };
         let network = Arc::new(LinuxNetwork::new(options)?);
+        if let Some(underlay) = config.underlay
+            && !network.links().await?.values().flatten().any(|own| *own == underlay)
+        {
+            bail!("no network interface of this host has the address {underlay} (--underlay)");
+        }
         let agent = Agent::start(
             AgentOptions {
                 status_check_period: config.status_check_period,

@@ -27,7 +27,7 @@ use super::netlink::Listener;
 use super::nft::Filter;
 use super::table::Table;
 use super::vpc::{GATEWAY, GATEWAY_MAC, GATEWAY_PEER_MAC, gateway_peer};
-use super::{NetError, NetOptions, io_failed, render, sysctl};
+use super::{NetError, NetOptions, hosts, io_failed, render, sysctl};
 
 /// The host as its guests see it over IPv6: it may have no other address.
 const SELF6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 1);
@@ -62,6 +62,17 @@ impl Host {
     /// Those who hear what others change on the host.
     pub(super) fn listeners(&self) -> [Arc<Listener>; 2] {
         [self.kernel.listener.clone(), self.filter.listener.clone()]
+    }
+
+    /// By which address other hosts reach this one, and how long a packet of a guest's may be on the way to them.
+    pub(super) async fn underlay(&self, options: &NetOptions) -> Result<(Ipv4Addr, u16), NetError> {
+        let address = match options.underlay {
+            Some(address) => Ok(address),
+            None => self.namespace.run(hosts::own_address).await,
+        };
+        let address = address.map_err(io_failed("can't see by which address other hosts reach this one"))?;
+        let carried = hosts::carried(&self.kernel, address, options.mtu).await;
+        Ok((address, carried.map_err(io_failed("can't see what the network between hosts carries"))?))
     }
 
     /// Makes the pairs to these VPCs and takes away all other pairs of ours.

@@ -17,7 +17,7 @@
 
 use ipnet::IpNet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use super::family::Family;
 use super::kernel::{Kernel, Layer3, MAIN_TABLE, Route};
@@ -28,6 +28,9 @@ pub(super) const LINK: &str = "hosts";
 
 /// UDP: not VXLAN's own, which other software on the host may use without group policy.
 pub(super) const PORT: u16 = 8774;
+
+/// An address that is documentation's (RFC 5737), and a port to discard.
+const SOMEBODY: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
 
 /// The high half of the mark of what goes to another host, whose low half is the number of its subnet: no subnet's
 /// number, so that it is seen that the mark is made, and nothing to VXLAN.
@@ -59,6 +62,16 @@ pub(super) fn mac(host: Ipv4Addr) -> [u8; 6] {
 
 /// What VXLAN puts before a guest's packet: headers of IPv4, UDP, its own, and Ethernet's (RFC 7348).
 const OVERHEAD: u32 = 20 + 8 + 8 + 14;
+
+/// The address by which the host reaches others, as the routes of this thread's namespace say. Nothing is sent.
+pub(super) fn own_address() -> io::Result<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(SOMEBODY)?;
+    match socket.local_addr()?.ip() {
+        IpAddr::V4(address) => Ok(address),
+        IpAddr::V6(_) => Err(io::ErrorKind::AddrNotAvailable.into()),
+    }
+}
 
 /// How long a packet of a guest's may be on its way from the host that has the address to others; `mtu` at most.
 pub(super) async fn carried(host: &Kernel, address: Ipv4Addr, mtu: u16) -> io::Result<u16> {

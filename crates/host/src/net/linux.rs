@@ -19,7 +19,6 @@ use tokio::time::Instant;
 
 use super::diagnosis::{self, Diagnosis};
 use super::gateway::{Gateway, Host, TABLES};
-use super::hosts;
 use super::index::Index;
 use super::kernel::{Kernel, LOOPBACK};
 use super::namespace::Namespace;
@@ -58,7 +57,7 @@ pub struct NetOptions {
     pub uplink: Option<String>,
     /// The port of the host's own that guests may begin to speak to.
     pub api_port: Option<u16>,
-    /// The host's address by which other hosts reach it, where there are others.
+    /// The host's address by which other hosts reach it; the one by which it reaches the internet where None.
     pub underlay: Option<Ipv4Addr>,
     /// Of guests' links, and at most of links between hosts.
     pub mtu: u16,
@@ -272,17 +271,16 @@ impl State {
     /// Makes the links that are missing between routers, and to other hosts.
     async fn link(&self, options: &NetOptions, plan: &Plan, index: &Index<'_>) -> Vec<NetError> {
         let mut failures = Vec::new();
-        let underlay = match (&self.host, options.underlay) {
-            (Some(host), Some(address)) => {
-                let failed = io_failed("can't see what the network between hosts carries");
-                let carried = hosts::carried(&host.kernel, address, options.mtu).await.map_err(failed);
-                let mtu = carried.unwrap_or_else(|error| {
+        let is_linked = plan.vpcs.iter().any(|vpc| vpc.number.is_some());
+        let underlay = match self.host.as_ref().filter(|_| is_linked) {
+            Some(host) => match host.underlay(options).await {
+                Ok((address, mtu)) => Some((&host.kernel, address, mtu)),
+                Err(error) => {
                     failures.push(error);
-                    options.mtu
-                });
-                Some((&host.kernel, address, mtu))
-            }
-            _ => None,
+                    None
+                }
+            },
+            None => None,
         };
         for vpc in &plan.vpcs {
             let Some(router) = self.routers.get(&vpc.vpc_id) else { continue };

@@ -32,9 +32,10 @@ impl Pair {
         for (cloud, address) in clouds.iter_mut().zip(UNDERLAY) {
             cloud.host.ip(&["address", "add", &format!("{address}/24"), "dev", "under"]).await;
             cloud.host.ip(&["link", "set", "under", "up"]).await;
-            cloud.options.underlay = Some(address);
-            cloud.network = LinuxNetwork::new(cloud.options.clone()).unwrap();
         }
+        // The other one finds its own.
+        clouds[0].options.underlay = Some(UNDERLAY[0]);
+        clouds[0].network = LinuxNetwork::new(clouds[0].options.clone()).unwrap();
         Pair { clouds, on_second: Vec::new() }
     }
 
