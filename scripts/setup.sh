@@ -63,8 +63,12 @@ rust_is_new_enough() {
 install_rust() {
     rust_is_new_enough && return 0
     say "installing a Rust toolchain"
-    install_packages rustc-web cargo-web
-    rust_is_new_enough || fail "Rust 1.95 or newer is needed, $(rustc --version 2>/dev/null || echo none) is there" "Install it with rustup and run this again."
+    install_python rustup
+    local rustup="$VENV/bin/rustup"
+    "$rustup" toolchain list | grep -q ^stable || "$rustup" toolchain install --no-self-update --profile minimal stable >/dev/null ||
+        fail "no Rust toolchain could be installed" "Install Rust 1.95 or newer and run this again."
+    PATH="$(dirname "$("$rustup" which --toolchain stable cargo)"):$PATH"
+    rust_is_new_enough || fail "Rust 1.95 or newer is needed, $(rustc --version) is there" "Update it by '$rustup update stable' and run this again."
 }
 
 # Python packages from PyPI, each installed if it is not there.
