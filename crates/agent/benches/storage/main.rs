@@ -26,7 +26,7 @@ use load::{Disk, Load};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
-use volume::Disks;
+use volume::{BLOCK_BYTES, Disks};
 
 /// Many short ones: what else the machine does falls on both sides alike.
 const ROUNDS: usize = 15;
@@ -66,6 +66,7 @@ async fn main() {
     compare("after a snapshot, not hydrated", &mut first, &mut plain, None);
     drop((first, second));
     storing(&room, &mut plain).await;
+    lazy(&room).await;
     stall(&room, &mut plain).await;
     sizes(&room).await;
 }
@@ -110,6 +111,31 @@ async fn storing(room: &Room, plain: &mut Disk) {
     }
     ratios.sort_by(f64::total_cmp);
     say("a snapshot of 1 GiB is stored, to reading as much", ratios[1], Some(0.7));
+}
+
+/// What a volume reads for the first time that only the block store has, beside reading the store.
+async fn lazy(room: &Room) {
+    room.volume(60, 1, None).await.fill();
+    room.snapshot(60, 60).await;
+    room.store(60);
+    room.disks.delete(&volume_id(60)).unwrap();
+    room.disks.make_room(100).unwrap();
+    let made = room.disks.ensure(&volume_id(61), 1, Some(&snapshot_id(60))).unwrap();
+    let layer = made.layers[1].path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let reader = room.disks.read_layer(&[&volume_id(61)], &layer).unwrap().unwrap();
+    let mut times = [Vec::new(), Vec::new()];
+    let mut data = vec![0; BLOCK_BYTES];
+    for index in 0..200u32 {
+        let began = Instant::now();
+        room.disks.get_block(&snapshot_id(60), 1000 + index).unwrap().unwrap();
+        times[0].push(began.elapsed());
+        let began = Instant::now();
+        reader.read(u64::from(index) * BLOCK_BYTES as u64, &mut data).unwrap();
+        times[1].push(began.elapsed());
+    }
+    let [store, first] = times.map(median);
+    say_at_most("a block is read out of the block store", store, None);
+    say_at_most("and for the first time by a volume, more than that", first.saturating_sub(store), Some(5));
 }
 
 /// What the longest write takes while a snapshot is taken, and while none is.
