@@ -1,8 +1,10 @@
 """Disks of real guests: the flow from a configured instance to its copies, and volumes that come, go and grow."""
 
 import json
+import mmap
 import os
 import pathlib
+import uuid
 
 import pytest
 from conftest import processes_of, ready, run, until, wait
@@ -151,6 +153,59 @@ def test_a_volume_is_read_before_all_of_it_is_there(cloud, ec2, guest, key):  # 
     ec2.delete_snapshot(SnapshotId=snapshot)
 
 
+def holding(directory, text):
+    """The files in which the text is to be read."""
+    found = []
+    for path in (path for path in pathlib.Path(directory).rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size:
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                    found += [path] if content.find(text.encode()) >= 0 else []
+    return found
+
+
+def test_what_an_encrypted_volume_holds_is_nowhere_to_be_read(cloud, ec2, guest, key):  # noqa: F811
+    zone = describe(ec2, guest)["Placement"]["AvailabilityZone"]
+    marks = {}
+    for encrypted in (True, False):
+        volume = ec2.create_volume(AvailabilityZone=zone, Size=1, Encrypted=encrypted)["VolumeId"]
+        marks[volume] = f"mark-{uuid.uuid4()}"
+        ready(ec2, "volume_available", VolumeIds=[volume])
+        ec2.attach_volume(InstanceId=guest, VolumeId=volume, Device="/dev/sdf" if encrypted else "/dev/sdg")
+        serial = volume.replace("-", "")
+        until(lambda: serial in disks(ec2, key, guest), True)
+        name = disks(ec2, key, guest)[serial][0]
+        ssh(ec2, key, guest, f"echo {marks[volume]} >/dev/{name}; sync")
+    volume, plain = marks
+    snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
+    cloud.kill()
+    cloud.start()
+    ready(ec2, "snapshot_completed", SnapshotIds=[snapshot])
+    copy = ec2.copy_snapshot(SourceSnapshotId=snapshot, SourceRegion="us-east-1")["SnapshotId"]
+    ready(ec2, "snapshot_completed", SnapshotIds=[copy])
+    # One more layer is laid on top under the guest by a daemon that was told the key after the restart.
+    ec2.delete_snapshot(SnapshotId=ec2.create_snapshot(VolumeId=volume)["SnapshotId"])
+    restored = ec2.create_volume(AvailabilityZone=zone, SnapshotId=copy)["VolumeId"]
+    ready(ec2, "volume_available", VolumeIds=[restored])
+    ec2.attach_volume(InstanceId=guest, VolumeId=restored, Device="/dev/sdh")
+    until(lambda: restored.replace("-", "") in disks(ec2, key, guest), True)
+    found = disks(ec2, key, guest)
+    for volume_id in (volume, restored):
+        name = found[volume_id.replace("-", "")][0]
+        read = ssh(ec2, key, guest, f"echo 3 >/proc/sys/vm/drop_caches; head -n 1 /dev/{name}")
+        assert read == f"{marks[volume]}\n"
+    blocks, _ = contents(cloud.client("ebs"), copy)
+    assert blocks[0].startswith(marks[volume].encode())
+    assert holding(cloud.data_dir, marks[plain]), "it would be found"
+    assert not holding(cloud.data_dir, marks[volume])
+    for volume_id in (volume, plain, restored):
+        ec2.detach_volume(VolumeId=volume_id)
+        ready(ec2, "volume_available", VolumeIds=[volume_id])
+        ec2.delete_volume(VolumeId=volume_id)
+    ec2.delete_snapshot(SnapshotId=snapshot)
+    ec2.delete_snapshot(SnapshotId=copy)
+
+
 def test_snapshots_outlive_whatever_is_killed(cloud, ec2, guest, key):  # noqa: F811
     """The daemon in the middle of a snapshot, then the machine; what the guest has flushed is there after each."""
     volume = describe(ec2, guest)["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]
@@ -202,7 +257,7 @@ def test_an_image_is_made_of_a_guest_that_was_shut_down_for_it(cloud, ec2, guest
     assert describe(ec2, guest)["State"]["Name"] == "running"
     # It boots again by itself, and with it what was only in its memory was written before.
     until(lambda: ssh(ec2, key, guest, boot, check=False) not in ("", before), True, 120)
-    # Its disk goes out and in again as any tool for disk images moves one, and boots all the same.
+    # Its disk goes out and in again as any tool for disk images moves one, and boots all the same, encrypted too.
     ebs = cloud.client("ebs")
     snapshot = ec2.describe_images(ImageIds=[image])["Images"][0]["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
     uploaded = written(ebs, *contents(ebs, snapshot))
@@ -212,8 +267,11 @@ def test_an_image_is_made_of_a_guest_that_was_shut_down_for_it(cloud, ec2, guest
         Name="uploaded", RootDeviceName="/dev/xvda", Architecture="x86_64", VirtualizationType="hvm",
         BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": uploaded}}],
     )["ImageId"]
-    (copy,) = run(ec2, image, KeyName="guests")
+    encrypted = [{"DeviceName": "/dev/xvda", "Ebs": {"Encrypted": True}}]
+    (copy,) = run(ec2, image, KeyName="guests", BlockDeviceMappings=encrypted)
     console(ec2, copy["InstanceId"], "login:")
+    root = [{"Name": "attachment.instance-id", "Values": [copy["InstanceId"]]}]
+    assert [volume["Encrypted"] for volume in ec2.describe_volumes(Filters=root)["Volumes"]] == [True]
     until(lambda: ssh(ec2, key, copy["InstanceId"], "cat /root/unwritten", check=False), "unwritten\n", 120)
 
 

@@ -81,7 +81,7 @@ def test_a_token_makes_one_volume(ec2):
         ({"Size": 4, "VolumeType": "io1", "Iops": 1000}, "InvalidParameterCombination"),
         ({"Size": 1, "AvailabilityZone": "us-east-1q"}, "InvalidZone.NotFound"),
         ({"SnapshotId": "snap-0123456789abcdef0"}, "InvalidSnapshot.NotFound"),
-        ({"Size": 1, "Encrypted": True}, "UnsupportedOperation"),
+        ({"Size": 1, "KmsKeyId": "alias/aws/ebs"}, "InvalidParameterDependency"),
         ({"Size": 1, "DryRun": True}, "DryRunOperation"),
     ],
 )

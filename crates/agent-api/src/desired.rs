@@ -1,6 +1,6 @@
 //! What shall be on a host.
 
-use model::{DiskLimits, Id, Timestamp};
+use model::{DiskLimits, Id, SecretKey, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -132,6 +132,12 @@ pub struct Volume {
     /// It was whole here before: where it is not, it is `VolumeState::Lost`, never made anew.
     #[serde(default)]
     pub made: bool,
+    /// The data key of an encrypted one. No host writes it down.
+    #[serde(default)]
+    pub key: Option<SecretKey>,
+    /// The data key of the snapshot that it is made of, where that is encrypted with another.
+    #[serde(default)]
+    pub snapshot_key: Option<SecretKey>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,7 +12,7 @@ mod desired;
 mod observed;
 
 pub use desired::*;
-pub use model::{Burst, DiskLimits, Rate};
+pub use model::{Burst, DiskLimits, Rate, SecretKey};
 pub use observed::*;
 
 use async_trait::async_trait;
@@ -64,11 +64,15 @@ pub struct NewSnapshot {
 /// How much of a console GetConsoleOutput returns (EC2 API Reference: "the most recent 64 KB").
 pub const CONSOLE_BYTES_MAX: usize = 64 * 1024;
 
-/// Blocks of snapshots, wherever they are kept. Shared by all hosts.
+/// Blocks of snapshots, wherever they are kept. Shared by all hosts. What an encrypted one holds is not to be had before
+/// its data key is told; told and answered is what it holds, unencrypted.
 #[async_trait]
 pub trait SnapshotStore: Send + Sync {
-    /// Makes an empty pending snapshot of `size_gib`; doing it twice is no error.
-    async fn begin(&self, snapshot_id: &str, size_gib: u32) -> Result<(), HostError>;
+    /// Tells the data key of snapshots that are about to be used; kept in memory.
+    async fn tell(&self, key: &SecretKey);
+    /// Makes an empty pending snapshot of `size_gib`; encrypted, with a data key. Doing it twice is no error.
+    async fn begin(&self, snapshot_id: &str, size_gib: u32, key: Option<&SecretKey>)
+    -> Result<(), HostError>;
     /// Writes one block of exactly `BLOCK_BYTES`; a block may be written again while the snapshot is pending.
     async fn put_block(&self, snapshot_id: &str, index: u32, data: &[u8]) -> Result<(), HostError>;
     /// Seals the snapshot: durable and never changed again. Doing it twice is no error.
@@ -91,8 +95,9 @@ pub trait SnapshotStore: Send + Sync {
         start: u32,
         limit: usize,
     ) -> Result<Vec<ChangedBlock>, HostError>;
-    /// Makes a sealed snapshot that is the same as another; doing it twice is no error.
-    async fn copy(&self, from: &str, to: &str) -> Result<(), HostError>;
+    /// Makes a sealed snapshot that holds the same as another; encrypted, with a data key, which need not be the other's.
+    /// Doing it twice is no error.
+    async fn copy(&self, from: &str, to: &str, key: Option<&SecretKey>) -> Result<(), HostError>;
     async fn delete(&self, snapshot_id: &str) -> Result<(), HostError>;
 }
 

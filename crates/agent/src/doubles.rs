@@ -414,7 +414,7 @@ impl Disks for Doubles {
             path: format!("/{volume_id}.{number}").into(),
             format: DiskFormat::Raw,
         };
-        Ok(DiskFile { layers: (0..count).rev().map(layer).collect() })
+        Ok(DiskFile { layers: (0..count).rev().map(layer).collect(), key: None })
     }
 
     async fn begin_freeze(
@@ -454,9 +454,9 @@ impl Disks for Doubles {
         .await
     }
 
-    async fn fold(&self, volume_id: &Id) -> Result<Option<DiskFile>, DiskError> {
-        let before = self.layers(volume_id).await?;
-        if before.layers.len() <= 3 {
+    async fn fold(&self, volume_id: &Id) -> Result<Option<Vec<DiskLayer>>, DiskError> {
+        let before = self.layers(volume_id).await?.layers;
+        if before.len() <= 3 {
             return Ok(None);
         }
         self.layers.lock().insert(volume_id.clone(), 2);

@@ -61,6 +61,8 @@ pub(crate) fn volume(number: u32) -> Volume {
         size_gib: 8,
         snapshot_id: Some(id(model::Kind::Snapshot, 1)),
         made: false,
+        key: None,
+        snapshot_key: None,
     }
 }
 

@@ -9,7 +9,7 @@
 
 use crate::volumes::{DiskError, DiskFile, Volumes};
 use agent_api::{HostError, NewSnapshot};
-use host::machine::{DiskLayer, DiskSpec, MachineError};
+use host::machine::{DiskLayer, MachineError};
 use model::Id;
 use std::sync::Arc;
 
@@ -72,7 +72,7 @@ impl Volumes {
     /// A machine that can't be told of the shorter chain goes on with the files that it has open.
     async fn fold_one(&self, volume_id: &Id) -> Result<(), FreezeError> {
         let Some(before) = self.disks.fold(volume_id).await? else { return Ok(()) };
-        self.rebase(volume_id, |_| before.layers).await
+        self.rebase(volume_id, |_| before).await
     }
 
     /// Tells the machine that has the volume, if one runs, of the layers that it has now; `before` says of them which it
@@ -83,7 +83,7 @@ impl Volumes {
         before: impl FnOnce(&[DiskLayer]) -> Vec<DiskLayer>,
     ) -> Result<(), FreezeError> {
         let _lock = self.lock(std::slice::from_ref(volume_id)).await;
-        let layers = self.disks.layers(volume_id).await?.layers;
+        let file = self.disks.layers(volume_id).await?;
         let user = self.user_of(std::slice::from_ref(volume_id)).ok().flatten();
         let Some(instance_id) = user else { return Ok(()) };
         let attached = match self.hypervisor.attached(&instance_id).await {
@@ -91,9 +91,8 @@ impl Volumes {
             attached => attached?,
         };
         if attached.contains(volume_id) {
-            let before = before(&layers);
-            let disk = DiskSpec::new(volume_id.clone(), layers);
-            self.hypervisor.rebase_disk(&instance_id, disk, before).await?;
+            let before = before(&file.layers);
+            self.hypervisor.rebase_disk(&instance_id, file.spec(volume_id), before).await?;
         }
         Ok(())
     }
@@ -147,7 +146,7 @@ impl Volumes {
             attached => attached?,
         };
         let of_machine = freeze.volumes.iter().filter(|(volume_id, _)| attached.contains(volume_id));
-        let disks = of_machine.map(|(volume_id, file)| DiskSpec::new(volume_id.clone(), file.layers.clone()));
+        let disks = of_machine.map(|(volume_id, file)| file.clone().spec(volume_id));
         match self.hypervisor.freeze_disks(instance_id, disks.collect()).await {
             Err(MachineError::NotFound(_)) => Ok(()),
             frozen => frozen,

@@ -358,8 +358,9 @@ impl InstanceTask {
         let volume_ids: Vec<Id> = spec.disks.iter().map(|disk| disk.volume_id.clone()).collect();
         let _locks = self.host.volumes.lock(&volume_ids).await;
         for disk in &mut spec.disks {
-            let layers = self.host.volumes.open_locked(&disk.volume_id).await;
-            disk.layers = layers.map_err(StartError::Transient)?;
+            let file = self.host.volumes.open_locked(&disk.volume_id).await;
+            let file = file.map_err(StartError::Transient)?;
+            (disk.layers, disk.key) = (file.layers, file.key);
         }
         self.host.hypervisor.start(spec, taps).await.map_err(|error| {
             self.log(&error, "machine not started");

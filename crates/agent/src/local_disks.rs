@@ -6,7 +6,7 @@ use crate::volumes::{DiskError, DiskFile, Disks};
 use agent_api::{ChangedBlock, HostError, NewSnapshot, SnapshotStore};
 use async_trait::async_trait;
 use host::machine::{DiskFormat, DiskLayer, LayerContent};
-use model::{Id, Kind};
+use model::{Id, Kind, SecretKey};
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
@@ -74,10 +74,10 @@ fn freeze(freeze: volume::Freeze) -> Freeze {
 }
 
 fn disk_file(disk: VolumeDisk) -> DiskFile {
-    disk_layers(disk.layers)
+    DiskFile { layers: disk_layers(disk.layers), key: disk.key }
 }
 
-fn disk_layers(layers: Vec<volume::Layer>) -> DiskFile {
+fn disk_layers(layers: Vec<volume::Layer>) -> Vec<DiskLayer> {
     let layer = |layer: volume::Layer| DiskLayer {
         path: layer.path,
         format: match (layer.filling, layer.format) {
@@ -86,7 +86,7 @@ fn disk_layers(layers: Vec<volume::Layer>) -> DiskFile {
             (None, volume::Format::Qcow2) => DiskFormat::Qcow2,
         },
     };
-    DiskFile { layers: layers.into_iter().map(layer).collect() }
+    layers.into_iter().map(layer).collect()
 }
 
 struct Content(LayerReader);
@@ -118,7 +118,11 @@ impl Disks for LocalDisks {
             if volume.made && disks.disk(&volume.volume_id).is_err_and(|error| error.is_not_found()) {
                 return Ok(Err(DiskError::Lost(volume.volume_id)));
             }
-            disks.ensure(&volume.volume_id, volume.size_gib, volume.snapshot_id.as_deref()).map(|_| Ok(()))
+            if let Some(key) = &volume.snapshot_key {
+                disks.tell(key);
+            }
+            let (id, snapshot_id) = (&volume.volume_id, volume.snapshot_id.as_deref());
+            disks.ensure(id, volume.size_gib, snapshot_id, volume.key.as_ref()).map(|_| Ok(()))
         };
         self.with(ensure).await?
     }
@@ -155,7 +159,7 @@ impl Disks for LocalDisks {
         Ok(self.with(move |disks| disks.finish_freeze(&key)).await?)
     }
 
-    async fn fold(&self, volume_id: &Id) -> Result<Option<DiskFile>, DiskError> {
+    async fn fold(&self, volume_id: &Id) -> Result<Option<Vec<DiskLayer>>, DiskError> {
         let volume_id = volume_id.clone();
         Ok(self.with(move |disks| disks.fold(&volume_id)).await?.map(disk_layers))
     }
@@ -204,9 +208,18 @@ impl Disks for LocalDisks {
 
 #[async_trait]
 impl SnapshotStore for LocalDisks {
-    async fn begin(&self, snapshot_id: &str, size_gib: u32) -> Result<(), HostError> {
-        let id = snapshot_id.to_owned();
-        Ok(self.with(move |disks| disks.begin(&id, size_gib)).await?)
+    async fn tell(&self, key: &SecretKey) {
+        self.0.tell(key);
+    }
+
+    async fn begin(
+        &self,
+        snapshot_id: &str,
+        size_gib: u32,
+        key: Option<&SecretKey>,
+    ) -> Result<(), HostError> {
+        let (id, key) = (snapshot_id.to_owned(), key.cloned());
+        Ok(self.with(move |disks| disks.begin(&id, size_gib, key.as_ref())).await?)
     }
 
     async fn put_block(&self, snapshot_id: &str, index: u32, data: &[u8]) -> Result<(), HostError> {
@@ -252,9 +265,9 @@ impl SnapshotStore for LocalDisks {
         Ok(changed.into_iter().map(block).collect())
     }
 
-    async fn copy(&self, from: &str, to: &str) -> Result<(), HostError> {
-        let (from, to) = (from.to_owned(), to.to_owned());
-        Ok(self.with(move |disks| disks.copy_snapshot(&from, &to)).await?)
+    async fn copy(&self, from: &str, to: &str, key: Option<&SecretKey>) -> Result<(), HostError> {
+        let (from, to, key) = (from.to_owned(), to.to_owned(), key.cloned());
+        Ok(self.with(move |disks| disks.copy_snapshot(&from, &to, key.as_ref())).await?)
     }
 
     async fn keep_near(&self, snapshot_id: &str, keep: bool) -> Result<u8, HostError> {

@@ -166,12 +166,8 @@ impl InstanceTask {
     async fn attach_disk(&self, instance: &Instance, disk: &Disk) -> Result<(), String> {
         let volumes = &self.host.volumes;
         volumes.ready(&disk.volume_id).await?;
-        let (_lock, layers) = volumes.open(&disk.volume_id).await?;
-        let spec = DiskSpec {
-            bus: disk_bus(instance),
-            limits: disk.limits,
-            ..DiskSpec::new(disk.volume_id.clone(), layers)
-        };
+        let (_lock, file) = volumes.open(&disk.volume_id).await?;
+        let spec = DiskSpec { bus: disk_bus(instance), limits: disk.limits, ..file.spec(&disk.volume_id) };
         let attached = self.host.hypervisor.attach_disk(&self.instance_id, spec).await;
         attached.map_err(|error| self.refused(error, &disk.volume_id))
     }

@@ -4,7 +4,7 @@
 //! blocks cost little. The content of all of them together is bounded: a block beyond it is refused, never
 //! silently dropped.
 
-use agent_api::{BLOCK_BYTES, ChangedBlock, HostError, SnapshotStore};
+use agent_api::{BLOCK_BYTES, ChangedBlock, HostError, SecretKey, SnapshotStore};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -82,7 +82,10 @@ impl Inner {
 
 #[async_trait]
 impl SnapshotStore for MemorySnapshots {
-    async fn begin(&self, snapshot_id: &str, size_gib: u32) -> Result<(), HostError> {
+    /// Nothing is at rest here.
+    async fn tell(&self, _: &SecretKey) {}
+
+    async fn begin(&self, snapshot_id: &str, size_gib: u32, _: Option<&SecretKey>) -> Result<(), HostError> {
         let fresh = || Snapshot { size_gib, completed: false, blocks: Blocks::default() };
         self.inner.lock().snapshots.entry(snapshot_id.to_owned()).or_insert_with(fresh);
         Ok(())
@@ -154,7 +157,7 @@ impl SnapshotStore for MemorySnapshots {
         Ok(changed.take(limit).collect())
     }
 
-    async fn copy(&self, from: &str, to: &str) -> Result<(), HostError> {
+    async fn copy(&self, from: &str, to: &str, _: Option<&SecretKey>) -> Result<(), HostError> {
         let mut inner = self.inner.lock();
         let source = inner.snapshot(from)?;
         let copy = Snapshot { size_gib: source.size_gib, completed: true, blocks: source.blocks.clone() };
@@ -181,7 +184,7 @@ mod tests {
     #[tokio::test]
     async fn a_snapshot_holds_what_was_put_and_nothing_after_it_is_sealed() {
         let store = MemorySnapshots::new();
-        store.begin("snap-1", 1).await.unwrap();
+        store.begin("snap-1", 1, None).await.unwrap();
         store.put_block("snap-1", 7, &block(1)).await.unwrap();
         store.put_block("snap-1", 2, &block(2)).await.unwrap();
         store.put_block("snap-1", 7, &block(3)).await.unwrap();
@@ -200,15 +203,15 @@ mod tests {
     #[tokio::test]
     async fn the_bound_is_on_what_differs_and_deleting_makes_room() {
         let store = MemorySnapshots::new();
-        store.begin("snap-same", 1).await.unwrap();
+        store.begin("snap-same", 1, None).await.unwrap();
         for index in 0..600 {
             store.put_block("snap-same", index, &block(0)).await.unwrap();
         }
-        store.begin("snap-full", 1).await.unwrap();
+        store.begin("snap-full", 1, None).await.unwrap();
         for index in 0..DISTINCT_BLOCKS_MAX as u32 - 1 {
             store.put_block("snap-full", index, &block(index + 1)).await.unwrap();
         }
-        store.begin("snap-late", 1).await.unwrap();
+        store.begin("snap-late", 1, None).await.unwrap();
         assert!(store.put_block("snap-late", 0, &block(100_000)).await.is_err());
         store.put_block("snap-late", 0, &block(1)).await.unwrap();
         store.delete("snap-full").await.unwrap();

@@ -10,7 +10,7 @@ use crate::observations::Observations;
 use crate::tasks::{Backoff, Tasks};
 use agent_api::{HostError, NewSnapshot, Volume, VolumeState};
 use async_trait::async_trait;
-use host::machine::{DiskLayer, Hypervisor, MachineError};
+use host::machine::{DiskKey, DiskLayer, DiskSpec, Hypervisor, MachineError};
 use model::Id;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -54,7 +54,7 @@ pub trait Disks: Send + Sync {
 
     /// Merges layers of a volume that has many, and says which it had then. May take long; a machine that has it goes
     /// on.
-    async fn fold(&self, volume_id: &Id) -> Result<Option<DiskFile>, DiskError>;
+    async fn fold(&self, volume_id: &Id) -> Result<Option<Vec<DiskLayer>>, DiskError>;
 
     /// Fetches some of what layers lack that are used already, at least so many bytes if there are. Waits until there is
     /// something. One calls at a time.
@@ -76,6 +76,15 @@ pub trait Disks: Send + Sync {
 pub struct DiskFile {
     /// The uppermost first; it is the only one to be written to.
     pub layers: Vec<DiskLayer>,
+    /// Of an encrypted one.
+    pub key: Option<DiskKey>,
+}
+
+impl DiskFile {
+    /// The disk of a machine that has it already, or to which the rest is still to be added.
+    pub(crate) fn spec(self, volume_id: &Id) -> DiskSpec {
+        DiskSpec { key: self.key, ..DiskSpec::new(volume_id.clone(), self.layers) }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -259,14 +268,14 @@ impl Volumes {
 
     /// What a machine shall open for a volume that no other has, which is the machine's while it is locked. The error
     /// is for the user.
-    pub(crate) async fn open(&self, volume_id: &Id) -> Result<(Vec<VolumeLock>, Vec<DiskLayer>), String> {
+    pub(crate) async fn open(&self, volume_id: &Id) -> Result<(Vec<VolumeLock>, DiskFile), String> {
         let lock = self.lock(std::slice::from_ref(volume_id)).await;
         Ok((lock, self.open_locked(volume_id).await?))
     }
 
-    pub(crate) async fn open_locked(&self, volume_id: &Id) -> Result<Vec<DiskLayer>, String> {
+    pub(crate) async fn open_locked(&self, volume_id: &Id) -> Result<DiskFile, String> {
         match self.disks.open(volume_id).await {
-            Ok(file) => Ok(file.layers),
+            Ok(file) => Ok(file),
             Err(DiskError::Failed(message)) => Err(message),
             Err(error @ DiskError::Lost(_)) => Err(error.to_string()),
             Err(error) => {

@@ -257,7 +257,7 @@ impl Disks for NoDisks {
     }
 
     async fn layers(&self, _volume_id: &Id) -> Result<DiskFile, DiskError> {
-        Ok(DiskFile { layers: Vec::new() })
+        Ok(DiskFile { layers: Vec::new(), key: None })
     }
 
     async fn begin_freeze(
@@ -276,7 +276,7 @@ impl Disks for NoDisks {
         Ok(())
     }
 
-    async fn fold(&self, _volume_id: &Id) -> Result<Option<DiskFile>, DiskError> {
+    async fn fold(&self, _volume_id: &Id) -> Result<Option<Vec<DiskLayer>>, DiskError> {
         Ok(None)
     }
 

@@ -1,15 +1,14 @@
 //! Access keys: the root's, made at the first start. Secrets are encrypted at rest with a key that lies beside
 //! the data, not in it.
 
-use crate::Options;
-use chacha20poly1305::aead::{Aead, KeyInit};
-use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
-use model::{Arn, Environment, Error, Result};
+use crate::{Options, sealed};
+use model::{Arn, Environment, Error, Result, SecretKey};
 use serde::{Deserialize, Serialize};
 use store::{Compare, Op, Outcome, Store, Transaction};
 
 const ROOT_KEY: &str = "global/access-key/root";
-const NONCE_LEN: usize = 12;
+/// What its secret is sealed as.
+const ABOUT: &str = "";
 
 /// The root's access key. Its Debug form does not show the secret.
 #[derive(Clone, PartialEq)]
@@ -28,7 +27,7 @@ impl std::fmt::Debug for RootKey {
 #[derive(Serialize, Deserialize)]
 struct StoredKey {
     access_key_id: String,
-    /// Hexadecimal nonce and ciphertext.
+    /// Sealed.
     secret: String,
 }
 
@@ -45,8 +44,9 @@ impl AccessKeys {
         environment: &Environment,
         wanted: Option<RootKey>,
     ) -> Result<AccessKeys> {
+        let key = SecretKey::from(options.encryption_key);
         let stored = store.get(ROOT_KEY).await.map_err(Error::internal)?;
-        let had = stored.as_ref().map(|entry| decrypt(&entry.value, &options.encryption_key)).transpose()?;
+        let had = stored.as_ref().map(|entry| decrypt(&entry.value, &key)).transpose()?;
         let root = match (had, wanted) {
             (Some(had), None) => had,
             (Some(had), Some(wanted)) if had == wanted => had,
@@ -59,7 +59,7 @@ impl AccessKeys {
                     None => Compare::Absent(ROOT_KEY.into()),
                     Some(entry) => Compare::Modified(ROOT_KEY.into(), entry.modified),
                 };
-                let value = encrypt(&root, &options.encryption_key, environment)?;
+                let value = encrypt(&root, &key, environment)?;
                 let op = Op::Put { key: ROOT_KEY.into(), value, lease: None };
                 let transaction = Transaction { compares: vec![compare], ops: vec![op] };
                 match store.transact(transaction).await.map_err(Error::internal)? {
@@ -95,32 +95,18 @@ impl iam::Credentials for AccessKeys {
     }
 }
 
-fn encrypt(root: &RootKey, key: &[u8; 32], environment: &Environment) -> Result<bytes::Bytes> {
-    let mut nonce = [0u8; NONCE_LEN];
-    environment.random.fill(&mut nonce);
-    let sealed = ChaCha20Poly1305::new(Key::from_slice(key))
-        .encrypt(Nonce::from_slice(&nonce), root.secret_access_key.as_bytes())
-        .map_err(|_| Error::internal("the root's secret cannot be encrypted"))?;
+fn encrypt(root: &RootKey, key: &SecretKey, environment: &Environment) -> Result<bytes::Bytes> {
+    let secret = root.secret_access_key.as_bytes();
     let stored = StoredKey {
         access_key_id: root.access_key_id.clone(),
-        secret: hex::encode([&nonce[..], &sealed].concat()),
+        secret: sealed::seal(secret, ABOUT, key, &*environment.random)?,
     };
     Ok(serde_json::to_vec(&stored).map_err(Error::internal)?.into())
 }
 
-fn decrypt(value: &[u8], key: &[u8; 32]) -> Result<RootKey> {
+fn decrypt(value: &[u8], key: &SecretKey) -> Result<RootKey> {
     let stored: StoredKey = serde_json::from_slice(value).map_err(Error::internal)?;
-    let sealed = hex::decode(&stored.secret).map_err(Error::internal)?;
-    let (nonce, sealed) = sealed
-        .split_at_checked(NONCE_LEN)
-        .ok_or_else(|| Error::internal("the stored secret is cut short"))?;
-    let secret = ChaCha20Poly1305::new(Key::from_slice(key))
-        .decrypt(Nonce::from_slice(nonce), sealed)
-        .map_err(|_| {
-            Error::internal(
-                "the stored secrets do not open with this encryption key: was secret.key replaced?",
-            )
-        })?;
+    let secret = sealed::open(&stored.secret, ABOUT, key)?;
     Ok(RootKey {
         access_key_id: stored.access_key_id,
         secret_access_key: String::from_utf8(secret).map_err(Error::internal)?,

@@ -9,6 +9,7 @@
 //! is kept between calls but records and blocks, so that an upload goes on over a restart.
 
 use crate::Context;
+use crate::encryption;
 use crate::snapshot::{Snapshot, SnapshotState};
 use agent_api::{BLOCK_BYTES, HostError};
 use base64::Engine as _;
@@ -43,15 +44,18 @@ fn not_found(id: &str) -> Error {
     Error::new("ResourceNotFoundException", format!("The snapshot '{id}' does not exist."))
 }
 
-fn find(context: &Context, id: Option<&str>) -> Result<Arc<Snapshot>> {
+/// What it holds can be had from then on.
+async fn find(context: &Context, id: Option<&str>) -> Result<Arc<Snapshot>> {
     let id = id.unwrap_or_default();
     let id = Id::parse(Kind::Snapshot, id)
         .map_err(|_| invalid(format!("The snapshot id '{id}' is not valid.")))?;
-    context.region.view.record::<Snapshot>(&id).ok_or_else(|| not_found(&id))
+    let snapshot = context.region.view.record::<Snapshot>(&id).ok_or_else(|| not_found(&id))?;
+    encryption::tell(context, &context.region, &snapshot).await?;
+    Ok(snapshot)
 }
 
-fn find_completed(context: &Context, id: Option<&str>) -> Result<Arc<Snapshot>> {
-    let snapshot = find(context, id)?;
+async fn find_completed(context: &Context, id: Option<&str>) -> Result<Arc<Snapshot>> {
+    let snapshot = find(context, id).await?;
     if snapshot.state != SnapshotState::Completed {
         return Err(invalid(format!("The snapshot '{}' is not completed.", snapshot.snapshot_id)));
     }

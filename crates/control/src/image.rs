@@ -86,6 +86,9 @@ pub struct ImageBlockDevice {
     pub iops: Option<i32>,
     pub throughput: Option<i32>,
     pub delete_on_termination: bool,
+    /// As its snapshot is, or as an empty disk shall be.
+    #[serde(default)]
+    pub encrypted: bool,
     /// `ephemeral0`: instance store.
     pub virtual_name: Option<String>,
 }
@@ -227,7 +230,9 @@ impl Record for Image {
             "block-device-mapping.device-name" => {
                 filter::many(values, devices().map(|device| device.device_name.as_str()))
             }
-            "block-device-mapping.encrypted" => filter::many(values, devices().map(|_| "false")),
+            "block-device-mapping.encrypted" => {
+                filter::many(values, devices().map(|device| filter::boolean(device.encrypted)))
+            }
             "block-device-mapping.snapshot-id" => {
                 filter::many(values, devices().filter_map(|device| device.snapshot_id.as_deref()))
             }

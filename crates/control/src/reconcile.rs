@@ -13,6 +13,7 @@
 //! it tells all that it has, and is told all that it shall have. The same where what it told could not be written. Only the desire loop tells hosts anything, so that no
 //! older word can follow a newer one.
 
+use crate::encryption::{self, Encryption};
 use crate::engine::{Change, Tables, Tx, transaction};
 use crate::instance::{Instance, ON_HOST, desired, lifecycle};
 use crate::public_pool::PublicPool;
@@ -490,11 +491,27 @@ fn volume_desired(
     // A snapshot may be deleted while a volume made from it lives on: the host has the data by then.
     let snapshot_id =
         volume.snapshot_id.clone().filter(|id| tables.snapshots.contains(id) || volume.attachment.is_some());
+    let key_of = |encryption: Option<&Encryption>| {
+        encryption.map(|encryption| encryption::data_key(region, tables, encryption)).transpose()
+    };
+    let source = snapshot_id.as_ref().and_then(|id| tables.snapshots.find(id));
+    let source = source.and_then(|snapshot| snapshot.encryption.as_ref());
+    let source = source.filter(|source| Some(*source) != volume.encryption.as_ref());
+    let keys = key_of(volume.encryption.as_ref()).and_then(|key| Ok((key, key_of(source)?)));
+    let is_lost = keys.is_err();
+    let (key, snapshot_key) = keys.unwrap_or_else(|error| {
+        let (volume_id, error) = (&volume.volume_id, &error as &dyn std::error::Error);
+        tracing::error!(%volume_id, error, "a volume's key does not open");
+        (None, None)
+    });
     agent_api::Volume {
         volume_id: volume.volume_id.clone(),
         generation: region.view.applied(),
         size_gib: volume.size_gib,
         snapshot_id,
-        made: !matches!(volume.condition, Condition::Creating | Condition::Failed),
+        // Without its key it is not made, as one that is not encrypted would be.
+        made: is_lost || !matches!(volume.condition, Condition::Creating | Condition::Failed),
+        key,
+        snapshot_key,
     }
 }

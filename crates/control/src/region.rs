@@ -7,7 +7,7 @@ use crate::instance::Tenancy;
 use crate::placement::{Load, Member, VCPU_OVERCOMMIT};
 use crate::{Control, default_vpc, location, prefix_list};
 use agent_api::{HostAgent, HostDescription};
-use model::{Id, Region, Result};
+use model::{Id, Region, Result, SecretKey};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,6 +24,8 @@ pub struct RegionState {
     /// Where each is in `hosts`, by its id.
     host_numbers: HashMap<String, usize>,
     pub events: Events,
+    /// Opens the secrets among its records.
+    pub(crate) secret_key: SecretKey,
     pub(crate) throttle: Throttle,
     /// What was given a host, and whose records are not in the view yet.
     pub(crate) placing: Mutex<Vec<Placing>>,
@@ -124,6 +126,7 @@ pub(crate) async fn open(
         hosts,
         host_numbers,
         events: Events::default(),
+        secret_key: control.options.encryption_key.into(),
         throttle: Throttle::new(control.options.limits.rates),
         placing: Mutex::default(),
     });

@@ -54,6 +54,11 @@ impl Changes {
         self.add.is_empty() && self.remove.is_empty() && self.public.is_none()
     }
 
+    /// Whether anybody gets what they had not, as far as is seen here.
+    pub fn shares(&self) -> bool {
+        self.makes_public() || !self.add.is_empty()
+    }
+
     pub fn makes_public(&self) -> bool {
         self.public == Some(true)
     }

@@ -1,6 +1,7 @@
 //! EBS snapshots. Their blocks are in the `SnapshotStore`.
 
 use crate::Context;
+use crate::encryption::Encryption;
 use crate::engine::describe::{self, Query};
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tables, Tags, Tx, filter, settings};
@@ -40,6 +41,8 @@ pub struct Snapshot {
     pub stored_percent: Option<u8>,
     pub started_at: Timestamp,
     pub completed_at: Option<Timestamp>,
+    #[serde(default)]
+    pub encryption: Option<Encryption>,
     #[serde(default)]
     pub public: bool,
     /// Accounts that may make volumes of it beside its owner.
@@ -106,7 +109,7 @@ impl Record for Snapshot {
     fn field<'a>(&'a self, name: &str, values: &mut Values<'a>) -> bool {
         match name {
             "description" => filter::one(values, self.description.as_str()),
-            "encrypted" => filter::one(values, "false"),
+            "encrypted" => filter::one(values, filter::boolean(self.encryption.is_some())),
             "owner-alias" => true,
             "owner-id" => filter::one(values, self.owner.as_str()),
             "progress" => filter::one(values, self.progress()),
@@ -178,7 +181,8 @@ fn to_api(snapshot: &Snapshot) -> ec2::Snapshot {
         progress: Some(snapshot.progress()),
         start_time: Some(snapshot.started_at),
         completion_time: snapshot.completed_at,
-        encrypted: Some(false),
+        encrypted: Some(snapshot.encryption.is_some()),
+        kms_key_id: snapshot.encryption.as_ref().map(|encryption| encryption.kms_key_id.to_string()),
         storage_tier: Some("standard".into()),
         tags: snapshot.tags.to_api(),
         ..Default::default()

@@ -4,6 +4,7 @@
 //! (`create::observed`) and of its instance's disks (`attach::observed`) moves the record on.
 
 use crate::attachment::AttachmentState;
+use crate::encryption::Encryption;
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tags, filter};
 use crate::instance::ON_HOST;
@@ -28,7 +29,8 @@ pub struct Volume {
     pub throughput: Option<i32>,
     pub snapshot_id: Option<Id>,
     pub zone: Text,
-    pub encrypted: bool,
+    #[serde(default)]
+    pub encryption: Option<Encryption>,
     pub created_at: Timestamp,
     #[serde(default)]
     pub condition: Condition,
@@ -125,7 +127,7 @@ impl Record for Volume {
             "attachment.status" => filter::some(values, attachment.map(|a| a.state.name())),
             "availability-zone" => filter::one(values, self.zone.as_str()),
             "create-time" => filter::one(values, filter::time(self.created_at)),
-            "encrypted" => filter::one(values, filter::boolean(self.encrypted)),
+            "encrypted" => filter::one(values, filter::boolean(self.encryption.is_some())),
             "fast-restored" => filter::one(values, filter::boolean(self.fast_restored)),
             "multi-attach-enabled" => filter::one(values, "false"),
             "size" => filter::one(values, self.size_gib.to_string()),

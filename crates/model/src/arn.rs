@@ -68,6 +68,16 @@ impl Arn {
         }
     }
 
+    /// Of a key.
+    pub fn kms(region: &Region, account: &AccountId, key_id: &str) -> Arn {
+        Arn {
+            service: "kms".into(),
+            region: region.to_string(),
+            account: account.to_string(),
+            resource: format!("key/{key_id}"),
+        }
+    }
+
     pub fn iam(account: &AccountId, resource: &str) -> Arn {
         Arn {
             service: "iam".into(),

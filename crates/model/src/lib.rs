@@ -8,6 +8,7 @@ mod environment;
 mod error;
 mod id;
 mod ip_name;
+mod key;
 mod rate;
 mod region;
 mod state;
@@ -17,6 +18,7 @@ pub use environment::{Clock, Environment, ManualClock, Random, SeededRandom, Sys
 pub use error::{Error, Result};
 pub use id::{Id, Kind};
 pub use ip_name::IpName;
+pub use key::{DiskKey, SecretKey};
 pub use rate::{Burst, DiskLimits, Rate};
 pub use region::Region;
 pub use state::{InstanceState, Transition};

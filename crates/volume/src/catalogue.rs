@@ -11,6 +11,7 @@
 //!
 //! All of it is read once and then known: a call for one disk costs what that disk costs, however many there are.
 
+use crate::encryption::DataKey;
 use crate::filling::{self, FILLING, Filling};
 use crate::freeze::{self, Journal};
 use crate::layer::{Format, Layer, LayerName};
@@ -43,6 +44,8 @@ pub struct Disks {
     idle: Condvar,
     /// Shared by who writes blocks, so that none is written while a snapshot is sealed.
     pub(crate) sealing: RwLock<()>,
+    /// Those that were told, by their ids.
+    pub(crate) keys: RwLock<HashMap<String, Arc<DataKey>>>,
     pub(crate) store: Arc<BlockStore>,
     /// Says that there is something to fill, or to tell of it.
     pub(crate) lacking: tokio::sync::Notify,
@@ -61,6 +64,9 @@ pub(crate) struct Head {
     /// Of a snapshot: its layers stay, and are made where there are none.
     #[serde(default)]
     pub(crate) kept: bool,
+    /// The id of the data key, where it is encrypted: then all its layers are, with the same one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<String>,
 }
 
 #[derive(Default)]
@@ -81,8 +87,19 @@ pub(crate) struct State {
 }
 
 impl Head {
-    pub(crate) fn new(size: u64, layers: &[LayerName]) -> Head {
-        Head { size, layers: layers.iter().map(LayerName::to_string).collect(), stored: false, kept: false }
+    pub(crate) fn new(size: u64, layers: &[LayerName], key: Option<&DataKey>) -> Head {
+        let layers = layers.iter().map(LayerName::to_string).collect();
+        Head { size, layers, stored: false, kept: false, key: key.map(|key| key.id.clone()) }
+    }
+
+    /// The same of other layers, which may not be in the store.
+    pub(crate) fn of(&self, layers: &[LayerName]) -> Head {
+        let layers = layers.iter().map(LayerName::to_string).collect();
+        Head { layers, stored: false, ..self.clone() }
+    }
+
+    pub(crate) fn grown(self, size: u64) -> Head {
+        Head { size, ..self }
     }
 
     pub(crate) fn in_store(self) -> Head {
@@ -144,8 +161,8 @@ impl Disks {
         }
         let dir = fs::canonicalize(dir).map_err(failed("can't find", dir))?;
         let (state, idle, sealing) = (Mutex::default(), Condvar::new(), RwLock::default());
-        let (store, lacking) = (Arc::new(store), tokio::sync::Notify::new());
-        let disks = Disks { dir, state, idle, sealing, store, lacking };
+        let (keys, store, lacking) = (RwLock::default(), Arc::new(store), tokio::sync::Notify::new());
+        let disks = Disks { dir, state, idle, sealing, keys, store, lacking };
         let mut state = State::default();
         for part in [VOLUMES, SNAPSHOTS] {
             for name in disks.names(part)? {

@@ -1,6 +1,7 @@
 //! What a disk holds that is spread over layers: the uppermost that says something of a place is right.
 
-use crate::qcow2::{Overlay, Part};
+use crate::encryption::{Cipher, DataKey};
+use crate::qcow2::{Overlay, Part, layer_key};
 use crate::{BLOCK_BYTES, Filling, Format, Layer, Result, failed};
 use rustix::fs::{Advice, SeekFrom};
 use std::fs::File;
@@ -22,19 +23,24 @@ pub(crate) struct Chain {
 }
 
 enum Open {
-    Raw { file: File, size: u64 },
+    Raw {
+        file: File,
+        size: u64,
+        /// Of an upload that is encrypted.
+        cipher: Option<Cipher>,
+    },
     Overlay(Overlay),
     Filling(Arc<Filling>),
 }
 
 impl Chain {
-    pub(crate) fn open(size: u64, layers: &[Layer]) -> Result<Chain> {
+    pub(crate) fn open(size: u64, layers: &[Layer], key: Option<&DataKey>) -> Result<Chain> {
         let open = layers.iter().map(|layer| {
             let open = match (layer.format, &layer.filling) {
                 (_, Some(filling)) => Ok(Open::Filling(filling.clone())),
                 (Format::Raw, None) => File::open(&layer.path)
-                    .and_then(|file| Ok(Open::Raw { size: file.metadata()?.len(), file })),
-                (Format::Qcow2, None) => Overlay::open(&layer.path).map(Open::Overlay),
+                    .and_then(|file| Ok(Open::Raw { size: file.metadata()?.len(), file, cipher: None })),
+                (Format::Qcow2, None) => Overlay::open(&layer.path, key).map(Open::Overlay),
             };
             open.map_err(failed("can't open", &layer.path))
         });
@@ -43,9 +49,10 @@ impl Chain {
     }
 
     /// Of one raw file, as long as the disk.
-    pub(crate) fn of(file: File, path: &Path) -> Result<Chain> {
+    pub(crate) fn of(file: File, path: &Path, key: Option<&DataKey>) -> Result<Chain> {
         let size = file.metadata().map_err(failed("can't see", path))?.len();
-        Ok(Chain { path: path.to_owned(), layers: vec![Open::Raw { file, size }], size })
+        let cipher = layer_key(path, key).map(|key| key.cipher());
+        Ok(Chain { path: path.to_owned(), layers: vec![Open::Raw { file, size, cipher }], size })
     }
 
     /// Bytes of the disk.
@@ -88,6 +95,21 @@ impl Chain {
         Ok(None)
     }
 
+    /// All blocks that hold data.
+    pub(crate) fn blocks(&mut self) -> impl Iterator<Item = Result<(u32, Vec<u8>)>> + '_ {
+        let mut from = 0;
+        std::iter::from_fn(move || {
+            let block = self.next_block(from).transpose()?;
+            Some(block.and_then(|block| {
+                from = block + 1;
+                let mut data = vec![0; BLOCK_BYTES];
+                self.read(block * BLOCK, &mut data)?;
+                // A disk of the largest size has 2^27.
+                Ok((u32::try_from(block).unwrap_or(u32::MAX), data))
+            }))
+        })
+    }
+
     /// The first block at `from` or after it that any layer says something of, if only that it holds nothing.
     pub(crate) fn next_told(&mut self, from: u64) -> Result<Option<u64>> {
         let mut next = None;
@@ -112,7 +134,7 @@ impl Open {
             Open::Overlay(overlay) => overlay.part(offset),
             Open::Filling(filling) => Ok(filling.part(offset)),
             Open::Raw { size, .. } if offset >= *size => Ok((Part::Below, u64::MAX - offset)),
-            Open::Raw { file, size } => match next_data(file, offset)? {
+            Open::Raw { file, size, .. } => match next_data(file, offset)? {
                 Some(data) if data == offset => {
                     Ok((Part::Data(offset), rustix::fs::seek(&*file, SeekFrom::Hole(offset))? - offset))
                 }
@@ -142,7 +164,13 @@ impl Open {
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         match self {
             Open::Overlay(overlay) => overlay.read(offset, into),
-            Open::Raw { file, .. } => file.read_exact_at(into, offset),
+            Open::Raw { file, cipher, .. } => {
+                file.read_exact_at(into, offset)?;
+                if let Some(cipher) = cipher {
+                    cipher.decrypt_with_holes(offset, into);
+                }
+                Ok(())
+            }
             Open::Filling(filling) => filling.read(offset, into).map_err(io::Error::other),
         }
     }

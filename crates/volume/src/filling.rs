@@ -8,7 +8,8 @@
 //!
 //! Such a layer is a raw file with holes. Beside it, in `filling/`, are the list of its blocks, which is written once, and a
 //! map of those that are there. A block counts once it and its bit are durable; after a crash some are fetched again.
-//! The list is the layer's own, so that its snapshot may go meanwhile.
+//! The list is the layer's own, so that its snapshot may go meanwhile. None of this is encrypted: the layer of an encrypted
+//! snapshot is made whole at once.
 
 use crate::catalogue::{Disks, Head, LAYERS};
 use crate::layer::{Format, LayerName, check};
@@ -186,7 +187,7 @@ impl Filling {
         filled.fetching.insert(place);
         drop(filled);
         let (index, name) = self.manifest.blocks[place];
-        let fetched = self.store.get_block(&self.name.owner, index, name).and_then(|data| {
+        let fetched = self.store.get_block(&self.name.owner, index, name, None).and_then(|data| {
             // A disk's last block may end behind it.
             let length = BLOCK.min(self.size() - u64::from(index) * BLOCK) as usize;
             let written = self.file.write_all_at(&data[..length], u64::from(index) * BLOCK);
@@ -272,7 +273,7 @@ impl Filled {
 }
 
 impl Disks {
-    /// Gives a snapshot that only the store has a layer, which is filled from now on.
+    /// Gives a snapshot that only the store has, and that is not encrypted, a layer, which is filled from now on.
     pub(crate) fn begin_filling(&self, snapshot_id: &str) -> Result<()> {
         let _work = self.work_on(&[&storing::name(snapshot_id)]);
         let head = self.head(snapshot_id)?;
@@ -288,7 +289,7 @@ impl Disks {
         durable::write(&self.filling_files(&name.to_string()).0, &manifest.encode())?;
         let filling = self.open_filling(&name, manifest, None)?;
         self.state().filling.insert(name.to_string(), Arc::new(filling));
-        self.put_head(snapshot_id, Head::new(head.size, &[name]).in_store().keep(head.kept))?;
+        self.put_head(snapshot_id, head.of(&[name]).in_store())?;
         self.lacking.notify_one();
         Ok(())
     }
@@ -307,7 +308,7 @@ impl Disks {
         if !keep {
             return Ok(100);
         }
-        self.begin_filling(snapshot_id)?;
+        self.have_layer(snapshot_id)?;
         let mut work = self.work_on(&[]);
         for layer in self.layers(&work.pin(snapshot_id)?.layers()) {
             if let Some(filling) = layer.filling {

@@ -8,13 +8,12 @@
 //! it is told of the short chain or starts again. Snapshots keep the layers that they have. What is merged is chosen so
 //! that little is written many times: layers beside each other, of much the same size.
 
-use crate::catalogue::{Disks, Head};
+use crate::catalogue::Disks;
 use crate::layer::{Format, Layer, LayerName, check};
 use crate::qcow2::{self, Overlay};
 use crate::volumes::whole;
 use crate::{Result, failed};
 use model::Kind;
-use std::fs::OpenOptions;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 
@@ -49,16 +48,16 @@ impl Disks {
         let run = run.start + 1..run.end + 1;
         let name = self.next_layer(volume_id, Format::Qcow2);
         let path = self.layer_path(&name);
+        let key = self.key_of(&head)?;
+        let key = key.as_deref();
         whole(&path, || {
             let open = |layer| {
                 let path = self.layer_path(layer);
-                Overlay::open(&path).map_err(failed("can't open", &path))
+                Overlay::open(&path, key).map_err(failed("can't open", &path))
             };
             let mut overlays = layers[run.clone()].iter().map(open).collect::<Result<Vec<_>>>()?;
-            qcow2::create(&path, overlays[0].size)?;
-            let file = OpenOptions::new().read(true).write(true).open(&path);
-            let merge = |file: std::fs::File| qcow2::merge(&mut overlays, &file);
-            file.and_then(merge).map_err(failed("can't write", &path))
+            qcow2::create(&path, overlays[0].size, key)?;
+            qcow2::merge(&mut overlays, &path, key).map_err(failed("can't write", &path))
         })?;
         let replaced = {
             let _work = self.work_on(&[volume_id]);
@@ -80,7 +79,7 @@ impl Disks {
         let found = layers.windows(run.len()).position(|window| window == run);
         let Some(at) = found.filter(|_| self.freezes_of(&[volume_id]).is_empty()) else { return Ok(false) };
         layers.splice(at..at + run.len(), [name.clone()]);
-        self.put_head(volume_id, Head::new(head.size, &layers))?;
+        self.put_head(volume_id, head.of(&layers))?;
         Ok(true)
     }
 }

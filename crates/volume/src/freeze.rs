@@ -88,14 +88,15 @@ impl Disks {
         let mut items = Vec::new();
         for (snapshot_id, volume_id) in snapshots {
             let head = self.head(volume_id)?;
+            let key = self.key_of(&head)?;
             let mut layers = vec![self.next_layer(volume_id, Format::Qcow2)];
             let path = self.layer_path(&layers[0]);
-            whole(&path, || qcow2::create(&path, head.size))?;
+            whole(&path, || qcow2::create(&path, head.size, key.as_deref()))?;
             layers.extend(head.layers());
             items.push(Item {
                 snapshot_id: Some((*snapshot_id).to_owned()),
                 volume_id: (*volume_id).to_owned(),
-                head: Head::new(head.size, &layers),
+                head: head.of(&layers),
             });
         }
         let journal = Journal { instance_id: instance_id.map(str::to_owned), items, is_undone: false };
@@ -128,7 +129,7 @@ impl Disks {
         let Some(journal) = self.journal(key) else { return Ok(()) };
         for item in &journal.items {
             if let Some(snapshot_id) = &item.snapshot_id {
-                self.put_head(snapshot_id, Head::new(item.head.size, &item.head.layers()[1..]))?;
+                self.put_head(snapshot_id, item.head.of(&item.head.layers()[1..]))?;
             }
         }
         self.remove_journal(key)
@@ -145,7 +146,7 @@ impl Disks {
         for item in &journal.items {
             let head = self.head(&item.volume_id)?;
             if head.layers().first() == item.head.layers().first() {
-                self.put_head(&item.volume_id, Head::new(head.size, &head.layers()[1..]))?;
+                self.put_head(&item.volume_id, head.of(&head.layers()[1..]))?;
             }
         }
         self.remove_journal(key)

@@ -21,6 +21,9 @@
 //! A snapshot of a volume that a machine writes to takes two steps with the machine's own between them (`freeze`). One
 //! that is uploaded is written block by block, then sealed as a layer of its own (`snapshots`).
 //!
+//! What an encrypted volume and its snapshots hold is encrypted in every layer and in the store, with keys that are in
+//! memory only (`encryption`); made with another key or none before, it is copied.
+//!
 //! Calls block on the disk: run them off the threads that serve. Those who use disks see them through
 //! `agent_api::SnapshotStore` and `agent::Disks`; Ceph, whose images are layered just so, can take this crate's place
 //! behind the same two traits.
@@ -32,10 +35,12 @@
 mod catalogue;
 mod chain;
 mod durable;
+mod encryption;
 mod filling;
 mod fold;
 mod freeze;
 mod layer;
+mod luks;
 mod qcow2;
 mod snapshots;
 mod store;
@@ -45,6 +50,7 @@ mod tests;
 mod volumes;
 
 pub use catalogue::Disks;
+pub use encryption::disk_key;
 pub use filling::{Fill, Filling, LayerReader};
 pub use freeze::{Freeze, Frozen};
 pub use layer::{Format, Layer};
@@ -70,6 +76,9 @@ pub enum VolumeError {
     /// Trying again will not help. The message is for the user.
     #[error("{0}")]
     Invalid(String),
+    /// What is asked for is encrypted with a data key of this id, which nobody has told since the start.
+    #[error("The data key {0} has not been told")]
+    Locked(String),
     /// What was read is not what was written.
     #[error("{0} is damaged in the block store")]
     Damaged(String),

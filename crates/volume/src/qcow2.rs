@@ -4,24 +4,26 @@
 //!   header ─▶ L1 ─▶ L2 (one a GiB) ─▶ cluster of 128 KiB, in 32 subclusters: held here · zeros · what lies below says
 //! ```
 //!
-//! Made by `qemu-img`, written by machines, read here. A guest that broke out of its machine may have written any
-//! bytes into its overlay, so the reader believes none of the file's names, bounds what it reads, and refuses every
-//! feature that we don't use: one by which a file could point at another above all.
+//! Made here, written by machines, read here. A guest that broke out of its machine may have written any bytes into its
+//! overlay, so the reader believes none of the file's names, bounds what it reads, and refuses every feature that we
+//! don't use: one by which a file could point at another above all.
+//!
+//! Of an encrypted disk what the clusters hold is encrypted by their place in the file; which are held is not.
 
-mod merge;
+mod write;
 
-pub(crate) use merge::merge;
+pub(crate) use write::{create, fill, merge};
 
+use crate::encryption::{Cipher, DataKey, LayerKey, SECTOR};
 use crate::{Result, SIZE_GIB_MAX, VolumeError, failed};
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Written data is kept in clusters of 128 KiB, tracked in 32nds of 4 KiB, so that a guest's aligned write never
 /// has to read what lies below; larger clusters collapse under random writes.
-const OPTIONS: &str = "cluster_size=128k,extended_l2=on";
 const CLUSTER_BITS: u32 = 17;
 const CLUSTER: u64 = 1 << CLUSTER_BITS;
 const SUBCLUSTER: u64 = CLUSTER / 32;
@@ -32,42 +34,54 @@ const ENTRIES: u64 = CLUSTER / ENTRY as u64;
 const TABLE_SPAN: u64 = ENTRIES * CLUSTER;
 
 const MAGIC: u32 = 0x5146_49fb;
+const VERSION: u32 = 3;
 const HEADER: usize = 104;
 /// Left by a writer that was killed: of no account to a reader.
 const FEATURE_DIRTY: u64 = 1;
 const FEATURE_EXTENDED_L2: u64 = 1 << 4;
+const ENCRYPTED_LUKS: u32 = 2;
 const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
 const COMPRESSED: u64 = 1 << 62;
 
-/// Makes an empty overlay of `size` bytes. It does not name what it lies over. Not yet durable.
-pub(crate) fn create(path: &Path, size: u64) -> Result<()> {
-    qemu_img(path, size, &["create", "-q", "-f", "qcow2", "-o", OPTIONS])
+/// The key of the layer in this file.
+pub(crate) fn layer_key(path: &Path, key: Option<&DataKey>) -> Option<LayerKey> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    key.map(|key| key.of_layer(&name))
 }
 
 /// Enlarges an overlay that nobody has open. Not yet durable.
-pub(crate) fn grow(path: &Path, size: u64) -> Result<()> {
-    qemu_img(path, size, &["resize", "-q", "-f", "qcow2"])
-}
-
-/// Bytes of the disk that an overlay is made for.
-pub(crate) fn size(path: &Path) -> Result<u64> {
-    Overlay::open(path).map(|overlay| overlay.size).map_err(failed("can't read", path))
-}
-
-fn qemu_img(path: &Path, size: u64, arguments: &[&str]) -> Result<()> {
-    let output = Command::new("qemu-img")
-        .args(arguments)
-        .arg(path)
-        .arg(size.to_string())
-        .stdin(Stdio::null())
-        .output()
-        .map_err(failed("can't run qemu-img (package qemu-utils) for", path))?;
+pub(crate) fn grow(path: &Path, size: u64, key: Option<&DataKey>) -> Result<()> {
+    let mut command = Command::new("qemu-img");
+    command.args(["resize", "-q"]);
+    match key {
+        None => command.args(["-f", "qcow2"]).arg(path),
+        Some(_) => {
+            let file = path.to_string_lossy().replace(',', ",,");
+            let image =
+                format!("driver=qcow2,encrypt.format=luks,encrypt.key-secret=disk,file.filename={file}");
+            command.args(["--object", "secret,id=disk,file=/dev/stdin", "--image-opts", &image])
+        }
+    };
+    let mut run = || {
+        let child = command.arg(size.to_string()).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child?;
+        if let (Some(mut stdin), Some(key)) = (child.stdin.take(), key) {
+            stdin.write_all(key.of_disk().passphrase().as_bytes())?;
+        }
+        child.wait_with_output()
+    };
+    let output = run().map_err(failed("can't run qemu-img (package qemu-utils) for", path))?;
     if output.status.success() {
         return Ok(());
     }
     let complaint = String::from_utf8_lossy(&output.stderr);
     let last = complaint.lines().next_back().unwrap_or("no word of why");
-    Err(VolumeError::Invalid(format!("The volume could not be made: {last}")))
+    Err(VolumeError::Invalid(format!("The volume could not be enlarged: {last}")))
+}
+
+/// Bytes of the disk that an overlay is made for.
+pub(crate) fn size(path: &Path, key: Option<&DataKey>) -> Result<u64> {
+    Overlay::open(path, key).map(|overlay| overlay.size).map_err(failed("can't read", path))
 }
 
 /// What an overlay says of a part of the disk.
@@ -83,6 +97,8 @@ pub(crate) enum Part {
 /// An overlay that is open for reading. Nobody writes it meanwhile.
 pub(crate) struct Overlay {
     pub(crate) file: File,
+    /// None where it is not encrypted.
+    cipher: Option<Cipher>,
     /// Bytes of the disk.
     pub(crate) size: u64,
     l1: Vec<u64>,
@@ -91,8 +107,9 @@ pub(crate) struct Overlay {
 }
 
 impl Overlay {
-    pub(crate) fn open(path: &Path) -> io::Result<Overlay> {
+    pub(crate) fn open(path: &Path, key: Option<&DataKey>) -> io::Result<Overlay> {
         let file = File::open(path)?;
+        let cipher = layer_key(path, key).map(|key| key.cipher());
         let mut header = [0; HEADER];
         file.read_exact_at(&mut header, 0)?;
         let u32_at =
@@ -100,9 +117,9 @@ impl Overlay {
         let u64_at = |at: usize| u64::from(u32_at(at)) << 32 | u64::from(u32_at(at + 4));
         let (size, entries) = (u64_at(24), u64::from(u32_at(36)));
         let is_ours = u32_at(0) == MAGIC
-            && u32_at(4) == 3
+            && u32_at(4) == VERSION
             && u32_at(20) == CLUSTER_BITS
-            && u32_at(32) == 0
+            && u32_at(32) == if cipher.is_some() { ENCRYPTED_LUKS } else { 0 }
             && u64_at(72) & !FEATURE_DIRTY == FEATURE_EXTENDED_L2
             && (1..=u64::from(SIZE_GIB_MAX) << 30).contains(&size)
             && (size.div_ceil(TABLE_SPAN)..=u64::from(SIZE_GIB_MAX)).contains(&entries);
@@ -112,7 +129,7 @@ impl Overlay {
         let mut bytes = vec![0; entries as usize * 8];
         file.read_exact_at(&mut bytes, u64_at(40))?;
         let l1 = bytes.chunks_exact(8).map(be64).collect();
-        Ok(Overlay { file, size, l1, table: None })
+        Ok(Overlay { file, cipher, size, l1, table: None })
     }
 
     /// What it says of the disk from `offset` on, and for how many bytes at least.
@@ -150,22 +167,16 @@ impl Overlay {
         Ok(None)
     }
 
-    /// Reads what is held at an offset of the file. Behind its end there are zeros: a last cluster may be cut short.
-    pub(crate) fn read(&self, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
-        while !into.is_empty() {
-            match self.file.read_at(into, offset) {
-                Ok(0) => {
-                    into.fill(0);
-                    return Ok(());
-                }
-                Ok(count) => {
-                    offset += count as u64;
-                    into = &mut into[count..];
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+    /// Reads what is held at an offset of the file, whole sectors of an encrypted one.
+    pub(crate) fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let mut length = read_at(&self.file, offset, into)?;
+        if let Some(cipher) = &self.cipher {
+            // None but a writer that means harm ends within a sector.
+            length -= length % SECTOR;
+            cipher.decrypt(offset, &mut into[..length]);
         }
+        // Behind its end there are zeros: a last cluster may be cut short.
+        into[length..].fill(0);
         Ok(())
     }
 
@@ -188,6 +199,20 @@ impl Overlay {
         let at = (offset % TABLE_SPAN / CLUSTER) as usize * ENTRY;
         Ok(Some((be64(&table[at..at + 8]), be64(&table[at + 8..at + ENTRY]))))
     }
+}
+
+/// As much as there is.
+fn read_at(file: &File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    while length < into.len() {
+        match file.read_at(&mut into[length..], offset + length as u64) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
 }
 
 fn be64(bytes: &[u8]) -> u64 {

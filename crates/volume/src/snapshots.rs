@@ -2,10 +2,12 @@
 
 use crate::catalogue::{Disks, Head};
 use crate::chain::Chain;
+use crate::encryption::DataKey;
 use crate::layer::{Format, check};
+use crate::qcow2::layer_key;
 use crate::store::{ChangedBlock, Manifest};
 use crate::{BLOCK_BYTES, GIB, Result, VolumeError, bytes, durable, failed, storing};
-use model::Kind;
+use model::{Kind, SecretKey};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -13,10 +15,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 const PENDING: &str = "pending";
+/// Beside one that is encrypted: the id of its data key.
+const PENDING_KEY: &str = "pending-key";
 
 impl Disks {
-    /// Makes an empty pending snapshot of this size. No error where it is there already.
-    pub fn begin(&self, snapshot_id: &str, size_gib: u32) -> Result<()> {
+    /// Makes an empty pending snapshot of this size; encrypted, with a key. No error where it is there already.
+    pub fn begin(&self, snapshot_id: &str, size_gib: u32, key: Option<&SecretKey>) -> Result<()> {
         check(Kind::Snapshot, snapshot_id)?;
         let size = bytes(size_gib)?;
         let of_size = |had: u64| match had == size {
@@ -27,6 +31,9 @@ impl Disks {
         };
         if let Ok(head) = self.head(snapshot_id) {
             return of_size(head.size);
+        }
+        if let Some(key) = key.map(|key| self.told(key)) {
+            durable::write(&self.snapshot_file(snapshot_id, PENDING_KEY), key.id.as_bytes())?;
         }
         let path = self.snapshot_file(snapshot_id, PENDING);
         let make = || {
@@ -53,6 +60,9 @@ impl Disks {
             let length = data.len();
             return Err(VolumeError::Invalid(format!("A block has {BLOCK_BYTES} bytes, not {length}")));
         }
+        let key = self.pending_key(snapshot_id)?;
+        // One that is encrypted is copied when it is sealed: others are not to wait for that.
+        let _alone = key.as_ref().map(|_| self.work_on(&[snapshot_id]));
         let _unsealed = self.sealing.read();
         if self.head(snapshot_id).is_ok() {
             return Err(VolumeError::Invalid(format!("{snapshot_id} is complete and never changes again")));
@@ -61,7 +71,25 @@ impl Disks {
         let file = open(OpenOptions::new().write(true), snapshot_id, &path)?;
         let size = file.metadata().map_err(failed("can't see", &path))?.len();
         let offset = offset_of(snapshot_id, index, size)?;
-        file.write_all_at(data, offset).map_err(failed("can't write", &path))
+        let written = match layer_key(&path, key.as_deref()) {
+            None => file.write_all_at(data, offset),
+            Some(key) => {
+                let mut data = data.to_vec();
+                key.cipher().encrypt(offset, &mut data);
+                file.write_all_at(&data, offset)
+            }
+        };
+        written.map_err(failed("can't write", &path))
+    }
+
+    /// The data key of one that is pending and encrypted.
+    fn pending_key(&self, snapshot_id: &str) -> Result<Option<Arc<DataKey>>> {
+        let path = self.snapshot_file(snapshot_id, PENDING_KEY);
+        match std::fs::read_to_string(&path) {
+            Ok(id) => self.key(&id).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("can't read", &path)(error)),
+        }
     }
 
     /// Seals the snapshot: durable, and never changed again. No error where it is sealed already.
@@ -73,15 +101,25 @@ impl Disks {
             // The long part, while blocks of other snapshots are written.
             let file = open(OpenOptions::new().read(true), snapshot_id, &pending)?;
             file.sync_all().map_err(failed("can't write", &pending))?;
-            let _sealing = self.sealing.write();
-            durable::sync(&pending)?;
             let size = file.metadata().map_err(failed("can't see", &pending))?.len();
-            let layer = self.next_layer(snapshot_id, Format::Raw);
-            // Under both names until the head is there: a crash before that leaves it pending.
-            durable::link(&pending, &self.layer_path(&layer))?;
-            self.put_head(snapshot_id, Head::new(size, &[layer]))?;
+            match self.pending_key(snapshot_id)?.as_deref() {
+                None => {
+                    let _sealing = self.sealing.write();
+                    durable::sync(&pending)?;
+                    let layer = self.next_layer(snapshot_id, Format::Raw);
+                    // Under both names until the head is there: a crash before that leaves it pending.
+                    durable::link(&pending, &self.layer_path(&layer))?;
+                    self.put_head(snapshot_id, Head::new(size, &[layer], None))?;
+                }
+                Some(key) => {
+                    let mut chain = Chain::of(file, &pending, Some(key))?;
+                    let layer = self.make_layer(snapshot_id, size, chain.blocks(), key)?;
+                    self.put_head(snapshot_id, Head::new(size, &[layer], Some(key)))?;
+                }
+            }
         }
-        durable::remove(&pending).map(drop)
+        durable::remove(&pending)?;
+        durable::remove(&self.snapshot_file(snapshot_id, PENDING_KEY)).map(drop)
     }
 
     /// None where the snapshot holds nothing (zeros) at this index.
@@ -150,6 +188,7 @@ impl Disks {
         self.forget_storing(snapshot_id)?;
         // In this order: without its head, a pending one would be back.
         durable::remove(&self.snapshot_file(snapshot_id, PENDING))?;
+        durable::remove(&self.snapshot_file(snapshot_id, PENDING_KEY))?;
         self.remove_head(snapshot_id)
     }
 
@@ -163,7 +202,7 @@ impl Disks {
                 Some(Ok(manifest)) => Ok(Content::Stored(manifest)),
                 Some(Err(error)) if head.layers().is_empty() => Err(error),
                 // Its layers are as good.
-                _ => Chain::open(head.size, &self.layers(&head.layers())).map(Content::Layers),
+                _ => self.chain(&head).map(Content::Layers),
             }
         };
         if let Ok(head) = work.pin(snapshot_id) {
@@ -171,7 +210,10 @@ impl Disks {
         }
         let path = self.snapshot_file(snapshot_id, PENDING);
         match open(OpenOptions::new().read(true), snapshot_id, &path) {
-            Ok(file) => Chain::of(file, &path).map(Content::Layers),
+            Ok(file) => {
+                let key = self.pending_key(snapshot_id)?;
+                Chain::of(file, &path, key.as_deref()).map(Content::Layers)
+            }
             // Sealed meanwhile, or none.
             Err(error) => work.pin(snapshot_id).map_or(Err(error), of_head),
         }

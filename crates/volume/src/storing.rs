@@ -14,10 +14,13 @@
 
 use crate::catalogue::{Disks, Head, to_json};
 use crate::chain::Chain;
-use crate::layer::{LayerName, check};
+use crate::encryption::DataKey;
+use crate::layer::{Format, LayerName, check};
+use crate::qcow2;
 use crate::store::{Collected, Manifest, Name};
+use crate::volumes::whole;
 use crate::{BLOCK_BYTES, Result, VolumeError, durable, failed};
-use model::Kind;
+use model::{Kind, SecretKey};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
@@ -70,8 +73,10 @@ impl Disks {
     fn store_some(&self, snapshot_id: &str, head: &Head) -> Result<u8> {
         let _kept = self.store.keep();
         let storing = self.resume(snapshot_id, head)?;
+        let key = self.key_of(head)?;
         let layers = self.layers(&head.layers());
-        let mut differing = Chain::open(head.size, &layers[..storing.plan.layers.min(layers.len())])?;
+        let differing = &layers[..storing.plan.layers.min(layers.len())];
+        let mut differing = Chain::open(head.size, differing, key.as_deref())?;
         let mut batch = Vec::new();
         let mut from = storing.changed.last().map_or(0, |(index, _)| u64::from(*index) + 1);
         while batch.len() < BATCH
@@ -81,14 +86,14 @@ impl Disks {
             from = block + 1;
         }
         let is_last = batch.len() < BATCH;
-        let mut chain = Chain::open(head.size, &layers)?;
+        let mut chain = Chain::open(head.size, &layers, key.as_deref())?;
         batch.iter().take(AHEAD).for_each(|block| chain.expect(*block));
         let ahead = batch.iter().skip(AHEAD).copied().map(Some).chain(std::iter::repeat(None));
         let blocks = batch.iter().zip(ahead).map(|(block, ahead)| {
             ahead.into_iter().for_each(|block| chain.expect(block));
             read(&mut chain, *block)
         });
-        let put = self.store.put_blocks(blocks)?;
+        let put = self.store.put_blocks(blocks, key)?;
         self.note(snapshot_id, &put)?;
         let mut state = self.state();
         let changed = state.storing.get_mut(snapshot_id).map(|storing| {
@@ -169,15 +174,22 @@ impl Disks {
         Ok(())
     }
 
-    /// Makes a snapshot that is the same as another. Copies nothing. No error where it is there already.
-    pub fn copy_snapshot(&self, from: &str, to: &str) -> Result<()> {
+    /// Makes a snapshot that holds the same as another; encrypted, with a key. Copies nothing where the other has the same
+    /// key. No error where it is there already.
+    pub fn copy_snapshot(&self, from: &str, to: &str, key: Option<&SecretKey>) -> Result<()> {
         check(Kind::Snapshot, from)?;
         check(Kind::Snapshot, to)?;
+        let key = key.map(|key| self.told(key));
+        let key = key.as_deref();
         let mut work = self.work_on(&[to]);
         if self.head(to).is_ok() {
             return Ok(());
         }
         let head = work.pin(from)?;
+        if head.key.as_deref() != key.map(|key| &*key.id) {
+            let layer = self.copy_content(from, &head, to, key)?;
+            return self.put_head(to, Head::new(head.size, &[layer], key));
+        }
         if head.stored {
             let _kept = self.store.keep();
             let manifest = self.stored_manifest(from)?;
@@ -194,23 +206,87 @@ impl Disks {
 
     /// What a stored snapshot holds at an index. What is damaged there is put again, if the layers have it.
     pub(crate) fn stored_block(&self, snapshot_id: &str, index: u32, name: Name) -> Result<Vec<u8>> {
-        let error = match self.store.get_block(snapshot_id, index, name) {
+        let mut work = self.work_on(&[]);
+        let head = work.pin(snapshot_id)?;
+        let key = self.key_of(&head)?;
+        let error = match self.store.get_block(snapshot_id, index, name, key.as_deref()) {
             Err(error) if error.is_damaged() => error,
             got => return got,
         };
-        let mut work = self.work_on(&[]);
-        let head = work.pin(snapshot_id)?;
         if head.layers().is_empty() {
             return Err(error);
         }
-        let mut chain = Chain::open(head.size, &self.layers(&head.layers()))?;
-        match read(&mut chain, index.into())? {
-            (_, Some(data)) if Name::of(&data) == name => {
-                self.store.put_blocks(std::iter::once(Ok((index, Some(data.clone())))))?;
+        match read(&mut self.chain(&head)?, index.into())? {
+            (_, Some(data)) if Name::of(&data, key.as_deref()) == name => {
+                self.store.put_blocks(std::iter::once(Ok((index, Some(data.clone())))), key)?;
                 Ok(data)
             }
             _ => Err(error),
         }
+    }
+
+    /// Gives a snapshot that only the store has a layer: one that is filled from now on, or made now if it is encrypted.
+    pub(crate) fn have_layer(&self, snapshot_id: &str) -> Result<()> {
+        match self.head(snapshot_id)?.key {
+            None => self.begin_filling(snapshot_id),
+            Some(_) => self.restore(snapshot_id),
+        }
+    }
+
+    /// Makes the layer of an encrypted snapshot anew from what the store holds. Takes as long as that takes to be read.
+    fn restore(&self, snapshot_id: &str) -> Result<()> {
+        let _work = self.work_on(&[&name(snapshot_id)]);
+        let head = self.head(snapshot_id)?;
+        if !head.layers().is_empty() {
+            return Ok(());
+        }
+        let key = self.key_of(&head)?;
+        let layer = self.copy_content(snapshot_id, &head, snapshot_id, key.as_deref())?;
+        self.put_head(snapshot_id, head.of(&[layer]).in_store())
+    }
+
+    /// Makes one layer, for `owner`, of all that a snapshot holds, encrypted with this key.
+    pub(crate) fn copy_content(
+        &self,
+        snapshot_id: &str,
+        head: &Head,
+        owner: &str,
+        key: Option<&DataKey>,
+    ) -> Result<LayerName> {
+        let stays = || VolumeError::Invalid(format!("What is made of {snapshot_id} is encrypted as it is"));
+        let key = key.ok_or_else(stays)?;
+        if !head.layers().is_empty() {
+            return self.make_layer(owner, head.size, self.chain(head)?.blocks(), key);
+        }
+        let own = self.key_of(head)?;
+        let manifest = self.stored_manifest(snapshot_id)?;
+        let blocks = manifest.blocks.iter().map(|(index, name)| {
+            let data = self.store.get_block(snapshot_id, *index, *name, own.as_deref())?;
+            Ok((*index, data))
+        });
+        self.make_layer(owner, head.size, blocks, key)
+    }
+
+    /// Makes one encrypted layer of these blocks, whose indexes ascend.
+    pub(crate) fn make_layer(
+        &self,
+        owner: &str,
+        size: u64,
+        blocks: impl Iterator<Item = Result<(u32, Vec<u8>)>>,
+        key: &DataKey,
+    ) -> Result<LayerName> {
+        let layer = self.next_layer(owner, Format::Qcow2);
+        let path = self.layer_path(&layer);
+        whole(&path, || {
+            qcow2::create(&path, size, Some(key))?;
+            qcow2::fill(blocks, &path, Some(key))
+        })?;
+        Ok(layer)
+    }
+
+    /// The layers of a disk that has some, open for reading.
+    pub(crate) fn chain(&self, head: &Head) -> Result<Chain> {
+        Chain::open(head.size, &self.layers(&head.layers()), self.key_of(head)?.as_deref())
     }
 
     /// Lets the layers of snapshots go that the store holds, where less than so many percent of the disk are free. Those
@@ -236,7 +312,8 @@ impl Disks {
     fn drop_layers_of(&self, snapshot_id: &str) -> Result<()> {
         let has_spare = |head: &Head| {
             let has_spare = head.stored && !head.kept && !head.layers().is_empty();
-            has_spare && !self.state().is_under_volumes(head)
+            // What nobody has told the key of can't be looked at; another time.
+            has_spare && self.key_of(head).is_ok() && !self.state().is_under_volumes(head)
         };
         if !self.head(snapshot_id).is_ok_and(|head| has_spare(&head)) {
             return Ok(());
@@ -245,7 +322,7 @@ impl Disks {
         let _work = self.work_on(&[&name(snapshot_id)]);
         // It may be gone since, or a volume was made of it.
         match self.head(snapshot_id) {
-            Ok(head) if has_spare(&head) => self.put_head(snapshot_id, Head::new(head.size, &[]).in_store()),
+            Ok(head) if has_spare(&head) => self.put_head(snapshot_id, head.of(&[]).in_store()),
             _ => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 use crate::catalogue::{Disks, Head};
 use crate::layer::{Format, Layer, check};
 use crate::{Result, VolumeError, bytes, durable, failed, qcow2};
-use model::Kind;
+use model::{DiskKey, Kind, SecretKey};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -15,14 +15,25 @@ pub struct VolumeDisk {
     pub size: u64,
     /// The uppermost first; it is the only one to be written to.
     pub layers: Vec<Layer>,
+    /// Of an encrypted one.
+    pub key: Option<DiskKey>,
 }
 
 impl Disks {
     /// Makes the volume where it is not whole yet, of what the snapshot holds or of zeros, and says what it consists
-    /// of. Of what is there already only the size is changed, to a larger one; see `fit`.
-    pub fn ensure(&self, volume_id: &str, size_gib: u32, snapshot_id: Option<&str>) -> Result<VolumeDisk> {
+    /// of; encrypted, with a key. Of what is there already only the size is changed, to a larger one; see `fit`.
+    /// Of a snapshot with another key, or none, all that it holds is copied.
+    pub fn ensure(
+        &self,
+        volume_id: &str,
+        size_gib: u32,
+        snapshot_id: Option<&str>,
+        key: Option<&SecretKey>,
+    ) -> Result<VolumeDisk> {
         let size = bytes(size_gib)?;
         check(Kind::Volume, volume_id)?;
+        let key = key.map(|key| self.told(key));
+        let key = key.as_deref();
         let mut work = self.work_on(&[volume_id]);
         let had = self.head(volume_id).ok();
         if had.as_ref().is_some_and(|head| head.size >= size) {
@@ -30,27 +41,37 @@ impl Disks {
         }
         let head = match (had, snapshot_id) {
             // Said before the file grows, so that what is laid over it is never smaller than the file.
-            (Some(head), _) => Head::new(size, &head.layers()),
+            (Some(head), _) => head.grown(size),
             (None, Some(snapshot_id)) => {
                 check(Kind::Snapshot, snapshot_id)?;
-                if self.head(snapshot_id)?.layers().is_empty() {
-                    self.begin_filling(snapshot_id)?;
+                let of_same_key = |head: &Head| head.key.as_deref() == key.map(|key| &*key.id);
+                if of_same_key(&self.head(snapshot_id)?) {
+                    self.have_layer(snapshot_id)?;
                 }
                 let below = work.pin(snapshot_id)?;
                 if size < below.size {
                     return Err(VolumeError::Invalid(format!("{volume_id} is smaller than {snapshot_id}")));
                 }
+                let below = match of_same_key(&below) {
+                    true => below.layers(),
+                    false => vec![self.copy_content(snapshot_id, &below, volume_id, key)?],
+                };
                 let mut layers = vec![self.next_layer(volume_id, Format::Qcow2)];
                 let path = self.layer_path(&layers[0]);
-                whole(&path, || qcow2::create(&path, size))?;
-                layers.extend(below.layers());
-                Head::new(size, &layers)
+                whole(&path, || qcow2::create(&path, size, key))?;
+                layers.extend(below);
+                Head::new(size, &layers, key)
             }
+            // What is not held of a raw one would be read as what decrypts to it.
             (None, None) => {
-                let layer = self.next_layer(volume_id, Format::Raw);
+                let format = if key.is_some() { Format::Qcow2 } else { Format::Raw };
+                let layer = self.next_layer(volume_id, format);
                 let path = self.layer_path(&layer);
-                whole(&path, || create_raw(&path, size))?;
-                Head::new(size, &[layer])
+                whole(&path, || match format {
+                    Format::Qcow2 => qcow2::create(&path, size, key),
+                    Format::Raw => create_raw(&path, size),
+                })?;
+                Head::new(size, &[layer], key)
             }
         };
         self.put_head(volume_id, head)?;
@@ -61,10 +82,11 @@ impl Disks {
     pub fn fit(&self, volume_id: &str) -> Result<VolumeDisk> {
         let _work = self.work_on(&[volume_id]);
         let disk = self.disk(volume_id)?;
+        let key = self.key_of(&self.head(volume_id)?)?;
         let top = &disk.layers[0];
         match top.format {
-            Format::Qcow2 if qcow2::size(&top.path)? < disk.size => {
-                qcow2::grow(&top.path, disk.size)?;
+            Format::Qcow2 if qcow2::size(&top.path, key.as_deref())? < disk.size => {
+                qcow2::grow(&top.path, disk.size, key.as_deref())?;
                 durable::sync(&top.path)?;
             }
             Format::Raw => {
@@ -84,7 +106,11 @@ impl Disks {
     pub fn disk(&self, volume_id: &str) -> Result<VolumeDisk> {
         check(Kind::Volume, volume_id)?;
         let head = self.head(volume_id)?;
-        Ok(VolumeDisk { size: head.size, layers: self.layers(&head.layers()) })
+        let key = head.key.as_deref().map(|id| match self.key(id) {
+            Ok(key) => DiskKey::Known(key.of_disk()),
+            Err(_) => DiskKey::Untold,
+        });
+        Ok(VolumeDisk { size: head.size, layers: self.layers(&head.layers()), key })
     }
 
     /// Ids of all volumes.

@@ -4,6 +4,7 @@ use crate::disk::{self, NamedLayer};
 use crate::load::Disk;
 use crate::qmp::Qmp;
 use host::machine::{DiskFormat, DiskLayer};
+use model::SecretKey;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -48,13 +49,21 @@ impl Daemon {
 
     /// As a machine has a volume.
     pub async fn add(&self, layers: &[DiskLayer]) -> Disk {
-        let name = self.add_nodes(layers).await;
+        let name = self.add_nodes(layers, None).await;
         self.export(&name).await
     }
 
-    async fn add_nodes(&self, layers: &[DiskLayer]) -> String {
+    /// As a machine has an encrypted volume; one in all.
+    pub async fn add_encrypted(&self, layers: &[DiskLayer], key: &SecretKey) -> Disk {
+        let secret = json!({ "qom-type": "secret", "id": "key", "data": key.passphrase() });
+        self.execute("object-add", secret).await;
+        let name = self.add_nodes(layers, Some("key")).await;
+        self.export(&name).await
+    }
+
+    async fn add_nodes(&self, layers: &[DiskLayer], secret: Option<&str>) -> String {
         let name = disk::node_name(&layers[0]);
-        self.execute("blockdev-add", disk::nodes(&name, &named(layers))).await;
+        self.execute("blockdev-add", disk::nodes(&name, &named(layers), secret)).await;
         name
     }
 
@@ -74,7 +83,7 @@ impl Daemon {
 
     /// As the driver does under a machine.
     pub async fn lay_on_top(&self, before: &DiskLayer, layers: &[DiskLayer]) {
-        let overlay = self.add_nodes(&layers[..1]).await;
+        let overlay = self.add_nodes(&layers[..1], None).await;
         let action = json!({ "node": disk::node_name(before), "overlay": overlay });
         let action = json!({ "type": "blockdev-snapshot", "data": action });
         self.execute("transaction", json!({ "actions": [action] })).await;

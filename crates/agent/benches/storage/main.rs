@@ -21,7 +21,7 @@ mod qmp;
 
 use daemon::{Daemon, layers};
 // What the driver's files want to find above them.
-use host::machine::{DiskBus, DiskFormat, DiskLayer, DiskSpec};
+use host::machine::{DiskBus, DiskFormat, DiskKey, DiskLayer, DiskSpec};
 use load::{Disk, Load};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -64,7 +64,13 @@ async fn main() {
     second.fill();
     compare("of a snapshot, hydrated", &mut second, &mut plain, Some(0.9));
     compare("after a snapshot, not hydrated", &mut first, &mut plain, None);
-    drop((first, second));
+    drop(second);
+    let mut encrypted = room.encrypted_volume(3, SIZE_GIB).await;
+    encrypted.fill();
+    let mut unencrypted = room.volume(4, SIZE_GIB, None).await;
+    unencrypted.fill();
+    compare("encrypted, beside one that is not", &mut encrypted, &mut unencrypted, None);
+    drop((first, encrypted, unencrypted));
     storing(&room, &mut plain).await;
     lazy(&room).await;
     stall(&room, &mut plain).await;
@@ -120,7 +126,7 @@ async fn lazy(room: &Room) {
     room.store(60);
     room.disks.delete(&volume_id(60)).unwrap();
     room.disks.make_room(100).unwrap();
-    let made = room.disks.ensure(&volume_id(61), 1, Some(&snapshot_id(60))).unwrap();
+    let made = room.disks.ensure(&volume_id(61), 1, Some(&snapshot_id(60)), None).unwrap();
     let layer = made.layers[1].path.file_stem().unwrap().to_str().unwrap().to_owned();
     let reader = room.disks.read_layer(&[&volume_id(61)], &layer).unwrap().unwrap();
     let mut times = [Vec::new(), Vec::new()];
@@ -232,8 +238,14 @@ impl Room {
 
     async fn volume(&self, number: u32, size_gib: u32, snapshot: Option<u32>) -> Disk {
         let snapshot_id = snapshot.map(snapshot_id);
-        let made = self.disks.ensure(&volume_id(number), size_gib, snapshot_id.as_deref()).unwrap();
+        let made = self.disks.ensure(&volume_id(number), size_gib, snapshot_id.as_deref(), None).unwrap();
         self.daemon.add(&layers(made.layers)).await
+    }
+
+    async fn encrypted_volume(&self, number: u32, size_gib: u32) -> Disk {
+        let made = self.disks.ensure(&volume_id(number), size_gib, None, Some(&[7; 32].into())).unwrap();
+        let Some(DiskKey::Known(key)) = &made.key else { panic!("its key is known") };
+        self.daemon.add_encrypted(&layers(made.layers), key).await
     }
 
     /// Of a volume that is in use.

@@ -204,7 +204,7 @@ async fn a_snapshot_of_a_volume_holds_what_its_own_held() {
     let host = SimulatedHost::with_snapshots(examples::host_description(), options, snapshots.clone());
     let volume = examples::volume(1);
     let first = volume.snapshot_id.clone().unwrap();
-    snapshots.begin(&first, volume.size_gib).await.unwrap();
+    snapshots.begin(&first, volume.size_gib, None).await.unwrap();
     snapshots.put_block(&first, 3, &[7; BLOCK_BYTES]).await.unwrap();
     snapshots.complete(&first).await.unwrap();
     let snapshot_id = Id::new(model::Kind::Snapshot, &model::SeededRandom::new(1));

@@ -7,7 +7,7 @@ use crate::ledger::{Content, Disk, Ledger};
 use agent_api::{
     Desired, InstanceObservation, NewSnapshot, Observation, ObservedInstance, PlugState, Volume, VolumeState,
 };
-use model::{Id, Kind, Random, SeededRandom};
+use model::{Id, Kind, Random, SecretKey, SeededRandom};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -63,6 +63,8 @@ pub struct Cloud {
     dir: tempfile::TempDir,
     chance: SeededRandom,
     desired: Desired,
+    /// Of all that it keeps, if it is encrypted.
+    key: Option<SecretKey>,
     daemon: Option<Daemon>,
     ledger: Mutex<Ledger>,
     snapshots: BTreeMap<String, Snapshot>,
@@ -82,7 +84,9 @@ impl Cloud {
         instance.machine.vcpus = 1;
         instance.machine.threads_per_core = 1;
         instance.disks[0].limits = None;
-        let volume = Volume { size_gib: 1, snapshot_id: None, ..examples::volume(1) };
+        // Of two clouds beside each other one is encrypted.
+        let key = seed.is_multiple_of(2).then(|| [7; SecretKey::BYTES].into());
+        let volume = Volume { size_gib: 1, snapshot_id: None, key: key.clone(), ..examples::volume(1) };
         let disks = [(volume.volume_id.clone(), Disk::new(1, &Content::new()))].into();
         desired.volumes.insert(volume.volume_id.clone(), volume);
         desired.instances.insert(instance.instance_id.clone(), instance);
@@ -90,6 +94,7 @@ impl Cloud {
             dir,
             chance: SeededRandom::new(seed),
             desired,
+            key,
             daemon: None,
             ledger: Mutex::new(Ledger::new(disks)),
             snapshots: BTreeMap::new(),
@@ -296,7 +301,7 @@ impl Cloud {
     fn carry_out(&mut self, ledger: &Mutex<Ledger>, begun: &Begun) -> Result<Answer, Killed> {
         let call = match begun.clone() {
             Begun::Snapshots(snapshots) => Call::Snapshot(snapshots),
-            Begun::Copy { from, to } => Call::Copy { from, to },
+            Begun::Copy { from, to } => Call::Copy { from, to, key: self.key.clone() },
             Begun::Delete(id) => Call::Delete(id),
         };
         let answer = self.daemon().call(&call)?;
@@ -390,6 +395,7 @@ impl Cloud {
             volume_id: volume_id.clone(),
             size_gib: snapshot.size_gib,
             snapshot_id: Id::parse(Kind::Snapshot, snapshot_id).ok(),
+            key: self.key.clone(),
             ..examples::volume(1)
         };
         let disk = agent_api::Disk { volume_id: volume_id.clone(), root: false, ..instance.disks[0].clone() };
@@ -466,8 +472,15 @@ impl Cloud {
         for layer in fs::read_dir(self.dir.path().join("data/layers")).unwrap() {
             let path = layer.unwrap().path();
             if path.extension().is_some_and(|extension| extension == "qcow2") {
+                let mut image = format!("driver=qcow2,file.filename={}", path.display());
                 let mut check = Command::new("qemu-img");
-                let checked = check.args(["check", "-U", "-f", "qcow2"]).arg(&path).output().unwrap();
+                check.args(["check", "-U"]);
+                if let Some(key) = &self.key {
+                    let passphrase = volume::disk_key(key).passphrase();
+                    check.arg("--object").arg(format!("secret,id=disk,data={passphrase}"));
+                    image.push_str(",encrypt.format=luks,encrypt.key-secret=disk");
+                }
+                let checked = check.arg("--image-opts").arg(image).output().unwrap();
                 let said = String::from_utf8_lossy(&checked.stdout).into_owned();
                 assert!(matches!(checked.status.code(), Some(0 | 3)), "{}: {said}", path.display());
             }

@@ -6,7 +6,7 @@ use agent::{Agent, AgentOptions, LocalDisks};
 use agent_api::{BLOCK_BYTES, Desired, HostAgent, HostError, NewSnapshot, Observation, SnapshotStore};
 use host::machine::{Acceleration, QemuHypervisor, QemuOptions};
 use host::net::FakeNetwork;
-use model::Environment;
+use model::{Environment, SecretKey};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub enum Call {
     Desire(Box<Desired>),
     Snapshot(Vec<NewSnapshot>),
     Store { snapshot_id: String, while_collecting: bool },
-    Copy { from: String, to: String },
+    Copy { from: String, to: String, key: Option<SecretKey> },
     Delete(String),
     Collect,
     Look { snapshot_id: String, size_gib: u32 },
@@ -93,7 +93,7 @@ async fn answer(agent: &Agent, disks: &LocalDisks, call: Call) -> Answer {
             let (stored, collected) = tokio::join!(store(disks, &snapshot_id), collect(disks));
             stored.and(collected)
         }
-        Call::Copy { from, to } => disks.copy(&from, &to).await,
+        Call::Copy { from, to, key } => disks.copy(&from, &to, key.as_ref()).await,
         Call::Delete(snapshot_id) => disks.delete(&snapshot_id).await,
         Call::Collect => collect(disks).await,
         Call::Look { snapshot_id, size_gib } => match look(disks, &snapshot_id, size_gib).await {

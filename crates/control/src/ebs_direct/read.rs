@@ -55,7 +55,7 @@ pub async fn list_snapshot_blocks(
     context: &Context,
     input: ebs::ListSnapshotBlocksRequest,
 ) -> Result<ebs::ListSnapshotBlocksResponse> {
-    let snapshot = find_completed(context, input.snapshot_id.as_deref())?;
+    let snapshot = find_completed(context, input.snapshot_id.as_deref()).await?;
     let id = &snapshot.snapshot_id;
     let limit = page_size(input.max_results)?;
     let from = start(id, input.next_token.as_deref(), input.starting_block_index)?;
@@ -80,8 +80,8 @@ pub async fn list_changed_blocks(
     if input.first_snapshot_id.is_none() {
         return Err(invalid("FirstSnapshotId must be given together with SecondSnapshotId."));
     }
-    let first = &find_completed(context, input.first_snapshot_id.as_deref())?.snapshot_id;
-    let snapshot = find_completed(context, input.second_snapshot_id.as_deref())?;
+    let first = &find_completed(context, input.first_snapshot_id.as_deref()).await?.snapshot_id;
+    let snapshot = find_completed(context, input.second_snapshot_id.as_deref()).await?;
     let second = &snapshot.snapshot_id;
     let limit = page_size(input.max_results)?;
     let pair = format!("{first}:{second}");
@@ -108,7 +108,7 @@ pub async fn get_snapshot_block(
     context: &Context,
     input: ebs::GetSnapshotBlockRequest,
 ) -> Result<ebs::GetSnapshotBlockResponse> {
-    let snapshot = find_completed(context, input.snapshot_id.as_deref())?;
+    let snapshot = find_completed(context, input.snapshot_id.as_deref()).await?;
     let id = &snapshot.snapshot_id;
     let index = block_index(&snapshot, input.block_index)?;
     if input.block_token.as_deref().and_then(|token| parse_token(id, token)) != Some(index) {

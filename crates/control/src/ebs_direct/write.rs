@@ -2,6 +2,7 @@
 
 use super::{CHECKSUM_ALGORITHM, block_index, checksum, failed, find, invalid, not_found, sha256};
 use crate::Context;
+use crate::encryption::{self, Asked, Encryption, Unnamed};
 use crate::engine::{Tags, Tx};
 use crate::snapshot::{Snapshot, SnapshotState, store};
 use agent_api::BLOCK_BYTES;
@@ -23,9 +24,7 @@ pub async fn start_snapshot(
     if !(1..=SIZE_GIB_MAX).contains(&size_gib) {
         return Err(invalid(format!("VolumeSize must be between 1 and {SIZE_GIB_MAX} GiB.")));
     }
-    if input.encrypted == Some(true) || input.kms_key_arn.is_some() {
-        return Err(invalid("Encrypted snapshots are not supported by this cloud."));
-    }
+    let encrypted = Asked::of(input.encrypted, &input.kms_key_arn).map_err(in_ebs_words)?;
     if input.parent_snapshot_id.is_some() {
         return Err(invalid(
             "Incremental uploads are not supported by this cloud: leave ParentSnapshotId out.",
@@ -42,9 +41,12 @@ pub async fn start_snapshot(
             if let Some(id) = idempotent.made_before(tx)?.and_then(|made| made.into_iter().next()) {
                 return Id::parse(Kind::Snapshot, &id);
             }
+            let encryption = encryption::choose(context, tx, &encrypted, None, Unnamed::Default)?;
+            encryption.as_ref().map_or(Ok(()), Encryption::check)?;
             let snapshot = Snapshot {
                 state_message: None,
                 stored_percent: None,
+                encryption,
                 public: false,
                 create_volume_permissions: Vec::new(),
                 snapshot_id: tx.new_id(Kind::Snapshot),
@@ -65,7 +67,8 @@ pub async fn start_snapshot(
         .map_err(in_ebs_words)?;
     let snapshot = context.region.view.record::<Snapshot>(&id).ok_or_else(|| not_found(&id))?;
     // After the record: what has no record would be left over. Beginning twice is no error.
-    context.snapshots.begin(&id, snapshot.size_gib).await.map_err(failed)?;
+    let key = encryption::tell(context, &context.region, &snapshot).await?;
+    context.snapshots.begin(&id, snapshot.size_gib, key.as_ref()).await.map_err(failed)?;
     Ok(ebs::StartSnapshotResponse {
         snapshot_id: Some(id.to_string()),
         owner_id: Some(snapshot.owner.to_string()),
@@ -74,6 +77,7 @@ pub async fn start_snapshot(
         volume_size: Some(i64::from(snapshot.size_gib)),
         block_size: Some(BLOCK_BYTES as i32),
         description: Some(snapshot.description.clone()),
+        kms_key_arn: snapshot.encryption.as_ref().map(|encryption| encryption.kms_key_id.to_string()),
         tags: input.tags,
         ..Default::default()
     })
@@ -89,14 +93,14 @@ fn tags(tags: &[ebs::Tag]) -> Result<Tags> {
 fn in_ebs_words(error: Error) -> Error {
     match error.code.as_ref() {
         "IdempotentParameterMismatch" => Error::new("ConflictException", error.message).with_status(409),
-        "InvalidParameterValue" | "TagLimitExceeded" => invalid(error.message),
+        "InvalidParameterValue" | "InvalidParameterDependency" | "TagLimitExceeded" => invalid(error.message),
         _ => error,
     }
 }
 
 /// A snapshot that a caller may write: pending, and not one that a volume's host writes.
-fn find_writable(context: &Context, id: Option<&str>) -> Result<Arc<Snapshot>> {
-    let snapshot = find(context, id)?;
+async fn find_writable(context: &Context, id: Option<&str>) -> Result<Arc<Snapshot>> {
+    let snapshot = find(context, id).await?;
     if snapshot.state != SnapshotState::Pending || snapshot.volume_id.is_some() {
         return Err(invalid(format!("The snapshot '{}' cannot be written to.", snapshot.snapshot_id)));
     }
@@ -107,7 +111,7 @@ pub async fn put_snapshot_block(
     context: &Context,
     input: ebs::PutSnapshotBlockRequest,
 ) -> Result<ebs::PutSnapshotBlockResponse> {
-    let snapshot = find_writable(context, input.snapshot_id.as_deref())?;
+    let snapshot = find_writable(context, input.snapshot_id.as_deref()).await?;
     let index = block_index(&snapshot, input.block_index)?;
     let data = input.block_data.unwrap_or_default();
     if data.len() != BLOCK_BYTES || input.data_length != Some(BLOCK_BYTES as i32) {
@@ -129,10 +133,10 @@ pub async fn complete_snapshot(
     input: ebs::CompleteSnapshotRequest,
 ) -> Result<ebs::CompleteSnapshotResponse> {
     let answer = |state: SnapshotState| ebs::CompleteSnapshotResponse { status: Some(state.name().into()) };
-    if find(context, input.snapshot_id.as_deref())?.is_completed() {
+    if find(context, input.snapshot_id.as_deref()).await?.is_completed() {
         return Ok(answer(SnapshotState::Completed));
     }
-    let id = find_writable(context, input.snapshot_id.as_deref())?.snapshot_id.clone();
+    let id = find_writable(context, input.snapshot_id.as_deref()).await?.snapshot_id.clone();
     let blocks = context.snapshots.list_blocks(&id, 0, usize::MAX).await.map_err(failed)?;
     if input.changed_blocks_count.map(|count| count as usize) != Some(blocks.len()) {
         let said = input.changed_blocks_count.unwrap_or_default();

@@ -102,6 +102,7 @@ tables! {
     client_tokens: crate::engine::token::ClientToken as ClientToken,
     instances: crate::instance::Instance as Instance,
     volumes: crate::volume::Volume as Volume,
+    encryption_settings: crate::encryption::EncryptionSettings as EncryptionSettings,
     snapshot_settings: crate::snapshot::public_access::SnapshotSettings as SnapshotSettings,
     fast_snapshot_restores: crate::snapshot::fast_restore::FastSnapshotRestore as FastSnapshotRestore,
     replace_root_volume_tasks: crate::replace_root_volume_task::ReplaceRootVolumeTask as ReplaceRootVolumeTask,

@@ -3,6 +3,7 @@
 use super::Image;
 use super::public_access::ImageSettings;
 use crate::Context;
+use crate::encryption;
 use crate::engine::unsupported::{given, refuse};
 use crate::engine::{Tx, filter, settings};
 use crate::sharing::Changes;
@@ -111,6 +112,11 @@ pub async fn modify_image_attribute(
         return Err(Error::invalid_parameter_combination("No attributes specified."));
     }
     change(context, input.image_id.as_deref(), |tx, image| {
+        if permissions.shares() {
+            let snapshots = image.block_devices.iter().filter_map(|device| device.snapshot_id.as_ref());
+            let mut snapshots = snapshots.filter_map(|id| tx.tables().snapshots.find(id));
+            snapshots.try_for_each(|snapshot| encryption::check_can_be_shared(snapshot))?;
+        }
         if permissions.makes_public()
             && !image.public
             && settings::depend::<ImageSettings>(tx, context.account()).blocks_public_access

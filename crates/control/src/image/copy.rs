@@ -5,6 +5,7 @@ use super::register::{check_name, record};
 use super::{Condition, Image};
 use crate::Context;
 use crate::description;
+use crate::encryption::Asked;
 use crate::engine::Tags;
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::{given, refuse};
@@ -14,6 +15,7 @@ use model::{Error, Id, Kind, Result};
 
 pub async fn copy_image(context: &Context, input: ec2::CopyImageRequest) -> Result<ec2::CopyImageResult> {
     refuse_what_is_not_there(&input)?;
+    let encrypted = Asked::of(input.encrypted, &input.kms_key_id)?;
     let name = input.name.as_deref().ok_or_else(|| Error::missing_parameter("Name"))?;
     check_name(name)?;
     let id = input.source_image_id.as_deref().unwrap_or_default();
@@ -58,7 +60,9 @@ pub async fn copy_image(context: &Context, input: ec2::CopyImageRequest) -> Resu
                 let of = region.view.record::<Snapshot>(id);
                 let of = of.ok_or_else(|| Id::not_found(Kind::Snapshot, id))?;
                 let description = format!("Copied for {} from {}", image.image_id, source.image_id);
-                let made = copy::make(tx, &of, &description, specified.of(Kind::Snapshot));
+                let encryption = copy::of_copy(context, tx, &encrypted, &of)?;
+                device.encrypted = encryption.is_some();
+                let made = copy::make(tx, &of, &description, specified.of(Kind::Snapshot), encryption);
                 device.snapshot_id = Some(made.to().clone());
                 copies.push(made);
             }
@@ -76,7 +80,6 @@ pub async fn copy_image(context: &Context, input: ec2::CopyImageRequest) -> Resu
 
 fn refuse_what_is_not_there(input: &ec2::CopyImageRequest) -> Result<()> {
     refuse([
-        (input.encrypted == Some(true) || given(&input.kms_key_id), "Encrypted images are"),
         (given(&input.destination_outpost_arn), "Outposts are"),
         (
             given(&input.destination_availability_zone) || given(&input.destination_availability_zone_id),

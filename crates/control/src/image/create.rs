@@ -166,6 +166,7 @@ fn add_devices(
             iops: volume.iops,
             throughput: volume.throughput,
             delete_on_termination: asked.unwrap_or(attached),
+            encrypted: volume.encryption.is_some(),
             virtual_name: None,
         });
         let volume_id = volume.volume_id.clone();

@@ -123,7 +123,7 @@ pub(super) fn device_to_api(device: &ImageBlockDevice) -> ec2::BlockDeviceMappin
             iops: device.iops,
             throughput: device.throughput,
             delete_on_termination: Some(device.delete_on_termination),
-            encrypted: Some(false),
+            encrypted: Some(device.encrypted),
             ..Default::default()
         }),
         ..Default::default()

@@ -121,6 +121,7 @@ fn image(region: &Region, now: Timestamp, public: &Public, architecture: Archite
             iops: None,
             throughput: None,
             delete_on_termination: true,
+            encrypted: false,
             virtual_name: None,
         }],
         ena_support: true,

@@ -150,6 +150,7 @@ fn devices(
             iops: None,
             throughput: None,
             delete_on_termination: true,
+            encrypted: false,
             virtual_name: None,
         });
     }
@@ -184,8 +185,16 @@ pub(super) fn device(
     if mapping.ebs.is_none() && mapping.virtual_name.is_none() {
         return Err(invalid(format!("The mapping of {device_name} must have a volume")));
     }
-    if ebs.encrypted == Some(true) {
-        return Err(Error::new("UnsupportedOperation", "Encrypted volumes are not supported by this cloud."));
+    if given(&ebs.kms_key_id) {
+        return Err(Error::invalid_parameter_combination(
+            "The parameter KmsKeyId is supported in the block device mappings of launches only",
+        ));
+    }
+    let of_snapshot = snapshot.map(|snapshot| snapshot.encryption.is_some());
+    if ebs.encrypted.is_some() && of_snapshot.is_some_and(|encrypted| ebs.encrypted != Some(encrypted)) {
+        return Err(invalid(format!(
+            "the encrypted flag cannot be specified for device {device_name} because it has a snapshot specified."
+        )));
     }
     let size_gib =
         ebs.volume_size.map(|size| u32::try_from(size).ok().filter(|size| (1..=65_536).contains(size)));
@@ -221,6 +230,7 @@ pub(super) fn device(
         iops: ebs.iops,
         throughput: ebs.throughput,
         delete_on_termination: ebs.delete_on_termination.unwrap_or(true),
+        encrypted: of_snapshot.or(ebs.encrypted).unwrap_or(false),
         virtual_name: mapping.virtual_name.clone(),
     })
 }
@@ -295,6 +305,7 @@ mod tests {
         Snapshot {
             state_message: None,
             stored_percent: None,
+            encryption: None,
             public: false,
             create_volume_permissions: Vec::new(),
             snapshot_id: Id::parse(Kind::Snapshot, "snap-0123456789abcdef0").unwrap(),

@@ -8,6 +8,7 @@ use super::{
 use crate::Context;
 use crate::attachment::AttachmentState;
 use crate::dedicated_host::{self, DedicatedHost};
+use crate::encryption::{self, Encryption, Unnamed};
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::{given, refuse};
 use crate::engine::{Tables, Tx};
@@ -334,6 +335,9 @@ impl Launch {
         let interfaces = self.network.make(tx, &instance_id, subnet, context.options.public_pool, &tags)?;
         let mut disks = SmallVec::with_capacity(self.disks.len());
         for plan in &self.disks {
+            let source = plan.source.as_ref();
+            let encryption = encryption::choose(context, tx, &plan.encrypted, source, Unnamed::Source)?;
+            encryption.as_ref().map_or(Ok(()), Encryption::check)?;
             let volume = Volume {
                 volume_id: tx.new_id(Kind::Volume),
                 owner: context.account().clone(),
@@ -343,7 +347,7 @@ impl Launch {
                 throughput: plan.throughput,
                 snapshot_id: plan.snapshot_id.clone(),
                 zone: placement.zone.clone(),
-                encrypted: false,
+                encryption,
                 created_at: now,
                 condition: Condition::Creating,
                 lost: false,

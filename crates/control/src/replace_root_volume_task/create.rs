@@ -9,6 +9,7 @@
 
 use super::{INSTANCE_ID, ReplaceRootVolumeTask, TaskState, to_api};
 use crate::Context;
+use crate::encryption::{self, Asked, Unnamed};
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::refuse;
 use crate::engine::{Tables, Tags, Tx};
@@ -55,7 +56,10 @@ pub async fn create_replace_root_volume_task(
             let root = root_of(tx, &before)?;
             let launch_snapshot_id = launch_snapshot(tx.tables(), &before, &root);
             let source = source(context, tx, &input, &before, &root, &launch_snapshot_id)?;
-            let volume = volume_like(tx, &root, source.as_deref());
+            let source = source.as_deref();
+            let before = source.and_then(|source| source.encryption.as_ref()).or(root.encryption.as_ref());
+            let encryption = encryption::choose(context, tx, &Asked::default(), before, Unnamed::Source)?;
+            let volume = Volume { encryption, ..volume_like(tx, &root, source) };
             let task = ReplaceRootVolumeTask {
                 task_id: tx.new_id(Kind::ReplaceRootVolumeTask),
                 instance_id: instance_id.clone(),

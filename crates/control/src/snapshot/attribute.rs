@@ -3,6 +3,7 @@
 use super::Snapshot;
 use super::public_access::{PublicAccess, SnapshotSettings};
 use crate::Context;
+use crate::encryption;
 use crate::engine::{Tx, settings};
 use crate::sharing::Changes;
 use aws_api::ec2;
@@ -60,6 +61,9 @@ pub async fn modify_snapshot_attribute(
         return Err(Error::invalid_parameter_combination("No attributes specified."));
     }
     change(context, input.snapshot_id.as_deref(), |tx, snapshot| {
+        if changes.shares() {
+            encryption::check_can_be_shared(snapshot)?;
+        }
         if changes.makes_public() && !snapshot.public {
             check_can_be_public(tx, context)?;
         }

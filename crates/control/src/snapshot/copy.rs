@@ -4,6 +4,7 @@
 use super::{Snapshot, SnapshotState, create, store};
 use crate::Context;
 use crate::description;
+use crate::encryption::{self, Asked, Encryption, Unnamed};
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::{given, refuse};
 use crate::engine::{Tags, Tx};
@@ -25,6 +26,7 @@ pub async fn copy_snapshot(
     input: ec2::CopySnapshotRequest,
 ) -> Result<ec2::CopySnapshotResult> {
     refuse_what_is_not_there(&input)?;
+    let encrypted = Asked::of(input.encrypted, &input.kms_key_id)?;
     let description = input.description.as_deref().unwrap_or_default();
     description::check(description)?;
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::Snapshot])?.of(Kind::Snapshot);
@@ -37,7 +39,8 @@ pub async fn copy_snapshot(
     }
     let snapshot_id = context
         .transact(|tx| {
-            let copy = make(tx, &source, description, tags.clone());
+            let encryption = of_copy(context, tx, &encrypted, &source)?;
+            let copy = make(tx, &source, description, tags.clone(), encryption);
             begin(tx, vec![copy.clone()], None);
             Ok(copy.to)
         })
@@ -47,7 +50,6 @@ pub async fn copy_snapshot(
 
 fn refuse_what_is_not_there(input: &ec2::CopySnapshotRequest) -> Result<()> {
     refuse([
-        (input.encrypted == Some(true) || given(&input.kms_key_id), "Encrypted snapshots are"),
         (given(&input.destination_outpost_arn), "Outposts are"),
         (given(&input.destination_availability_zone), "Local Zones are"),
     ])
@@ -61,8 +63,24 @@ pub async fn source_region(context: &Context, name: Option<&str>) -> Result<Arc<
     context.control.region(&region).await.map_err(invalid)
 }
 
+/// How the copy of a snapshot is encrypted.
+pub fn of_copy(
+    context: &Context,
+    tx: &mut Tx<'_>,
+    asked: &Asked,
+    source: &Snapshot,
+) -> Result<Option<Encryption>> {
+    encryption::choose(context, tx, asked, source.encryption.as_ref(), Unnamed::Default)
+}
+
 /// The record of a copy that is about to be made; `begin` has it made.
-pub fn make(tx: &mut Tx<'_>, source: &Snapshot, description: &str, tags: Tags) -> Copy {
+pub fn make(
+    tx: &mut Tx<'_>,
+    source: &Snapshot,
+    description: &str,
+    tags: Tags,
+    encryption: Option<Encryption>,
+) -> Copy {
     let snapshot = Snapshot {
         snapshot_id: tx.new_id(Kind::Snapshot),
         // A copy shows no volume.
@@ -73,13 +91,15 @@ pub fn make(tx: &mut Tx<'_>, source: &Snapshot, description: &str, tags: Tags) -
         stored_percent: None,
         started_at: tx.now(),
         completed_at: None,
+        encryption,
         public: false,
         create_volume_permissions: Vec::new(),
         tags,
         ..source.clone()
     };
     tx.create(&snapshot);
-    Copy { from: source.snapshot_id.clone(), to: snapshot.snapshot_id }
+    let from_encryption = source.encryption.clone();
+    Copy { from: source.snapshot_id.clone(), from_encryption, to: snapshot.snapshot_id }
 }
 
 /// Has copies made, and with the last of them their image ready.
@@ -90,12 +110,35 @@ pub fn begin(tx: &mut Tx<'_>, copies: Vec<Copy>, image_id: Option<Id>) {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Copy {
     from: Id,
+    #[serde(default)]
+    from_encryption: Option<Encryption>,
     to: Id,
 }
 
 impl Copy {
     pub fn to(&self) -> &Id {
         &self.to
+    }
+}
+
+impl Copy {
+    async fn carry_out(&self, world: &World) -> Result<(), Failure> {
+        // Deleted meanwhile.
+        let Some(to) = world.region.view.record::<Snapshot>(&self.to) else { return Ok(()) };
+        if to.encryption.as_ref().is_some_and(Encryption::lacks_key) {
+            return Err(Failure::Never(encryption::NOT_ACCESSIBLE.into()));
+        }
+        let never = |error: Error| Failure::Never(error.message);
+        if let Some(of) = &self.from_encryption {
+            let key = encryption::data_key_anywhere(&world.control, of).await.map_err(never)?;
+            world.control.snapshots.tell(&key).await;
+        }
+        let key = encryption::tell(&world.control, &world.region, &to).await.map_err(never)?;
+        let copied = world.control.snapshots.copy(&self.from, &self.to, key.as_ref()).await;
+        copied.map_err(|error| match error {
+            HostError::NotFound(what) => Failure::Never(format!("{what} is no more")),
+            HostError::Failed(message) => Failure::Again(message),
+        })
     }
 }
 
@@ -123,10 +166,7 @@ impl Steps for CopySnapshots {
 
     async fn act(&self, world: &World) -> Result<Decision, Failure> {
         for copy in &self.copies {
-            world.control.snapshots.copy(&copy.from, &copy.to).await.map_err(|error| match error {
-                HostError::NotFound(what) => Failure::Never(format!("{what} is no more")),
-                HostError::Failed(message) => Failure::Again(message),
-            })?;
+            copy.carry_out(world).await?;
         }
         let work = self.clone();
         Ok(Box::new(move |tx| {

@@ -3,6 +3,7 @@
 
 use super::Snapshot;
 use crate::Context;
+use crate::encryption;
 use crate::engine::describe::{self, Query};
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tables, Tx, filter};
@@ -374,6 +375,10 @@ impl Steps for KeepSnapshotNear {
             })
         };
         let Some((restore, is_wanted)) = found else { return workflow::decide(Next::Done) };
+        if let Some(snapshot) = world.region.view.record::<Snapshot>(&restore.snapshot_id) {
+            let told = encryption::tell(&world.control, &world.region, &snapshot).await;
+            told.map_err(|error| Failure::Never(error.message))?;
+        }
         let percent = match world.control.snapshots.keep_near(&restore.snapshot_id, is_wanted).await {
             Ok(percent) => percent,
             // Deleted meanwhile.

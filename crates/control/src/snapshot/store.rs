@@ -2,6 +2,7 @@
 //! last of them the image that is made of them is ready.
 
 use super::{Snapshot, SnapshotState, create};
+use crate::encryption;
 use crate::engine::Tx;
 use crate::image::{self, Image};
 use crate::workflow::{self, Decision, Failure, Next, Steps, Work, World};
@@ -62,11 +63,10 @@ impl Steps for StoreSnapshots {
         let Some(snapshot_id) = work.snapshots.get(work.stored).cloned() else {
             return workflow::decide(Next::Done);
         };
-        let percent = match world.control.snapshots.store(&snapshot_id).await {
-            Ok(percent) => percent,
+        let percent = match world.region.view.record::<Snapshot>(&snapshot_id) {
+            Some(snapshot) => store_some(world, &snapshot).await?,
             // Deleted meanwhile.
-            Err(HostError::NotFound(_)) => WHOLE,
-            Err(HostError::Failed(message)) => return Err(Failure::Again(message)),
+            None => WHOLE,
         };
         Ok(Box::new(move |tx| {
             let mut work = work.clone();
@@ -90,6 +90,17 @@ impl Steps for StoreSnapshots {
         }
         self.end_image(tx, image::Condition::Failed { message: reason.to_owned() });
         Ok(())
+    }
+}
+
+async fn store_some(world: &World, snapshot: &Snapshot) -> std::result::Result<u8, Failure> {
+    let told = encryption::tell(&world.control, &world.region, snapshot).await;
+    told.map_err(|error| Failure::Never(error.message))?;
+    match world.control.snapshots.store(&snapshot.snapshot_id).await {
+        Ok(percent) => Ok(percent),
+        // Deleted meanwhile.
+        Err(HostError::NotFound(_)) => Ok(WHOLE),
+        Err(HostError::Failed(message)) => Err(Failure::Again(message)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Condition, Volume, describe, modify, specification};
 use crate::Context;
+use crate::encryption::{self, Asked, Encryption, Unnamed};
 use crate::engine::Tx;
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::{given, refuse};
@@ -16,6 +17,7 @@ const TYPE_DEFAULT: &str = "gp2";
 
 pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -> Result<ec2::Volume> {
     refuse_what_is_not_there(&input)?;
+    let encrypted = Asked::of(input.encrypted, &input.kms_key_id)?;
     let zone = zone(&context.region, &input)?;
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::Volume])?;
     let host_id = host_in(context, zone)?;
@@ -37,6 +39,10 @@ pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -
                 // Made to depend on, so that whoever deletes it at the same time is seen.
                 tx.get::<Snapshot>(&snapshot.snapshot_id);
             }
+            let source = snapshot.as_ref().and_then(|snapshot| snapshot.encryption.as_ref());
+            let encryption = encryption::choose(context, tx, &encrypted, source, Unnamed::Source)?;
+            // With a key that is not there it comes to be in error, and no host hears of it.
+            let lacks_key = encryption.as_ref().is_some_and(Encryption::lacks_key);
             let volume = Volume {
                 volume_id: tx.new_id(Kind::Volume),
                 owner: context.account().clone(),
@@ -46,9 +52,9 @@ pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -
                 throughput,
                 snapshot_id: snapshot.as_ref().map(|snapshot| snapshot.snapshot_id.clone()),
                 zone: zone.name.as_str().into(),
-                encrypted: false,
+                encryption,
                 created_at: tx.now(),
-                condition: Condition::Creating,
+                condition: if lacks_key { Condition::Failed } else { Condition::Creating },
                 lost: false,
                 attachment: None,
                 modification: None,
@@ -56,7 +62,7 @@ pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -
                 fast_restored: snapshot.as_ref().is_some_and(|snapshot| {
                     fast_restore::is_enabled(tx.tables(), &snapshot.snapshot_id, &zone.name)
                 }),
-                host_id: Some(host_id.as_str().into()),
+                host_id: (!lacks_key).then(|| host_id.as_str().into()),
                 tags: tags.of(Kind::Volume),
             };
             tx.create(&volume);
@@ -71,7 +77,6 @@ pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -
 /// What the API knows and this cloud has not: refused rather than ignored.
 fn refuse_what_is_not_there(input: &ec2::CreateVolumeRequest) -> Result<()> {
     refuse([
-        (input.encrypted == Some(true) || given(&input.kms_key_id), "Encrypted volumes are"),
         (input.multi_attach_enabled == Some(true), "Volumes for several instances at once are"),
         (given(&input.outpost_arn), "Outposts are"),
     ])

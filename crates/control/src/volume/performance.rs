@@ -129,7 +129,7 @@ mod tests {
             throughput,
             snapshot_id: None,
             zone: "us-east-1a".into(),
-            encrypted: false,
+            encryption: None,
             created_at: "2026-03-01T12:00:00Z".parse().unwrap(),
             condition: Default::default(),
             lost: false,

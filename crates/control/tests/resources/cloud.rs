@@ -3,8 +3,8 @@
 
 use agent_api::{
     Architecture, BLOCK_BYTES, Change, ChangedBlock, Desired, HostAgent, HostDescription, HostError,
-    InstanceObservation, Observation, ObservedInstance, PROTOCOL_VERSION, SnapshotStore, StatusChecks,
-    StopCause, VolumeState,
+    InstanceObservation, Observation, ObservedInstance, PROTOCOL_VERSION, SecretKey, SnapshotStore,
+    StatusChecks, StopCause, VolumeState,
 };
 use async_trait::async_trait;
 use aws_api::{Request, Response, Service};
@@ -343,7 +343,7 @@ impl HostAgent for IdleHost {
 
     async fn create_snapshots(&self, snapshots: Vec<agent_api::NewSnapshot>) -> Result<(), HostError> {
         for new in snapshots {
-            let taken = self.snapshots.begin(&new.snapshot_id, 1).await;
+            let taken = self.snapshots.begin(&new.snapshot_id, 1, None).await;
             taken.and(self.snapshots.complete(&new.snapshot_id).await)?;
         }
         Ok(())
@@ -386,7 +386,9 @@ impl Blocks {
 
 #[async_trait]
 impl SnapshotStore for Blocks {
-    async fn begin(&self, id: &str, _: u32) -> Result<(), HostError> {
+    async fn tell(&self, _: &SecretKey) {}
+
+    async fn begin(&self, id: &str, _: u32, _: Option<&SecretKey>) -> Result<(), HostError> {
         self.0.lock().unwrap().entry(id.into()).or_default();
         Ok(())
     }
@@ -445,7 +447,7 @@ impl SnapshotStore for Blocks {
         Ok(changed.map(block).take(limit).collect())
     }
 
-    async fn copy(&self, from: &str, to: &str) -> Result<(), HostError> {
+    async fn copy(&self, from: &str, to: &str, _: Option<&SecretKey>) -> Result<(), HostError> {
         let blocks = self.with(from, |snapshot| snapshot.blocks.clone())?;
         let copy = Snapshot { sealed: true, blocks, stored_percent: 0, is_near: false };
         self.0.lock().unwrap().entry(to.into()).or_insert(copy);

@@ -83,6 +83,8 @@ pub(super) struct Handed {
     pub(super) tpm: Option<RawFd>,
     /// The layers of each.
     pub(super) disks: Vec<Vec<HandedFile>>,
+    /// What opens those of each that is encrypted.
+    pub(super) secrets: Vec<Option<RawFd>>,
     pub(super) scratch: Vec<HandedFile>,
     /// The queues of each.
     pub(super) taps: Vec<Vec<RawFd>>,
@@ -120,13 +122,19 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: 
         line.tpm(tpm);
     }
     line.ports(spec);
+    for (disk, fd) in spec.disks.iter().zip(&handed.secrets) {
+        if let Some(fd) = fd {
+            let name = disk::secret_name(&disk.volume_id);
+            line.add("-object", format!("secret,id={name},file=/proc/self/fd/{fd}"));
+        }
+    }
     for (index, (disk, handed)) in spec.disks.iter().zip(&handed.disks).enumerate() {
         let name = disk.layers.first().map(disk::node_name).unwrap_or_default();
         let layers = disk.layers.iter().zip(handed);
         let layers = layers.map(|(layer, file)| {
             line.layer(disk::node_name(layer), layer.format, file, &disk::mark(&disk.volume_id, layer))
         });
-        let nodes = disk::nodes(&name, &layers.collect::<Vec<_>>());
+        let nodes = disk::nodes(&name, &layers.collect::<Vec<_>>(), disk::secret(disk).as_deref());
         line.add("-blockdev", nodes.to_string());
         let mut device = disk::device(disk, &name);
         match index.checked_sub(1) {
@@ -143,7 +151,7 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: 
     for (index, file) in handed.scratch.iter().enumerate() {
         let name = format!("scratch{index}");
         let layer = line.layer(name.clone(), DiskFormat::Raw, file, &name);
-        line.add("-blockdev", disk::nodes(&name, &[layer]).to_string());
+        line.add("-blockdev", disk::nodes(&name, &[layer], None).to_string());
         line.device(json!({
             "driver": "virtio-blk-pci", "id": &name, "drive": &name, "serial": scratch_serial(spec, index),
             "iothread": "disks", "bus": "pcie.0", "addr": slot::scratch(index), "multifunction": true,
@@ -351,6 +359,7 @@ mod tests {
                 volume_id: id(Kind::Volume, "vol-0123456789abcdef0"),
                 bus: DiskBus::Virtio,
                 limits: None,
+                key: None,
             }],
             scratch: vec![],
             nics: vec![NicSpec {
@@ -372,6 +381,7 @@ mod tests {
                 HandedFile { fd: 12, fd_to_read: Some(19), direct: true },
                 HandedFile { fd: 13, fd_to_read: None, direct: false },
             ]],
+            secrets: vec![None],
             scratch: vec![],
             taps: vec![vec![14, 15]],
         }
@@ -402,6 +412,7 @@ mod tests {
             volume_id: Id::parse(Kind::Volume, "vol-0fedcba9876543210").unwrap(),
             bus: DiskBus::Nvme,
             limits: None,
+            key: None,
         });
         spec.scratch = vec!["/never/seen".into()];
         let mut handed = handed();
@@ -410,6 +421,20 @@ mod tests {
         handed.scratch = vec![HandedFile { fd: 18, fd_to_read: None, direct: true }];
         handed.disks.push(vec![HandedFile { fd: 17, fd_to_read: Some(20), direct: false }]);
         insta::assert_snapshot!(readable(&arguments(&spec, Acceleration::Kvm, &handed)));
+    }
+
+    #[test]
+    fn an_encrypted_disk_is_opened_by_a_file_in_memory() {
+        let (mut spec, mut handed) = (spec(), handed());
+        spec.disks[0].layers.truncate(1);
+        spec.disks[0].key = Some(super::super::DiskKey::Known([0xab; 32].into()));
+        handed.secrets = vec![Some(22)];
+        let arguments = readable(&arguments(&spec, Acceleration::Tcg, &handed));
+        let is_there = |text: &str| arguments.contains(text);
+        assert!(is_there("-object secret,id=key-vol-0123456789abcdef0,file=/proc/self/fd/22\n"));
+        assert!(is_there(r#""encrypt":{"format":"luks","key-secret":"key-vol-0123456789abcdef0"}"#));
+        assert!(!is_there("abab"));
+        assert!(!serde_json::to_string(&spec).unwrap().contains("key"), "it is on no record");
     }
 
     #[test]

@@ -4,12 +4,15 @@
 //! A disk is a chain of nodes, one a layer. The uppermost has the layer's name, so that it can be spoken of: it is what a
 //! device is plugged to, what grows, and what another layer is laid over. It can be opened again without the right to
 //! write, as QEMU does then.
+//!
+//! What opens the layers of an encrypted disk is a secret object of QEMU, which is told it by the monitor or a file in
+//! memory and has it for as long as it has the disk.
 
-use super::{DiskBus, DiskFormat, DiskLayer, DiskSpec};
-use model::Id;
+use super::{DiskBus, DiskFormat, DiskKey, DiskLayer, DiskSpec};
+use model::{Id, SecretKey};
 use rustix::fs::{Mode, OFlags};
 use serde_json::{Value, json};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
 
@@ -108,18 +111,48 @@ pub(super) fn base_names(volume_id: &Id) -> [String; 2] {
     [0, 1].map(|number| format!("b-{}.{number}", volume_id.trim_start_matches("vol-")))
 }
 
+/// The name of the secret that opens a disk's layers, where it is encrypted.
+pub(super) fn secret(spec: &DiskSpec) -> Option<String> {
+    spec.key.as_ref().map(|_| secret_name(&spec.volume_id))
+}
+
+pub(super) fn secret_name(volume_id: &Id) -> String {
+    format!("key-{volume_id}")
+}
+
+/// A file in memory with what QEMU is told of a key.
+pub(super) fn secret_file(key: &SecretKey) -> io::Result<OwnedFd> {
+    let fd = rustix::fs::memfd_create("key", rustix::fs::MemfdFlags::CLOEXEC)?;
+    std::fs::File::from(fd.try_clone()?).write_all(key.passphrase().as_bytes())?;
+    Ok(fd)
+}
+
+/// The key that a machine must be told to open the disk.
+pub(super) fn key(spec: &DiskSpec) -> io::Result<Option<&SecretKey>> {
+    match &spec.key {
+        None => Ok(None),
+        Some(DiskKey::Known(key)) => Ok(Some(key)),
+        Some(DiskKey::Untold) => Err(io::Error::other(format!("The key of {} is not known", spec.volume_id))),
+    }
+}
+
 /// The nodes of a disk, each over the next; null where there is no layer.
-pub(super) fn nodes(name: &str, layers: &[NamedLayer]) -> Value {
+pub(super) fn nodes(name: &str, layers: &[NamedLayer], secret: Option<&str>) -> Value {
     let Some((top, below)) = layers.split_first() else { return Value::Null };
-    let mut node = node(top, false);
+    let mut node = node(top, false, secret);
     node["node-name"] = name.into();
     node["file"]["node-name"] = file_name(name).into();
     node["detect-zeroes"] = "unmap".into();
     if top.format == DiskFormat::Qcow2 {
         // Said even where there is none: the file's own word is not taken.
-        node["backing"] = nodes_below(below);
+        node["backing"] = nodes_below(below, secret);
     }
     node
+}
+
+/// How an encrypted layer is opened.
+pub(super) fn encryption(secret: &str) -> Value {
+    json!({ "format": "luks", "key-secret": secret })
 }
 
 /// The name of the node of the file that is below a layer's.
@@ -127,16 +160,16 @@ pub(super) fn file_name(name: &str) -> String {
     format!("f-{}", name.strip_prefix("vol-").unwrap_or(name))
 }
 
-pub(super) fn nodes_below(layers: &[NamedLayer]) -> Value {
+pub(super) fn nodes_below(layers: &[NamedLayer], secret: Option<&str>) -> Value {
     let Some((top, below)) = layers.split_first() else { return Value::Null };
-    let mut node = node(top, true);
+    let mut node = node(top, true, secret);
     if top.format == DiskFormat::Qcow2 {
-        node["backing"] = nodes_below(below);
+        node["backing"] = nodes_below(below, secret);
     }
     node
 }
 
-fn node(layer: &NamedLayer, read_only: bool) -> Value {
+fn node(layer: &NamedLayer, read_only: bool, secret: Option<&str>) -> Value {
     let driver = match layer.format {
         DiskFormat::Raw => "raw",
         DiskFormat::Qcow2 => "qcow2",
@@ -148,7 +181,7 @@ fn node(layer: &NamedLayer, read_only: bool) -> Value {
             });
         }
     };
-    json!({
+    let mut node = json!({
         "driver": driver,
         "read-only": read_only, "discard": "unmap",
         "file": {
@@ -157,7 +190,11 @@ fn node(layer: &NamedLayer, read_only: bool) -> Value {
             "cache": { "direct": layer.direct, "no-flush": false },
             "discard": "unmap",
         },
-    })
+    });
+    if let Some(secret) = secret {
+        node["encrypt"] = encryption(secret);
+    }
+    node
 }
 
 /// The device by which a guest sees a disk whose uppermost node is `node`.

@@ -67,8 +67,9 @@ pub(super) async fn attach(qmp: &Qmp, spec: &DiskSpec, sockets: &Path) -> Result
     let Some(name) = spec.layers.first().map(node_name) else {
         return Err(HotplugError::Refused(format!("{} has no layer", spec.volume_id)));
     };
+    tell_secret(qmp, spec).await?;
     let layers = open(qmp, spec, spec.layers.len(), sockets).await?;
-    qmp.execute("blockdev-add", disk::nodes(&name, &layers)).await?;
+    qmp.execute("blockdev-add", disk::nodes(&name, &layers, disk::secret(spec).as_deref())).await?;
     let mut device = disk::device(spec, &name);
     device["bus"] = port.into();
     if let Err(error) = qmp.execute("device_add", device).await {
@@ -128,7 +129,7 @@ pub(super) async fn freeze(qmp: &Qmp, disks: &[DiskSpec], sockets: &Path) -> Res
         // Left by an attempt that did not come to its end.
         let _ = qmp.execute("blockdev-del", json!({ "node-name": &name })).await;
         let layers = open(qmp, spec, 1, sockets).await?;
-        qmp.execute("blockdev-add", disk::nodes(&name, &layers)).await?;
+        qmp.execute("blockdev-add", disk::nodes(&name, &layers, disk::secret(spec).as_deref())).await?;
         actions.push(json!({ "type": "blockdev-snapshot", "data": { "node": top, "overlay": name } }));
     }
     if actions.is_empty() {
@@ -154,12 +155,16 @@ pub(super) async fn rebase(qmp: &Qmp, spec: &DiskSpec, before: &[DiskLayer], soc
     let (opened, opening) = (below.to_vec(), sockets.to_owned());
     let files = tokio::task::spawn_blocking(move || disk::open_to_read(&opened, &opening)).await;
     let layers = hand_over(qmp, &spec.volume_id, below, files.map_err(std::io::Error::other)??).await?;
+    let nodes = disk::nodes_below(&layers, disk::secret(spec).as_deref());
     // One of the two names is that of what was put below the last time.
-    let [base, other] = add_base(qmp, &spec.volume_id, disk::nodes_below(&layers)).await?;
-    let reopened = json!({
+    let [base, other] = add_base(qmp, &spec.volume_id, nodes).await?;
+    let mut reopened = json!({
         "driver": "qcow2", "node-name": &name, "read-only": place > 0, "discard": "unmap",
         "detect-zeroes": "unmap", "file": disk::file_name(&name), "backing": &base,
     });
+    if let Some(secret) = disk::secret(spec) {
+        reopened["encrypt"] = disk::encryption(&secret);
+    }
     if let Err(error) = qmp.execute("blockdev-reopen", json!({ "options": [reopened] })).await {
         let _ = qmp.execute("blockdev-del", json!({ "node-name": &base })).await;
         return Err(error.into());
@@ -306,13 +311,23 @@ async fn withdraw(qmp: &Qmp, volume_id: &Id) -> Result<()> {
     Ok(())
 }
 
-/// Nodes that no device has. Those that never were, or are in use, are none of it.
+/// What opens the layers of an encrypted disk.
+async fn tell_secret(qmp: &Qmp, spec: &DiskSpec) -> Result<()> {
+    let Some(key) = disk::key(spec)? else { return Ok(()) };
+    let name = disk::secret_name(&spec.volume_id);
+    let secret = json!({ "qom-type": "secret", "id": name, "data": key.passphrase() });
+    qmp.execute("object-add", secret).await?;
+    Ok(())
+}
+
+/// Nodes that no device has, and what opens them. Those that never were, or are in use, are none of it.
 async fn remove_nodes(qmp: &Qmp, spec: &DiskSpec) {
     let names = spec.layers.iter().map(node_name).chain(disk::base_names(&spec.volume_id));
     let names = names.chain([nothing(&spec.volume_id)]);
     for name in names {
         remove_node(qmp, &name).await;
     }
+    let _ = qmp.execute("object-del", json!({ "id": disk::secret_name(&spec.volume_id) })).await;
 }
 
 /// A device that is gone lets go of its node a little later.

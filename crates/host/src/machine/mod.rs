@@ -33,7 +33,7 @@ pub use acceleration::{Proof, prove};
 pub use command_line::Acceleration;
 pub use fake::FakeHypervisor;
 pub use layer_server::{LayerContent, LayerSource};
-pub use model::{Burst, DiskLimits, Rate};
+pub use model::{Burst, DiskKey, DiskLimits, Rate};
 pub use qemu::{QemuHypervisor, QemuOptions};
 
 pub(crate) use acceleration::{kernel_release, qemu_version};
@@ -117,6 +117,9 @@ pub struct DiskSpec {
     /// Not held to any where None.
     #[serde(default)]
     pub limits: Option<DiskLimits>,
+    /// Of an encrypted one. On no record: a machine that runs has it.
+    #[serde(skip)]
+    pub key: Option<DiskKey>,
 }
 
 /// What a guest has its disks by.
@@ -157,9 +160,9 @@ pub struct NicSpec {
 pub type Tap = Vec<OwnedFd>;
 
 impl DiskSpec {
-    /// One of these layers: all that need be known of a disk that a machine has already.
+    /// One of these layers: all that need be known of a disk that a machine has already, but for its key.
     pub fn new(volume_id: Id, layers: Vec<DiskLayer>) -> Self {
-        DiskSpec { layers, volume_id, bus: DiskBus::default(), limits: None }
+        DiskSpec { layers, volume_id, bus: DiskBus::default(), limits: None, key: None }
     }
 }
 

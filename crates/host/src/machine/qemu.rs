@@ -299,8 +299,11 @@ fn launch(
 ) -> Result<Process, MachineError> {
     let directory = &machine.directory;
     let mut fds = Fds::default();
-    let mut handed_disks = Vec::new();
+    let (mut handed_disks, mut secrets) = (Vec::new(), Vec::new());
     for disk in &spec.disks {
+        let file = disk::key(disk).and_then(|key| key.map(disk::secret_file).transpose());
+        let file = file.map_err(io_failed(format!("can't hand over the key of {}", disk.volume_id)))?;
+        secrets.push(file.map(|fd| fds.hand(fd)));
         let open = disk::open(disk, &directory.file(LAYERS))
             .map_err(io_failed(format!("can't open {}", disk.volume_id)))?;
         handed_disks.push(open.into_iter().map(|file| fds.file(file)).collect());
@@ -327,6 +330,7 @@ fn launch(
         firmware: firmware.map(|firmware| (fds.hand(firmware.code), fds.hand(firmware.variables))),
         tpm,
         disks: handed_disks,
+        secrets,
         scratch,
         taps: taps.into_iter().map(|tap| tap.into_iter().map(|queue| fds.hand(queue)).collect()).collect(),
     };

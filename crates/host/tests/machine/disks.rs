@@ -2,7 +2,7 @@
 
 use crate::guest::Then;
 use crate::host::{Host, disk};
-use host::machine::{DiskFormat, DiskLayer, DiskSpec, Hypervisor, MachineError, MachineSpec};
+use host::machine::{DiskFormat, DiskKey, DiskLayer, DiskSpec, Hypervisor, MachineError, MachineSpec};
 use model::{Id, Kind, SystemRandom};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -54,48 +54,88 @@ impl Monitor {
     }
 }
 
-pub fn layer(dir: &Path, name: &str, make: &[&str]) -> DiskLayer {
+/// An empty layer of 64 MiB.
+pub fn layer(dir: &Path, name: &str, key: Option<&DiskKey>) -> DiskLayer {
     let path = dir.join(name);
-    let made = Command::new("qemu-img").args(make).arg(&path).arg("64M").status().unwrap();
-    assert!(made.success());
-    let format = if name.ends_with("raw") { DiskFormat::Raw } else { DiskFormat::Qcow2 };
-    DiskLayer { path, format }
+    let is_raw = name.ends_with("raw");
+    let mut options = "cluster_size=128k,extended_l2=on".to_owned();
+    let mut make = Command::new("qemu-img");
+    make.args(["create", "-q"]).args(secret(key));
+    if key.is_some() {
+        options.push_str(",encrypt.format=luks,encrypt.key-secret=disk,encrypt.iter-time=10");
+    }
+    match is_raw {
+        true => make.args(["-f", "raw"]),
+        false => make.args(["-f", "qcow2", "-o", &options]),
+    };
+    // Which takes long to be made where it is encrypted, and is the same each time.
+    let like = dir.join("encrypted");
+    if key.is_none() || !like.exists() {
+        let made = make.arg(if key.is_some() { &like } else { &path }).arg("64M").status().unwrap();
+        assert!(made.success());
+    }
+    if key.is_some() {
+        std::fs::copy(&like, &path).unwrap();
+    }
+    DiskLayer { path, format: if is_raw { DiskFormat::Raw } else { DiskFormat::Qcow2 } }
 }
 
-const RAW: &[&str] = &["create", "-q", "-f", "raw"];
-pub const OVERLAY: &[&str] = &["create", "-q", "-f", "qcow2", "-o", "cluster_size=128k,extended_l2=on"];
+/// What QEMU's programs are told of a key.
+fn secret(key: Option<&DiskKey>) -> Vec<String> {
+    match key {
+        Some(DiskKey::Known(key)) => {
+            vec!["--object".into(), format!("secret,id=disk,data={}", key.passphrase())]
+        }
+        _ => Vec::new(),
+    }
+}
 
 /// An empty disk of 64 MiB, whose n-th layer has the number n.
 fn empty(host: &Host) -> DiskSpec {
     let volume_id = Id::new(Kind::Volume, &SystemRandom);
-    let layer = layer(host.dir.path(), &format!("{volume_id}.0.raw"), RAW);
+    let layer = layer(host.dir.path(), &format!("{volume_id}.0.raw"), None);
     DiskSpec { layers: vec![layer], ..disk(volume_id, "".into()) }
+}
+
+fn encrypted(host: &Host) -> DiskSpec {
+    let volume_id = Id::new(Kind::Volume, &SystemRandom);
+    let key = DiskKey::Known([7; 32].into());
+    let layer = layer(host.dir.path(), &format!("{volume_id}.0.qcow2"), Some(&key));
+    DiskSpec { layers: vec![layer], key: Some(key), ..disk(volume_id, "".into()) }
 }
 
 /// The disk with a new layer on top.
 pub fn over(host: &Host, disk: &DiskSpec) -> DiskSpec {
     let name = format!("{}.{}.qcow2", disk.volume_id, disk.layers.len());
     let mut above = disk.clone();
-    above.layers.insert(0, layer(host.dir.path(), &name, OVERLAY));
+    above.layers.insert(0, layer(host.dir.path(), &name, disk.key.as_ref()));
     above
 }
 
-/// What a disk of these layers holds, as a QEMU sees it that opens them anew. Locks of a machine are no hindrance.
-fn holds(layers: &[DiskLayer], commands: &[&str]) -> bool {
-    fn told(layers: &[DiskLayer]) -> Value {
+/// What a disk holds, as a QEMU sees it that opens its layers anew. Locks of a machine are no hindrance.
+fn holds(disk: &DiskSpec, commands: &[&str]) -> bool {
+    fn told(layers: &[DiskLayer], is_encrypted: bool) -> Value {
         let Some((top, below)) = layers.split_first() else { return Value::Null };
         let file = json!({ "driver": "file", "filename": top.path, "locking": "off" });
         match top.format {
             DiskFormat::Raw | DiskFormat::Served => json!({ "driver": "raw", "file": file }),
-            DiskFormat::Qcow2 => json!({ "driver": "qcow2", "file": file, "backing": told(below) }),
+            DiskFormat::Qcow2 => {
+                let backing = told(below, is_encrypted);
+                let mut node = json!({ "driver": "qcow2", "file": file, "backing": backing });
+                if is_encrypted {
+                    node["encrypt"] = json!({ "format": "luks", "key-secret": "disk" });
+                }
+                node
+            }
         }
     }
     let mut io = Command::new("qemu-io");
-    io.args(["-r", "-U"]);
+    io.args(["-r", "-U"]).args(secret(disk.key.as_ref()));
     commands.iter().for_each(|command| {
         io.args(["-c", command]);
     });
-    let output = io.arg(format!("json:{}", told(layers))).output().unwrap();
+    let told = told(&disk.layers, disk.key.is_some());
+    let output = io.arg(format!("json:{told}")).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     output.status.success() && !said.contains("failed") && !said.contains("rror")
 }
@@ -106,7 +146,7 @@ fn holds(layers: &[DiskLayer], commands: &[&str]) -> bool {
 async fn what_was_frozen_stays_and_no_flushed_write_is_lost() {
     let Some(mut host) = Host::new() else { return };
     let mut spec = host.spec("hello", Then::Halt);
-    let mut disks = [empty(&host), empty(&host)];
+    let mut disks = [empty(&host), encrypted(&host)];
     spec.disks.push(disks[0].clone());
     host.driver().start(spec.clone(), vec![]).await.unwrap();
     host.driver().attach_disk(&spec.instance_id, disks[1].clone()).await.unwrap();
@@ -143,11 +183,11 @@ async fn what_was_frozen_stays_and_no_flushed_write_is_lost() {
             let later = format!("read -P 0 {}m 1m", round + 1);
             let commands: Vec<String> = own.into_iter().chain(before).chain([later]).collect();
             let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
-            assert!(holds(&disk.layers, &commands), "round {round}");
+            assert!(holds(disk, &commands), "round {round}");
         }
     }
     for disk in &disks {
-        assert!(holds(&disk.layers, &["read -P 9 0 4k", "read -P 4 4k 4k", "read -P 4 4m 256k"]));
+        assert!(holds(disk, &["read -P 9 0 4k", "read -P 4 4k 4k", "read -P 4 4m 256k"]));
     }
     // Adopted by nobody, it starts again on all its layers.
     spec.boot = 2;
@@ -163,29 +203,39 @@ async fn what_was_frozen_stays_and_no_flushed_write_is_lost() {
 async fn a_running_machine_takes_a_shorter_chain() {
     let Some(host) = Host::new() else { return };
     let spec = host.started("hello", Then::Halt).await;
+    takes_a_shorter_chain(&host, &spec, empty(&host)).await;
+    takes_a_shorter_chain(&host, &spec, encrypted(&host)).await;
+    host.driver().end(&spec.instance_id).await.unwrap();
+}
+
+async fn takes_a_shorter_chain(host: &Host, spec: &MachineSpec, mut disk: DiskSpec) {
     let numbered = |below: &DiskSpec, number: u32| {
         let mut above = below.clone();
         let name = format!("{}.{number}.qcow2", below.volume_id);
-        above.layers.insert(0, layer(host.dir.path(), &name, OVERLAY));
+        above.layers.insert(0, layer(host.dir.path(), &name, below.key.as_ref()));
         above
     };
-    let mut disk = empty(&host);
     host.driver().attach_disk(&spec.instance_id, disk.clone()).await.unwrap();
     for round in 1..=4 {
-        Monitor::of(&host, &spec).io(&disk, &format!("write -P {round} {round}m 64k"));
-        disk = over(&host, &disk);
+        Monitor::of(host, spec).io(&disk, &format!("write -P {round} {round}m 64k"));
+        disk = over(host, &disk);
         host.driver().freeze_disks(&spec.instance_id, vec![disk.clone()]).await.unwrap();
     }
-    Monitor::of(&host, &spec).io(&disk, "write -P 9 9m 64k");
+    Monitor::of(host, spec).io(&disk, "write -P 9 9m 64k");
     // Of all but the uppermost and the raw one, which holds the first.
     let mut merged = disk.clone();
     let name = format!("{}.9.qcow2", disk.volume_id);
-    merged.layers.splice(1..4, [layer(host.dir.path(), &name, OVERLAY)]);
+    merged.layers.splice(1..4, [layer(host.dir.path(), &name, disk.key.as_ref())]);
     let mut io = Command::new("qemu-io");
+    io.args(secret(disk.key.as_ref()));
     for round in 2..=4 {
         io.args(["-c", &format!("write -P {round} {round}m 64k")]);
     }
-    assert!(io.arg(&merged.layers[1].path).output().unwrap().status.success());
+    let mut image = format!("driver=qcow2,file.filename={}", merged.layers[1].path.display());
+    if disk.key.is_some() {
+        image.push_str(",encrypt.format=luks,encrypt.key-secret=disk");
+    }
+    assert!(io.arg("--image-opts").arg(image).output().unwrap().status.success());
     let before = disk.layers.clone();
     // One more comes in between.
     disk = numbered(&disk, 10);
@@ -198,7 +248,7 @@ async fn a_running_machine_takes_a_shorter_chain() {
         let Ok(open) = std::fs::read_link(fd.unwrap().path()) else { continue };
         assert!(!before[1..4].iter().any(|layer| layer.path == open), "{} is still open", open.display());
     }
-    let mut monitor = Monitor::of(&host, &spec);
+    let mut monitor = Monitor::of(host, spec);
     for round in [1, 2, 3, 4, 9] {
         monitor.io(&disk, &format!("read -P {round} {round}m 64k"));
     }
@@ -206,16 +256,12 @@ async fn a_running_machine_takes_a_shorter_chain() {
     drop(monitor);
     let above = numbered(&merged, 11);
     host.driver().freeze_disks(&spec.instance_id, vec![above.clone()]).await.unwrap();
-    Monitor::of(&host, &spec).io(&above, "write -P 6 3m 4k");
+    Monitor::of(host, spec).io(&above, "write -P 6 3m 4k");
     let other = numbered(&above, 12);
     let refused = host.driver().rebase_disk(&spec.instance_id, other, vec![]).await;
     assert!(matches!(refused, Err(MachineError::Failed(_))), "{refused:?}");
     assert!(host.driver().detach_disk(&spec.instance_id, above.clone(), true).await.unwrap());
-    assert!(holds(
-        &above.layers,
-        &["read -P 6 3m 4k", "read -P 5 2m 4k", "read -P 4 4m 64k", "read -P 1 1m 64k"]
-    ));
-    host.driver().end(&spec.instance_id).await.unwrap();
+    assert!(holds(&above, &["read -P 6 3m 4k", "read -P 5 2m 4k", "read -P 4 4m 64k", "read -P 1 1m 64k"]));
 }
 
 #[tokio::test]
@@ -233,7 +279,7 @@ async fn disks_grow_and_a_refused_freeze_changes_nothing() {
     let mut monitor = Monitor::of(&host, &spec);
     monitor.io(&disk, "write -P 1 0 1m");
     drop(monitor);
-    assert!(holds(&disk.layers, &["read -P 1 0 1m"]), "written where it was before");
+    assert!(holds(&disk, &["read -P 1 0 1m"]), "written where it was before");
     for bytes in [128 << 20, 128 << 20] {
         host.driver().resize_disk(&spec.instance_id, &disk.volume_id, bytes).await.unwrap();
     }
@@ -244,7 +290,7 @@ async fn disks_grow_and_a_refused_freeze_changes_nothing() {
     monitor.io(&disk, "read -P 0 120m 1m");
     drop(monitor);
     host.driver().end(&spec.instance_id).await.unwrap();
-    assert!(holds(&above.layers, &["read -P 2 200m 1m", "read -P 1 0 1m"]));
+    assert!(holds(&above, &["read -P 2 200m 1m", "read -P 1 0 1m"]));
 }
 
 /// A guest that listens to nothing keeps its disk until it is taken by force; then another machine can have it.
@@ -270,5 +316,5 @@ async fn a_disk_leaves_when_the_guest_lets_go_or_by_force() {
     for spec in [spec, other] {
         driver.end(&spec.instance_id).await.unwrap();
     }
-    assert!(holds(&disk.layers, &["read -P 5 0 4k"]));
+    assert!(holds(&disk, &["read -P 5 0 4k"]));
 }

@@ -1,6 +1,6 @@
 //! Layers that machines read from us, until they can open them as files.
 
-use crate::disks::{Monitor, OVERLAY, layer, over};
+use crate::disks::{Monitor, layer, over};
 use crate::guest::{self, Then};
 use crate::host::{Host, disk};
 use async_trait::async_trait;
@@ -56,7 +56,7 @@ impl LayerSource for Source {
 fn disk_over(dir: &Path, served: &DiskLayer) -> DiskSpec {
     let volume_id = Id::new(Kind::Volume, &SystemRandom);
     let mut disk = disk(volume_id.clone(), "".into());
-    disk.layers = vec![layer(dir, &format!("{volume_id}.0.qcow2"), OVERLAY), served.clone()];
+    disk.layers = vec![layer(dir, &format!("{volume_id}.0.qcow2"), None), served.clone()];
     disk
 }
 

@@ -1,14 +1,17 @@
 //! Blocks: named by what they hold, packed, and never believed before they are looked at.
 
 use crate::BLOCK_BYTES;
+use crate::encryption::DataKey;
 
-/// BLAKE3 of what a block holds.
+/// BLAKE3 of what a block holds, keyed where it is encrypted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Name(pub(crate) [u8; Name::BYTES]);
 
 /// The first byte of a packed block tells how the others are to be read.
 const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
+/// A packed block, encrypted.
+const SEALED: u8 = 2;
 /// The fastest: a disk's data is written once and read seldom.
 const LEVEL: i32 = 1;
 /// How many places of a block are looked at, and how much at each.
@@ -18,8 +21,8 @@ const SAMPLE_BYTES: usize = 4096;
 impl Name {
     pub(crate) const BYTES: usize = 32;
 
-    pub(crate) fn of(data: &[u8]) -> Name {
-        Name(*blake3::hash(data).as_bytes())
+    pub(crate) fn of(data: &[u8], key: Option<&DataKey>) -> Name {
+        key.map_or_else(|| Name(*blake3::hash(data).as_bytes()), |key| key.name(data))
     }
 }
 
@@ -29,8 +32,13 @@ impl std::fmt::Display for Name {
     }
 }
 
-/// As a block is kept: compressed where that makes it smaller.
-pub(crate) fn pack(data: &[u8]) -> Vec<u8> {
+/// As a block is kept: compressed where that makes it smaller, then encrypted, with a key.
+pub(crate) fn pack(name: Name, data: &[u8], key: Option<&DataKey>) -> Vec<u8> {
+    let packed = compress(data);
+    key.map_or_else(|| packed.clone(), |key| [&[SEALED], &*key.seal(name, &packed)].concat())
+}
+
+fn compress(data: &[u8]) -> Vec<u8> {
     if is_worth_it(data)
         && let Ok(compressed) = zstd::bulk::compress(data, LEVEL)
         && compressed.len() < data.len()
@@ -49,7 +57,15 @@ fn is_worth_it(data: &[u8]) -> bool {
 }
 
 /// What a block of this name holds; None where what was kept is damaged.
-pub(crate) fn unpack(name: Name, packed: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn unpack(name: Name, packed: &[u8], key: Option<&DataKey>) -> Option<Vec<u8>> {
+    let data = match key {
+        None => decompress(packed)?,
+        Some(key) => decompress(&key.open(name, packed.strip_prefix(&[SEALED])?)?)?,
+    };
+    (data.len() == BLOCK_BYTES && Name::of(&data, key) == name).then_some(data)
+}
+
+fn decompress(packed: &[u8]) -> Option<Vec<u8>> {
     let (kind, rest) = packed.split_first()?;
     let data = match *kind {
         PLAIN => rest.to_vec(),
@@ -57,7 +73,7 @@ pub(crate) fn unpack(name: Name, packed: &[u8]) -> Option<Vec<u8>> {
         ZSTD => zstd::bulk::decompress(rest, BLOCK_BYTES).ok()?,
         _ => return None,
     };
-    (data.len() == BLOCK_BYTES && Name::of(&data) == name).then_some(data)
+    Some(data)
 }
 
 #[cfg(test)]
@@ -71,28 +87,40 @@ mod tests {
         data
     }
 
+    fn key() -> DataKey {
+        DataKey::new(&[7; 32].into())
+    }
+
     #[test]
     fn what_is_unpacked_is_what_was_packed() {
         for data in [vec![7; BLOCK_BYTES], noise()] {
-            let packed = pack(&data);
-            assert!(packed.len() <= BLOCK_BYTES + 1);
-            assert!(unpack(Name::of(&data), &packed).as_ref() == Some(&data));
+            for key in [None, Some(key())] {
+                let name = Name::of(&data, key.as_ref());
+                let packed = pack(name, &data, key.as_ref());
+                assert!(packed.len() <= BLOCK_BYTES + 42);
+                assert!(unpack(name, &packed, key.as_ref()).as_ref() == Some(&data));
+            }
         }
-        assert!(pack(&vec![7; BLOCK_BYTES]).len() < 1000);
+        let data = vec![7; BLOCK_BYTES];
+        assert!(pack(Name::of(&data, None), &data, None).len() < 1000);
     }
 
     #[test]
     fn whatever_is_damaged_is_seen() {
         for data in [vec![7; BLOCK_BYTES], noise()] {
-            let (name, packed) = (Name::of(&data), pack(&data));
-            for at in (0..packed.len()).step_by(packed.len() / 20 + 1) {
-                let mut damaged = packed.clone();
-                damaged[at] ^= 0x10;
-                assert!(unpack(name, &damaged).is_none(), "{at}");
+            for key in [None, Some(key())] {
+                let key = key.as_ref();
+                let name = Name::of(&data, key);
+                let packed = pack(name, &data, key);
+                for at in (0..packed.len()).step_by(packed.len() / 20 + 1) {
+                    let mut damaged = packed.clone();
+                    damaged[at] ^= 0x10;
+                    assert!(unpack(name, &damaged, key).is_none(), "{at}");
+                }
+                assert!(unpack(name, &packed[..packed.len() - 1], key).is_none());
+                assert!(unpack(name, &[], key).is_none());
+                assert!(unpack(Name::of(b"other", key), &packed, key).is_none());
             }
-            assert!(unpack(name, &packed[..packed.len() - 1]).is_none());
-            assert!(unpack(name, &[]).is_none());
-            assert!(unpack(Name::of(b"other"), &packed).is_none());
         }
     }
 }

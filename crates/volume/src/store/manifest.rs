@@ -82,7 +82,7 @@ impl Manifest {
             bytes.extend(index.to_be_bytes());
             bytes.extend(name.0);
         }
-        bytes.extend(Name::of(&bytes).0);
+        bytes.extend(Name::of(&bytes, None).0);
         bytes
     }
 
@@ -92,7 +92,7 @@ impl Manifest {
         let (header, entries) = content.split_first_chunk::<HEADER>()?;
         let number = |at: usize| header[at..at + 8].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
         let (size, count) = (number(8), number(16));
-        let is_whole = Name::of(content).0 == *sum
+        let is_whole = Name::of(content, None).0 == *sum
             && header[..8] == *MAGIC
             && size <= u64::from(SIZE_GIB_MAX) << 30
             && entries.len() as u64 == count.checked_mul(ENTRY as u64)?;

@@ -5,6 +5,8 @@
 //!   manifests/snap-…    which blocks a snapshot consists of
 //! ```
 //!
+//! What is encrypted is named and packed with its data key, which is not kept here.
+//!
 //! Nothing is changed once it is there. A manifest comes after its blocks, which are durable then, and a block goes once
 //! no manifest has named it for long (`collect`). What is read is checked against its name: what is damaged is told
 //! and never given out.
@@ -19,6 +21,7 @@ pub use collect::Collected;
 pub use manifest::ChangedBlock;
 pub(crate) use manifest::Manifest;
 
+use crate::encryption::DataKey;
 use crate::{Result, VolumeError, durable};
 use folder::Staged;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -106,6 +109,7 @@ impl BlockStore {
     pub(crate) fn put_blocks(
         &self,
         blocks: impl Iterator<Item = Result<(u32, Option<Vec<u8>>)>>,
+        key: Option<Arc<DataKey>>,
     ) -> Result<Vec<(u32, Option<Name>)>> {
         let (sender, done) = mpsc::channel();
         let mut in_flight = 0;
@@ -125,9 +129,9 @@ impl BlockStore {
                 finish(&mut in_flight)?;
             }
             durable::step(Path::new("the block store"))?;
-            let name = Name::of(&data);
+            let name = Name::of(&data, key.as_deref());
             names.push((index, Some(name)));
-            let (put, sender) = (self.put_block(name, data), sender.clone());
+            let (put, sender) = (self.put_block(name, data, key.clone()), sender.clone());
             in_flight += 1;
             // Who waits may have met another's error.
             self.runtime()?.spawn(async move { drop(sender.send(put.await)) });
@@ -146,12 +150,13 @@ impl BlockStore {
         &self,
         name: Name,
         data: Vec<u8>,
+        encryption: Option<Arc<DataKey>>,
     ) -> impl Future<Output = Result<Option<Staged>>> + Send + 'static {
         let (objects, folder, key) = (self.objects.clone(), self.folder.clone(), block_key(name));
         let number = self.staged.fetch_add(1, Ordering::Relaxed);
         async move {
             let packed = move || {
-                let packed = block::pack(&data);
+                let packed = block::pack(name, &data, encryption.as_deref());
                 match &folder {
                     Some(folder) => {
                         folder::stage(folder, &key, number, &packed).map(|staged| (Some(staged), None))
@@ -167,10 +172,16 @@ impl BlockStore {
         }
     }
 
-    pub(crate) fn get_block(&self, snapshot_id: &str, index: u32, name: Name) -> Result<Vec<u8>> {
+    pub(crate) fn get_block(
+        &self,
+        snapshot_id: &str,
+        index: u32,
+        name: Name,
+        key: Option<&DataKey>,
+    ) -> Result<Vec<u8>> {
         let damaged = || VolumeError::Damaged(format!("The block {index} of {snapshot_id}"));
         let packed = self.get(block_key(name), "can't get a block")?.ok_or_else(damaged)?;
-        block::unpack(name, &packed).ok_or_else(damaged)
+        block::unpack(name, &packed, key).ok_or_else(damaged)
     }
 
     /// The blocks that it names are there.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::durable::crash_after;
+use model::SecretKey;
 
 /// Runs `act` with a crash after each number of steps until one comes to its end; `check` sees what each left.
 fn at_every_step(prepare: impl Fn() -> Room, act: impl Fn(&Room) -> bool, check: impl Fn(Room, bool)) {
@@ -23,15 +24,19 @@ fn a_volume_is_whole_or_absent() {
     if !has_qemu() {
         return;
     }
-    for snapshot in [None, Some(SNAPSHOT)] {
+    let key = &encrypted::key(1);
+    // With a key its layer is one more, that of the snapshot copied.
+    for (snapshot, key, more) in
+        [(None, None, 2), (Some(SNAPSHOT), None, 2), (None, Some(key), 2), (Some(SNAPSHOT), Some(key), 3)]
+    {
         at_every_step(
             || Room::new().with_snapshot(),
-            |room| room.ensure(VOLUME, 1, snapshot).is_ok(),
+            |room| room.ensure(VOLUME, 1, snapshot, key).is_ok(),
             |room, is_done| {
                 let there = room.volumes() == [VOLUME];
                 assert!(there || !is_done);
-                assert_eq!(room.files().len(), if there { 4 } else { 2 }, "{:?}", room.files());
-                let disk = room.ensure(VOLUME, 1, snapshot).unwrap();
+                assert_eq!(room.files().len(), if there { 2 + more } else { 2 }, "{:?}", room.files());
+                let disk = room.ensure(VOLUME, 1, snapshot, key).unwrap();
                 assert!(qemu_io(&disk, &["write -P 1 0 4k", "read -P 1 0 4k"]));
             },
         );
@@ -40,15 +45,21 @@ fn a_volume_is_whole_or_absent() {
 
 #[test]
 fn an_upload_is_pending_or_sealed() {
+    sealed_or_not(None);
+    sealed_or_not(Some(&encrypted::key(1)));
+}
+
+fn sealed_or_not(key: Option<&SecretKey>) {
     at_every_step(
         || {
             let room = Room::new();
-            room.begin(SNAPSHOT, 1).unwrap();
+            room.begin(SNAPSHOT, 1, key).unwrap();
             room.put_block(SNAPSHOT, 3, &block(3)).unwrap();
             room
         },
         |room| room.complete(SNAPSHOT).is_ok(),
         |room, is_done| {
+            key.into_iter().for_each(|key| room.tell(key));
             assert_eq!(room.get_block(SNAPSHOT, 3).unwrap(), Some(block(3)));
             assert!(!is_done || is_invalid(room.put_block(SNAPSHOT, 3, &block(4))));
             room.complete(SNAPSHOT).unwrap();
@@ -71,8 +82,8 @@ fn snapshots_are_all_there_or_none_and_no_write_is_lost() {
     at_every_step(
         || {
             let room = Room::new();
-            room.ensure(VOLUME, 1, None).unwrap();
-            room.ensure(OTHER, 1, None).unwrap();
+            room.ensure(VOLUME, 1, None, None).unwrap();
+            room.ensure(OTHER, 1, None, None).unwrap();
             write(&volumes(&room), "write -P 1 0 1m");
             room
         },
@@ -119,7 +130,7 @@ fn an_undone_snapshot_leaves_nothing_that_matters() {
     at_every_step(
         || {
             let room = Room::new();
-            room.ensure(VOLUME, 1, None).unwrap();
+            room.ensure(VOLUME, 1, None, None).unwrap();
             assert!(qemu_io(&room.disk(VOLUME).unwrap(), &["write -P 1 0 1m"]));
             room.begin_freeze(&[(SNAPSHOT, VOLUME)], Some("i-1")).unwrap();
             room
@@ -147,7 +158,7 @@ fn what_is_deleted_goes_whole_and_nothing_else_does() {
     at_every_step(
         || {
             let room = Room::new().with_snapshot();
-            room.ensure(VOLUME, 1, Some(SNAPSHOT)).unwrap();
+            room.ensure(VOLUME, 1, Some(SNAPSHOT), None).unwrap();
             assert!(qemu_io(&room.disk(VOLUME).unwrap(), &["write -P 1 0 4k"]));
             room.snapshot(SECOND, VOLUME);
             room

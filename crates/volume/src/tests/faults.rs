@@ -193,7 +193,7 @@ fn whatever_the_store_does_nothing_wrong_is_read() {
         let store = Faulty::new(seed);
         let mut room = open(tempfile::tempdir().unwrap(), &store);
         for snapshot_id in [SNAPSHOT, SECOND] {
-            room.begin(snapshot_id, 1).unwrap();
+            room.begin(snapshot_id, 1, None).unwrap();
             for index in 0..BLOCKS {
                 room.put_block(snapshot_id, index, &expected(snapshot_id, index)).unwrap();
             }
@@ -232,7 +232,7 @@ fn whatever_the_store_does_nothing_wrong_is_read() {
         let dir = room.dir;
         drop(room.disks);
         room = open(dir, &store);
-        let is_made = |(volume_id, snapshot_id)| room.ensure(volume_id, 1, Some(snapshot_id)).is_ok();
+        let is_made = |(volume_id, snapshot_id)| room.ensure(volume_id, 1, Some(snapshot_id), None).is_ok();
         let is_whole = [(VOLUME, SNAPSHOT), (OTHER, SECOND)].iter().all(|pair| is_made(*pair)) && {
             let filled = std::iter::repeat_with(|| room.fill(1));
             filled.take_while(|filled| !matches!(filled, Ok(Fill::Nothing))).all(|filled| filled.is_ok())

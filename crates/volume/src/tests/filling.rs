@@ -11,7 +11,7 @@ impl Room {
     /// Only the block store has its snapshot.
     fn without_layers() -> Room {
         let room = Room::new();
-        room.begin(SNAPSHOT, 1).unwrap();
+        room.begin(SNAPSHOT, 1, None).unwrap();
         for index in BLOCKS {
             room.put_block(SNAPSHOT, index, &block((index % 250) as u8 + 1)).unwrap();
         }
@@ -50,7 +50,7 @@ fn is_right(reader: &LayerReader) -> bool {
 #[test]
 fn it_is_usable_at_once_and_fetches_what_is_read() {
     let room = Room::without_layers();
-    let disk = room.ensure(VOLUME, 2, Some(SNAPSHOT)).unwrap();
+    let disk = room.ensure(VOLUME, 2, Some(SNAPSHOT), None).unwrap();
     assert!(disk.layers[1].filling.is_some());
     assert_eq!(room.taken(VOLUME), 0);
     let reader = room.reader(VOLUME);
@@ -71,8 +71,8 @@ fn it_is_usable_at_once_and_fetches_what_is_read() {
 #[test]
 fn it_is_shared_and_its_snapshot_may_go() {
     let room = Room::without_layers();
-    room.ensure(VOLUME, 1, Some(SNAPSHOT)).unwrap();
-    room.ensure(OTHER, 1, Some(SNAPSHOT)).unwrap();
+    room.ensure(VOLUME, 1, Some(SNAPSHOT), None).unwrap();
+    room.ensure(OTHER, 1, Some(SNAPSHOT), None).unwrap();
     let layers = |volume_id| room.disk(volume_id).unwrap().layers.pop();
     assert_eq!(layers(VOLUME), layers(OTHER));
     room.delete_snapshot(SNAPSHOT).unwrap();
@@ -94,15 +94,15 @@ fn a_snapshot_that_is_kept_near_is_whole_and_stays() {
     while room.keep_near(SNAPSHOT, true).unwrap() < 100 {}
     let room = room.reopen();
     room.drop_layers().unwrap();
-    assert!(room.ensure(VOLUME, 1, Some(SNAPSHOT)).unwrap().layers[1].filling.is_none());
+    assert!(room.ensure(VOLUME, 1, Some(SNAPSHOT), None).unwrap().layers[1].filling.is_none());
     assert!(is_right(&room.reader(VOLUME)));
     room.delete(VOLUME).unwrap();
-    room.copy_snapshot(SNAPSHOT, SECOND).unwrap();
+    room.copy_snapshot(SNAPSHOT, SECOND, None).unwrap();
     assert_eq!(room.keep_near(SNAPSHOT, false).unwrap(), 100);
     room.drop_layers().unwrap();
     assert!(!room.files().iter().any(|file| file.starts_with("layers")), "{:?}", room.files());
     // A volume that was made before is told of, too.
-    room.ensure(VOLUME, 1, Some(SNAPSHOT)).unwrap();
+    room.ensure(VOLUME, 1, Some(SNAPSHOT), None).unwrap();
     while room.keep_near(SNAPSHOT, true).unwrap() < 100 {}
     assert!(matches!(room.fill(1).unwrap(), Fill::Whole { volumes, .. } if volumes == [VOLUME]));
     assert_eq!(room.fill(1).unwrap(), Fill::Nothing);
@@ -111,7 +111,7 @@ fn a_snapshot_that_is_kept_near_is_whole_and_stays() {
 #[test]
 fn a_volume_that_goes_before_it_is_whole_leaves_nothing() {
     let room = Room::without_layers();
-    room.ensure(VOLUME, 1, Some(SNAPSHOT)).unwrap();
+    room.ensure(VOLUME, 1, Some(SNAPSHOT), None).unwrap();
     let reader = room.reader(VOLUME);
     room.fill(1).unwrap();
     room.delete_snapshot(SNAPSHOT).unwrap();
@@ -128,7 +128,7 @@ fn a_snapshot_of_it_is_whole_too() {
         return;
     }
     let room = Room::without_layers();
-    let disk = room.ensure(VOLUME, 1, Some(SNAPSHOT)).unwrap();
+    let disk = room.ensure(VOLUME, 1, Some(SNAPSHOT), None).unwrap();
     // What is written whole needs nothing of what lies below.
     assert!(qemu_io(&disk, &["write -P 9 0 512k", "write -P 7 64m 512k"]));
     room.snapshot(SECOND, VOLUME);
@@ -142,7 +142,7 @@ fn a_snapshot_of_it_is_whole_too() {
 #[test]
 fn a_damaged_block_is_told_and_keeps_no_other_from_coming() {
     let room = Room::without_layers();
-    room.ensure(VOLUME, 1, Some(SNAPSHOT)).unwrap();
+    room.ensure(VOLUME, 1, Some(SNAPSHOT), None).unwrap();
     let damaged = room.path("blocks/data");
     let mut files: Vec<PathBuf> = Vec::new();
     for part in fs::read_dir(damaged).unwrap() {
@@ -164,7 +164,7 @@ fn it_goes_on_after_a_crash_at_every_step() {
     for steps in 0.. {
         let room = Room::without_layers();
         crash_after(Some(steps));
-        let begun = room.ensure(VOLUME, 1, Some(SNAPSHOT));
+        let begun = room.ensure(VOLUME, 1, Some(SNAPSHOT), None);
         let mut is_whole = false;
         while begun.is_ok()
             && let Ok(fill) = room.fill(1)
@@ -176,7 +176,7 @@ fn it_goes_on_after_a_crash_at_every_step() {
         }
         crash_after(None);
         let room = room.reopen();
-        room.ensure(VOLUME, 1, Some(SNAPSHOT)).unwrap();
+        room.ensure(VOLUME, 1, Some(SNAPSHOT), None).unwrap();
         assert!(is_right(&room.reader(VOLUME)), "after {steps} steps");
         room.fill_all();
         assert!(is_right(&room.reader(VOLUME)), "after {steps} steps");
@@ -191,7 +191,7 @@ fn it_goes_on_after_a_crash_at_every_step() {
 #[test]
 fn many_may_read_while_it_is_filled() {
     let room = Room::without_layers();
-    room.ensure(VOLUME, 1, Some(SNAPSHOT)).unwrap();
+    room.ensure(VOLUME, 1, Some(SNAPSHOT), None).unwrap();
     let reader = room.reader(VOLUME);
     std::thread::scope(|scope| {
         for _ in 0..4 {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::durable::crash_after;
+use model::SecretKey;
 
 const SNAPSHOTS: u32 = 17;
 
@@ -10,9 +11,12 @@ fn snapshot_id(number: u32) -> String {
 }
 
 /// A volume over an upload with so many snapshots that it is to be folded, and what QEMU must find in it.
-fn long() -> (Room, Vec<String>) {
-    let room = Room::new().with_snapshot();
-    room.ensure(VOLUME, 4, Some(SNAPSHOT)).unwrap();
+fn long(key: Option<&SecretKey>) -> (Room, Vec<String>) {
+    let room = Room::new();
+    room.begin(SNAPSHOT, 1, key).unwrap();
+    room.put_block(SNAPSHOT, 3, &block(3)).unwrap();
+    room.complete(SNAPSHOT).unwrap();
+    room.ensure(VOLUME, 4, Some(SNAPSHOT), key).unwrap();
     let mut expected = vec!["read -P 3 1540k 4k".to_owned()];
     for number in 1..=SNAPSHOTS {
         let mut commands = vec![
@@ -64,7 +68,12 @@ fn a_long_chain_is_folded_and_holds_the_same() {
     if !has_qemu() {
         return;
     }
-    let (room, expected) = long();
+    folded(None);
+    folded(Some(&encrypted::key(1)));
+}
+
+fn folded(key: Option<&SecretKey>) {
+    let (room, expected) = long(key);
     let before = room.disk(VOLUME).unwrap().layers;
     assert_eq!(before.len(), 2 + SNAPSHOTS as usize);
     room.fold(VOLUME).unwrap();
@@ -72,15 +81,14 @@ fn a_long_chain_is_folded_and_holds_the_same() {
     assert!(after.len() < 8, "{after:?}");
     assert_eq!(after[0], before[0]);
     let merged = after.iter().find(|layer| !before.contains(layer)).unwrap();
-    let checked =
-        Command::new("qemu-img").args(["check", "-q", "-f", "qcow2"]).arg(&merged.path).output().unwrap();
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+    qemu_check(merged, &room.disk(VOLUME).unwrap());
     check(&room, &expected);
     room.fold(VOLUME).unwrap();
     assert_eq!(room.disk(VOLUME).unwrap().layers, after, "short enough");
     // A snapshot made since is of the short chain, and all else goes without it.
     room.snapshot(SECOND, VOLUME);
     let room = room.reopen();
+    key.into_iter().for_each(|key| room.tell(key));
     let last = snapshot_id(SNAPSHOTS);
     let listed = room.list_blocks(&last, 0, 999).unwrap();
     assert_eq!(room.list_blocks(SECOND, 0, 999).unwrap(), listed);
@@ -88,6 +96,7 @@ fn a_long_chain_is_folded_and_holds_the_same() {
         assert!(room.get_block(SECOND, index).unwrap() == room.get_block(&last, index).unwrap(), "{index}");
     }
     (1..=SNAPSHOTS).for_each(|number| room.delete_snapshot(&snapshot_id(number)).unwrap());
+    room.delete_snapshot(SNAPSHOT).unwrap();
     let layers = room.files().iter().filter(|file| file.starts_with("layers")).count();
     assert_eq!(layers, room.disk(VOLUME).unwrap().layers.len());
     assert!(room.get_block(SECOND, 16).unwrap() == Some(block(SNAPSHOTS as u8)));
@@ -98,7 +107,7 @@ fn a_crash_while_folding_changes_nothing() {
     if !has_qemu() {
         return;
     }
-    let (mut room, expected) = long();
+    let (mut room, expected) = long(None);
     for steps in 0.. {
         crash_after(Some(steps));
         let is_done = room.fold(VOLUME).is_ok();
@@ -117,7 +126,7 @@ fn a_snapshot_that_is_under_way_is_left_alone() {
     if !has_qemu() {
         return;
     }
-    let (room, _) = long();
+    let (room, _) = long(None);
     let freeze = room.begin_freeze(&[(SECOND, VOLUME)], None).unwrap().unwrap();
     let before = room.disk(VOLUME).unwrap();
     room.fold(VOLUME).unwrap();
@@ -131,7 +140,7 @@ fn what_a_machine_still_writes_to_is_not_merged() {
     if !has_qemu() {
         return;
     }
-    let (room, mut expected) = long();
+    let (room, mut expected) = long(None);
     let of_machine = room.disk(VOLUME).unwrap();
     let freeze = room.begin_freeze(&[(SECOND, VOLUME)], None).unwrap().unwrap();
     std::thread::scope(|scope| {

@@ -5,12 +5,12 @@ use super::*;
 #[test]
 fn an_empty_volume_takes_no_room_and_keeps_its_data() {
     let room = Room::new();
-    let disk = room.ensure(VOLUME, 64, None).unwrap();
+    let disk = room.ensure(VOLUME, 64, None, None).unwrap();
     let [layer] = &disk.layers[..] else { panic!("{disk:?}") };
     assert_eq!((fs::metadata(&layer.path).unwrap().len(), layer.format), (64 << 30, Format::Raw));
     fs::write(&layer.path, "data").unwrap();
     let room = room.reopen();
-    assert_eq!(room.ensure(VOLUME, 64, None).unwrap(), disk);
+    assert_eq!(room.ensure(VOLUME, 64, None, None).unwrap(), disk);
     assert_eq!(fs::read(&layer.path).unwrap(), b"data");
     assert_eq!(room.volumes(), [VOLUME]);
     room.delete(VOLUME).unwrap();
@@ -25,12 +25,12 @@ fn a_volume_of_a_snapshot_holds_what_it_held_and_grows() {
         return;
     }
     let room = Room::new().with_snapshot();
-    assert!(is_invalid(room.ensure(OTHER, 0, Some(SNAPSHOT))));
-    let disk = room.ensure(VOLUME, 8, Some(SNAPSHOT)).unwrap();
+    assert!(is_invalid(room.ensure(OTHER, 0, Some(SNAPSHOT), None)));
+    let disk = room.ensure(VOLUME, 8, Some(SNAPSHOT), None).unwrap();
     assert_eq!(disk.size, 8 << 30);
     assert!(qemu_io(&disk, &["read -P 3 1536k 512k", "read -P 0 0 1536k", "read -P 0 7g 1m"]));
     assert!(!qemu_io(&disk, &["read 8g 4k"]), "beyond the end");
-    let disk = room.ensure(VOLUME, 16, Some(SNAPSHOT)).unwrap();
+    let disk = room.ensure(VOLUME, 16, Some(SNAPSHOT), None).unwrap();
     let room = room.reopen();
     assert_eq!(room.fit(VOLUME).unwrap(), disk);
     assert!(qemu_io(&disk, &["read -P 3 1536k 512k", "write -P 9 15g 4k", "read -P 9 15g 4k"]));
@@ -39,20 +39,20 @@ fn a_volume_of_a_snapshot_holds_what_it_held_and_grows() {
 #[test]
 fn a_raw_volume_grows() {
     let room = Room::new();
-    room.ensure(VOLUME, 1, None).unwrap();
-    room.ensure(VOLUME, 2, None).unwrap();
+    room.ensure(VOLUME, 1, None, None).unwrap();
+    room.ensure(VOLUME, 2, None, None).unwrap();
     let disk = room.fit(VOLUME).unwrap();
     assert_eq!(fs::metadata(&disk.layers[0].path).unwrap().len(), 2 << 30);
-    assert_eq!(room.ensure(VOLUME, 1, None).unwrap(), disk, "never shrinks");
+    assert_eq!(room.ensure(VOLUME, 1, None, None).unwrap(), disk, "never shrinks");
 }
 
 #[test]
 fn a_volume_smaller_than_its_snapshot_is_refused_and_leaves_nothing() {
     let room = Room::new();
-    assert!(is_not_found(room.ensure(VOLUME, 8, Some(SNAPSHOT))));
-    room.begin(SNAPSHOT, 2).unwrap();
+    assert!(is_not_found(room.ensure(VOLUME, 8, Some(SNAPSHOT), None)));
+    room.begin(SNAPSHOT, 2, None).unwrap();
     room.complete(SNAPSHOT).unwrap();
-    assert!(is_invalid(room.ensure(VOLUME, 1, Some(SNAPSHOT))));
+    assert!(is_invalid(room.ensure(VOLUME, 1, Some(SNAPSHOT), None)));
     assert_eq!(room.files().len(), 2);
 }
 
@@ -64,7 +64,7 @@ fn snapshots_are_whole_by_themselves_in_whatever_order_the_others_go() {
     }
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
         let room = Room::new();
-        room.ensure(VOLUME, 1, None).unwrap();
+        room.ensure(VOLUME, 1, None, None).unwrap();
         let ids = [SNAPSHOT, "snap-0123456789abcdef1", SECOND];
         for (n, id) in ids.into_iter().enumerate() {
             let write = format!("write -P {} {n}m 512k", n + 1);
@@ -81,7 +81,7 @@ fn snapshots_are_whole_by_themselves_in_whatever_order_the_others_go() {
                 let last = room.get_block(ids[*n], 128).unwrap().unwrap();
                 assert_eq!((last[4095], last[4096]), (*n as u8 + 1, 0));
                 // As QEMU sees it.
-                let made = room.ensure(OTHER, 1, Some(ids[*n])).unwrap();
+                let made = room.ensure(OTHER, 1, Some(ids[*n]), None).unwrap();
                 assert!(qemu_io(&made, &[&format!("read -P {} 64m 4k", n + 1), "read -P 1 0 512k"]));
                 room.delete(OTHER).unwrap();
             }
@@ -104,13 +104,13 @@ fn a_deleted_snapshot_stays_below_its_volumes_and_no_longer() {
         return;
     }
     let room = Room::new().with_snapshot();
-    room.ensure(VOLUME, 1, Some(SNAPSHOT)).unwrap();
-    let disk = room.ensure(OTHER, 1, Some(SNAPSHOT)).unwrap();
+    room.ensure(VOLUME, 1, Some(SNAPSHOT), None).unwrap();
+    let disk = room.ensure(OTHER, 1, Some(SNAPSHOT), None).unwrap();
     for _ in 0..2 {
         room.delete_snapshot(SNAPSHOT).unwrap();
     }
     assert!(is_not_found(room.get_block(SNAPSHOT, 3)));
-    assert!(is_not_found(room.ensure("vol-00000000000000000", 1, Some(SNAPSHOT))));
+    assert!(is_not_found(room.ensure("vol-00000000000000000", 1, Some(SNAPSHOT), None)));
     room.delete(VOLUME).unwrap();
     let room = room.reopen();
     assert_eq!(room.disk(OTHER).unwrap(), disk);
@@ -126,7 +126,7 @@ fn zeros_hide_what_lies_below() {
         return;
     }
     let room = Room::new().with_snapshot();
-    let disk = room.ensure(VOLUME, 1, Some(SNAPSHOT)).unwrap();
+    let disk = room.ensure(VOLUME, 1, Some(SNAPSHOT), None).unwrap();
     assert!(qemu_io(&disk, &["discard 1536k 512k", "write -P 5 1m 4k", "write -z 1028k 8k"]));
     room.snapshot(SECOND, VOLUME);
     assert_eq!(room.list_blocks(SECOND, 0, 9).unwrap(), [2]);
@@ -140,8 +140,8 @@ fn several_volumes_are_frozen_together_and_once() {
         return;
     }
     let room = Room::new();
-    room.ensure(VOLUME, 1, None).unwrap();
-    room.ensure(OTHER, 2, None).unwrap();
+    room.ensure(VOLUME, 1, None, None).unwrap();
+    room.ensure(OTHER, 2, None, None).unwrap();
     let both = [(SNAPSHOT, VOLUME), (SECOND, OTHER)];
     assert!(is_invalid(room.begin_freeze(&[(SNAPSHOT, VOLUME), (SECOND, VOLUME)], None)));
     let freeze = room.begin_freeze(&both, Some("i-1")).unwrap().unwrap();
@@ -166,7 +166,7 @@ fn many_threads_make_the_same_volume_once() {
     let room = Room::new();
     std::thread::scope(|scope| {
         for _ in 0..8 {
-            scope.spawn(|| room.ensure(VOLUME, 1, None).unwrap());
+            scope.spawn(|| room.ensure(VOLUME, 1, None, None).unwrap());
         }
     });
     assert_eq!(room.files().len(), 2);
@@ -193,7 +193,7 @@ fn a_layer_that_was_not_made_here_is_refused() {
         return;
     }
     let room = Room::new();
-    room.ensure(VOLUME, 1, None).unwrap();
+    room.ensure(VOLUME, 1, None, None).unwrap();
     room.snapshot(SNAPSHOT, VOLUME);
     let disk = room.disk(VOLUME).unwrap();
     room.snapshot(SECOND, VOLUME);

@@ -1,6 +1,7 @@
 //! Disks on a real file system, over crashes at every point.
 
 mod crashes;
+mod encrypted;
 mod faults;
 mod filling;
 mod folds;
@@ -9,6 +10,7 @@ mod storing;
 mod uploads;
 
 use crate::{BLOCK_BYTES, Disks, Fill, Format, Layer, VolumeDisk, VolumeError};
+use model::DiskKey;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -45,7 +47,7 @@ impl Room {
     }
 
     fn with_snapshot(self) -> Room {
-        self.begin(SNAPSHOT, 1).unwrap();
+        self.begin(SNAPSHOT, 1, None).unwrap();
         self.put_block(SNAPSHOT, 3, &block(3)).unwrap();
         self.complete(SNAPSHOT).unwrap();
         self
@@ -101,13 +103,14 @@ fn has_qemu() -> bool {
 }
 
 /// The chain as QEMU is told of it.
-fn told(layers: &[Layer]) -> String {
+fn told(layers: &[Layer], encrypt: &str) -> String {
     let Some((top, below)) = layers.split_first() else { return "null".into() };
     let file = format!(r#"{{"driver":"file","filename":"{}"}}"#, top.path.display());
     match top.format {
         Format::Raw => format!(r#"{{"driver":"raw","file":{file}}}"#),
         Format::Qcow2 => {
-            format!(r#"{{"driver":"qcow2","discard":"unmap","file":{file},"backing":{}}}"#, told(below))
+            let below = told(below, encrypt);
+            format!(r#"{{"driver":"qcow2","discard":"unmap"{encrypt},"file":{file},"backing":{below}}}"#)
         }
     }
 }
@@ -116,12 +119,30 @@ fn told(layers: &[Layer]) -> String {
 fn qemu_io(disk: &VolumeDisk, commands: &[&str]) -> bool {
     let mut io = Command::new("qemu-io");
     io.args(["-d", "unmap"]);
+    let mut encrypt = "";
+    if let Some(DiskKey::Known(key)) = &disk.key {
+        io.arg("--object").arg(format!("secret,id=disk,data={}", key.passphrase()));
+        encrypt = r#","encrypt":{"format":"luks","key-secret":"disk"}"#;
+    }
     for command in commands {
         io.args(["-c", command]);
     }
-    let output = io.arg(format!("json:{}", told(&disk.layers))).output().unwrap();
+    let output = io.arg(format!("json:{}", told(&disk.layers, encrypt))).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     output.status.success() && !said.contains("failed") && !said.contains("rror")
+}
+
+/// Has QEMU look at the tables of one of a disk's layers.
+fn qemu_check(layer: &Layer, disk: &VolumeDisk) {
+    let mut image = format!("driver=qcow2,file.filename={}", layer.path.display());
+    let mut check = Command::new("qemu-img");
+    check.args(["check", "-q"]);
+    if let Some(DiskKey::Known(key)) = &disk.key {
+        check.arg("--object").arg(format!("secret,id=disk,data={}", key.passphrase()));
+        image.push_str(",encrypt.format=luks,encrypt.key-secret=disk");
+    }
+    let checked = check.arg("--image-opts").arg(image).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
 }
 
 fn is_invalid<T>(result: Result<T, VolumeError>) -> bool {

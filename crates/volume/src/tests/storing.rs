@@ -18,7 +18,7 @@ impl Room {
     }
 
     /// Files of blocks in the store.
-    fn kept(&self) -> Vec<PathBuf> {
+    pub(super) fn kept(&self) -> Vec<PathBuf> {
         let mut kept = Vec::new();
         for part in fs::read_dir(self.path("blocks/data")).into_iter().flatten() {
             let files = fs::read_dir(part.unwrap().path()).unwrap();
@@ -34,7 +34,7 @@ impl Room {
     /// A volume with two snapshots in the store, the second with two blocks changed and one gone.
     fn with_two() -> Room {
         let room = Room::new();
-        room.ensure(VOLUME, 1, None).unwrap();
+        room.ensure(VOLUME, 1, None, None).unwrap();
         room.write(&["write -P 1 0 512k", "write -P 2 1m 512k", "write -P 3 2m 512k"]);
         room.snapshot(SNAPSHOT, VOLUME);
         room.write(&["write -P 9 1m 4k", "discard 2m 512k", "write -P 7 64m 512k"]);
@@ -149,7 +149,7 @@ fn a_crash_while_storing_repeats_little_and_loses_nothing() {
     }
     for steps in 0.. {
         let mut room = Room::new();
-        room.ensure(VOLUME, 1, None).unwrap();
+        room.ensure(VOLUME, 1, None, None).unwrap();
         // More than one batch.
         room.write(&["write -P 1 0 3m"]);
         room.snapshot(SNAPSHOT, VOLUME);
@@ -195,7 +195,7 @@ fn blocks_that_are_on_their_way_stay() {
         return;
     }
     let room = Room::new();
-    room.ensure(VOLUME, 1, None).unwrap();
+    room.ensure(VOLUME, 1, None, None).unwrap();
     room.write(&["write -P 1 0 3m"]);
     room.snapshot(SNAPSHOT, VOLUME);
     assert!(room.store(SNAPSHOT).unwrap() < 100);
@@ -231,7 +231,7 @@ fn layers_that_are_stored_make_room_and_come_back() {
         return;
     }
     let room = Room::with_two();
-    room.ensure(OTHER, 1, Some(SNAPSHOT)).unwrap();
+    room.ensure(OTHER, 1, Some(SNAPSHOT), None).unwrap();
     let layers = |room: &Room| room.files().iter().filter(|file| file.starts_with("layers")).count();
     let before = layers(&room);
     room.drop_layers().unwrap();
@@ -241,7 +241,7 @@ fn layers_that_are_stored_make_room_and_come_back() {
     assert_eq!(layers(&room), before - 2, "the second's own, and the volume's");
     let room = room.reopen();
     assert_eq!(room.list_blocks(SECOND, 0, 9).unwrap(), [0, 2, 128]);
-    let disk = room.ensure(VOLUME, 2, Some(SECOND)).unwrap();
+    let disk = room.ensure(VOLUME, 2, Some(SECOND), None).unwrap();
     room.fill_all();
     let expected = [
         "read -P 1 0 512k",
@@ -268,14 +268,14 @@ fn a_copy_shares_all_and_stands_alone() {
         if is_stored {
             room.store_whole(SNAPSHOT);
         }
-        room.copy_snapshot(SNAPSHOT, SECOND).unwrap();
-        room.copy_snapshot(SNAPSHOT, SECOND).unwrap();
+        room.copy_snapshot(SNAPSHOT, SECOND, None).unwrap();
+        room.copy_snapshot(SNAPSHOT, SECOND, None).unwrap();
         room.delete_snapshot(SNAPSHOT).unwrap();
         let room = room.reopen();
         assert_eq!(room.get_block(SECOND, 3).unwrap(), Some(block(3)));
         room.store_whole(SECOND);
         collect(&room);
         assert_eq!(room.get_block(SECOND, 3).unwrap(), Some(block(3)));
-        assert!(is_not_found(room.copy_snapshot(SNAPSHOT, THIRD)));
+        assert!(is_not_found(room.copy_snapshot(SNAPSHOT, THIRD, None)));
     }
 }

@@ -1,5 +1,6 @@
 //! The disks of a launch: the image's, changed and added to by the request's block device mappings.
 
+use crate::encryption::{Asked, Encryption};
 use crate::engine::Tables;
 use crate::image::Image;
 use crate::snapshot;
@@ -21,6 +22,9 @@ pub struct DiskPlan {
     pub iops: Option<i32>,
     pub throughput: Option<i32>,
     pub delete_on_termination: bool,
+    pub encrypted: Asked,
+    /// How its snapshot is encrypted.
+    pub source: Option<Encryption>,
 }
 
 /// The root disk first.
@@ -39,6 +43,8 @@ pub fn plan(tables: &Tables, image: &Image, mappings: &[ec2::BlockDeviceMapping]
             iops: device.iops,
             throughput: device.throughput,
             delete_on_termination: device.delete_on_termination,
+            encrypted: Asked::of(Some(device.encrypted), &None)?,
+            source: snapshot.and_then(|snapshot| snapshot.encryption.clone()),
         });
     }
     for mapping in mappings {
@@ -80,9 +86,7 @@ fn apply(tables: &Tables, plans: &mut Vec<DiskPlan>, mapping: &ec2::BlockDeviceM
     let Some(ebs) = &mapping.ebs else {
         return Err(invalid(format!("The mapping of {device_name} must have an EBS volume")));
     };
-    if ebs.encrypted == Some(true) || ebs.kms_key_id.is_some() {
-        return Err(Error::new("UnsupportedOperation", "Encrypted volumes are not supported by this cloud."));
-    }
+    let encrypted = Asked::of(ebs.encrypted, &ebs.kms_key_id)?;
     let of_image = at.map(|at| plans[at].clone());
     let snapshot = match ebs.snapshot_id.as_deref() {
         Some(id) => Some(snapshot::to_make_volumes_of(tables, id)?),
@@ -110,7 +114,7 @@ fn apply(tables: &Tables, plans: &mut Vec<DiskPlan>, mapping: &ec2::BlockDeviceM
     };
     let plan = DiskPlan {
         device_name: device_name.to_owned(),
-        snapshot_id: snapshot.map(|snapshot| snapshot.snapshot_id.clone()),
+        snapshot_id: snapshot.as_ref().map(|snapshot| snapshot.snapshot_id.clone()),
         size_gib: size_gib.ok_or_else(|| Error::missing_parameter("size/snapshotId"))?,
         volume_type: ebs
             .volume_type
@@ -123,8 +127,13 @@ fn apply(tables: &Tables, plans: &mut Vec<DiskPlan>, mapping: &ec2::BlockDeviceM
             .or(of_image.as_ref().filter(|_| ebs.volume_type.is_none()).and_then(|plan| plan.throughput)),
         delete_on_termination: ebs
             .delete_on_termination
-            .or(of_image.map(|plan| plan.delete_on_termination))
+            .or(of_image.as_ref().map(|plan| plan.delete_on_termination))
             .unwrap_or(true),
+        encrypted: match of_image {
+            Some(plan) if !encrypted.encrypted => plan.encrypted,
+            _ => encrypted,
+        },
+        source: snapshot.and_then(|snapshot| snapshot.encryption.clone()),
     };
     match at {
         Some(at) => plans[at] = plan,
