@@ -92,6 +92,9 @@ def test_a_volume_comes_grows_and_goes(ec2, guest, key):  # noqa: F811
     snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
     ready(ec2, "snapshot_completed", SnapshotIds=[snapshot])
     ssh(ec2, key, guest, f"echo second >/dev/{name}; sync")
+    (copy,) = ec2.copy_volumes(SourceVolumeId=volume, Size=2)["Volumes"]
+    ssh(ec2, key, guest, f"echo third >/dev/{name}; sync")
+    ready(ec2, "volume_available", VolumeIds=[copy["VolumeId"]])
     ec2.modify_volume(VolumeId=volume, Size=2)
     until(lambda: int(disks(ec2, key, guest)[serial][1]), 1 << 22)
     ec2.detach_volume(VolumeId=volume)
@@ -99,7 +102,7 @@ def test_a_volume_comes_grows_and_goes(ec2, guest, key):  # noqa: F811
     ready(ec2, "volume_available", VolumeIds=[volume])
     restored = ec2.create_volume(AvailabilityZone=zone, SnapshotId=snapshot)["VolumeId"]
     ready(ec2, "volume_available", VolumeIds=[restored])
-    for volume_id, expected in [(volume, "second"), (restored, "first")]:
+    for volume_id, expected in [(volume, "third"), (restored, "first"), (copy["VolumeId"], "second")]:
         ec2.attach_volume(InstanceId=guest, VolumeId=volume_id, Device="/dev/sdf")
         serial = volume_id.replace("-", "")
         until(lambda: serial in disks(ec2, key, guest), True)

@@ -330,3 +330,31 @@ def test_no_snapshot_is_made_public_while_that_is_blocked(simulated):
     ec2.disable_snapshot_block_public_access()
     assert shown()
     assert error_code(ec2.enable_snapshot_block_public_access, State="unblocked") == "InvalidParameterValue"
+
+
+def test_a_volume_is_copied(ec2):
+    tags = [{"ResourceType": "volume", "Tags": [{"Key": "Name", "Value": "copy"}]}]
+    source = ec2.create_volume(AvailabilityZone="us-east-1b", Size=2, VolumeType="gp3")["VolumeId"]
+    wait(ec2, "volume_available", VolumeIds=[source])
+    call = {"SourceVolumeId": source, "VolumeType": "io2", "Iops": 200, "Size": 4, "TagSpecifications": tags}
+    (made,) = ec2.copy_volumes(**call, ClientToken="copy")["Volumes"]
+    assert made["SourceVolumeId"] == source and made["SnapshotId"] == "" and made["State"] in ("creating", "available")
+    assert (made["Size"], made["VolumeType"], made["Iops"]) == (4, "io2", 200)
+    assert made["AvailabilityZone"] == "us-east-1b" and made["Tags"] == tags[0]["Tags"]
+    assert ec2.copy_volumes(**call, ClientToken="copy")["Volumes"][0]["VolumeId"] == made["VolumeId"]
+    # Nobody is shown what it was made by, and it does not need its source.
+    snapshots = ec2.describe_snapshots(OwnerIds=["self"], Filters=[{"Name": "volume-id", "Values": [source]}])
+    assert snapshots["Snapshots"] == []
+    ec2.delete_volume(VolumeId=source)
+    wait(ec2, "volume_deleted", VolumeIds=[source])
+    wait(ec2, "volume_available", VolumeIds=[made["VolumeId"]])
+    (copy,) = ec2.copy_volumes(SourceVolumeId=made["VolumeId"])["Volumes"]
+    assert (copy["Size"], copy["VolumeType"]) == (4, "gp2")
+    wait(ec2, "volume_available", VolumeIds=[copy["VolumeId"]])
+    smaller = {"SourceVolumeId": copy["VolumeId"], "Size": 1}
+    assert error_code(ec2.copy_volumes, **smaller) == "InvalidParameterValue"
+    assert error_code(ec2.copy_volumes, SourceVolumeId=source) == "InvalidVolume.NotFound"
+    assert error_code(ec2.copy_volumes, SourceVolumeId="snap-1") == "InvalidParameterValue"
+    assert error_code(ec2.copy_volumes, **smaller, DryRun=True) == "DryRunOperation"
+    for volume in (made, copy):
+        ec2.delete_volume(VolumeId=volume["VolumeId"])

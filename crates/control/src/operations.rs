@@ -172,6 +172,7 @@ fn offered() -> Operations {
         GetEbsDefaultKmsKeyId => encryption::get_ebs_default_kms_key_id,
         ModifyEbsDefaultKmsKeyId => encryption::modify_ebs_default_kms_key_id,
         ResetEbsDefaultKmsKeyId => encryption::reset_ebs_default_kms_key_id,
+        CopyVolumes => volume::copy::copy_volumes,
         CreateVolume => volume::create::create_volume,
         DeleteVolume => volume::create::delete_volume,
         AttachVolume => volume::attach::attach_volume,

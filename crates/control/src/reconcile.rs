@@ -491,6 +491,8 @@ fn volume_desired(
     // A snapshot may be deleted while a volume made from it lives on: the host has the data by then.
     let snapshot_id =
         volume.snapshot_id.clone().filter(|id| tables.snapshots.contains(id) || volume.attachment.is_some());
+    let template = volume.copied.as_ref().and_then(|copied| copied.template.clone());
+    let snapshot_id = snapshot_id.or(template);
     let key_of = |encryption: Option<&Encryption>| {
         encryption.map(|encryption| encryption::data_key(region, tables, encryption)).transpose()
     };

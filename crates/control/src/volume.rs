@@ -12,6 +12,7 @@ use model::{AccountId, Error, Id, Result, Text, Timestamp};
 use serde::{Deserialize, Serialize};
 
 pub mod attach;
+pub mod copy;
 pub mod create;
 pub mod describe;
 pub mod modify;
@@ -28,6 +29,8 @@ pub struct Volume {
     pub iops: Option<i32>,
     pub throughput: Option<i32>,
     pub snapshot_id: Option<Id>,
+    #[serde(default)]
+    pub copied: Option<Box<copy::Copied>>,
     pub zone: Text,
     #[serde(default)]
     pub encryption: Option<Encryption>,
@@ -104,7 +107,8 @@ impl Volume {
 
 impl Record for Volume {
     const TABLE: &'static str = "volume";
-    const INDEXED: &'static [&'static str] = &["attachment.instance-id", "snapshot-id", ON_HOST];
+    const INDEXED: &'static [&'static str] =
+        &["attachment.instance-id", "snapshot-id", copy::SOURCE, ON_HOST];
 
     fn id(&self) -> &str {
         &self.volume_id
@@ -118,6 +122,7 @@ impl Record for Volume {
         let attachment = self.attachment.as_ref();
         match name {
             ON_HOST => filter::some(values, self.host_id.as_deref()),
+            copy::SOURCE => filter::some(values, self.copied.as_ref().map(|copied| &*copied.source)),
             "attachment.attach-time" => filter::some(values, attachment.map(|a| filter::time(a.attached_at))),
             "attachment.delete-on-termination" => {
                 filter::some(values, attachment.map(|a| filter::boolean(a.delete_on_termination)))

@@ -111,6 +111,7 @@ workflows! {
     TakeSnapshots(crate::snapshot::create::TakeSnapshots) "take-snapshots",
     StoreSnapshots(crate::snapshot::store::StoreSnapshots) "store-snapshots",
     CopySnapshots(crate::snapshot::copy::CopySnapshots) "copy-snapshots",
+    CopyVolume(crate::volume::copy::CopyVolume) "copy-volume",
     CreateImage(crate::image::create::CreateImage) "create-image",
     KeepSnapshotNear(crate::snapshot::fast_restore::KeepSnapshotNear) "keep-snapshot-near",
     ReplaceRootVolume(crate::replace_root_volume_task::ReplaceRootVolume) "replace-root-volume",

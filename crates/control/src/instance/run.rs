@@ -346,6 +346,7 @@ impl Launch {
                 iops: plan.iops,
                 throughput: plan.throughput,
                 snapshot_id: plan.snapshot_id.clone(),
+                copied: None,
                 zone: placement.zone.clone(),
                 encryption,
                 created_at: now,

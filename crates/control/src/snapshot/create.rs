@@ -5,9 +5,9 @@ use crate::Context;
 use crate::description;
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::{given, refuse};
-use crate::engine::{Tags, Tx};
+use crate::engine::{Tables, Tags, Tx};
 use crate::instance::Instance;
-use crate::volume::{Condition, Volume};
+use crate::volume::{Condition, Volume, copy};
 use crate::workflow::{self, Decision, Failure, Next, Steps, Work, World};
 use agent_api::{HostError, NewSnapshot};
 use async_trait::async_trait;
@@ -181,15 +181,19 @@ pub fn begin(tx: &mut Tx<'_>, snapshots: &[Snapshot]) {
 /// Waits until snapshots are taken, so that nothing is in them that is written after the call; where that takes long
 /// the call is answered all the same.
 pub async fn taken(context: &Context, snapshots: impl IntoIterator<Item = &Id> + Clone) {
-    let mut changes = context.region.view.changes();
-    let is_pending = || {
-        let tables = context.tables();
+    let are_taken = |tables: &Tables| {
         let mut found = snapshots.clone().into_iter().filter_map(|id| tables.snapshots.find(id));
-        found.any(|snapshot| snapshot.is_being_taken())
+        !found.any(|snapshot| snapshot.is_being_taken())
     };
+    until(context, are_taken).await;
+}
+
+/// Waits until that is so, but not long.
+pub async fn until(context: &Context, is_so: impl Fn(&Tables) -> bool) {
+    let mut changes = context.region.view.changes();
     let waiting = async {
         // A lag only means that there were many changes.
-        while is_pending() && !matches!(changes.recv().await, Err(RecvError::Closed)) {}
+        while !is_so(&context.tables()) && !matches!(changes.recv().await, Err(RecvError::Closed)) {}
     };
     // Not in time is no error.
     let _ = tokio::time::timeout(ANSWER_WITHIN, waiting).await;
@@ -301,8 +305,8 @@ fn delete_blocks(tx: &mut Tx<'_>, snapshot_id: &Id) {
     workflow::begin(tx, Work::DeleteBlocks(DeleteBlocks { snapshot_id: snapshot_id.clone() }));
 }
 
-/// Volumes that were deleted while snapshots of them were taken, and have none under way but these.
-fn let_volumes_go(tx: &mut Tx<'_>, taken: &[NewSnapshot]) {
+/// Volumes that were deleted while snapshots or copies of them were taken, and have none under way but these.
+pub fn let_volumes_go(tx: &mut Tx<'_>, taken: &[NewSnapshot]) {
     let volumes: BTreeSet<&Id> = taken.iter().map(|new| &new.volume_id).collect();
     for volume_id in volumes {
         let Some(volume) = tx.get::<Volume>(volume_id) else { continue };
@@ -313,7 +317,7 @@ fn let_volumes_go(tx: &mut Tx<'_>, taken: &[NewSnapshot]) {
             snapshot.is_being_taken() && !taken.iter().any(|new| new.snapshot_id == snapshot.snapshot_id)
         });
         let others: Vec<Id> = others.map(|snapshot| snapshot.snapshot_id.clone()).collect();
-        if others.is_empty() {
+        if others.is_empty() && !copy::is_under_way(tx, volume_id, taken) {
             tx.delete::<Volume>(volume_id);
         }
         // Of two that end at one moment neither shall leave the volume to the other.

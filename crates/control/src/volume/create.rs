@@ -1,6 +1,6 @@
 //! CreateVolume, DeleteVolume, and what a volume's host says of it.
 
-use super::{Condition, Volume, describe, modify, specification};
+use super::{Condition, Volume, copy, describe, modify, specification};
 use crate::Context;
 use crate::encryption::{self, Asked, Encryption, Unnamed};
 use crate::engine::Tx;
@@ -13,7 +13,7 @@ use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
 
 /// What EC2 makes where no type is asked for.
-const TYPE_DEFAULT: &str = "gp2";
+pub(super) const TYPE_DEFAULT: &str = "gp2";
 
 pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -> Result<ec2::Volume> {
     refuse_what_is_not_there(&input)?;
@@ -51,6 +51,7 @@ pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -
                 iops,
                 throughput,
                 snapshot_id: snapshot.as_ref().map(|snapshot| snapshot.snapshot_id.clone()),
+                copied: None,
                 zone: zone.name.as_str().into(),
                 encryption,
                 created_at: tx.now(),
@@ -148,9 +149,10 @@ pub async fn delete_volume(context: &Context, input: ec2::DeleteVolumeRequest) -
         .await
 }
 
-/// The volume goes: at once, or when the snapshots that are being made of it are whole.
+/// The volume goes: at once, or when the snapshots and copies that are being made of it are taken.
 pub fn delete(tx: &mut Tx<'_>, volume: &Volume) {
-    if snapshot::create::is_being_taken(tx, &volume.volume_id) {
+    let id = &volume.volume_id;
+    if snapshot::create::is_being_taken(tx, id) || copy::is_under_way(tx, id, &[]) {
         tx.put(&Volume { condition: Condition::Deleting, attachment: None, ..volume.clone() });
     } else {
         tx.delete::<Volume>(&volume.volume_id);

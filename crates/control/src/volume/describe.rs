@@ -46,6 +46,7 @@ pub fn to_api(context: &Context, volume: &Volume) -> ec2::Volume {
         volume_id: Some(volume.volume_id.to_string()),
         size: Some(volume.size_gib as i32),
         snapshot_id: Some(volume.snapshot_id.as_ref().map(|id| id.to_string()).unwrap_or_default()),
+        source_volume_id: volume.copied.as_ref().map(|copied| copied.source.to_string()),
         availability_zone: Some(volume.zone.to_string()),
         availability_zone_id: zone_id(context, volume).map(str::to_owned),
         state: Some(volume.state().into()),

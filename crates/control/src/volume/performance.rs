@@ -128,6 +128,7 @@ mod tests {
             iops,
             throughput,
             snapshot_id: None,
+            copied: None,
             zone: "us-east-1a".into(),
             encryption: None,
             created_at: "2026-03-01T12:00:00Z".parse().unwrap(),

@@ -195,7 +195,7 @@ impl Cloud {
     pub fn observe_volumes(&self) {
         let tables = self.1.view.read();
         if let Some(observer) = &*self.2.observer.lock().unwrap() {
-            for volume in tables.volumes.iter() {
+            for volume in tables.volumes.iter().filter(|volume| volume.host_id.is_some()) {
                 let state = VolumeState::Ready { size_gib: volume.size_gib };
                 let observed = Observation::Volume { volume_id: volume.volume_id.clone(), state };
                 observer.send(observed).unwrap();

@@ -71,6 +71,42 @@ const SCENARIOS: &[Scenario] = &[
         holds: |cloud, blocks, _| all_taken(cloud, blocks),
     },
     Scenario {
+        kind: "copy-volume",
+        prepare: |cloud| {
+            Box::pin(async move {
+                let volume = [("AvailabilityZone", "us-east-1a"), ("Size", "1")];
+                let made = cloud.ok("CreateVolume", &volume).await.all("volumeId")[0].to_owned();
+                let is_made = || {
+                    records(cloud, |tables| {
+                        tables.volumes.find(&made).is_some_and(|volume| volume.state() == "available")
+                    })
+                };
+                while !is_made() {
+                    cloud.observe_volumes();
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                made
+            })
+        },
+        begin: |cloud, id| {
+            Box::pin(async move {
+                drop(cloud.call("CopyVolumes", &[("SourceVolumeId", id)]).await);
+                // It goes, but not before what it held is safe.
+                drop(cloud.call("DeleteVolume", &[("VolumeId", id)]).await);
+            })
+        },
+        holds: |cloud, blocks, id| {
+            records(cloud, |tables| {
+                let copy = tables.volumes.iter().find(|volume| volume.copied.is_some());
+                let is_made = copy.is_none_or(|copy| copy.state() == "available");
+                let source = tables.volumes.find(id);
+                blocks.ids().is_empty()
+                    && is_made
+                    && source.is_none_or(|source| source.state() == "available")
+            })
+        },
+    },
+    Scenario {
         kind: "create-image",
         prepare: |cloud| Box::pin(running(cloud)),
         begin: |cloud, id| {
