@@ -358,3 +358,15 @@ def test_a_volume_is_copied(ec2):
     assert error_code(ec2.copy_volumes, **smaller, DryRun=True) == "DryRunOperation"
     for volume in (made, copy):
         ec2.delete_volume(VolumeId=volume["VolumeId"])
+
+
+def test_a_rate_of_initialization_is_kept_where_something_is_to_come(ec2, snapshot):
+    create, zone = ec2.create_volume, {"AvailabilityZone": "us-east-1a"}
+    made = create(**zone, SnapshotId=snapshot, VolumeInitializationRate=200)["VolumeId"]
+    (volume,) = ec2.describe_volumes(VolumeIds=[made])["Volumes"]
+    assert volume["VolumeInitializationRate"] == 200
+    for rate in (99, 301):
+        assert error_code(create, **zone, SnapshotId=snapshot, VolumeInitializationRate=rate) == "InvalidParameterValue"
+    assert error_code(create, **zone, Size=1, VolumeInitializationRate=200) == "InvalidParameterCombination"
+    wait(ec2, "volume_available", VolumeIds=[made])
+    ec2.delete_volume(VolumeId=made)

@@ -138,6 +138,9 @@ pub struct Volume {
     /// The data key of the snapshot that it is made of, where that is encrypted with another.
     #[serde(default)]
     pub snapshot_key: Option<SecretKey>,
+    /// How fast what it is made of shall come at least, in MiB a second.
+    #[serde(default)]
+    pub initialization_mibps: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

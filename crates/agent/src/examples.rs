@@ -63,6 +63,7 @@ pub(crate) fn volume(number: u32) -> Volume {
         made: false,
         key: None,
         snapshot_key: None,
+        initialization_mibps: None,
     }
 }
 

@@ -17,10 +17,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// Of all layers of a host together, in a second, beside what machines read: the least that EBS lets one ask for (EBS
-/// User Guide, "Initialize Amazon EBS volumes").
-const BYTES_A_SECOND: u64 = 100 * 1024 * 1024;
-const BYTES_AT_ONCE: u64 = 8 * 1024 * 1024;
+const MIB: u64 = 1024 * 1024;
+/// Of all layers of a host together, in a second, beside what machines read, where nobody asks for more: the least that
+/// EBS lets one ask for (EBS User Guide, "Initialize Amazon EBS volumes").
+const MIBPS: u32 = 100;
+const BYTES_AT_ONCE: u64 = 8 * MIB;
 /// After a restart it may take so long until it is known which volumes a machine has.
 const KNOWN_WITHIN: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(100);
@@ -51,7 +52,8 @@ impl Volumes {
             match fill {
                 Ok(Fill::Some(bytes)) => {
                     backoff = Backoff::new();
-                    tokio::time::sleep(Duration::from_secs_f64(bytes as f64 / BYTES_A_SECOND as f64)).await;
+                    let rate = u64::from(self.initialization_mibps().unwrap_or(MIBPS)) * MIB;
+                    tokio::time::sleep(Duration::from_secs_f64(bytes as f64 / rate as f64)).await;
                 }
                 Ok(Fill::Whole { layer, volumes }) => {
                     tracing::info!(layer = %layer.display(), "layer is whole");

@@ -250,6 +250,12 @@ impl Volumes {
         self.state.lock().users.get(instance_id).cloned()
     }
 
+    /// The most that is asked for.
+    pub(crate) fn initialization_mibps(&self) -> Option<u32> {
+        let state = self.state.lock();
+        state.volumes.values().filter_map(|entry| entry.desired.as_ref()?.initialization_mibps).max()
+    }
+
     pub(crate) fn is_ready(&self, volume_id: &Id) -> bool {
         let state = self.state.lock();
         state.volumes.get(volume_id).is_some_and(|entry| matches!(entry.state, Made::Ready { .. }))

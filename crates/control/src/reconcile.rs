@@ -515,5 +515,6 @@ fn volume_desired(
         made: is_lost || !matches!(volume.condition, Condition::Creating | Condition::Failed),
         key,
         snapshot_key,
+        initialization_mibps: volume.initialization_rate.and_then(|rate| rate.try_into().ok()),
     }
 }

@@ -48,6 +48,9 @@ pub struct Volume {
     /// Whether it stays readable and writable after its data may have been damaged.
     #[serde(default)]
     pub auto_enable_io: bool,
+    /// In MiB a second.
+    #[serde(default)]
+    pub initialization_rate: Option<i32>,
     /// It was made of a snapshot of which nothing had to come first.
     #[serde(default)]
     pub fast_restored: bool,

@@ -354,6 +354,7 @@ impl Launch {
                 lost: false,
                 modification: None,
                 auto_enable_io: false,
+                initialization_rate: plan.initialization_rate,
                 fast_restored: plan
                     .snapshot_id
                     .as_ref()

@@ -11,12 +11,11 @@ use super::{INSTANCE_ID, ReplaceRootVolumeTask, TaskState, to_api};
 use crate::Context;
 use crate::encryption::{self, Asked, Unnamed};
 use crate::engine::tags::Specified;
-use crate::engine::unsupported::refuse;
 use crate::engine::{Tables, Tags, Tx};
 use crate::image::{self, Image};
 use crate::instance::{Hold, Instance, lifecycle, run};
-use crate::snapshot::{self, Snapshot};
-use crate::volume::{self, Condition, Volume};
+use crate::snapshot::{self, Snapshot, fast_restore};
+use crate::volume::{self, Condition, Volume, specification};
 use crate::workflow::{self, Decision, Failure, Next, Steps, Work, World};
 use async_trait::async_trait;
 use aws_api::ec2;
@@ -33,7 +32,8 @@ pub async fn create_replace_root_volume_task(
     context: &Context,
     input: ec2::CreateReplaceRootVolumeTaskRequest,
 ) -> Result<ec2::CreateReplaceRootVolumeTaskResult> {
-    refuse([(input.volume_initialization_rate.is_some(), "Rates of volume initialization are")])?;
+    let rate = input.volume_initialization_rate.map(|rate| i32::try_from(rate).unwrap_or(i32::MAX));
+    let initialization_rate = specification::initialization_rate(rate)?;
     let instance_id = Id::parse(Kind::Instance, input.instance_id.as_deref().unwrap_or_default())?;
     if input.snapshot_id.is_some() && input.image_id.is_some() {
         return Err(Error::invalid_parameter_combination(
@@ -59,7 +59,7 @@ pub async fn create_replace_root_volume_task(
             let source = source.as_deref();
             let before = source.and_then(|source| source.encryption.as_ref()).or(root.encryption.as_ref());
             let encryption = encryption::choose(context, tx, &Asked::default(), before, Unnamed::Source)?;
-            let volume = Volume { encryption, ..volume_like(tx, &root, source) };
+            let volume = Volume { encryption, initialization_rate, ..volume_like(tx, &root, source) };
             let task = ReplaceRootVolumeTask {
                 task_id: tx.new_id(Kind::ReplaceRootVolumeTask),
                 instance_id: instance_id.clone(),
@@ -196,6 +196,9 @@ fn volume_like(tx: &Tx<'_>, root: &Volume, source: Option<&Snapshot>) -> Volume 
         volume_id: tx.new_id(Kind::Volume),
         size_gib: source.map_or(root.size_gib, |snapshot| snapshot.size_gib.max(root.size_gib)),
         snapshot_id: source.map(|snapshot| snapshot.snapshot_id.clone()),
+        copied: None,
+        fast_restored: source
+            .is_some_and(|snapshot| fast_restore::is_enabled(tx.tables(), &snapshot.snapshot_id, &root.zone)),
         created_at: tx.now(),
         condition: Condition::Creating,
         lost: false,

@@ -70,6 +70,7 @@ pub async fn copy_volumes(
                 attachment: None,
                 modification: None,
                 auto_enable_io: false,
+                initialization_rate: None,
                 fast_restored: false,
                 host_id: None,
                 tags: tags.of(Kind::Volume),

@@ -19,6 +19,7 @@ pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -
     refuse_what_is_not_there(&input)?;
     let encrypted = Asked::of(input.encrypted, &input.kms_key_id)?;
     let zone = zone(&context.region, &input)?;
+    let initialization_rate = specification::initialization_rate(input.volume_initialization_rate)?;
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::Volume])?;
     let host_id = host_in(context, zone)?;
     let idempotent = context.idempotent()?;
@@ -38,6 +39,11 @@ pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -
             if let Some(snapshot) = &snapshot {
                 // Made to depend on, so that whoever deletes it at the same time is seen.
                 tx.get::<Snapshot>(&snapshot.snapshot_id);
+            }
+            if initialization_rate.is_some() && snapshot.is_none() {
+                return Err(Error::invalid_parameter_combination(
+                    "A volume initialization rate can only be specified with a snapshot",
+                ));
             }
             let source = snapshot.as_ref().and_then(|snapshot| snapshot.encryption.as_ref());
             let encryption = encryption::choose(context, tx, &encrypted, source, Unnamed::Source)?;
@@ -60,6 +66,7 @@ pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -
                 attachment: None,
                 modification: None,
                 auto_enable_io: false,
+                initialization_rate,
                 fast_restored: snapshot.as_ref().is_some_and(|snapshot| {
                     fast_restore::is_enabled(tx.tables(), &snapshot.snapshot_id, &zone.name)
                 }),

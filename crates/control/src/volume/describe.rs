@@ -62,6 +62,7 @@ pub fn to_api(context: &Context, volume: &Volume) -> ec2::Volume {
         encrypted: Some(volume.encryption.is_some()),
         kms_key_id: volume.encryption.as_ref().map(|encryption| encryption.kms_key_id.to_string()),
         multi_attach_enabled: Some(false),
+        volume_initialization_rate: volume.initialization_rate,
         fast_restored: volume.fast_restored.then_some(true),
         tags: volume.tags.to_api(),
         ..Default::default()

@@ -137,6 +137,7 @@ mod tests {
             attachment: None,
             modification: None,
             auto_enable_io: false,
+            initialization_rate: None,
             fast_restored: false,
             host_id: None,
             tags: Default::default(),

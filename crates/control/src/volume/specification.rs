@@ -39,6 +39,16 @@ pub fn size(asked: i32) -> Result<u32> {
     })
 }
 
+/// How fast what a volume is made of shall come, in MiB a second (EBS User Guide, "Initialize Amazon EBS volumes").
+pub fn initialization_rate(asked: Option<i32>) -> Result<Option<i32>> {
+    match asked {
+        Some(rate) if !(100..=300).contains(&rate) => Err(Error::invalid_parameter_value(format!(
+            "The volume initialization rate {rate} MiB/s is not between 100 and 300"
+        ))),
+        asked => Ok(asked),
+    }
+}
+
 /// IOPS and throughput of a volume: what is asked where its type allows it, else its type's own.
 pub fn performance(
     volume_type: &str,

@@ -21,6 +21,7 @@ pub struct DiskPlan {
     pub volume_type: String,
     pub iops: Option<i32>,
     pub throughput: Option<i32>,
+    pub initialization_rate: Option<i32>,
     pub delete_on_termination: bool,
     pub encrypted: Asked,
     /// How its snapshot is encrypted.
@@ -42,6 +43,7 @@ pub fn plan(tables: &Tables, image: &Image, mappings: &[ec2::BlockDeviceMapping]
             volume_type: device.volume_type.clone(),
             iops: device.iops,
             throughput: device.throughput,
+            initialization_rate: None,
             delete_on_termination: device.delete_on_termination,
             encrypted: Asked::of(Some(device.encrypted), &None)?,
             source: snapshot.and_then(|snapshot| snapshot.encryption.clone()),
@@ -125,6 +127,7 @@ fn apply(tables: &Tables, plans: &mut Vec<DiskPlan>, mapping: &ec2::BlockDeviceM
         throughput: ebs
             .throughput
             .or(of_image.as_ref().filter(|_| ebs.volume_type.is_none()).and_then(|plan| plan.throughput)),
+        initialization_rate: specification::initialization_rate(ebs.volume_initialization_rate)?,
         delete_on_termination: ebs
             .delete_on_termination
             .or(of_image.as_ref().map(|plan| plan.delete_on_termination))
