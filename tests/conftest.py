@@ -79,11 +79,14 @@ class Cloud:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        # Nothing is left of a test, also where the cloud could not end its machines itself.
-        for pid in processes_of(self.data_dir):
-            os.kill(pid, signal.SIGKILL)
+        # Nothing is left of a test, machines and networks neither.
+        if self.is_real():
+            self.command("uninstall", "--end-instances", check=False)
         if self.own_data_dir:
             shutil.rmtree(self.data_dir, ignore_errors=True)
+
+    def is_real(self):
+        return os.path.exists(os.path.join(self.data_dir, "machines"))
 
     def client(self, service="ec2", region=None, **options):
         options.setdefault("config", Config(retries={"max_attempts": 1}))
