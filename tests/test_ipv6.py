@@ -280,7 +280,7 @@ def test_a_subnet_can_be_of_ipv6_alone(ec2, ipv6_only):
     assert code == "OperationNotPermitted"
 
 
-def test_what_is_in_such_a_subnet_has_ipv6_alone(ec2, ami, ipv6_only):
+def test_what_is_in_such_a_subnet_has_ipv6_alone(simulated, ec2, ami, ipv6_only):
     subnet = ipv6_only["SubnetId"]
     (started,) = run(ec2, ami, SubnetId=subnet)
     wait(ec2, "instance_running", [started["InstanceId"]])
@@ -288,6 +288,10 @@ def test_what_is_in_such_a_subnet_has_ipv6_alone(ec2, ami, ipv6_only):
     block = ipaddress.ip_network(ipv6_only["Ipv6CidrBlockAssociationSet"][0]["Ipv6CidrBlock"])
     assert ipaddress.ip_address(shown["Ipv6Address"]) in block and "PrivateIpAddress" not in shown
     assert shown["PrivateDnsName"] == f"{started['InstanceId']}.ec2.internal"
+    (row,) = [row for row in simulated.command("ps").stdout.splitlines() if started["InstanceId"] in row]
+    assert shown["Ipv6Address"] in row
+    drawn = simulated.command("net", "show", ipv6_only["VpcId"]).stdout
+    assert f"{subnet} {block} " in drawn and f" {shown['Ipv6Address']} {started['InstanceId']}" in drawn
     interface = one(ec2, shown["NetworkInterfaces"][0]["NetworkInterfaceId"])
     assert interface["Ipv6Native"] and interface["PrivateIpAddresses"] == [] and "PrivateIpAddress" not in interface
     assert addresses(interface) == [shown["Ipv6Address"]]

@@ -106,7 +106,10 @@ def test_ipv6_blocks_come_and_go(ec2, ipv6_vpc):
     again = error_code(ec2.disassociate_subnet_cidr_block, AssociationId=added["AssociationId"])
     assert again == "InvalidSubnetCidrBlockAssociationID.NotFound"
     dual = create(ec2, vpc, "10.1.2.0/24", Ipv6CidrBlock=second)["SubnetId"]
-    ec2.modify_subnet_attribute(SubnetId=dual, EnableResourceNameDnsAAAARecordOnLaunch={"Value": True})
+    on = {"Value": True}
+    ec2.modify_subnet_attribute(SubnetId=dual, EnableResourceNameDnsAAAARecordOnLaunch=on)
+    refused = error_code(ec2.modify_subnet_attribute, SubnetId=dual, EnableDns64=on)
+    assert refused == "UnsupportedOperation", "nobody would translate"
     assert described(ec2, dual)["PrivateDnsNameOptionsOnLaunch"]["EnableResourceNameDnsAAAARecord"]
 
 
@@ -116,7 +119,7 @@ def test_attributes_are_changed_one_at_a_time(ec2, vpc):
     on = {"Value": True}
     assert modify() == "InvalidParameterCombination"
     assert modify(MapPublicIpOnLaunch=on, EnableDns64={"Value": False}) == "InvalidParameterCombination"
-    assert modify(EnableDns64=on) == "UnsupportedOperation", "nobody would translate"
+    assert modify(EnableDns64=on) == "InvalidParameterValue"
     assert modify(AssignIpv6AddressOnCreation=on) == "InvalidParameterValue"
     assert modify(EnableResourceNameDnsAAAARecordOnLaunch=on) == "InvalidParameterValue"
     assert modify(PrivateDnsHostnameTypeOnLaunch="by-colour") == "InvalidParameterValue"

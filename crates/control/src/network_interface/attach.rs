@@ -191,7 +191,7 @@ pub fn check_interfaces(
     match efas {
         0 => Ok(()),
         _ if limits.efa_interfaces == 0 => Err(Error::invalid_parameter_combination(format!(
-            "EFA interfaces are not supported on {instance_type}."
+            "{instance_type} instances do not support Elastic Fabric Adapters."
         ))),
         _ if efas > limits.efa_interfaces => too_many("EFA interface", efas),
         _ if interfaces.iter().any(|(place, purpose)| place.is_primary() && *purpose == Purpose::EfaOnly) => {

@@ -22,8 +22,6 @@ pub async fn modify_subnet_attribute(
             input.enable_lni_at_device_index.is_some() || value(&input.disable_lni_at_device_index).is_some(),
             "Local network interfaces are",
         ),
-        // Names that nobody translates packets for would lead guests astray.
-        (value(&input.enable_dns64) == Some(true), "DNS64 and NAT64 are"),
     ])?;
     let kind = input.private_dns_hostname_type_on_launch.as_deref();
     let by_resource =
@@ -45,18 +43,26 @@ pub async fn modify_subnet_attribute(
             ));
         }
     }
-    let asked = [
-        ("map-public-ip-on-launch", public),
-        ("assign-ipv6-address-on-creation", ipv6),
-        ("enable-resource-name-dns-a-record-on-launch", a_record),
-        ("enable-resource-name-dns-aaaa-record-on-launch", aaaa_record),
-        ("private-dns-hostname-type-on-launch", by_resource),
+    // What needs a block of which family; what is of IPv6 alone has no choice.
+    let needs = [
+        ("map-public-ip-on-launch", "true", public == Some(true), IPV4),
+        ("enable-resource-name-dns-a-record-on-launch", "true", a_record == Some(true), IPV4),
+        ("private-dns-hostname-type-on-launch", "ip-name", by_resource == Some(false), IPV4),
+        ("assign-ipv6-address-on-creation", "false", ipv6 == Some(false), IPV4),
+        ("assign-ipv6-address-on-creation", "true", ipv6 == Some(true), IPV6),
+        ("enable-resource-name-dns-aaaa-record-on-launch", "true", aaaa_record == Some(true), IPV6),
+        ("enable-dns64", "true", dns64 == Some(true), IPV6),
     ];
+    let needs = needs.into_iter().filter(|(_, _, is_asked, _)| *is_asked);
     let subnet_id = input.subnet_id.unwrap_or_default();
     context
         .transact(|tx| {
             let before = depend(tx, &subnet_id)?;
-            check(&before, &asked)?;
+            needs
+                .clone()
+                .try_for_each(|(attribute, value, _, family)| check(&before, attribute, value, family))?;
+            // Names that nobody translates packets for would lead guests astray.
+            refuse([(dns64 == Some(true), "DNS64 and NAT64 are")])?;
             let mut after: Subnet = (*before).clone();
             after.map_public_ip_on_launch = public.unwrap_or(after.map_public_ip_on_launch);
             after.assign_ipv6_on_creation = ipv6.unwrap_or(after.assign_ipv6_on_creation);
@@ -71,31 +77,16 @@ pub async fn modify_subnet_attribute(
         .await
 }
 
-/// Whether the subnet has what an attribute is about; what is of IPv6 alone has no choice.
-fn check(subnet: &Subnet, asked: &[(&str, Option<bool>)]) -> Result<()> {
-    for (name, value) in asked {
-        let Some(value) = value else { continue };
-        let lacks = match (*name, value) {
-            ("assign-ipv6-address-on-creation" | "enable-resource-name-dns-aaaa-record-on-launch", true) => {
-                subnet.ipv6.is_none().then_some("an IPv6 CIDR block")
-            }
-            ("map-public-ip-on-launch" | "enable-resource-name-dns-a-record-on-launch", true)
-            | ("assign-ipv6-address-on-creation" | "private-dns-hostname-type-on-launch", false) => {
-                subnet.cidr.is_none().then_some("an IPv4 CIDR block")
-            }
-            _ => None,
-        };
-        if let Some(lacks) = lacks {
-            let value = match (*name, value) {
-                ("private-dns-hostname-type-on-launch", false) => "ip-name",
-                (_, true) => "true",
-                (_, false) => "false",
-            };
-            return Err(Error::invalid_parameter_value(format!(
-                "Invalid value '{value}' for {name}. Cannot set {name} to {value} unless the subnet ({}) has {lacks} associated with it.",
-                subnet.subnet_id
-            )));
-        }
+const IPV4: &str = "IPv4";
+const IPV6: &str = "IPv6";
+
+/// Whether the subnet has a block of the family that a value of an attribute needs.
+fn check(subnet: &Subnet, attribute: &str, value: &str, family: &str) -> Result<()> {
+    match if family == IPV4 { subnet.cidr.is_some() } else { subnet.ipv6.is_some() } {
+        true => Ok(()),
+        false => Err(Error::invalid_parameter_value(format!(
+            "Invalid value '{value}' for {attribute}. Cannot set {attribute} to {value} unless the subnet ({}) has an {family} CIDR block associated with it.",
+            subnet.subnet_id
+        ))),
     }
-    Ok(())
 }

@@ -165,7 +165,8 @@ fn show(client: &Client, vpc_id: &str) -> Result<String> {
     let vpcs = client.ec2("DescribeVpcs", &[("VpcId.1", vpc_id)])?;
     let Some(vpc) = vpcs.items("vpcSet").first() else { bail!("there is no VPC {vpc_id}") };
     let blocks = vpc.items("cidrBlockAssociationSet").iter().map(|block| block.text_of("cidrBlock"));
-    let mut root = Branch::new(words([vpc_id, &blocks.collect::<Vec<_>>().join(", "), name(vpc)]));
+    let blocks: Vec<&str> = blocks.chain(ipv6_blocks(vpc)).collect();
+    let mut root = Branch::new(words([vpc_id, &blocks.join(", "), name(vpc)]));
     let own = |operation, list, filter| all(client, operation, list, filter, vpc_id);
     for gateway in own("DescribeInternetGateways", "internetGatewaySet", "attachment.vpc-id")? {
         root.below.push(Branch::new(words([gateway.text_of("internetGatewayId"), "internet gateway"])));
@@ -194,7 +195,9 @@ fn show(client: &Client, vpc_id: &str) -> Result<String> {
 fn subnet(subnet: &Node, tables: &[Node], acls: &[Node], interfaces: &[Node]) -> Branch {
     let id = subnet.text_of("subnetId");
     let zone = subnet.text_of("availabilityZone");
-    let mut branch = Branch::new(words([id, subnet.text_of("cidrBlock"), zone, name(subnet)]));
+    let blocks = [subnet.text_of("cidrBlock")].into_iter().chain(ipv6_blocks(subnet));
+    let blocks: Vec<&str> = blocks.filter(|block| !block.is_empty()).collect();
+    let mut branch = Branch::new(words([id, &blocks.join(", "), zone, name(subnet)]));
     let is_its = |association: &Node| association.text_of("subnetId") == id;
     let is_main = |association: &Node| association.text_of("main") == "true";
     let has = |table: &&Node, is: &dyn Fn(&Node) -> bool| table.items("associationSet").iter().any(is);
@@ -244,9 +247,15 @@ fn interface(interface: &Node) -> String {
         interface.text_of("networkInterfaceId"),
         interface.text_of("privateIpAddress"),
         &public,
+        interface.text_of("ipv6Address"),
         user,
         &groups,
     ])
+}
+
+/// Of a VPC or of a subnet.
+fn ipv6_blocks(node: &Node) -> impl Iterator<Item = &str> {
+    node.items("ipv6CidrBlockAssociationSet").iter().map(|block| block.text_of("ipv6CidrBlock"))
 }
 
 fn name(node: &Node) -> &str {

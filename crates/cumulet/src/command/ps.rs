@@ -37,7 +37,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
                 command::tag(instance, "Name").unwrap_or("-").to_owned(),
                 state.to_owned(),
                 instance.text_of("instanceType").to_owned(),
-                or_dash(instance.text_of("privateIpAddress")),
+                or_dash(match instance.text_of("privateIpAddress") {
+                    "" => instance.text_of("ipv6Address"),
+                    address => address,
+                }),
                 or_dash(instance.text_of("ipAddress")),
                 or_dash(zone.unwrap_or_default()),
                 instance.text_of("launchTime").get(..19).unwrap_or_default().replace('T', " "),

@@ -30,11 +30,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
     let answer = client.ec2("DescribeInstances", &[("InstanceId.1", &args.instance)])?;
     let instance =
         command::instances(&answer).next().ok_or_else(|| anyhow!("{} is not there", args.instance))?;
-    let address = instance.text_of("ipAddress");
-    if address.is_empty() {
+    // Those of IPv6 are the same outside as in.
+    let mut addresses = ["ipAddress", "ipv6Address"].map(|name| instance.text_of(name)).into_iter();
+    let Some(address) = addresses.find(|address| !address.is_empty()) else {
         let state = instance.child("instanceState").map(|state| state.text_of("name")).unwrap_or_default();
         bail!("{} is {state} and has no public address", args.instance);
-    }
+    };
     let mut ssh = Command::new("ssh");
     let data_dir = args.locate.data_dir.clone().unwrap_or_else(|| crate::config::DATA_DIR.into());
     let kept = data_dir.join("keys").join(format!("{}.pem", instance.text_of("keyName")));
