@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use model::Id;
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -92,6 +93,15 @@ impl FakeHypervisor {
         let mut running: Vec<MachineSpec> = running.map(|machine| machine.spec.clone()).collect();
         running.sort_by(|a, b| a.instance_id.cmp(&b.instance_id));
         running
+    }
+
+    /// A queue of the tap that a machine has for an interface, for somebody to be the guest behind it.
+    pub fn tap(&self, interface_id: &Id) -> Option<OwnedFd> {
+        let state = self.state.lock();
+        state.machines.values().find_map(|machine| {
+            let at = machine.spec.nics.iter().position(|nic| nic.interface_id == *interface_id)?;
+            machine.taps.get(at)?.first()?.try_clone().ok()
+        })
     }
 
     /// Every start that succeeded, in order.
