@@ -102,6 +102,7 @@ def test_what_is_made_of_something_encrypted_is(ec2, ebs, simulated):
         snapshot_described(ec2, encrypted),
         described(ec2, make(ec2, SnapshotId=encrypted)),
         described(ec2, make(ec2, SnapshotId=encrypted, Encrypted=False)),
+        ec2.copy_volumes(SourceVolumeId=volume["VolumeId"])["Volumes"][0],
         copied(ec2, encrypted),
         copied(ec2, encrypted, Encrypted=False),
         copied(ec2, plain, Encrypted=True),
@@ -211,6 +212,10 @@ def test_an_account_decides_that_all_is_encrypted(by_default):
     assert snapshot_described(ec2, ebs.start_snapshot(VolumeSize=1)["SnapshotId"])["Encrypted"]
     (instance,) = run(ec2, ami)
     assert all(one["Encrypted"] for one in ec2.describe_volumes()["Volumes"])
+    ec2.disable_ebs_encryption_by_default()
+    plain = make(ec2)
+    ec2.enable_ebs_encryption_by_default()
+    assert ec2.copy_volumes(SourceVolumeId=plain)["Volumes"][0]["Encrypted"]
     ec2.disable_ebs_encryption_by_default()
     settings = ec2.get_ebs_encryption_by_default()
     assert not settings["EbsEncryptionByDefault"] and settings["SseType"] == "none"

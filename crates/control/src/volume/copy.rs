@@ -8,6 +8,7 @@
 
 use super::{Condition, Volume, create, describe, specification};
 use crate::Context;
+use crate::encryption::{self, Asked, Encryption, Unnamed};
 use crate::engine::Tx;
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::refuse;
@@ -51,6 +52,9 @@ pub async fn copy_volumes(
             let volume_type = input.volume_type.as_deref().unwrap_or(create::TYPE_DEFAULT);
             let (iops, throughput) =
                 specification::performance(volume_type, size_gib, input.iops, input.throughput)?;
+            let before = source.encryption.as_ref();
+            let encryption = encryption::choose(context, tx, &Asked::default(), before, Unnamed::Source)?;
+            encryption.as_ref().map_or(Ok(()), Encryption::check)?;
             let template = tx.new_id(Kind::Snapshot);
             let volume = Volume {
                 volume_id: tx.new_id(Kind::Volume),
@@ -60,6 +64,7 @@ pub async fn copy_volumes(
                 iops,
                 throughput,
                 snapshot_id: None,
+                encryption,
                 copied: Some(Box::new(Copied {
                     source: source_id.clone(),
                     template: Some(template.clone()),
