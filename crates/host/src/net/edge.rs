@@ -8,6 +8,7 @@
 //! Such a packet passes the router twice, and translation lies between the gateway and the instance only. So that part of
 //! its way is tracked apart from the rest, in a zone of its own: by the public address for what comes, and by the way out
 //! for what the instance sends to the gateway for others. What is led in through an instance has to go out through it.
+//! So flows that are under way when a table begins or ceases to lead them end: the tracking knows them in one place only.
 
 use datapath::{Route, Target};
 use ipnet::IpNet;
