@@ -56,8 +56,11 @@ release_option() {
     esac
 }
 
+# What the cloud is built and tested with; a newer one that is there will do.
+RUST=1.95.0
+
 rust_is_new_enough() {
-    command -v cargo >/dev/null && [ "$(printf '%s\n' 1.95 "$(rustc --version | cut -d' ' -f2)" | sort -V | head -n1)" = 1.95 ]
+    command -v cargo >/dev/null && [ "$(printf '%s\n' "$RUST" "$(rustc --version | cut -d' ' -f2)" | sort -V | head -n1)" = "$RUST" ]
 }
 
 install_rust() {
@@ -65,10 +68,11 @@ install_rust() {
     say "installing a Rust toolchain"
     install_python rustup
     local rustup="$VENV/bin/rustup"
-    "$rustup" toolchain list | grep -q ^stable || "$rustup" toolchain install --no-self-update --profile minimal stable >/dev/null ||
-        fail "no Rust toolchain could be installed" "Install Rust 1.95 or newer and run this again."
-    PATH="$(dirname "$("$rustup" which --toolchain stable cargo)"):$PATH"
-    rust_is_new_enough || fail "Rust 1.95 or newer is needed, $(rustc --version) is there" "Update it by '$rustup update stable' and run this again."
+    "$rustup" toolchain list | grep -q "^$RUST" ||
+        "$rustup" toolchain install --no-self-update --profile minimal "$RUST" >/dev/null ||
+        fail "no Rust toolchain could be installed" "Install Rust $RUST or newer and run this again."
+    PATH="$(dirname "$("$rustup" which --toolchain "$RUST" cargo)"):$PATH"
+    rust_is_new_enough || fail "Rust $RUST or newer is needed, $(rustc --version) is there" "Install it and run this again."
 }
 
 # Python packages from PyPI, each installed if it is not there.
