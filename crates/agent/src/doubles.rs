@@ -1,7 +1,6 @@
 //! Drivers without a machine for the tests of this crate. They write down, in one log, what was done in which
 //! order, fail and hang on request, and keep what they made over a restart of the agent, as the real ones do.
 
-use crate::filling::{Fill, ServedLayer};
 use crate::freeze::Freeze;
 use crate::volumes::{DiskError, DiskFile, Disks};
 use agent_api::{NewSnapshot, Volume};
@@ -461,18 +460,6 @@ impl Disks for Doubles {
         }
         self.layers.lock().insert(volume_id.clone(), 2);
         Ok(Some(before))
-    }
-
-    async fn fill(&self, _bytes: u64) -> Result<Fill, DiskError> {
-        std::future::pending().await
-    }
-
-    async fn read_layer(
-        &self,
-        _volume_ids: &BTreeSet<Id>,
-        _layer: &str,
-    ) -> Result<Option<ServedLayer>, DiskError> {
-        Ok(None)
     }
 
     async fn undo_freeze(&self, key: &str) -> Result<(), DiskError> {

@@ -1,7 +1,7 @@
 //! What a guest meets: an agent on the real network, with namespaces for machines. Each guest gets its address from
 //! a real DHCP client over its tap, and asks for its metadata and for names as any Linux would.
 
-use agent::{Agent, AgentOptions, DiskError, DiskFile, Disks, Fill, Freeze, ServedLayer};
+use agent::{Agent, AgentOptions, DiskError, DiskFile, Disks, Freeze};
 use agent_api::*;
 use async_trait::async_trait;
 use datapath::{Address, examples};
@@ -277,18 +277,6 @@ impl Disks for NoDisks {
     }
 
     async fn fold(&self, _volume_id: &Id) -> Result<Option<Vec<DiskLayer>>, DiskError> {
-        Ok(None)
-    }
-
-    async fn fill(&self, _bytes: u64) -> Result<Fill, DiskError> {
-        std::future::pending().await
-    }
-
-    async fn read_layer(
-        &self,
-        _volume_ids: &BTreeSet<Id>,
-        _layer: &str,
-    ) -> Result<Option<ServedLayer>, DiskError> {
         Ok(None)
     }
 

@@ -84,6 +84,32 @@ pub enum Condition {
 }
 
 impl Volume {
+    /// One that shall be made: empty, of the default type, on no host yet. The rest is for the caller to say.
+    pub fn new(volume_id: Id, owner: AccountId, size_gib: u32, zone: Text, now: Timestamp) -> Volume {
+        Volume {
+            volume_id,
+            owner,
+            size_gib,
+            volume_type: create::TYPE_DEFAULT.into(),
+            iops: None,
+            throughput: None,
+            snapshot_id: None,
+            copied: None,
+            zone,
+            encryption: None,
+            created_at: now,
+            condition: Condition::Creating,
+            lost: false,
+            attachment: None,
+            modification: None,
+            auto_enable_io: false,
+            initialization_rate: None,
+            fast_restored: false,
+            host_id: None,
+            tags: Tags::default(),
+        }
+    }
+
     /// EC2's `VolumeState`.
     pub fn state(&self) -> &'static str {
         match self.condition {

@@ -340,15 +340,13 @@ impl State {
 
     /// Whether a volume has the uppermost of these layers, and with it all of them.
     pub(crate) fn is_under_volumes(&self, head: &Head) -> bool {
-        let mut volumes = self.heads.iter().filter(|(id, _)| Id::is_well_formed(Kind::Volume, id));
-        head.layers.first().is_some_and(|top| volumes.any(|(_, volume)| volume.layers.contains(top)))
+        head.layers.first().is_some_and(|top| self.volumes_with(top).next().is_some())
     }
 
     /// The volumes that have this layer.
-    pub(crate) fn volumes_with(&self, layer: &str) -> Vec<String> {
+    pub(crate) fn volumes_with(&self, layer: &str) -> impl Iterator<Item = &String> {
         let volumes = self.heads.iter().filter(|(id, _)| Id::is_well_formed(Kind::Volume, id));
-        let with = volumes.filter(|(_, head)| head.layers.iter().any(|name| name == layer));
-        with.map(|(id, _)| id.clone()).collect()
+        volumes.filter(move |(_, head)| head.layers.iter().any(|name| name == layer)).map(|(id, _)| id)
     }
 
     fn need(&mut self, head: &Head) {

@@ -102,12 +102,21 @@ impl Chain {
             let block = self.next_block(from).transpose()?;
             Some(block.and_then(|block| {
                 from = block + 1;
-                let mut data = vec![0; BLOCK_BYTES];
-                self.read(block * BLOCK, &mut data)?;
                 // A disk of the largest size has 2^27.
-                Ok((u32::try_from(block).unwrap_or(u32::MAX), data))
+                Ok((u32::try_from(block).unwrap_or(u32::MAX), self.read_block(block)?))
             }))
         })
+    }
+
+    /// What the block at this index holds; None where it holds nothing.
+    pub(crate) fn block(&mut self, block: u64) -> Result<Option<Vec<u8>>> {
+        if self.has_block(block)? { self.read_block(block).map(Some) } else { Ok(None) }
+    }
+
+    fn read_block(&mut self, block: u64) -> Result<Vec<u8>> {
+        let mut data = vec![0; BLOCK_BYTES];
+        self.read(block * BLOCK, &mut data)?;
+        Ok(data)
     }
 
     /// The first block at `from` or after it that any layer says something of, if only that it holds nothing.
@@ -121,7 +130,7 @@ impl Chain {
     }
 
     /// Whether the block at this index holds data.
-    pub(crate) fn has_block(&mut self, block: u64) -> Result<bool> {
+    fn has_block(&mut self, block: u64) -> Result<bool> {
         let length = BLOCK.min(self.size().saturating_sub(block * BLOCK));
         let has = has_data(&mut self.layers, block * BLOCK, length);
         has.map_err(failed("can't read", &self.path))

@@ -394,7 +394,7 @@ impl Disks {
         let mut state = self.state();
         let Some(name) = state.filled.pop() else { return Ok(Fill::Nothing) };
         let layer = self.dir().join(LAYERS).join(&name);
-        Ok(Fill::Whole { layer, volumes: state.volumes_with(&name) })
+        Ok(Fill::Whole { layer, volumes: state.volumes_with(&name).cloned().collect() })
     }
 
     /// How many bytes were fetched. Where there are none left it is whole, for good.

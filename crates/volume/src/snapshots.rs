@@ -134,13 +134,8 @@ impl Disks {
                     .transpose();
             }
         };
-        let offset = offset_of(snapshot_id, index, chain.size())?;
-        if !chain.has_block(index.into())? {
-            return Ok(None);
-        }
-        let mut block = vec![0; BLOCK_BYTES];
-        chain.read(offset, &mut block)?;
-        Ok(Some(block))
+        offset_of(snapshot_id, index, chain.size())?;
+        chain.block(index.into())
     }
 
     /// Indexes of the blocks that hold data, ascending, from `start` on, at most `limit`.

@@ -401,10 +401,5 @@ pub(crate) fn name(snapshot_id: &str) -> String {
 fn read(chain: &mut Chain, block: u64) -> Result<(u32, Option<Vec<u8>>)> {
     // A disk of the largest size has 2^27.
     let index = u32::try_from(block).unwrap_or(u32::MAX);
-    if !chain.has_block(block)? {
-        return Ok((index, None));
-    }
-    let mut data = vec![0; BLOCK_BYTES];
-    chain.read(block * BLOCK, &mut data)?;
-    Ok((index, Some(data)))
+    Ok((index, chain.block(block)?))
 }

@@ -18,7 +18,7 @@ use crate::key_pair;
 use crate::placement_group::PlacementGroup;
 use crate::snapshot::fast_restore;
 use crate::subnet::Subnet;
-use crate::volume::{Condition, Volume, VolumeAttachment};
+use crate::volume::{Volume, VolumeAttachment};
 use agent_api::{Architecture, BootMode, DiskBus};
 use aws_api::ec2;
 use model::{Error, Id, InstanceState, Kind, Result};
@@ -338,22 +338,13 @@ impl Launch {
             let source = plan.source.as_ref();
             let encryption = encryption::choose(context, tx, &plan.encrypted, source, Unnamed::Source)?;
             encryption.as_ref().map_or(Ok(()), Encryption::check)?;
+            let (id, owner) = (tx.new_id(Kind::Volume), context.account().clone());
             let volume = Volume {
-                volume_id: tx.new_id(Kind::Volume),
-                owner: context.account().clone(),
-                size_gib: plan.size_gib,
                 volume_type: plan.volume_type.as_str().into(),
                 iops: plan.iops,
                 throughput: plan.throughput,
                 snapshot_id: plan.snapshot_id.clone(),
-                copied: None,
-                zone: placement.zone.clone(),
                 encryption,
-                created_at: now,
-                condition: Condition::Creating,
-                lost: false,
-                modification: None,
-                auto_enable_io: false,
                 initialization_rate: plan.initialization_rate,
                 fast_restored: plan
                     .snapshot_id
@@ -368,6 +359,7 @@ impl Launch {
                 }),
                 host_id: Some(placement.host_id.clone()),
                 tags: self.tags.of(Kind::Volume),
+                ..Volume::new(id, owner, plan.size_gib, placement.zone.clone(), now)
             };
             tx.create(&volume);
             disks.push(InstanceDisk {

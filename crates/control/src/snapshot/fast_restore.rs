@@ -209,7 +209,7 @@ fn zones_of(context: &Context, (names, ids): (&[String], &[String])) -> Result<V
             .cloned()
             .ok_or_else(|| Error::invalid_parameter_value(format!("Invalid availability zone: [{asked}]")))
     };
-    let named = names.iter().map(|name| find(name, zones.iter().find(|zone| zone.name == *name)));
+    let named = names.iter().map(|name| find(name, context.region.zone_named(name)));
     named.chain(ids.iter().map(|id| find(id, zones.iter().find(|zone| zone.id == *id)))).collect()
 }
 

@@ -56,30 +56,18 @@ pub async fn copy_volumes(
             let encryption = encryption::choose(context, tx, &Asked::default(), before, Unnamed::Source)?;
             encryption.as_ref().map_or(Ok(()), Encryption::check)?;
             let template = tx.new_id(Kind::Snapshot);
+            let (id, owner) = (tx.new_id(Kind::Volume), context.account().clone());
             let volume = Volume {
-                volume_id: tx.new_id(Kind::Volume),
-                owner: context.account().clone(),
-                size_gib,
                 volume_type: volume_type.into(),
                 iops,
                 throughput,
-                snapshot_id: None,
-                encryption,
                 copied: Some(Box::new(Copied {
                     source: source_id.clone(),
                     template: Some(template.clone()),
                 })),
-                created_at: tx.now(),
-                condition: Condition::Creating,
-                lost: false,
-                attachment: None,
-                modification: None,
-                auto_enable_io: false,
-                initialization_rate: None,
-                fast_restored: false,
-                host_id: None,
+                encryption,
                 tags: tags.of(Kind::Volume),
-                ..(*source).clone()
+                ..Volume::new(id, owner, size_gib, source.zone.clone(), tx.now())
             };
             tx.create(&volume);
             // Written as it is, so that whoever deletes it at the same time must look again.

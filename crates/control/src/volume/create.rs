@@ -49,29 +49,21 @@ pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -
             let encryption = encryption::choose(context, tx, &encrypted, source, Unnamed::Source)?;
             // With a key that is not there it comes to be in error, and no host hears of it.
             let lacks_key = encryption.as_ref().is_some_and(Encryption::lacks_key);
+            let (id, owner) = (tx.new_id(Kind::Volume), context.account().clone());
             let volume = Volume {
-                volume_id: tx.new_id(Kind::Volume),
-                owner: context.account().clone(),
-                size_gib,
                 volume_type: volume_type.into(),
                 iops,
                 throughput,
                 snapshot_id: snapshot.as_ref().map(|snapshot| snapshot.snapshot_id.clone()),
-                copied: None,
-                zone: zone.name.as_str().into(),
                 encryption,
-                created_at: tx.now(),
                 condition: if lacks_key { Condition::Failed } else { Condition::Creating },
-                lost: false,
-                attachment: None,
-                modification: None,
-                auto_enable_io: false,
                 initialization_rate,
                 fast_restored: snapshot.as_ref().is_some_and(|snapshot| {
                     fast_restore::is_enabled(tx.tables(), &snapshot.snapshot_id, &zone.name)
                 }),
                 host_id: (!lacks_key).then(|| host_id.as_str().into()),
                 tags: tags.of(Kind::Volume),
+                ..Volume::new(id, owner, size_gib, zone.name.as_str().into(), tx.now())
             };
             tx.create(&volume);
             idempotent.remember(tx, vec![volume.volume_id.to_string()]);

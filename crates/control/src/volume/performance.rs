@@ -120,28 +120,10 @@ mod tests {
     use model::{Id, Kind};
 
     fn of(volume_type: &str, size_gib: u32, iops: Option<i32>, throughput: Option<i32>) -> DiskLimits {
-        limits(&Volume {
-            volume_id: Id::parse(Kind::Volume, "vol-0123456789abcdef0").unwrap(),
-            owner: "123456789012".parse().unwrap(),
-            size_gib,
-            volume_type: volume_type.into(),
-            iops,
-            throughput,
-            snapshot_id: None,
-            copied: None,
-            zone: "us-east-1a".into(),
-            encryption: None,
-            created_at: "2026-03-01T12:00:00Z".parse().unwrap(),
-            condition: Default::default(),
-            lost: false,
-            attachment: None,
-            modification: None,
-            auto_enable_io: false,
-            initialization_rate: None,
-            fast_restored: false,
-            host_id: None,
-            tags: Default::default(),
-        })
+        let id = Id::parse(Kind::Volume, "vol-0123456789abcdef0").unwrap();
+        let (owner, now) = ("123456789012".parse().unwrap(), "2026-03-01T12:00:00Z".parse().unwrap());
+        let made = Volume::new(id, owner, size_gib, "us-east-1a".into(), now);
+        limits(&Volume { volume_type: volume_type.into(), iops, throughput, ..made })
     }
 
     /// IOPS and MiB a second, in the long run.
