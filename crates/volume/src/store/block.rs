@@ -35,7 +35,10 @@ impl std::fmt::Display for Name {
 /// As a block is kept: compressed where that makes it smaller, then encrypted, with a key.
 pub(crate) fn pack(name: Name, data: &[u8], key: Option<&DataKey>) -> Vec<u8> {
     let packed = compress(data);
-    key.map_or_else(|| packed.clone(), |key| [&[SEALED], &*key.seal(name, &packed)].concat())
+    match key {
+        None => packed,
+        Some(key) => [&[SEALED], &*key.seal(name, &packed)].concat(),
+    }
 }
 
 fn compress(data: &[u8]) -> Vec<u8> {
@@ -51,7 +54,7 @@ fn compress(data: &[u8]) -> Vec<u8> {
 /// A look at some of it: what is compressed already, or encrypted, takes long to be found so.
 fn is_worth_it(data: &[u8]) -> bool {
     let samples = data.chunks_exact(data.len() / SAMPLES).map(|part| &part[..SAMPLE_BYTES]);
-    let sample: Vec<u8> = samples.flatten().copied().collect();
+    let sample = samples.collect::<Vec<_>>().concat();
     let compressed = zstd::bulk::compress(&sample, LEVEL);
     compressed.is_ok_and(|compressed| compressed.len() < sample.len() / 20 * 19)
 }
