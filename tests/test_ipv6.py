@@ -1,9 +1,10 @@
 """IPv6 of interfaces and instances, by boto3."""
 
 import ipaddress
+import subprocess
 
 import pytest
-from conftest import error_code, run, wait
+from conftest import BINARY, error_code, ready, run, wait
 
 
 @pytest.fixture
@@ -321,6 +322,43 @@ def test_what_is_in_such_a_subnet_has_ipv6_alone(simulated, ec2, ami, ipv6_only)
     assert len(addresses(made)) == 1 and made["PrivateIpAddresses"] == []
     ec2.delete_network_interface(NetworkInterfaceId=made["NetworkInterfaceId"])
     ec2.delete_subnet(SubnetId=subnet)
+
+
+def test_a_nat_gateway_leads_it_to_what_has_ipv4_alone(simulated, ec2, network, ipv6_only):
+    vpc, subnet, outer = ipv6_only["VpcId"], ipv6_only["SubnetId"], network[0]
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    elastic = ec2.allocate_address(Domain="vpc")["AllocationId"]
+    nat = ec2.create_nat_gateway(SubnetId=outer, AllocationId=elastic)["NatGateway"]["NatGatewayId"]
+    ready(ec2, "nat_gateway_available", NatGatewayIds=[nat])
+    out = {"DestinationCidrBlock": "0.0.0.0/0", "GatewayId": gateway}
+    for within, route in [(outer, out), (subnet, {"DestinationIpv6CidrBlock": "64:ff9b::/96", "NatGatewayId": nat})]:
+        table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+        ec2.associate_route_table(RouteTableId=table, SubnetId=within)
+        ec2.create_route(RouteTableId=table, **route)
+    by_nat = {"RouteTableId": table, "NatGatewayId": nat}
+    for other in ["::/0", "64:ff9b::/95", "64:ff9b:1::/96", "2001:db8::/32"]:
+        code = error_code(ec2.create_route, DestinationIpv6CidrBlock=other, **by_nat)
+        assert code == "InvalidParameterValue", other
+    many = {"AddressFamily": "IPv6", "MaxEntries": 1, "Entries": [{"Cidr": "64:ff9b::/96"}]}
+    listed = ec2.create_managed_prefix_list(PrefixListName="translated", **many)["PrefixList"]["PrefixListId"]
+    assert error_code(ec2.create_route, DestinationPrefixListId=listed, **by_nat) == "InvalidParameterValue"
+    ec2.create_route(DestinationIpv6CidrBlock="64:ff9b::c000:200/120", **by_nat)
+    (shown,) = ec2.describe_route_tables(RouteTableIds=[table])["RouteTables"]
+    assert {route["DestinationIpv6CidrBlock"] for route in shown["Routes"] if route.get("NatGatewayId") == nat} == {
+        "64:ff9b::/96",
+        "64:ff9b::c000:200/120",
+    }
+
+    interface = create(ec2, subnet)["NetworkInterfaceId"]
+    peer = create(ec2, subnet)["NetworkInterfaceId"]
+    told = simulated.command("net", "trace", interface, "64:ff9b::203.0.113.9", "--port", "443").stdout
+    assert nat in told and "203.0.113.9" in told and told.splitlines()[-1] == "It passes."
+    # Of two that have IPv6 alone, the way over IPv6 is meant.
+    (own,) = addresses(one(ec2, interface))
+    ask = ["net", "trace", interface, peer, "--port", "443", "--data-dir", simulated.data_dir]
+    told = subprocess.run([BINARY, *ask], capture_output=True, text=True).stdout
+    assert own in told and "0.0.0.0" not in told and "::" in told, told
 
 
 def test_a_default_subnet_can_be_of_ipv6_alone(cloud_factory):

@@ -108,8 +108,12 @@ def test_ipv6_blocks_come_and_go(ec2, ipv6_vpc):
     dual = create(ec2, vpc, "10.1.2.0/24", Ipv6CidrBlock=second)["SubnetId"]
     on = {"Value": True}
     ec2.modify_subnet_attribute(SubnetId=dual, EnableResourceNameDnsAAAARecordOnLaunch=on)
-    refused = error_code(ec2.modify_subnet_attribute, SubnetId=dual, EnableDns64=on)
-    assert refused == "UnsupportedOperation", "nobody would translate"
+    ec2.modify_subnet_attribute(SubnetId=dual, EnableDns64=on)
+    assert described(ec2, dual)["EnableDns64"] and not described(ec2, other)["EnableDns64"]
+    filters = [{"Name": "vpc-id", "Values": [vpc]}, {"Name": "enable-dns64", "Values": ["true"]}]
+    assert [one["SubnetId"] for one in ec2.describe_subnets(Filters=filters)["Subnets"]] == [dual]
+    ec2.modify_subnet_attribute(SubnetId=dual, EnableDns64={"Value": False})
+    assert not described(ec2, dual)["EnableDns64"]
     assert described(ec2, dual)["PrivateDnsNameOptionsOnLaunch"]["EnableResourceNameDnsAAAARecord"]
 
 

@@ -2,7 +2,7 @@
 
 use model::{DiskLimits, Id, SecretKey, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Everything that shall be on one host, by id.
@@ -90,6 +90,9 @@ pub struct Vpc {
     pub dns_support: bool,
     /// `enableDnsHostnames`: its instances have public names.
     pub dns_hostnames: bool,
+    /// `EnableDns64`: in these subnets, names of what has IPv4 alone lead to it by way of a NAT gateway.
+    #[serde(default)]
+    pub dns64_subnets: BTreeSet<Id>,
     pub dhcp_options: DhcpOptions,
 }
 

@@ -37,6 +37,7 @@ pub(crate) fn vpc() -> Vpc {
         dns_domain: "ec2.internal".into(),
         dns_support: true,
         dns_hostnames: true,
+        dns64_subnets: Default::default(),
         dhcp_options: DhcpOptions { domain_name: Some("ec2.internal".into()), ..DhcpOptions::default() },
     }
 }

@@ -48,6 +48,9 @@ pub struct Subnet {
     pub map_public_ip_on_launch: bool,
     #[serde(default)]
     pub assign_ipv6_on_creation: bool,
+    /// `EnableDns64`: its guests find by name what has IPv4 alone.
+    #[serde(default)]
+    pub dns64: bool,
     #[serde(default)]
     pub names: HostNames,
     #[serde(default)]
@@ -71,6 +74,7 @@ impl Subnet {
             default_for_zone: false,
             map_public_ip_on_launch: false,
             assign_ipv6_on_creation: ipv6_only,
+            dns64: false,
             names: HostNames {
                 by_resource: ipv6_only,
                 resource_aaaa_record: ipv6_only,
@@ -278,7 +282,8 @@ impl Record for Subnet {
                 filter::some(values, self.ipv6.as_ref().map(|_| "associated"))
             }
             "outpost-arn" | "customer-owned-ipv4-pool" | "enable-lni-at-device-index" => true,
-            "enable-dns64" | "map-customer-owned-ip-on-launch" => filter::one(values, "false"),
+            "enable-dns64" => filter::one(values, filter::boolean(self.dns64)),
+            "map-customer-owned-ip-on-launch" => filter::one(values, "false"),
             "ipv6-native" => filter::one(values, filter::boolean(self.cidr.is_none())),
             "map-public-ip-on-launch" => filter::one(values, filter::boolean(self.map_public_ip_on_launch)),
             "owner-id" => filter::one(values, self.owner.as_str()),
@@ -341,7 +346,7 @@ fn to_api(context: &Context, tables: &Tables, subnet: &Subnet) -> ec2::Subnet {
             .iter()
             .map(|of| ipv6::to_api(of, "associated"))
             .collect(),
-        enable_dns64: Some(false),
+        enable_dns64: Some(subnet.dns64),
         ipv6_native: Some(subnet.cidr.is_none()),
         state: Some("available".into()),
         private_dns_name_options_on_launch: Some(ec2::PrivateDnsNameOptionsOnLaunch {

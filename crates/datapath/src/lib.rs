@@ -7,6 +7,7 @@
 #[cfg(any(test, feature = "examples"))]
 pub mod examples;
 mod interface;
+pub mod nat64;
 mod network_acl;
 mod protocol;
 mod route;

@@ -1,9 +1,11 @@
 //! The VPC's resolver (Amazon VPC User Guide, "DNS attributes for your VPC"): its own names from what is known
-//! here (`zone`), all others by the host's resolvers (`upstream`).
+//! here (`zone`), all others by the host's resolvers (`upstream`). Where a subnet wants it, what has IPv4 alone has
+//! addresses of IPv6 too (`dns64`).
 //!
-//! Invariants: a query that is not answered here is forwarded as it came, never understood; all of one guest's
-//! queries under way are bounded; no query waits longer than `upstream` allows.
+//! Invariants: a query that is not answered here is forwarded as it came; all of one guest's queries under way are
+//! bounded; none waits longer than `upstream` allows, twice at most.
 
+mod dns64;
 mod upstream;
 mod zone;
 
@@ -34,6 +36,8 @@ const CONNECTION_WITHIN: Duration = Duration::from_secs(60);
 const QUERY_BYTES_MAX: usize = 4096;
 /// What fits a datagram that no path splits (DNS flag day 2020).
 const PAYLOAD_BYTES: u16 = 1232;
+/// And what fits one for who does not say (RFC 1035, 4.2.1).
+const DATAGRAM_BYTES: u16 = 512;
 /// After a socket error, which is the host's: for it to pass.
 const RECEIVE_AGAIN: Duration = Duration::from_millis(100);
 
@@ -81,10 +85,49 @@ impl DnsService {
         transport: Transport,
     ) -> Option<Vec<u8>> {
         let _slot = self.forwarded.take(&guest.instance.instance_id)?;
-        match self.upstream.forward(bytes, transport, |address| network.is_guest(address)).await {
-            Some(answer) => Some(answer),
-            None => refusal(query, ResponseCode::ServFail).to_vec().ok(),
+        let Some(answer) = self.upstream.forward(bytes, transport, |to| network.is_guest(to)).await else {
+            return refusal(query, ResponseCode::ServFail).to_vec().ok();
+        };
+        match dns64::question(guest, query) {
+            Some(question) => {
+                let by_ipv4 = self.by_ipv4(network, query, question, &answer, transport).await;
+                by_ipv4.or(Some(answer))
+            }
+            None => Some(answer),
         }
+    }
+
+    /// What a name's addresses of IPv4 make of an answer without one of IPv6.
+    async fn by_ipv4(
+        &self,
+        network: &HostNetwork,
+        query: &Message,
+        question: Query,
+        answer: &[u8],
+        transport: Transport,
+    ) -> Option<Vec<u8>> {
+        let without = Message::from_vec(answer).ok().filter(dns64::lacks_ipv6)?;
+        let mut asked = query.clone();
+        asked.queries = vec![question];
+        let asked = asked.to_vec().ok()?;
+        let ipv4 = self.upstream.forward(&asked, transport, |to| network.is_guest(to)).await?;
+        let ipv4 = Message::from_vec(&ipv4).ok()?;
+        let records = dns64::records(&without, &ipv4.answers);
+        if records.is_empty() {
+            return None;
+        }
+        let mut response = refusal(query, ResponseCode::NoError);
+        response.metadata.truncation = ipv4.metadata.truncation;
+        response.add_answers(records);
+        let whole = response.to_vec().ok()?;
+        let fits = query.edns.as_ref().map_or(DATAGRAM_BYTES, |edns| edns.max_payload().max(DATAGRAM_BYTES));
+        if transport == Transport::Tcp || whole.len() <= fits.into() {
+            return Some(whole);
+        }
+        // To be asked for again, by TCP.
+        response.metadata.truncation = true;
+        response.answers.clear();
+        response.to_vec().ok()
     }
 }
 
@@ -110,7 +153,16 @@ fn here(guest: &Guest, network: &HostNetwork, bytes: &[u8]) -> Option<Here> {
         return Some(Here::Answer(refusal(&query, ResponseCode::FormErr)));
     };
     Some(match zone::find(guest, question, network) {
-        Some(Ok(records)) => Here::Answer(response(&query, question, records)),
+        Some(Ok(records)) => {
+            let mut answer = response(&query, question, records);
+            if let Some(question) = dns64::question(guest, &query)
+                && dns64::lacks_ipv6(&answer)
+                && let Some(Ok(ipv4)) = zone::find(guest, &question, network)
+            {
+                answer.answers = dns64::records(&answer, &ipv4);
+            }
+            Here::Answer(answer)
+        }
         Some(Err(code)) => Here::Answer(refusal(&query, code)),
         None => Here::Forward(query),
     })

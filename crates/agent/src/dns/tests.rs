@@ -143,6 +143,62 @@ fn an_address_of_ipv6_leads_back_to_the_instance_that_is_named_so() {
     }
 }
 
+/// The example's, in a subnet that wants addresses of IPv6 for what has none.
+fn network_with_dns64() -> Arc<HostNetwork> {
+    let (network, _) = network();
+    let mut vpc = examples::vpc();
+    vpc.dns64_subnets.insert(examples::instance(1).interfaces[0].network.subnet_id.clone());
+    network.put_vpc(&vpc);
+    network
+}
+
+#[test]
+fn what_has_ipv4_alone_has_an_address_of_ipv6_where_the_subnet_wants_it() {
+    let network = network_with_dns64();
+    for (name, expected) in [
+        ("ip-172-31-16-11.ec2.internal.", "NoError 64:ff9b::ac1f:100b"),
+        ("i-00000000000000002.ec2.internal.", "NoError 64:ff9b::ac1f:100c"),
+        ("ip-10-0-0-1.ec2.internal.", "NXDomain "),
+        ("instance-data.ec2.internal.", "NoError "),
+        ("ec2.internal.", "NoError "),
+        ("f5lnz-0khrm-nt2u3-gyqqt-nbdl5.us-east-1.ip.aws.", "NoError ffff:1407:4:f000:81d:2689:1066:4489"),
+        ("example.com.", "forward"),
+    ] {
+        assert_eq!(said_by(&network, name, RecordType::AAAA), expected, "{name}");
+    }
+    assert_eq!(said_by(&network, "ip-172-31-16-11.ec2.internal.", RecordType::A), "NoError 172.31.16.11");
+}
+
+#[tokio::test]
+async fn what_the_hosts_resolvers_know_by_ipv4_alone_has_an_address_of_ipv6_too() {
+    let (port, upstream) = upstream().await;
+    let resolv_conf = tempfile::NamedTempFile::new().unwrap();
+    let service = service(&resolv_conf, "nameserver 127.0.0.1\n", port);
+    let network = network_with_dns64();
+    let guest = guest(&network);
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let query = query("example.com.", RecordType::AAAA);
+        let answer = service.answer(&guest, &network, &query, transport).await.unwrap();
+        let answer = Message::from_vec(&answer).unwrap();
+        assert_eq!((answer.metadata.id, answer.queries[0].query_type()), (77, RecordType::AAAA));
+        assert_eq!(answer.answers[0].data.to_string(), "64:ff9b::c000:201");
+    }
+    // Of a name with many, a datagram holds no more than was asked for.
+    let query = query("many.example.com.", RecordType::AAAA);
+    let answer = service.answer(&guest, &network, &query, Transport::Udp).await.unwrap();
+    assert!(answer.len() <= 512 && Message::from_vec(&answer).unwrap().metadata.truncation);
+    let answer = service.answer(&guest, &network, &query, Transport::Tcp).await.unwrap();
+    assert_eq!(Message::from_vec(&answer).unwrap().answers.len(), 20);
+    // Who judges signatures himself is told what there is.
+    let mut judging = Message::from_vec(&query).unwrap();
+    judging.metadata.checking_disabled = true;
+    judging.edns = Some(Edns::new());
+    judging.edns.as_mut().unwrap().set_dnssec_ok(true);
+    let answer = service.answer(&guest, &network, &judging.to_vec().unwrap(), Transport::Udp).await.unwrap();
+    assert!(Message::from_vec(&answer).unwrap().answers.is_empty());
+    upstream.abort();
+}
+
 #[test]
 fn what_is_no_query_gets_no_or_a_short_answer() {
     let (network, _) = network();
@@ -164,16 +220,23 @@ fn what_is_no_query_gets_no_or_a_short_answer() {
     }
 }
 
-/// A resolver that answers each query with 192.0.2.1; before it, one lie with another id.
+/// A resolver that answers each query for an address of IPv4 with 192.0.2.1, twenty times for `many`; before it, one lie
+/// with another id.
 async fn upstream() -> (u16, tokio::task::JoinHandle<()>) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let listener = TcpListener::bind(socket.local_addr().unwrap()).await.unwrap();
     let port = socket.local_addr().unwrap().port();
     let answer = |bytes: &[u8]| {
         let query = Message::from_vec(bytes).unwrap();
-        let name = query.queries[0].name().clone();
+        let question = &query.queries[0];
+        let count = match question.query_type() {
+            RecordType::A if question.name().to_ascii().starts_with("many.") => 20,
+            RecordType::A => 1,
+            _ => 0,
+        };
         let data = RData::A(hickory_proto::rr::rdata::A(Ipv4Addr::new(192, 0, 2, 1)));
-        response(&query, &query.queries[0], vec![Record::from_rdata(name, 5, data)]).to_vec().unwrap()
+        let record = Record::from_rdata(question.name().clone(), 5, data);
+        response(&query, question, vec![record; count]).to_vec().unwrap()
     };
     let serving = tokio::spawn(async move {
         let mut buffer = [0; 512];

@@ -70,7 +70,7 @@ pub struct Asked {
     pub protocol: FlowProtocol,
     /// Type and code of a control message.
     pub icmp: (Option<u8>, Option<u8>),
-    /// Where no address says so.
+    /// Where no address says so, and there is a choice.
     pub ipv6: bool,
 }
 
@@ -111,6 +111,9 @@ impl Flow {
             Stop::Address(address) => Some(*address),
             _ => None,
         });
+        // Who has no address of IPv4 can be asked about over IPv6 only.
+        let has_ipv4 = |stop: &Stop| !matches!(stop, Stop::Interface(of) if of.private_ip().is_none());
+        let ipv6 = ipv6 || !has_ipv4(&source) || !has_ipv4(&destination);
         let given = [header.source_ip, header.destination_ip, named[0], named[1]];
         let ipv6 = given.into_iter().flatten().next().map_or(ipv6, |address| address.is_ipv6());
         let is_from_outside = !matches!(source, Stop::Interface(_));

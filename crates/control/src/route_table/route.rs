@@ -7,6 +7,7 @@ use crate::engine::{Tables, Tx, quota};
 use crate::prefix_list;
 use crate::vpc::{self, Vpc};
 use aws_api::ec2;
+use datapath::nat64;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::{Error, Id, Kind, Result};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -250,6 +251,13 @@ pub(super) fn check_edge(tx: &Tx<'_>, table: &RouteTable) -> Result<()> {
     }
 }
 
+fn is_ipv6(tables: &Tables, destination: &Destination) -> bool {
+    match destination {
+        Destination::Cidr(cidr) => matches!(cidr, IpNet::V6(_)),
+        Destination::PrefixList(id) => tables.prefix_lists.find(id).is_some_and(|list| list.ipv6),
+    }
+}
+
 /// Whether the target is one for this table and this destination.
 fn check_target(
     tables: &Tables,
@@ -267,11 +275,7 @@ fn check_target(
         }
         Target::InternetGateway(_) => "network gateway",
         Target::EgressOnlyInternetGateway(_) => {
-            let ipv6 = match destination {
-                Destination::Cidr(cidr) => matches!(cidr, IpNet::V6(_)),
-                Destination::PrefixList(id) => tables.prefix_lists.find(id).is_some_and(|list| list.ipv6),
-            };
-            if !ipv6 {
+            if !is_ipv6(tables, destination) {
                 return Err(Error::invalid_parameter_value(format!(
                     "The egress only internet gateway {id} can be the target of IPv6 destinations only."
                 )));
@@ -279,9 +283,11 @@ fn check_target(
             "egress only internet gateway"
         }
         Target::NatGateway(_) => {
-            if destination.ipv6().is_some() {
+            let is_translated = |cidr| matches!(cidr, IpNet::V6(cidr) if nat64::PREFIX.contains(&cidr));
+            if is_ipv6(tables, destination) && !destination.cidr().is_some_and(is_translated) {
                 return Err(Error::invalid_parameter_value(format!(
-                    "The NAT gateway {id} can be the target of IPv4 destinations only."
+                    "The NAT gateway {id} can be the target of IPv4 destinations and of {} only.",
+                    nat64::PREFIX
                 )));
             }
             "NAT gateway"

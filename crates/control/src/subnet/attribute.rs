@@ -30,8 +30,8 @@ pub async fn modify_subnet_attribute(
     let ipv6 = value(&input.assign_ipv6_address_on_creation);
     let a_record = value(&input.enable_resource_name_dns_a_record_on_launch);
     let aaaa_record = value(&input.enable_resource_name_dns_aaaa_record_on_launch);
-    // There is no such thing: that there shall be none says nothing new.
     let dns64 = value(&input.enable_dns64);
+    // There is no such thing: that there shall be none says nothing new.
     let customer_owned = value(&input.map_customer_owned_ip_on_launch);
     let given = [by_resource, public, ipv6, dns64, a_record, aaaa_record, customer_owned];
     match given.into_iter().flatten().count() {
@@ -61,11 +61,10 @@ pub async fn modify_subnet_attribute(
             needs
                 .clone()
                 .try_for_each(|(attribute, value, _, family)| check(&before, attribute, value, family))?;
-            // Names that nobody translates packets for would lead guests astray.
-            refuse([(dns64 == Some(true), "DNS64 and NAT64 are")])?;
             let mut after: Subnet = (*before).clone();
             after.map_public_ip_on_launch = public.unwrap_or(after.map_public_ip_on_launch);
             after.assign_ipv6_on_creation = ipv6.unwrap_or(after.assign_ipv6_on_creation);
+            after.dns64 = dns64.unwrap_or(after.dns64);
             after.names.by_resource = by_resource.unwrap_or(after.names.by_resource);
             after.names.resource_a_record = a_record.unwrap_or(after.names.resource_a_record);
             after.names.resource_aaaa_record = aaaa_record.unwrap_or(after.names.resource_aaaa_record);

@@ -66,6 +66,12 @@ pub fn desired(vpc: &Vpc, tables: &Tables, region: &Region, generation: Revision
         dns_domain: region.private_dns_domain(),
         dns_support: vpc.dns_support,
         dns_hostnames: vpc.dns_hostnames,
+        dns64_subnets: tables
+            .subnets
+            .with("vpc-id", id)
+            .filter(|subnet| subnet.dns64)
+            .map(|subnet| subnet.subnet_id.clone())
+            .collect(),
         dhcp_options: dhcp_options.map(|options| told(options, resolver(vpc.cidr))).unwrap_or_default(),
     }
 }

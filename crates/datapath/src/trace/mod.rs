@@ -93,6 +93,23 @@ impl Payload {
         }
     }
 
+    /// What a NAT gateway makes of it, whose other side is IPv4; None of what it passes on for nobody.
+    fn translated(self, is_ipv6: bool) -> Option<Payload> {
+        match self {
+            Payload::Icmpv6 { kind: 128, code } if is_ipv6 => Some(Payload::Icmp { kind: 8, code }),
+            Payload::Icmpv6 { .. } | Payload::Other(_) => None,
+            Payload::Tcp { .. } | Payload::Udp { .. } | Payload::Icmp { .. } => Some(self),
+        }
+    }
+
+    /// And of the answer, on its way back.
+    fn answered_over_ipv6(self) -> Payload {
+        match self {
+            Payload::Icmp { kind: 0, code } => Payload::Icmpv6 { kind: 129, code },
+            other => other,
+        }
+    }
+
     /// Whether it may be the first of a flow. Control messages that answer or report belong to one that is there.
     fn begins(self) -> bool {
         let asks = |questions: &[(u8, u8)], kind| questions.iter().any(|(question, _)| *question == kind);

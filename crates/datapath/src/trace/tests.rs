@@ -3,7 +3,7 @@
 use super::*;
 use crate::examples::{self, id, subnet};
 use crate::{
-    Address, NatGateway, NetworkAcl, Peer, Peering, Plan, Protocol, RouteTable, SecurityGroup, Target,
+    Address, NatGateway, NetworkAcl, Peer, Peering, Plan, Protocol, RouteTable, SecurityGroup, Target, nat64,
 };
 use model::Kind;
 use std::collections::BTreeMap;
@@ -135,8 +135,8 @@ fn the_way_back_is_another_matter() {
     assert!(from_first(&plan, [10, 1, 0, 5], ECHO).passes());
 }
 
-#[test]
-fn a_nat_gateway_speaks_for_others_and_hears_only_answers() {
+/// Led out, what of both families the first interface sends, by a NAT gateway in the second subnet.
+fn by_nat_gateway() -> Plan {
     let mut plan = plan();
     let nat_gateway_id = id(Kind::NatGateway, 1);
     let private_ip = Ipv4Addr::new(10, 0, 1, 9);
@@ -149,9 +149,16 @@ fn a_nat_gateway_speaks_for_others_and_hears_only_answers() {
     });
     let table = id(Kind::RouteTable, 2);
     plan.vpcs[0].subnets[1].route_table_id = table.clone();
-    routes(&mut plan, 0, vec![route("0.0.0.0/0", Target::NatGateway(nat_gateway_id))]);
+    let by_nat = Target::NatGateway(nat_gateway_id);
+    routes(&mut plan, 0, vec![route("0.0.0.0/0", by_nat.clone()), route("64:ff9b::/96", by_nat)]);
     let out = RouteTable { routes: vec![route("0.0.0.0/0", Target::InternetGateway)] };
     plan.vpcs[0].route_tables.insert(table, out);
+    plan
+}
+
+#[test]
+fn a_nat_gateway_speaks_for_others_and_hears_only_answers() {
+    let plan = by_nat_gateway();
     let there = from_first(&plan, OUTSIDE, ECHO);
     assert!(there.passes(), "{there:#?}");
     assert_eq!(there.forward.hops.last().unwrap().packet.source, IpAddr::from(PUBLIC));
@@ -162,6 +169,34 @@ fn a_nat_gateway_speaks_for_others_and_hears_only_answers() {
     let packet = Packet { source: OUTSIDE.into(), destination: PUBLIC.into(), payload: ECHO };
     let inward = trace(&plan, Source::Internet, packet);
     assert!(matches!(inward.obstacle(), Some(Obstacle::NoWayIn { .. })));
+}
+
+#[test]
+fn a_nat_gateway_speaks_ipv4_for_who_has_ipv6_alone() {
+    let mut plan = by_nat_gateway();
+    let own: IpAddr = "2001:db8:7::5".parse().unwrap();
+    plan.vpcs[0].ipv6_cidrs = vec!["2001:db8:7::/56".parse().unwrap()];
+    plan.vpcs[0].subnets[0].ipv6_cidr = Some("2001:db8:7::/64".parse().unwrap());
+    plan.interfaces[0].addresses.clear();
+    plan.interfaces[0].ipv6_addresses = vec!["2001:db8:7::5".parse().unwrap()];
+    plan.groups[0].egress = vec![any("64:ff9b::203.0.113.0/120"), any("64:ff9b::169.254.0.0/112")];
+    let to = |address: Ipv4Addr, payload| {
+        from_first_as(&plan, "2001:db8:7::5", nat64::ipv6(address).into(), payload)
+    };
+    let there = to(OUTSIDE, ECHO6);
+    assert!(there.passes(), "{there:#?}");
+    let sent = there.forward.hops.last().unwrap().packet;
+    assert_eq!(sent, Packet { source: PUBLIC.into(), destination: OUTSIDE.into(), payload: ECHO });
+    let answer = there.back.unwrap().hops.last().unwrap().packet;
+    assert_eq!((answer.source, answer.destination), (nat64::ipv6(OUTSIDE).into(), own));
+    assert_eq!(answer.payload, Payload::Icmpv6 { kind: 129, code: 0 });
+
+    let nowhere = to(Ipv4Addr::new(169, 254, 169, 254), ECHO6);
+    assert!(matches!(nowhere.obstacle(), Some(Obstacle::NoDestination { .. })));
+    let other = to(OUTSIDE, Payload::Other(47));
+    assert!(matches!(other.obstacle(), Some(Obstacle::NotTranslatable { .. })));
+    let unallowed = to(Ipv4Addr::new(192, 0, 2, 1), ECHO6);
+    assert!(matches!(unallowed.obstacle(), Some(Obstacle::NoRule { .. })));
 }
 
 #[test]

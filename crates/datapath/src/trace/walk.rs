@@ -2,7 +2,7 @@
 
 use super::matching::{Way, allows, deciding, way};
 use super::{Because, End, Ground, Hop, Obstacle, Packet, Path, Payload, Place, Source};
-use crate::{Address, Interface, NatGateway, PublicAccess, Route, Subnet, Target, Vpc};
+use crate::{Address, Interface, NatGateway, PublicAccess, Route, Subnet, Target, Vpc, nat64};
 use ipnet::{IpNet, Ipv4Net};
 use model::Id;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -228,7 +228,7 @@ impl Walk<'_> {
                 self.push_route(at, route);
                 self.gateway_out6(vpc, Place::EgressOnlyInternetGateway)
             }
-            Target::NatGateway(id) if !self.packet.is_ipv6() => {
+            Target::NatGateway(id) => {
                 let nat = vpc.nat_gateways.iter().find(|nat| nat.nat_gateway_id == *id);
                 let nat = nat.ok_or_else(blackhole)?;
                 self.leave(at, Some(&nat.subnet_id))?;
@@ -252,10 +252,7 @@ impl Walk<'_> {
                 self.push(Some(&vpc.vpc_id), Place::Peering(id.clone()), Because::Passing);
                 self.over_peering(vpc, &peer, id)
             }
-            Target::NatGateway(_)
-            | Target::EgressOnlyInternetGateway
-            | Target::Endpoint(_)
-            | Target::Blackhole => {
+            Target::EgressOnlyInternetGateway | Target::Endpoint(_) | Target::Blackhole => {
                 self.leave(at, None)?;
                 Err(blackhole())
             }
@@ -399,7 +396,7 @@ impl Walk<'_> {
         self.deliver(vpc, None, owner.ok_or_else(nobody)?)
     }
 
-    /// Through a NAT gateway, as itself.
+    /// Through a NAT gateway, as itself, and as IPv4.
     fn translate(&mut self, at: &At<'_>, nat: &NatGateway) -> Ended {
         let vpc = at.vpc;
         if self.hops.len() > HOPS_MAX {
@@ -408,14 +405,18 @@ impl Walk<'_> {
         let subnet = subnet(vpc, &nat.subnet_id)?;
         self.acl(vpc, subnet, Some(&at.subnet.subnet_id), false)?;
         let id = &nat.nat_gateway_id;
-        if self.is_answer || matches!(self.packet.payload, Payload::Other(_)) {
-            // What it has not begun itself it does not pass on.
-            return Err(match self.is_answer {
-                true => Obstacle::NoWayIn { nat_gateway_id: id.clone() },
-                false => Obstacle::NotTranslatable { nat_gateway_id: id.clone() },
-            });
+        // What it has not begun itself it does not pass on.
+        if self.is_answer {
+            return Err(Obstacle::NoWayIn { nat_gateway_id: id.clone() });
         }
-        let from = self.packet.source;
+        let Packet { source: from, destination, .. } = self.packet;
+        if let IpAddr::V6(address) = destination {
+            let ipv4 = nat64::ipv4(address).filter(|ipv4| nat64::leads_to(*ipv4));
+            self.packet.destination = ipv4.ok_or(Obstacle::NoDestination { destination })?.into();
+        }
+        let payload = self.packet.payload.translated(from.is_ipv6());
+        self.packet.payload =
+            payload.ok_or_else(|| Obstacle::NotTranslatable { nat_gateway_id: id.clone() })?;
         let to = nat.addresses.first().map_or(Ipv4Addr::UNSPECIFIED, |own| own.private_ip).into();
         self.translations.push(Translation { nat_gateway_id: id.clone(), from, to });
         self.packet.source = to;
@@ -433,6 +434,10 @@ impl Walk<'_> {
         let known = self.translations.iter().rposition(is_its).filter(|_| self.is_answer);
         let known = known.ok_or_else(|| Obstacle::NoWayIn { nat_gateway_id: id.clone() })?;
         self.packet.destination = self.translations.remove(known).from;
+        if let (IpAddr::V4(source), true) = (self.packet.source, self.packet.is_ipv6()) {
+            self.packet.source = nat64::ipv6(source).into();
+            self.packet.payload = self.packet.payload.answered_over_ipv6();
+        }
         let because = Because::DestinationTranslated { from: destination };
         self.push(Some(&vpc.vpc_id), Place::NatGateway(id.clone()), because);
         self.route(vpc, subnet, None)

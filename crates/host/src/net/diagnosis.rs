@@ -8,6 +8,7 @@ use std::process::Command;
 use super::NetOptions;
 use super::namespace::Namespace;
 use super::shortcut::Shortcut;
+use super::translation::Translation;
 
 /// One thing that guests' networking needs, and what to do where it is not so.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +34,7 @@ pub(super) async fn diagnose(host: &Namespace, options: &NetOptions) -> io::Resu
         all.push(forwarding(&list_chains(), &link_prefix, &table));
         all.push(bandwidth());
         all.push(shortcut());
+        all.push(translation());
         all.push(pool_is_free(&std::fs::read_to_string("/proc/thread-self/net/route")?, pool, &link_prefix));
         Ok(all)
     })
@@ -98,6 +100,13 @@ fn shortcut() -> Diagnosis {
         ),
     };
     Diagnosis::new("the kernel's BPF, by which packets of known flows take a shortcut", remedy)
+}
+
+fn translation() -> Diagnosis {
+    let remedy = Translation::load().err().map(|_| {
+        "use a kernel with BPF (CONFIG_NET_CLS_BPF), else what has IPv6 alone reaches no IPv4".to_owned()
+    });
+    Diagnosis::new("the kernel's BPF, by which NAT gateways translate IPv6 to IPv4", remedy)
 }
 
 /// The host's base chains as nft's JSON; nothing where it can't tell.

@@ -190,7 +190,9 @@ impl Host {
         let others: BTreeSet<IpAddr> = routed.collect();
         have.proxies.retain(|(_, address)| !others.contains(&IpAddr::V4(*address)));
         have.routes.retain(|(_, destination), route| match route {
-            Route::Link(link) | Route::Gateway { link, .. } => ours.contains(link),
+            Route::Link(link) | Route::Gateway { link, .. } | Route::Narrow { link, .. } => {
+                ours.contains(link)
+            }
             Route::Unreachable | Route::Blackhole => *destination == IpNet::V4(options.public_pool),
         });
         Ok(have)

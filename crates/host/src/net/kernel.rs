@@ -18,7 +18,7 @@ use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
@@ -97,6 +97,8 @@ pub(super) enum Route {
     Link(u32),
     /// The link need not have an address of the gateway's network; its neighbour must be known.
     Gateway { gateway: IpAddr, link: u32 },
+    /// The same, for packets that are no longer than this.
+    Narrow { gateway: IpAddr, link: u32, mtu: u32 },
     /// Dropped in silence.
     Blackhole,
     /// Refused with an error, unless a better route is there.
@@ -611,13 +613,19 @@ fn route_of(message: &RouteMessage) -> Option<((u32, IpNet), Route)> {
         AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         _ => return None,
     };
-    let (mut gateway, mut link) = (None, None);
+    let (mut gateway, mut link, mut mtu) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Table(value) => table = *value,
             RouteAttribute::Destination(value) => destination = address_in(value)?,
             RouteAttribute::Gateway(value) => gateway = address_in(value),
             RouteAttribute::Oif(value) => link = Some(*value),
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
             _ => {}
         }
     }
@@ -625,7 +633,10 @@ fn route_of(message: &RouteMessage) -> Option<((u32, IpNet), Route)> {
     let route = match (message.header.kind, gateway, link) {
         (RouteType::BlackHole, _, _) => Route::Blackhole,
         (RouteType::Unreachable, _, _) => Route::Unreachable,
-        (_, Some(gateway), Some(link)) => Route::Gateway { gateway, link },
+        (_, Some(gateway), Some(link)) => match mtu {
+            Some(mtu) => Route::Narrow { gateway, link, mtu },
+            None => Route::Gateway { gateway, link },
+        },
         (_, None, Some(link)) => Route::Link(link),
         _ => return None,
     };
@@ -656,9 +667,12 @@ fn route_message((table, destination): (u32, IpNet), route: Route) -> RouteMessa
             header.scope = RouteScope::Link;
             attributes.push(RouteAttribute::Oif(link));
         }
-        Route::Gateway { gateway, link } => {
+        Route::Gateway { gateway, link } | Route::Narrow { gateway, link, .. } => {
             header.flags = RouteFlags::Onlink;
             attributes.extend([RouteAttribute::Gateway(gateway.into()), RouteAttribute::Oif(link)]);
+            if let Route::Narrow { mtu, .. } = route {
+                attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
+            }
         }
         Route::Blackhole => header.kind = RouteType::BlackHole,
         Route::Unreachable => {
@@ -769,8 +783,10 @@ mod tests {
     fn a_message_is_read_as_it_was_written() {
         let nets = [("10.0.0.5/32", "0.0.0.0/0", "169.254.0.1"), ("fd00::5/128", "::/0", "fe80::1")];
         for (host, everywhere, gateway) in nets {
-            let gateway = Route::Gateway { gateway: gateway.parse().unwrap(), link: 3 };
-            for route in [Route::Link(16), gateway, Route::Blackhole, Route::Unreachable] {
+            let gateway = gateway.parse().unwrap();
+            let narrow = Route::Narrow { gateway, link: 3, mtu: 1480 };
+            let gateway = Route::Gateway { gateway, link: 3 };
+            for route in [Route::Link(16), gateway, narrow, Route::Blackhole, Route::Unreachable] {
                 for key in [(MAIN_TABLE, net(host)), (1001, net(everywhere))] {
                     assert_eq!(route_of(&route_message(key, route)), Some((key, route)));
                 }

@@ -27,6 +27,7 @@ use super::netlink::Listener;
 use super::open::Open;
 use super::router::{Inside, Router};
 use super::shortcut::Shortcut;
+use super::translation::Translation;
 use super::vpc::{self, NUMBER_MASK, digits, tap_name};
 use super::{NetError, Network, ServiceSockets, io_failed, services, tap};
 
@@ -124,6 +125,8 @@ pub struct LinuxNetwork {
     listeners: RwLock<Vec<Arc<Listener>>>,
     /// None where the kernel can't.
     shortcut: LazyLock<Option<Arc<Shortcut>>>,
+    /// The same.
+    translation: LazyLock<Option<Arc<Translation>>>,
     /// When they were heard last.
     heard: parking_lot::Mutex<Option<Instant>>,
 }
@@ -146,6 +149,14 @@ fn load_shortcut() -> Option<Arc<Shortcut>> {
         tracing::warn!(error = error as &dyn std::error::Error, "known flows take no shortcut");
     });
     warned.ok()
+}
+
+fn load_translation() -> Option<Arc<Translation>> {
+    let loaded = Translation::load();
+    let warned = loaded.inspect_err(|error| {
+        tracing::warn!(error = error as &dyn std::error::Error, "NAT gateways translate no IPv6");
+    });
+    warned.ok().map(Arc::new)
 }
 
 impl LinuxNetwork {
@@ -174,6 +185,7 @@ impl LinuxNetwork {
             directory: RwLock::default(),
             listeners: RwLock::default(),
             shortcut: LazyLock::new(load_shortcut),
+            translation: LazyLock::new(load_translation),
             heard: parking_lot::Mutex::default(),
         })
     }
@@ -303,14 +315,15 @@ impl State {
         options: &NetOptions,
         plan: &Plan,
         names: &[String],
-        shortcut: Option<&Arc<Shortcut>>,
+        (shortcut, translation): (Option<&Arc<Shortcut>>, Option<&Arc<Translation>>),
     ) -> Vec<NetError> {
         let wanted = |id: &Id| plan.vpcs.iter().any(|vpc| vpc.vpc_id == *id);
         self.routers.retain(|id, _| wanted(id) && names.contains(&options.namespace_name(id)));
         let missing = plan.vpcs.iter().filter(|vpc| !self.routers.contains_key(&vpc.vpc_id));
         let opened = join_all(missing.map(|vpc| async {
             let ways = shortcut.and_then(|shortcut| shortcut.enter(options.mtu));
-            (vpc.vpc_id.clone(), Router::open(&options.namespace_name(&vpc.vpc_id), ways).await)
+            let name = options.namespace_name(&vpc.vpc_id);
+            (vpc.vpc_id.clone(), Router::open(&name, ways, translation.cloned()).await)
         }))
         .await;
         let mut failures = Vec::new();
@@ -349,7 +362,8 @@ impl Network for LinuxNetwork {
 
         let wanted: BTreeSet<String> =
             plan.vpcs.iter().flat_map(namespaces_of).map(|id| options.namespace_name(id)).collect();
-        failures.extend(state.open_routers(options, &plan, &names, self.shortcut.as_ref()).await);
+        let programs = (self.shortcut.as_ref(), self.translation.as_ref());
+        failures.extend(state.open_routers(options, &plan, &names, programs).await);
         self.directory.write().retain(|id, _| state.routers.contains_key(id));
         for name in names.iter().filter(|name| !wanted.contains(*name)) {
             failures.extend(Router::remove(name).await.err());

@@ -27,7 +27,10 @@ pub(super) fn render(vpc: &Vpc, table: &mut Table) -> bool {
         };
         let mark = vpc.subnet_mark(&subnet.subnet_id);
         let number = mark >> 16;
-        let passes_all = |entries: &[AclEntry]| passes_all(entries, subnet.ipv6_cidr.is_some());
+        // A NAT gateway is led IPv6 to by other subnets.
+        let is_led_to = !vpc.plan.ipv6_cidrs.is_empty() && nats(vpc, subnet).next().is_some();
+        let has_ipv6 = subnet.ipv6_cidr.is_some() || is_led_to;
+        let passes_all = |entries: &[AclEntry]| passes_all(entries, has_ipv6);
         if !passes_all(&acl.egress) {
             let quoted: Vec<String> = links.iter().map(|link| format!("\"{link}\"")).collect();
             table.set(format!("subnet_{number}"), "ifname", &quoted);
@@ -63,9 +66,11 @@ pub(super) fn render(vpc: &Vpc, table: &mut Table) -> bool {
 /// Names of the links by which the subnet's packets come and go.
 fn links(vpc: &Vpc, subnet: &Subnet) -> BTreeSet<String> {
     let nics = vpc.nics.iter().filter(|nic| nic.plan.subnet_id == subnet.subnet_id);
-    let is_its = |nat: &&NatGateway| nat.subnet_id == subnet.subnet_id;
-    let nats = vpc.plan.nat_gateways.iter().filter(is_its).map(nat_link);
-    nics.map(|nic| nic.tap.clone()).chain(nats).collect()
+    nics.map(|nic| nic.tap.clone()).chain(nats(vpc, subnet).map(nat_link)).collect()
+}
+
+fn nats<'v>(vpc: &'v Vpc, subnet: &Subnet) -> impl Iterator<Item = &'v NatGateway> {
+    vpc.plan.nat_gateways.iter().filter(|nat| nat.subnet_id == subnet.subnet_id)
 }
 
 /// Whether every packet passes, as the first entry that concerns each family says.

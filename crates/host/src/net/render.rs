@@ -1,6 +1,6 @@
 //! The packet filter of a VPC's namespace, and of the host. Pure.
 
-use datapath::{PublicPool, SecurityGroup};
+use datapath::{PublicPool, SecurityGroup, nat64};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::Id;
 use std::collections::{BTreeMap, BTreeSet};
@@ -288,6 +288,7 @@ fn verdicts(vpc: &Vpc, membership: &BTreeMap<&[Id], String>, table: &mut Table) 
 fn sources(vpc: &Vpc, table: &mut Table) {
     table.set("asking", ASKING, &[]);
     let [peers, peers6] = Family::BOTH.map(|family| peer_sources(vpc, family));
+    let [nats, nats6] = Family::BOTH.map(|family| nat_sources(vpc, family));
     let from_hosts = hosts::received();
     table.chain(
         "antispoof",
@@ -298,10 +299,9 @@ fn sources(vpc: &Vpc, table: &mut Table) {
             iifname \"{GATEWAY}\" goto outsiders
             iifname \"lo\" accept
             {from_hosts}
-{}{peers}            meta mark set iif . ether saddr . ip saddr map @delegated accept
+{nats}{peers}            meta mark set iif . ether saddr . ip saddr map @delegated accept
             iif @unchecked meta mark set iif . ether saddr map @taps accept
-            ip saddr 0.0.0.0 udp sport 68 udp dport 67 meta mark set iif . ether saddr map @taps accept",
-            nat_sources(vpc)
+            ip saddr 0.0.0.0 udp sport 68 udp dport 67 meta mark set iif . ether saddr map @taps accept"
         ),
     );
     let entering = match vpc.gateway_mark() {
@@ -329,7 +329,7 @@ fn sources(vpc: &Vpc, table: &mut Table) {
             iifname \"lo\" accept
             icmpv6 type nd-redirect drop
             {from_hosts}
-{peers6}            meta mark set iif . ether saddr . ip6 saddr map @delegated6 accept
+{nats6}{peers6}            meta mark set iif . ether saddr . ip6 saddr map @delegated6 accept
             icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} goto link6
             ip6 saddr fe80::/10 udp dport 547 goto link6
             ip6 saddr fe80::/10 drop
@@ -380,7 +380,7 @@ fn services(vpc: &Vpc, tracked: u32, table: &mut Table) {
         format!(
             "iifname \"lo\" accept
             iifname {{ \"{GATEWAY}\", \"{HOSTS}\" }} drop
-            meta mark {PEER:#x} drop
+            meta mark & {NUMBER_MASK:#x} {{ {NAT_GATEWAY:#x}, {PEER:#x} }} drop
             {beyond} drop
             udp dport 67 accept
             ip daddr {METADATA} tcp dport 80 accept
@@ -485,16 +485,17 @@ fn translation(vpc: &Vpc, table: &mut Table) {
     }
 }
 
-/// What comes from NAT gateways: their own, and what they send back to those that they speak for.
-fn nat_sources(vpc: &Vpc) -> String {
+/// What comes from NAT gateways: their own, and what they send back to those that they speak for. Of IPv6 it is from those
+/// who have IPv4 alone, and to nobody of them.
+fn nat_sources(vpc: &Vpc, family: Family) -> String {
     let mut out = String::new();
+    let from = match family {
+        Family::V4 => String::new(),
+        Family::V6 => format!("ip6 saddr {0} ip6 daddr != {0} ", nat64::PREFIX),
+    };
     for nat in &vpc.plan.nat_gateways {
-        let _ = writeln!(
-            out,
-            "\t\tiifname \"{}\" meta mark set {:#010x} accept",
-            nat_link(nat),
-            vpc.nat_mark(nat)
-        );
+        let (link, mark) = (nat_link(nat), vpc.nat_mark(nat));
+        let _ = writeln!(out, "\t\tiifname \"{link}\" {from}meta mark set {mark:#010x} accept");
     }
     out
 }

@@ -24,6 +24,7 @@ use super::open::Open;
 use super::public_access::Barred;
 use super::shortcut::{Arrival, Ways};
 use super::traffic::Side;
+use super::translation::Translation;
 use super::untracked::Closed;
 use super::vpc::{self, Exits, GATEWAY, NUMBERS, Nic, ROUTER_MAC, Vpc, nat_link, peering_link};
 use super::{NetError, io_failed, render, shape, sysctl, tap};
@@ -92,6 +93,8 @@ pub(super) struct Router {
     /// Taps, by number, whose settings are written.
     settled: BTreeSet<u32>,
     nats: BTreeMap<Id, Nat>,
+    /// None where the kernel can't translate.
+    translation: Option<Arc<Translation>>,
     /// Whose networks are on other hosts, as of the last time.
     elsewhere: BTreeMap<IpNet, Id>,
     /// What taps, by number, are held to by us, and by which devices.
@@ -122,7 +125,11 @@ impl Inside {
 
 impl Router {
     /// The router of this name, found or made.
-    pub(super) async fn open(name: &str, ways: Option<Ways>) -> Result<Router, NetError> {
+    pub(super) async fn open(
+        name: &str,
+        ways: Option<Ways>,
+        translation: Option<Arc<Translation>>,
+    ) -> Result<Router, NetError> {
         let failed = io_failed(format!("can't make the network namespace {name}"));
         let namespace = match Namespace::open(name).map_err(&failed)? {
             Some(namespace) => namespace,
@@ -155,6 +162,7 @@ impl Router {
             gateway: None,
             settled: BTreeSet::new(),
             nats: BTreeMap::new(),
+            translation,
             elsewhere: BTreeMap::new(),
             shaped: BTreeMap::new(),
             is_shaped: false,
@@ -275,7 +283,7 @@ impl Router {
         let is_there = |wanted: u32| links.values().any(|link| link.index == wanted && link.up);
         ahead.neighbours.retain(|(link, _), _| is_there(*link));
         ahead.routes.retain(|_, route| match route {
-            Route::Link(link) | Route::Gateway { link, .. } => is_there(*link),
+            Route::Link(link) | Route::Gateway { link, .. } | Route::Narrow { link, .. } => is_there(*link),
             Route::Blackhole | Route::Unreachable => false,
         });
         let all = have.with(&ahead);
@@ -345,7 +353,7 @@ impl Router {
             // Somebody may have taken its name away.
             let is_there = Namespace::open(&name).is_ok_and(|found| found.is_some());
             if !self.nats.contains_key(id) || !is_there {
-                self.nats.insert(id.clone(), Nat::open(&name).await?);
+                self.nats.insert(id.clone(), Nat::open(&name, self.translation.clone()).await?);
             }
         }
         Ok(())
@@ -364,7 +372,7 @@ impl Router {
                 let plugged = open.plug(nat, &self.kernel, mtu).await;
                 plugged.map_err(io_failed(format!("can't link {}", nat.nat_gateway_id)))?;
             }
-            open.apply(nat).await?;
+            open.apply(nat, mtu).await?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@
 //! Where the kernel runs no such programs all packets go the long way.
 
 use aya::maps::{Array, MapData};
-use aya::programs::{ProgramFd, SchedClassifier};
+use aya::programs::ProgramFd;
 use aya::{Ebpf, include_bytes_aligned};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::kernel::Kernel;
-use super::traffic::Side;
+use super::traffic::{self, Side};
 use super::vpc::NUMBER_MASK;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/shortcut.o"));
@@ -38,15 +38,11 @@ pub(super) struct Shortcut {
 impl Shortcut {
     pub(super) fn load() -> io::Result<Arc<Shortcut>> {
         let mut object = Ebpf::load(OBJECT).map_err(io::Error::other)?;
-        let mut program = |name| {
-            let program = object.program_mut(name).ok_or_else(|| missing(name))?;
-            let program: &mut SchedClassifier = program.try_into().map_err(io::Error::other)?;
-            program.load().map_err(io::Error::other)?;
-            program.fd().map_err(io::Error::other)?.try_clone()
-        };
+        let mut program = |name| traffic::program(&mut object, name);
         let (arrive, wait, arrive_late) = (program("arrive")?, program("wait")?, program("arrive_late")?);
         let (depart, depart_by_pair) = (program("depart")?, program("depart_by_pair")?);
-        let vpcs = object.take_map("vpcs").ok_or_else(|| missing("vpcs"))?;
+        let no_map = || io::Error::new(io::ErrorKind::NotFound, "the program has no map of VPCs");
+        let vpcs = object.take_map("vpcs").ok_or_else(no_map)?;
         let vpcs = Mutex::new(Array::try_from(vpcs).map_err(io::Error::other)?);
         let numbers = Mutex::default();
         Ok(Arc::new(Shortcut { arrive, wait, arrive_late, depart, depart_by_pair, vpcs, numbers }))
@@ -65,10 +61,6 @@ impl Shortcut {
             ends: BTreeSet::new(),
         })
     }
-}
-
-fn missing(name: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, format!("there is no {name} in the program"))
 }
 
 /// What becomes of packets that come by a link.

@@ -1,6 +1,8 @@
 //! What the kernel does with packets at a link itself: how they queue and what programs see them, asked for by netlink
 //! (`tc`).
 
+use aya::Ebpf;
+use aya::programs::{ProgramFd, SchedClassifier};
 use futures::StreamExt;
 use rtnetlink::packet_core::{
     DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
@@ -43,6 +45,15 @@ impl Side {
         };
         TcHandle { major: PROGRAMS, minor }
     }
+}
+
+/// Loads a program of an object file for links to run.
+pub(super) fn program(object: &mut Ebpf, name: &str) -> io::Result<ProgramFd> {
+    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("there is no {name} in the program"));
+    let program: &mut SchedClassifier =
+        object.program_mut(name).ok_or_else(missing)?.try_into().map_err(io::Error::other)?;
+    program.load().map_err(io::Error::other)?;
+    program.fd().map_err(io::Error::other)?.try_clone()
 }
 
 impl Kernel {

@@ -36,7 +36,7 @@ const LINK_LOCAL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 1
 pub(super) const GATEWAY: &str = "igw";
 pub(super) const GATEWAY_MAC: [u8; 6] = [0xfe, b'c', b'm', b'l', 0, 3];
 pub(super) const GATEWAY_PEER_MAC: [u8; 6] = [0xfe, b'c', b'm', b'l', 0, 2];
-/// The next hops on both ends of that pair: never on the wire, just the keys of permanent neighbours.
+/// The next hops on both ends of pairs that lead out: never on the wire, just the keys of permanent neighbours.
 const GATEWAY_PEER: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 1);
 const GATEWAY_PEER6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 1);
 
@@ -263,6 +263,7 @@ impl<'a> Vpc<'a> {
         }
         for nat in &self.plan.nat_gateways {
             let Some(link) = exits.links.get(&nat_link(nat)) else { continue };
+            layer3.neighbours.insert((*link, GATEWAY_PEER6.into()), nat.mac);
             for address in &nat.addresses {
                 let destination = IpNet::from(IpAddr::V4(address.private_ip));
                 layer3.routes.insert((MAIN_TABLE, destination), Route::Link(*link));
@@ -297,11 +298,15 @@ impl<'a> Vpc<'a> {
         let hop = match target {
             Target::InternetGateway if self.plan.internet_gateway => exits.internet_gateway.map(outward),
             Target::EgressOnlyInternetGateway if family == Family::V6 => exits.internet_gateway.map(outward),
-            Target::NatGateway(id) if family == Family::V4 => {
+            Target::NatGateway(id) => {
                 let nat = self.plan.nat_gateways.iter().find(|nat| nat.nat_gateway_id == *id);
                 nat.and_then(|nat| {
                     let link = *exits.links.get(&nat_link(nat))?;
-                    Some((nat.addresses.first()?.private_ip.into(), link))
+                    let gateway = match family {
+                        Family::V4 => nat.addresses.first()?.private_ip.into(),
+                        Family::V6 => gateway_peer(family),
+                    };
+                    Some((gateway, link))
                 })
             }
             Target::Interface(id) => {
@@ -319,7 +324,6 @@ impl<'a> Vpc<'a> {
             }
             Target::InternetGateway
             | Target::EgressOnlyInternetGateway
-            | Target::NatGateway(_)
             | Target::Endpoint(_)
             | Target::Blackhole => None,
         };

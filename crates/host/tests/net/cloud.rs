@@ -137,7 +137,11 @@ impl Cloud {
         let interface_id = id(Kind::NetworkInterface, number);
         let private_ip: Ipv4Addr = address.parse().unwrap();
         let vpc = self.plan.vpcs.iter().find(|vpc| vpc.vpc_id == *vpc_id).unwrap();
-        let subnet = vpc.subnets.iter().find(|subnet| subnet.cidr.unwrap().contains(&private_ip)).unwrap();
+        let subnet = vpc
+            .subnets
+            .iter()
+            .find(|subnet| subnet.cidr.is_some_and(|cidr| cidr.contains(&private_ip)))
+            .unwrap();
         let mut mac = [0x02, 0, 0, 0, 0, 0];
         mac[4..].copy_from_slice(&(number as u16).to_be_bytes());
         self.plan.interfaces.push(Interface {
@@ -299,14 +303,20 @@ impl Machine {
     }
 
     /// Sends one echo request; whether its reply came.
-    pub async fn ping(&self, to: Ipv4Addr, wait: Duration) -> bool {
+    pub async fn ping(&self, to: impl Into<IpAddr>, wait: Duration) -> bool {
+        let to = to.into();
         self.run(move || {
             use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, ipproto, sockopt};
-            let socket = rustix::net::socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::ICMP))?;
+            // Types of the question and of the answer, and what comes before that.
+            let (family, protocol, question, answer, header) = match to {
+                IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP, 8, 0, 20),
+                IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6, 128, 129, 0),
+            };
+            let socket = rustix::net::socket(family, SocketType::RAW, Some(protocol))?;
             sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(wait))?;
-            // Type 8, code 0, checksum, identifier and sequence number.
-            let request = [8, 0, 0xe7, 0xfe, 0x10, 0x01, 0, 0];
-            match rustix::net::sendto(&socket, &request, SendFlags::empty(), &SocketAddr::new(to.into(), 0)) {
+            // Type, code 0, checksum (over that of IPv6 the kernel writes), identifier and sequence number.
+            let request = [question, 0, 0xe7, 0xfe, 0x10, 0x01, 0, 0];
+            match rustix::net::sendto(&socket, &request, SendFlags::empty(), &SocketAddr::new(to, 0)) {
                 Err(rustix::io::Errno::HOSTUNREACH) => return Ok(false),
                 sent => sent?,
             };
@@ -314,8 +324,8 @@ impl Machine {
             loop {
                 match rustix::net::recv(&socket, &mut packet, RecvFlags::empty()) {
                     Ok((length, _)) => {
-                        let reply = &packet[20..length];
-                        if reply[0] == 0 && reply[4..6] == [0x10, 0x01] {
+                        let reply = &packet[header..length];
+                        if reply[0] == answer && reply[4..6] == [0x10, 0x01] {
                             return Ok(true);
                         }
                     }

@@ -12,6 +12,7 @@ mod ipv6;
 mod isolation;
 mod life;
 mod mtu;
+mod nat64;
 mod peering;
 mod probe;
 mod public_access;

@@ -146,7 +146,7 @@ async fn an_instance_is_a_router_where_nothing_checks_it() {
     assert_eq!(listener.accept().unwrap().1.ip(), client.address);
     assert!(guest.reaches(server.address, 80).await, "what is not led through it goes straight");
     guest.ip(&["address", "add", "192.168.77.1/32", "dev", "lo"]).await;
-    assert!(client.ping("192.168.77.1".parse().unwrap(), PATIENCE).await);
+    assert!(client.ping(Ipv4Addr::new(192, 168, 77, 1), PATIENCE).await);
     let only_router = cloud.add_group(2, &vpc, vec![any_from("10.0.1.5/32")]);
     cloud.interface(&target).groups = vec![only_router];
     cloud.apply().await;

@@ -9,7 +9,7 @@ use crate::routes::{nat_gateway, route, three_subnets};
 use datapath::trace::{self, End, Packet, Payload, Place, Source, Trace};
 use datapath::{
     AclEntry, Address, Interface, NetworkAcl, Peer, Protocol, PublicAccess, Route, RouteTable, Rule, Target,
-    examples,
+    examples, nat64,
 };
 use ipnet::IpNet;
 use model::{Id, Kind, Random, SeededRandom};
@@ -22,6 +22,8 @@ use std::time::Duration;
 /// Of the random clouds that every run tries.
 const CLOUDS: u64 = 200;
 const FLOWS: usize = 30;
+/// And more, from IPv6 to IPv4.
+const TRANSLATED: usize = 6;
 /// What does not come about by then does not, where none is expected to: what is expected has come before.
 const SOON: Duration = Duration::from_millis(40);
 /// The first of the numbers of flows, which no two of a run share: what is tracked of one says nothing of another.
@@ -195,6 +197,7 @@ impl World {
             }
             vpc.nat_gateways.clear();
             let gateway = Some(Target::InternetGateway);
+            let mut translated = None;
             let mut defaults = vec![None, gateway.clone(), gateway.clone()];
             let defaults6 = [None, gateway.clone(), gateway.clone(), Some(Target::EgressOnlyInternetGateway)];
             if is_first {
@@ -203,6 +206,7 @@ impl World {
                 let nat = nat_gateway(NAT, subnet as u64, &[(&format!("10.0.{subnet}.9"), public_ip)]);
                 defaults.push(Some(Target::NatGateway(nat.nat_gateway_id.clone())));
                 defaults.push(Some(router.clone()));
+                translated = Some(Target::NatGateway(nat.nat_gateway_id.clone()));
                 vpc.nat_gateways.push(nat);
             }
             for table in vpc.route_tables.values_mut() {
@@ -224,7 +228,9 @@ impl World {
                 ];
                 let chosen =
                     choices.into_iter().filter_map(|(net, all)| Some(route(net, dice.one_of(all).clone()?)));
-                *table = RouteTable { routes: inner.into_iter().chain(chosen).collect() };
+                let translated = translated.clone().map(|target| route("64:ff9b::/96", target));
+                let routes = inner.into_iter().chain(chosen).chain(translated).collect();
+                *table = RouteTable { routes };
             }
             if is_first && dice.roll(3) == 0 {
                 let routes = dice.some(&at_edge[dice.roll(2)..]);
@@ -275,14 +281,19 @@ impl World {
         self.cloud.plan.interfaces.iter().find(|interface| interface.interface_id == *id)
     }
 
-    /// A flow from one machine to another, by one of its addresses or a public one of theirs.
-    fn flow(&mut self, dice: &Dice) -> Option<Flow> {
+    /// A flow from one machine to another, by one of its addresses or a public one of theirs: where it is translated, from
+    /// IPv6 to IPv4.
+    fn flow(&mut self, dice: &Dice, is_translated: bool) -> Option<Flow> {
         let (from, to) = (dice.roll(6), dice.roll(6));
         let source = *dice.one_of(&self.addresses[from]);
-        let is_same_family = |address: &&IpAddr| address.is_ipv4() == source.is_ipv4();
+        if is_translated && source.is_ipv4() {
+            return None;
+        }
+        let to_ipv4 = source.is_ipv4() || is_translated;
+        let is_same_family = |address: &&IpAddr| address.is_ipv4() == to_ipv4;
         let mut addresses: Vec<IpAddr> = self.addresses[to].iter().filter(is_same_family).copied().collect();
         let own = self.interface(to).into_iter().flat_map(|interface| &interface.addresses);
-        let public = own.filter_map(|own| Some(own.public_ip?.into())).filter(|_| source.is_ipv4());
+        let public = own.filter_map(|own| Some(own.public_ip?.into())).filter(|_| to_ipv4);
         let public: Vec<IpAddr> = public.collect();
         if source == IpAddr::from(OUTSIDE) || (!public.is_empty() && dice.roll(3) == 0) {
             addresses.clone_from(&public);
@@ -309,7 +320,11 @@ impl World {
             (1, IpAddr::V6(_)) => Payload::Icmpv6 { kind: *dice.one_of(&[128, 128, 128, 1]), code },
             _ => Payload::Tcp { source_port, destination_port },
         };
-        let packet = Packet { source, destination: *dice.one_of(&addresses), payload };
+        let destination = match *dice.one_of(&addresses) {
+            IpAddr::V4(address) if is_translated => nat64::ipv6(address).into(),
+            address => address,
+        };
+        let packet = Packet { source, destination, payload };
         let by = self.interface(from).map_or(Source::Internet, Source::Interface);
         let trace = trace::trace(&self.cloud.plan, by, packet);
         Some(Flow { number: self.number, from, packet, trace })
@@ -476,19 +491,25 @@ async fn packets_meet_what_a_trace_says() {
         Some(seed) => seed..seed + 1,
         None => 0..number("CUMULET_TRACES").unwrap_or(CLOUDS),
     };
-    let (mut passed, mut count) = (0, 0);
+    let (mut passed, mut translated, mut count) = (0, 0, 0);
     for seed in seeds {
         let dice = Dice(SeededRandom::new(seed));
         world.shuffle(&dice);
         world.cloud.apply().await;
         let mut flows = Vec::new();
         while flows.len() < FLOWS {
-            flows.extend(world.flow(&dice));
+            flows.extend(world.flow(&dice, false));
         }
+        while flows.len() < FLOWS + TRANSLATED {
+            flows.extend(world.flow(&dice, true));
+        }
+        translated += flows[FLOWS..].iter().filter(|flow| flow.trace.passes()).count();
         let came = world.check(&flows).await;
         passed += came.unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}\n{:#?}", world.cloud.plan));
         count += flows.len();
     }
     // Clouds in which nothing passes, or everything, would show nothing.
     assert!((count / 10..count * 9 / 10).contains(&passed), "{passed} of {count} passed");
+    let count = count * TRANSLATED / (FLOWS + TRANSLATED);
+    assert!((count / 20..count * 9 / 10).contains(&translated), "{translated} of {count} were translated");
 }
