@@ -44,15 +44,16 @@ impl Filter {
         let generation = self.namespace.run(nfnetlink::generation).await.map_err(failed)?;
         if let Some(loaded) = self.loaded.take()
             && loaded.generation == generation
-            && let Some([ahead, rest]) = since(&tables, &loaded.tables)
+            && let Some(texts) = since(&tables, &loaded.tables)
         {
-            if ahead.is_empty() && rest.is_empty() {
+            if texts.iter().all(String::is_empty) {
                 self.loaded = Some(loaded);
                 return Ok(());
             }
-            let old_seal = loaded.tables[0].without_chain(&loaded.seal);
+            let [ahead, change, after] = texts;
+            let change = change + &loaded.tables[0].without_chain(&loaded.seal);
             tables = tables.into_iter().zip(&loaded.tables).map(|(table, old)| table.called(old)).collect();
-            match self.run_all([ahead, rest + &old_seal], &tables, generation).await {
+            match self.run_all([ahead, change, after], &tables, generation).await {
                 Ok((generation, seal)) => {
                     self.loaded = Some(Loaded { tables, generation, seal });
                     return Ok(());
@@ -157,8 +158,8 @@ fn seal(tables: &[Table], generation: u32) -> String {
 }
 
 /// Texts to run one after the other; None where only the whole does.
-fn since(tables: &[Table], loaded: &[Table]) -> Option<[String; 2]> {
-    let mut all = [String::new(), String::new()];
+fn since(tables: &[Table], loaded: &[Table]) -> Option<[String; 3]> {
+    let mut all = [const { String::new() }; 3];
     for (table, loaded) in tables.iter().zip(loaded) {
         for (text, more) in all.iter_mut().zip(table.since(loaded)?) {
             text.push_str(&more);

@@ -2,9 +2,9 @@
 //!
 //! A text is one transaction. Flows that are tracked stay as they are, since the tracking is not part of the table.
 //!
-//! A transaction is not one moment to all of a kernel: while it ends, chains that go are empty before they are gone, and
-//! sets of ranges that come are empty before they are full. So a whole table never takes the place of another of its
-//! name. It is made under its other name, asleep; then it is woken and the old one put to sleep, both whole; then the old
+//! A transaction is not one moment to all of a kernel: while it ends, new rules already ask when new elements are not found
+//! yet, and a packet that is still with the old rules asks what is emptied already. So what rules ask comes before them
+//! and goes after them, and a whole table never takes the place of another of its name. It is made under its other name, asleep; then it is woken and the old one put to sleep, both whole; then the old
 //! one goes. A packet meets the one, the other, or for a moment both: what a chain does to a packet must be the same when
 //! it is done twice.
 
@@ -144,10 +144,10 @@ impl Table {
         format!("{}delete table {}\n", self.asleep(), self.name)
     }
 
-    /// The texts that make it of `old`, under the name of that: sets of ranges that are new, which no packet meets, and
-    /// then all else. None where only the whole does. Elements that stay are not touched: between the old rules and the
-    /// new a kernel may know nothing of those that go and come back.
-    pub(super) fn since(&self, old: &Table) -> Option<[String; 2]> {
+    /// The texts that make it of `old`, under the name of that: what is new and asked by rules; then all else but what is
+    /// not needed any more; then that goes. None where only the whole does. Elements that stay are not touched: between the old rules and the new a
+    /// kernel may know nothing of those that go and come back.
+    pub(super) fn since(&self, old: &Table) -> Option<[String; 3]> {
         let before: HashMap<(&str, &str), &Part> =
             old.parts.iter().map(|part| ((part.kind, part.name.as_str()), part)).collect();
         let kept: HashSet<(&str, &str)> =
@@ -165,7 +165,7 @@ impl Table {
                     continue;
                 }
                 Some(_) => old.verb("flush", part, &mut text),
-                None if part.has_ranges() => {
+                None if part.stands_alone() => {
                     ahead.push(part);
                     continue;
                 }
@@ -175,19 +175,19 @@ impl Table {
         }
         let vanished = old.parts.iter().filter(|part| !kept.contains(&(part.kind, part.name.as_str())));
         let vanished: Vec<&Part> = vanished.collect();
+        let (mut first, mut last) = (String::new(), String::new());
         // Nothing is deleted that anything refers to: first all are emptied, and chains go before the sets they ask.
         let full = vanished.iter().filter(|part| part.kind != TIMEOUT);
-        full.for_each(|part| old.verb("flush", part, &mut text));
+        full.for_each(|part| old.verb("flush", part, &mut last));
         let (chains, sets): (Vec<&Part>, Vec<&Part>) = vanished.iter().partition(|part| part.kind == "chain");
-        chains.into_iter().chain(sets).for_each(|part| old.verb("delete", part, &mut text));
-        let mut first = String::new();
+        chains.into_iter().chain(sets).for_each(|part| old.verb("delete", part, &mut last));
         for (parts, text) in [(ahead, &mut first), (changed, &mut text)] {
             if !parts.is_empty() {
                 old.write(parts.into_iter(), "", text);
             }
         }
         text.push_str(&added);
-        Some([first, text])
+        Some([first, text, last])
     }
 
     fn verb(&self, verb: &str, part: &Part, text: &mut String) {
@@ -224,8 +224,9 @@ fn write_parts<'a>(parts: impl Iterator<Item = &'a Part>, text: &mut String) {
 }
 
 impl Part {
-    fn has_ranges(&self) -> bool {
-        matches!(self.content, Content::Elements(_)) && self.head.contains("interval")
+    /// Whether it names no other part.
+    fn stands_alone(&self) -> bool {
+        matches!(self.content, Content::Elements(_)) && !self.head.contains(": verdict")
     }
 }
 
@@ -248,12 +249,10 @@ mod tests {
     #[test]
     fn only_what_differs_is_said() {
         let (old, new) = (table(&["22"], &["a"]), table(&["22", "80-90"], &["b"]));
-        assert_eq!(old.since(&old).unwrap(), ["", ""]);
+        assert_eq!(old.since(&old).unwrap(), ["", "", ""]);
         assert_eq!(
             new.since(&old).unwrap().concat(),
             "delete element inet t by_mark { 1 : jump a }
-flush chain inet t a
-delete chain inet t a
 table inet t {
 \tchain b {
 \t\taccept
@@ -261,6 +260,8 @@ table inet t {
 }
 add element inet t ports { 80-90 }
 add element inet t by_mark { 1 : jump b }
+flush chain inet t a
+delete chain inet t a
 "
         );
         assert_eq!(
@@ -270,8 +271,8 @@ add element inet t by_mark { 1 : jump b }
     }
 
     #[test]
-    fn new_sets_of_ranges_are_there_before_they_are_asked() {
-        let [ahead, rest] = table(&["22"], &["a"]).since(&Table::new("inet t")).unwrap();
+    fn new_sets_are_there_before_they_are_asked() {
+        let [ahead, rest, _] = table(&["22"], &["a"]).since(&Table::new("inet t")).unwrap();
         assert!(ahead.contains("set ports") && !ahead.contains("by_mark"), "{ahead}");
         assert!(rest.contains("map by_mark") && !rest.contains("ports"), "{rest}");
     }
@@ -293,7 +294,7 @@ add element inet t by_mark { 1 : jump b }
             "table inet t {\n\tflags dormant;\n}\ntable inet t.2\n"
         );
         assert!(
-            second.since(&first).unwrap()[1].contains("delete chain inet t a"),
+            second.since(&first).unwrap()[2].contains("delete chain inet t a"),
             "under the name that it has"
         );
         let all = second.gone() + &second.asleep().replace("}\n", "");
