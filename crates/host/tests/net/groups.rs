@@ -9,7 +9,6 @@ use ipnet::{IpNet, Ipv4Net};
 use model::{Random, SeededRandom};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_decide_between_guests() {
@@ -302,12 +301,10 @@ async fn nothing_that_stays_is_dropped_while_rules_change_and_nothing_else_passe
     let router = cloud.namespaces().remove(0);
     let tables = || within(&router, &["nft", "-a", "list", "tables"]);
     let made = tables();
-    let is_over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    let rounds = std::thread::scope(|scope| {
         let probing = scope.spawn(|| {
             // Each from a port of its own, and no more than one interface may begin: none is let on for another's sake.
-            let ports = (1024..21_024u16).cycle().take(1_000_000);
-            for port in ports.take_while(|_| !is_over.load(Relaxed)) {
+            for port in 1024..21_024u16 {
                 for to in [5001, 5000] {
                     let ends = Ends { mac: ROUTER, from: (card.address, port), to: (b.address, to) };
                     card.send(&card.udp_frame(ends, &port.to_be_bytes()));
@@ -320,7 +317,8 @@ async fn nothing_that_stays_is_dropped_while_rules_change_and_nothing_else_passe
         });
         let runtime = tokio::runtime::Handle::current();
         tokio::task::block_in_place(|| {
-            for round in (0..60u16).take_while(|_| !probing.is_finished()) {
+            let is_over = || probing.is_finished();
+            let rounds = (0..10_000u16).take_while(|_| !is_over()).map(|round| {
                 let others = (0..100).map(|at| tcp_from(&format!("10.{at}.0.0/16"), 6000 + round));
                 let net = any_from(&format!("10.{}.0.0/16", 1 + round % 200));
                 // What allows it is another rule each time; of some rounds it is the only one about ports.
@@ -330,10 +328,12 @@ async fn nothing_that_stays_is_dropped_while_rules_change_and_nothing_else_passe
                     _ => [vec![net, across.clone(), narrow.clone()], others.collect()].concat(),
                 };
                 runtime.block_on(cloud.apply());
-            }
-            is_over.store(true, Relaxed);
+            });
+            let rounds = rounds.count();
             probing.join().unwrap();
-        });
+            rounds
+        })
     });
+    assert!(rounds > 1, "{rounds}");
     assert_eq!(tables(), made, "all was said as a difference to what was before");
 }
