@@ -133,7 +133,7 @@ impl Host {
             if !link.up {
                 asleep.push((gateway.link.clone(), link.index));
             }
-            let hop = |family| Route::Gateway { gateway: gateway_peer(family), link: link.index };
+            let hop = |family| Route::Gateway { gateway: gateway_peer(family), link: link.index, mtu: None };
             for address in &gateway.public {
                 let destination = IpNet::from(IpAddr::V4(*address));
                 want.routes.insert((MAIN_TABLE, destination), hop(Family::V4));
@@ -190,9 +190,7 @@ impl Host {
         let others: BTreeSet<IpAddr> = routed.collect();
         have.proxies.retain(|(_, address)| !others.contains(&IpAddr::V4(*address)));
         have.routes.retain(|(_, destination), route| match route {
-            Route::Link(link) | Route::Gateway { link, .. } | Route::Narrow { link, .. } => {
-                ours.contains(link)
-            }
+            Route::Link(link) | Route::Gateway { link, .. } => ours.contains(link),
             Route::Unreachable | Route::Blackhole => *destination == IpNet::V4(options.public_pool),
         });
         Ok(have)

@@ -99,7 +99,7 @@ pub(super) fn layer3(vpc: &Vpc, link: u32) -> Layer3 {
         layer3.forwarding.insert((link, mac(host)), host);
         for net in elsewhere.interface.networks() {
             let gateway = hop(host, Family::of(net.addr()));
-            layer3.routes.insert((MAIN_TABLE, net), Route::Gateway { gateway, link });
+            layer3.routes.insert((MAIN_TABLE, net), Route::Gateway { gateway, link, mtu: None });
         }
     }
     layer3

@@ -6,26 +6,23 @@
 //! Invariant: only what bears our mark (`PROTOCOL` on routes and rules) or lies on links that the caller calls ours
 //! is read, so nothing else is ever changed.
 
+mod message;
+
 use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage,
 };
-use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
-};
-use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
-};
-use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourMessage};
+use rtnetlink::packet_route::route::RouteMessage;
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::{Handle, IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, MulticastGroup};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
@@ -33,15 +30,13 @@ use super::family::Family;
 use super::namespace::Namespace;
 use super::netlink::{Listener, u32_at};
 use super::sysctl;
-
-/// Who made a route or rule, for the kernel and for `ip route`. Unassigned in `/etc/iproute2/rt_protos`.
-const PROTOCOL: RouteProtocol = RouteProtocol::Other(197);
+use message::{
+    PROTOCOL, address_message, address_of, link_of, neighbour_of, number, proxy_message, proxy_of,
+    route_message, route_of, rule_message, rule_of,
+};
 
 pub(super) const MAIN_TABLE: u32 = 254;
 pub(super) const LOOPBACK: u32 = 1;
-
-/// The metric of our unreachable routes: a route of the host's own to the same network is another one, and wins.
-const LAST_RESORT: u32 = 1 << 30;
 
 /// The group of links that are about to be deleted.
 const DOOMED: u32 = 0x646f_6f6d;
@@ -95,10 +90,9 @@ pub(super) struct Layer3 {
 pub(super) enum Route {
     /// The destination is on the link.
     Link(u32),
-    /// The link need not have an address of the gateway's network; its neighbour must be known.
-    Gateway { gateway: IpAddr, link: u32 },
-    /// The same, for packets that are no longer than this.
-    Narrow { gateway: IpAddr, link: u32, mtu: u32 },
+    /// The link need not have an address of the gateway's network; its neighbour must be known. For packets that are no
+    /// longer than `mtu`, where that is narrower than the link.
+    Gateway { gateway: IpAddr, link: u32, mtu: Option<u32> },
     /// Dropped in silence.
     Blackhole,
     /// Refused with an error, unless a better route is there.
@@ -487,13 +481,6 @@ fn takes_away(kind: u16, body: &[u8]) -> bool {
     }
 }
 
-fn number(family: Family) -> AddressFamily {
-    match family {
-        Family::V4 => AddressFamily::Inet,
-        Family::V6 => AddressFamily::Inet6,
-    }
-}
-
 fn gone_is_fine(result: Result<(), rtnetlink::Error>) -> io::Result<()> {
     match result.map_err(io_error) {
         Err(error)
@@ -518,205 +505,6 @@ pub(super) fn io_error(error: rtnetlink::Error) -> io::Error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),
         other => io::Error::other(other),
     }
-}
-
-fn link_of(message: LinkMessage) -> Option<(String, Link)> {
-    let (mut name, mut mtu, mut mac, mut queueing) = (None, 0, Vec::new(), String::new());
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(value) => name = Some(value),
-            LinkAttribute::Mtu(value) => mtu = value,
-            LinkAttribute::Address(value) => mac = value,
-            LinkAttribute::Qdisc(value) => queueing = value,
-            _ => {}
-        }
-    }
-    let up = message.header.flags.contains(LinkFlags::Up);
-    Some((name?, Link { index: message.header.index, up, mtu, mac, queueing }))
-}
-
-fn address_of(message: &AddressMessage) -> Option<(u32, IpAddr)> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Address(address) => Some((message.header.index, *address)).filter(|_| {
-            IpNet::from(*address).prefix_len() == message.header.prefix_len && !address.is_loopback()
-        }),
-        _ => None,
-    })
-}
-
-/// Nobody is asked whether an address is another's: the guest could say so.
-fn address_message(link: u32, address: IpAddr) -> AddressMessage {
-    let mut message = AddressMessage::default();
-    message.header.family = number(Family::of(address));
-    message.header.prefix_len = IpNet::from(address).prefix_len();
-    message.header.index = link;
-    let flags = AddressFlags::Nodad
-        | if address.is_multicast() { AddressFlags::Mcautojoin } else { AddressFlags::empty() };
-    message.attributes = vec![AddressAttribute::Address(address), AddressAttribute::Local(address)];
-    if address.is_ipv6() {
-        message.attributes.push(AddressAttribute::Flags(flags));
-    }
-    message
-}
-
-fn neighbour_of(message: &NeighbourMessage) -> Option<((u32, IpAddr), [u8; 6])> {
-    if message.header.state != NeighbourState::Permanent {
-        return None;
-    }
-    let (mut address, mut mac) = (None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(value)) => {
-                address = Some(IpAddr::V4(*value));
-            }
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(value)) => {
-                address = Some(IpAddr::V6(*value));
-            }
-            NeighbourAttribute::LinkLocalAddress(value) => mac = value.as_slice().try_into().ok(),
-            _ => {}
-        }
-    }
-    Some(((message.header.ifindex, address?), mac?))
-}
-
-fn proxy_of(message: &NeighbourMessage) -> Option<(u32, Ipv4Addr)> {
-    let (mut address, mut ours) = (None, false);
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(value)) => address = Some(*value),
-            NeighbourAttribute::Protocol(protocol) => ours = *protocol == PROTOCOL,
-            _ => {}
-        }
-    }
-    Some((message.header.ifindex, address?)).filter(|_| ours)
-}
-
-fn proxy_message(link: u32, address: Ipv4Addr) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.ifindex = link;
-    message.header.flags = NeighbourFlags::Proxy;
-    message.attributes = vec![
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)),
-        NeighbourAttribute::Protocol(PROTOCOL),
-    ];
-    message
-}
-
-fn route_of(message: &RouteMessage) -> Option<((u32, IpNet), Route)> {
-    if message.header.protocol != PROTOCOL {
-        return None;
-    }
-    let mut table = u32::from(message.header.table);
-    let mut destination = match message.header.address_family {
-        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        _ => return None,
-    };
-    let (mut gateway, mut link, mut mtu) = (None, None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Table(value) => table = *value,
-            RouteAttribute::Destination(value) => destination = address_in(value)?,
-            RouteAttribute::Gateway(value) => gateway = address_in(value),
-            RouteAttribute::Oif(value) => link = Some(*value),
-            RouteAttribute::Metrics(metrics) => {
-                mtu = metrics.iter().find_map(|metric| match metric {
-                    RouteMetric::Mtu(mtu) => Some(*mtu),
-                    _ => None,
-                });
-            }
-            _ => {}
-        }
-    }
-    let destination = IpNet::new(destination, message.header.destination_prefix_length).ok()?;
-    let route = match (message.header.kind, gateway, link) {
-        (RouteType::BlackHole, _, _) => Route::Blackhole,
-        (RouteType::Unreachable, _, _) => Route::Unreachable,
-        (_, Some(gateway), Some(link)) => match mtu {
-            Some(mtu) => Route::Narrow { gateway, link, mtu },
-            None => Route::Gateway { gateway, link },
-        },
-        (_, None, Some(link)) => Route::Link(link),
-        _ => return None,
-    };
-    Some(((table, destination), route))
-}
-
-fn address_in(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
-        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
-        _ => None,
-    }
-}
-
-fn route_message((table, destination): (u32, IpNet), route: Route) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    let header = &mut message.header;
-    header.address_family = number(Family::of(destination.addr()));
-    header.destination_prefix_length = destination.prefix_len();
-    header.protocol = PROTOCOL;
-    header.kind = RouteType::Unicast;
-    header.scope = RouteScope::Universe;
-    let attributes = &mut message.attributes;
-    attributes.push(RouteAttribute::Table(table));
-    attributes.push(RouteAttribute::Destination(destination.network().into()));
-    match route {
-        Route::Link(link) => {
-            header.scope = RouteScope::Link;
-            attributes.push(RouteAttribute::Oif(link));
-        }
-        Route::Gateway { gateway, link } | Route::Narrow { gateway, link, .. } => {
-            header.flags = RouteFlags::Onlink;
-            attributes.extend([RouteAttribute::Gateway(gateway.into()), RouteAttribute::Oif(link)]);
-            if let Route::Narrow { mtu, .. } = route {
-                attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
-            }
-        }
-        Route::Blackhole => header.kind = RouteType::BlackHole,
-        Route::Unreachable => {
-            header.kind = RouteType::Unreachable;
-            attributes.push(RouteAttribute::Priority(LAST_RESORT));
-        }
-    }
-    message
-}
-
-fn rule_of(message: &RuleMessage) -> Option<Rule> {
-    let (mut ours, mut priority, mut mark, mut mask) = (false, 0, None, u32::MAX);
-    let mut table = u32::from(message.header.table);
-    for attribute in &message.attributes {
-        match attribute {
-            RuleAttribute::Protocol(protocol) => ours = *protocol == PROTOCOL,
-            RuleAttribute::Priority(value) => priority = *value,
-            RuleAttribute::FwMark(value) => mark = Some(*value),
-            RuleAttribute::FwMask(value) => mask = *value,
-            RuleAttribute::Table(value) => table = *value,
-            _ => {}
-        }
-    }
-    let family = match message.header.family {
-        AddressFamily::Inet => Family::V4,
-        AddressFamily::Inet6 => Family::V6,
-        _ => return None,
-    };
-    ours.then(|| Rule { family, priority, mark: mark.map(|mark| (mark, mask)), table })
-}
-
-fn rule_message(rule: Rule) -> RuleMessage {
-    let mut message = RuleMessage::default();
-    message.header.family = number(rule.family);
-    message.header.action = RuleAction::ToTable;
-    message.attributes = vec![
-        RuleAttribute::Protocol(PROTOCOL),
-        RuleAttribute::Priority(rule.priority),
-        RuleAttribute::Table(rule.table),
-    ];
-    if let Some((mark, mask)) = rule.mark {
-        message.attributes.extend([RuleAttribute::FwMark(mark), RuleAttribute::FwMask(mask)]);
-    }
-    message
 }
 
 #[cfg(test)]
@@ -777,42 +565,5 @@ mod tests {
         want.routes.insert((MAIN_TABLE, net("10.0.0.5/32")), Route::Link(17));
         let key = (MAIN_TABLE, net("10.0.0.5/32"));
         assert_eq!(want.changes(&have), [Change::PutRoute(key, Route::Link(17))]);
-    }
-
-    #[test]
-    fn a_message_is_read_as_it_was_written() {
-        let nets = [("10.0.0.5/32", "0.0.0.0/0", "169.254.0.1"), ("fd00::5/128", "::/0", "fe80::1")];
-        for (host, everywhere, gateway) in nets {
-            let gateway = gateway.parse().unwrap();
-            let narrow = Route::Narrow { gateway, link: 3, mtu: 1480 };
-            let gateway = Route::Gateway { gateway, link: 3 };
-            for route in [Route::Link(16), gateway, narrow, Route::Blackhole, Route::Unreachable] {
-                for key in [(MAIN_TABLE, net(host)), (1001, net(everywhere))] {
-                    assert_eq!(route_of(&route_message(key, route)), Some((key, route)));
-                }
-            }
-        }
-        for family in Family::BOTH {
-            for mark in [None, Some((0x1_0000, 0xffff_0000))] {
-                let rule = Rule { family, priority: 20_001, mark, table: 1001 };
-                assert_eq!(rule_of(&rule_message(rule)), Some(rule));
-            }
-        }
-        let address = Ipv4Addr::new(192, 168, 50, 7);
-        assert_eq!(proxy_of(&proxy_message(2, address)), Some((2, address)));
-        for text in ["10.0.0.5", "fd00::5", "ff02::1:2"] {
-            let address: IpAddr = text.parse().unwrap();
-            assert_eq!(address_of(&address_message(1, address)), Some((1, address)));
-        }
-    }
-
-    #[test]
-    fn what_others_made_is_not_seen() {
-        let mut route = route_message((MAIN_TABLE, net("10.0.0.0/16")), Route::Blackhole);
-        route.header.protocol = RouteProtocol::Static;
-        assert_eq!(route_of(&route), None);
-        let mut rule = rule_message(Rule { family: Family::V4, priority: 1, mark: None, table: MAIN_TABLE });
-        rule.attributes.retain(|attribute| !matches!(attribute, RuleAttribute::Protocol(_)));
-        assert_eq!(rule_of(&rule), None);
     }
 }

@@ -143,18 +143,10 @@ struct State {
     open: Option<Open>,
 }
 
-fn load_shortcut() -> Option<Arc<Shortcut>> {
-    let loaded = Shortcut::load();
+/// What the kernel runs for us; where it can't, a word about what is missed.
+fn or_missed<T>(loaded: io::Result<T>, missed: &str) -> Option<Arc<T>> {
     let warned = loaded.inspect_err(|error| {
-        tracing::warn!(error = error as &dyn std::error::Error, "known flows take no shortcut");
-    });
-    warned.ok()
-}
-
-fn load_translation() -> Option<Arc<Translation>> {
-    let loaded = Translation::load();
-    let warned = loaded.inspect_err(|error| {
-        tracing::warn!(error = error as &dyn std::error::Error, "NAT gateways translate no IPv6");
+        tracing::warn!(error = error as &dyn std::error::Error, "{missed}");
     });
     warned.ok().map(Arc::new)
 }
@@ -184,8 +176,8 @@ impl LinuxNetwork {
             state: Mutex::default(),
             directory: RwLock::default(),
             listeners: RwLock::default(),
-            shortcut: LazyLock::new(load_shortcut),
-            translation: LazyLock::new(load_translation),
+            shortcut: LazyLock::new(|| or_missed(Shortcut::load(), "known flows take no shortcut")),
+            translation: LazyLock::new(|| or_missed(Translation::load(), "NAT gateways translate no IPv6")),
             heard: parking_lot::Mutex::default(),
         })
     }

@@ -49,8 +49,9 @@
 //!    it does not serve to guests, save the cloud's own API where that listens to more than the host.
 //!
 //! IPv6 goes the same way by sets and tables of its own; it is never translated but by the host, where nobody outside could
-//! answer, and by a NAT gateway, which leads 64:ff9b::/96 to who has IPv4 alone (`nat`, `translation`). Each tap's router has the one address on the link, which only its own guest can speak to: what neighbours tell
-//! each other ends there. An interface without an address of IPv6 is not heard at all.
+//! answer, and by a NAT gateway, which leads 64:ff9b::/96 to who has IPv4 alone (`nat`, `translation`). Each tap's router
+//! has the one address on the link, which only its own guest can speak to: what neighbours tell each other ends there. An
+//! interface without an address of IPv6 is not heard at all.
 //!
 //! An interface on another host is one hop more: its router there continues with the mark that ours began with
 //! (`hosts`).

@@ -49,20 +49,7 @@ const BETWEEN: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(240, 0, 0, 0), 4);
 const LONGER: u16 = 20;
 
 /// Flows are forgotten after 350 seconds without a packet; one that is forgotten is not taken up again in its middle.
-const SETTINGS: [(&str, &str); 19] = [
-    ("ipv4/ip_forward", "1"),
-    ("ipv4/conf/all/rp_filter", "0"),
-    ("ipv4/conf/default/rp_filter", "0"),
-    ("ipv4/conf/all/send_redirects", "0"),
-    ("ipv4/conf/default/send_redirects", "0"),
-    ("ipv4/conf/all/accept_redirects", "0"),
-    ("ipv6/conf/all/disable_ipv6", "0"),
-    ("ipv6/conf/default/disable_ipv6", "0"),
-    ("ipv6/conf/all/accept_ra", "0"),
-    ("ipv6/conf/default/accept_ra", "0"),
-    ("ipv6/conf/all/accept_redirects", "0"),
-    ("ipv6/conf/default/accept_redirects", "0"),
-    ("ipv6/conf/all/forwarding", "1"),
+const SETTINGS: [(&str, &str); 6] = [
     ("netfilter/nf_conntrack_tcp_timeout_established", "350"),
     ("netfilter/nf_conntrack_udp_timeout", "350"),
     ("netfilter/nf_conntrack_udp_timeout_stream", "350"),
@@ -112,7 +99,8 @@ impl Nat {
         self.filter.load(vec![table(&addresses, self.translation.is_some())]).await?;
         if !self.is_settled {
             // The tracking of flows, and with it its settings, comes with the first rule that asks for it.
-            self.namespace.run(|| sysctl::write(SETTINGS)).await.map_err(&failed)?;
+            let settings = sysctl::ROUTER.into_iter().chain(SETTINGS);
+            self.namespace.run(|| sysctl::write(settings)).await.map_err(&failed)?;
             self.is_settled = true;
         }
         let links = self.kernel.links().await.map_err(&failed)?;
@@ -138,10 +126,10 @@ fn layer3(addresses: &[Ipv4Addr], link: u32, mtu: u16) -> Layer3 {
     for family in Family::BOTH {
         let gateway = gateway_peer(family);
         layer3.neighbours.insert((link, gateway), ROUTER_MAC);
-        layer3.routes.insert((MAIN_TABLE, family.everywhere()), Route::Gateway { gateway, link });
+        layer3.routes.insert((MAIN_TABLE, family.everywhere()), Route::Gateway { gateway, link, mtu: None });
     }
-    let narrow =
-        Route::Narrow { gateway: gateway_peer(Family::V4), link, mtu: mtu.saturating_sub(LONGER).into() };
+    let mtu = Some(mtu.saturating_sub(LONGER).into());
+    let narrow = Route::Gateway { gateway: gateway_peer(Family::V4), link, mtu };
     layer3.routes.insert((MAIN_TABLE, BETWEEN.into()), narrow);
     layer3
 }

@@ -37,32 +37,18 @@ struct Gateway {
     barred: Barred,
 }
 
-/// Of the whole namespace. Reverse path filtering is off: the packet filter has asked who sends, so that the kernel need
-/// not look for a route back for each packet (`accept_local` spares it that), and what comes through the gateway has no
-/// route back in the table that it would ask. The router takes nobody's word for an address or a route of its own.
-const NAMESPACE_SETTINGS: [(&str, &str); 22] = [
-    ("ipv4/ip_forward", "1"),
-    ("ipv4/conf/all/rp_filter", "0"),
-    ("ipv4/conf/default/rp_filter", "0"),
+/// Of the whole namespace, beside what every router has. What comes through the gateway has no route back in the table that
+/// the kernel would ask; `accept_local` spares it to look for one for each packet.
+const NAMESPACE_SETTINGS: [(&str, &str); 9] = [
     ("ipv4/conf/all/accept_local", "1"),
-    ("ipv4/conf/all/send_redirects", "0"),
-    ("ipv4/conf/default/send_redirects", "0"),
-    ("ipv4/conf/all/accept_redirects", "0"),
     ("ipv4/conf/default/accept_redirects", "0"),
     ("ipv4/conf/all/accept_source_route", "0"),
     // An accepted connection bears the mark of the packet that opened it: the metadata service asks it who calls.
     ("ipv4/tcp_fwmark_accept", "1"),
-    ("ipv6/conf/all/disable_ipv6", "0"),
-    ("ipv6/conf/default/disable_ipv6", "0"),
-    ("ipv6/conf/all/accept_ra", "0"),
-    ("ipv6/conf/default/accept_ra", "0"),
-    ("ipv6/conf/all/accept_redirects", "0"),
-    ("ipv6/conf/default/accept_redirects", "0"),
     ("ipv6/conf/all/accept_dad", "0"),
     ("ipv6/conf/default/accept_dad", "0"),
     ("ipv6/conf/default/dad_transmits", "0"),
     ("ipv6/conf/default/addr_gen_mode", "0"),
-    ("ipv6/conf/all/forwarding", "1"),
     ("ipv6/conf/default/forwarding", "1"),
 ];
 
@@ -137,7 +123,7 @@ impl Router {
         };
         let tracked = namespace
             .run(|| {
-                sysctl::write(NAMESPACE_SETTINGS)?;
+                sysctl::write(sysctl::ROUTER.into_iter().chain(NAMESPACE_SETTINGS))?;
                 // It is not there before anything is tracked.
                 let tracked = sysctl::read("netfilter/nf_conntrack_max").unwrap_or_default();
                 Ok(tracked.parse().unwrap_or(flows::TRACKED_DEFAULT))
@@ -283,7 +269,7 @@ impl Router {
         let is_there = |wanted: u32| links.values().any(|link| link.index == wanted && link.up);
         ahead.neighbours.retain(|(link, _), _| is_there(*link));
         ahead.routes.retain(|_, route| match route {
-            Route::Link(link) | Route::Gateway { link, .. } | Route::Narrow { link, .. } => is_there(*link),
+            Route::Link(link) | Route::Gateway { link, .. } => is_there(*link),
             Route::Blackhole | Route::Unreachable => false,
         });
         let all = have.with(&ahead);

@@ -36,7 +36,7 @@ pub(super) struct Shortcut {
 }
 
 impl Shortcut {
-    pub(super) fn load() -> io::Result<Arc<Shortcut>> {
+    pub(super) fn load() -> io::Result<Shortcut> {
         let mut object = Ebpf::load(OBJECT).map_err(io::Error::other)?;
         let mut program = |name| traffic::program(&mut object, name);
         let (arrive, wait, arrive_late) = (program("arrive")?, program("wait")?, program("arrive_late")?);
@@ -45,7 +45,7 @@ impl Shortcut {
         let vpcs = object.take_map("vpcs").ok_or_else(no_map)?;
         let vpcs = Mutex::new(Array::try_from(vpcs).map_err(io::Error::other)?);
         let numbers = Mutex::default();
-        Ok(Arc::new(Shortcut { arrive, wait, arrive_late, depart, depart_by_pair, vpcs, numbers }))
+        Ok(Shortcut { arrive, wait, arrive_late, depart, depart_by_pair, vpcs, numbers })
     }
 
     /// A VPC's part of it; None where there are more VPCs than numbers.
@@ -161,7 +161,7 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             return;
         }
-        let shortcut = Shortcut::load().unwrap();
+        let shortcut = Arc::new(Shortcut::load().unwrap());
         let [one, two] = [(); 2].map(|()| shortcut.enter(9001).unwrap());
         assert_eq!([one.number, two.number], [0, 1]);
         let told = |ways: &Ways| ways.shortcut.vpcs.lock().get(&ways.number.into(), 0).unwrap();

@@ -3,6 +3,24 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Of every namespace that passes packets on for others. Reverse path filtering is off: the packet filter asks who sends.
+/// Nobody's word is taken for an address or a route.
+pub(super) const ROUTER: [(&str, &str); 13] = [
+    ("ipv4/ip_forward", "1"),
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/default/rp_filter", "0"),
+    ("ipv4/conf/all/send_redirects", "0"),
+    ("ipv4/conf/default/send_redirects", "0"),
+    ("ipv4/conf/all/accept_redirects", "0"),
+    ("ipv6/conf/all/disable_ipv6", "0"),
+    ("ipv6/conf/default/disable_ipv6", "0"),
+    ("ipv6/conf/all/accept_ra", "0"),
+    ("ipv6/conf/default/accept_ra", "0"),
+    ("ipv6/conf/all/accept_redirects", "0"),
+    ("ipv6/conf/default/accept_redirects", "0"),
+    ("ipv6/conf/all/forwarding", "1"),
+];
+
 /// In the order given: `ip_forward` resets others.
 pub(super) fn write<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>) -> io::Result<()> {
     settings.into_iter().try_for_each(|(name, value)| {

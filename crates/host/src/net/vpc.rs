@@ -327,7 +327,7 @@ impl<'a> Vpc<'a> {
             | Target::Endpoint(_)
             | Target::Blackhole => None,
         };
-        hop.map_or(Route::Blackhole, |(gateway, link)| Route::Gateway { gateway, link })
+        hop.map_or(Route::Blackhole, |(gateway, link)| Route::Gateway { gateway, link, mtu: None })
     }
 
     /// Interfaces that a route leads to although they take only what is for them.
@@ -366,7 +366,7 @@ impl Nic<'_> {
                 }
                 // Too many for a neighbour each: all are behind one.
                 false => match self.hop(family) {
-                    Some(gateway) => Route::Gateway { gateway, link },
+                    Some(gateway) => Route::Gateway { gateway, link, mtu: None },
                     None => Route::Blackhole,
                 },
             };
@@ -651,7 +651,7 @@ mod tests {
             .filter(|((_, net), _)| *net == Family::V4.everywhere())
             .map(|((table, _), r)| (*table, *r))
             .collect();
-        let out = Route::Gateway { gateway: GATEWAY_PEER.into(), link: 3 };
+        let out = Route::Gateway { gateway: GATEWAY_PEER.into(), link: 3, mtu: None };
         let table = OUTER_TABLES + vpc.route_tables[&id(Kind::RouteTable, 1)];
         assert_eq!(default_routes, [(DEFAULT_TABLE, Route::Blackhole), (table, out)]);
         let rules = layer3.rules.iter().filter(|rule| rule.family == Family::V4);
@@ -660,7 +660,7 @@ mod tests {
         let elsewhere = (MAIN_TABLE, "10.0.1.7/32".parse().unwrap());
         assert!(!layer3.routes.contains_key(&elsewhere));
         let linked = vpc.layer3(&Exits { hosts: Some(4), ..Exits::default() });
-        assert_eq!(linked.routes[&elsewhere], Route::Gateway { gateway: host.into(), link: 4 });
+        assert_eq!(linked.routes[&elsewhere], Route::Gateway { gateway: host.into(), link: 4, mtu: None });
         assert_eq!(linked.forwarding, [((4, hosts::mac(host)), host)].into());
         let shut = vpc.layer3(&Exits::default());
         assert!(!shut.routes.values().any(|route| matches!(route, Route::Gateway { .. })));
