@@ -461,3 +461,13 @@ pub fn within(namespace: &str, command: &[&str]) -> String {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
+
+/// Seconds until the kernel forgets a flow of the protocol that stays idle. It lists flows while others come and go, and
+/// may leave some out: then it is asked again.
+pub fn forgotten_in(router: &str, protocol: &str, ends: &str) -> Option<u32> {
+    (0..10).find_map(|_| {
+        let tracked = within(router, &["cat", "/proc/net/nf_conntrack"]);
+        let flow = tracked.lines().find(|line| line.contains(protocol) && line.contains(ends))?;
+        flow.split_whitespace().nth(4)?.parse().ok()
+    })
+}

@@ -1,7 +1,7 @@
 //! Security groups: what they let through, what they drop, and when a change of theirs holds.
 
 use crate::cloud::{
-    Cloud, Guest, PATIENCE, SILENCE, any_from, ping_from, possible, tcp_from, udp_from, within,
+    Cloud, Guest, PATIENCE, SILENCE, any_from, forgotten_in, ping_from, possible, tcp_from, udp_from, within,
 };
 use crate::wire::{Card, Ends, ROUTER};
 use datapath::{Peer, Protocol, Rule, Tracking};
@@ -175,15 +175,15 @@ async fn idle_flows_stay_as_long_as_the_interface_says() {
     let mut open = Vec::new();
     for (from, to) in talks {
         open.push(from.connect(to.address, 80, PATIENCE).await.unwrap());
+        let heard = to.udp(4001).await;
         from.udp(4000).await.send_to(b"word", (to.address, 4001)).unwrap();
+        heard.recv_from(&mut [0; 4]).unwrap();
     }
     // Who has accepted them has seen the last of what begins them.
     let _accepted = [&listeners.1, &listeners.0, &listeners.1].map(|listener| listener.accept().unwrap());
-    let table = within(&router, &["cat", "/proc/net/nf_conntrack"]);
-    let idle = |protocol: &str, (from, to): (&Guest, &Guest)| -> u32 {
+    let idle = |protocol: &str, (from, to): (&Guest, &Guest)| {
         let ends = format!("src={} dst={} ", from.address, to.address);
-        let of = table.lines().find(|line| line.contains(protocol) && line.contains(&ends)).unwrap();
-        of.split_whitespace().nth(4).unwrap().parse().unwrap()
+        forgotten_in(&router, protocol, &ends).unwrap()
     };
     let tcp = talks.map(|talk| idle("tcp", talk));
     assert!(tcp[0] <= 100 && tcp[1] <= 100 && tcp[2] > 400_000, "{tcp:?}");

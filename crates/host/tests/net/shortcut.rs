@@ -1,6 +1,6 @@
 //! Packets of known flows take a shortcut past the packet filter, and no further than the rules let them.
 
-use crate::cloud::{Cloud, Guest, any_from, possible, tcp_from, udp_from, within};
+use crate::cloud::{Cloud, Guest, any_from, forgotten_in, possible, tcp_from, udp_from, within};
 use datapath::Bandwidth;
 use model::Id;
 use rustix::net::sockopt::set_socket_linger;
@@ -110,11 +110,7 @@ async fn a_connection_that_is_reset_is_forgotten() {
         server.write_all(&block).unwrap();
         client.read_exact(&mut block).unwrap();
     }
-    let seconds = || {
-        let tracked = within(&cloud.namespaces()[0], &["cat", "/proc/net/nf_conntrack"]);
-        let flow = tracked.lines().find(|line| line.contains("tcp") && line.contains("dport=80"))?;
-        flow.split_whitespace().nth(4)?.parse::<u32>().ok()
-    };
+    let seconds = || forgotten_in(&cloud.namespaces()[0], "tcp", "dport=80");
     assert!(seconds().unwrap() > 400_000, "what was not seen is not taken for unanswered");
     set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
     drop(client);
