@@ -78,7 +78,13 @@ def test_copies_of_a_running_instance_are_configured_like_it(cloud, ec2, guest, 
     wait(ec2, "instance_terminated", [second])
 
 
-def test_a_volume_comes_grows_and_goes(ec2, guest, key):  # noqa: F811
+def taken(cloud, volume):  # noqa: F811
+    """Bytes that the volume's own layers take of the host's disk."""
+    layers = pathlib.Path(cloud.data_dir, "layers").glob(f"{volume}.*")
+    return sum(layer.stat().st_blocks * 512 for layer in layers)
+
+
+def test_a_volume_comes_grows_and_goes(cloud, ec2, guest, key):  # noqa: F811
     zone = describe(ec2, guest)["Placement"]["AvailabilityZone"]
     volume = ec2.create_volume(AvailabilityZone=zone, Size=1, VolumeType="gp3")["VolumeId"]
     ready(ec2, "volume_available", VolumeIds=[volume])
@@ -88,6 +94,10 @@ def test_a_volume_comes_grows_and_goes(ec2, guest, key):  # noqa: F811
     ready(ec2, "volume_in_use", VolumeIds=[volume])
     name, size = disks(ec2, key, guest)[serial]
     assert int(size) == 1 << 21
+    ssh(ec2, key, guest, f"tr '\\0' x </dev/zero | head -c 16777216 >/dev/{name}; sync")
+    assert taken(cloud, volume) >= 16 << 20
+    ssh(ec2, key, guest, f"blkdiscard /dev/{name}")
+    assert taken(cloud, volume) < 1 << 20, "what the guest discards is given back"
     ssh(ec2, key, guest, f"echo first >/dev/{name}; sync")
     snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
     ready(ec2, "snapshot_completed", SnapshotIds=[snapshot])

@@ -6,6 +6,7 @@ use host::machine::{DiskFormat, DiskKey, DiskLayer, DiskSpec, Hypervisor, Machin
 use model::{Id, Kind, SystemRandom};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -291,6 +292,39 @@ async fn disks_grow_and_a_refused_freeze_changes_nothing() {
     drop(monitor);
     host.driver().end(&spec.instance_id).await.unwrap();
     assert!(holds(&above, &["read -P 2 200m 1m", "read -P 1 0 1m"]));
+}
+
+/// What the guest discards takes no room any more, whatever the disk is made of; what lies below stays as it was.
+#[tokio::test]
+async fn what_a_guest_discards_is_given_back() {
+    let Some(host) = Host::new() else { return };
+    let spec = host.started("hello", Then::Halt).await;
+    for disk in [empty(&host), encrypted(&host)] {
+        host.driver().attach_disk(&spec.instance_id, disk.clone()).await.unwrap();
+        gives_back(&host, &spec, &disk);
+        let above = over(&host, &disk);
+        host.driver().freeze_disks(&spec.instance_id, vec![above.clone()]).await.unwrap();
+        gives_back(&host, &spec, &above);
+        let below = above.layers[1..].to_vec();
+        assert!(host.driver().detach_disk(&spec.instance_id, above.clone(), true).await.unwrap());
+        assert!(holds(&above, &["read -P 0 0 32m", "read -P 3 32m 1m"]), "zeros hide what is below");
+        assert!(holds(&DiskSpec { layers: below, ..above }, &["read -P 3 32m 1m"]));
+    }
+    host.driver().end(&spec.instance_id).await.unwrap();
+}
+
+fn gives_back(host: &Host, spec: &MachineSpec, disk: &DiskSpec) {
+    let file = &disk.layers[0].path;
+    // stat(2) counts in units of 512 bytes, whatever the file system's blocks.
+    let taken = || file.metadata().unwrap().blocks() * 512;
+    let mut monitor = Monitor::of(host, spec);
+    monitor.io(disk, "write -P 3 0 33m");
+    monitor.io(disk, "flush");
+    let before = taken();
+    assert!(before >= 33 << 20, "{before} bytes are taken");
+    monitor.io(disk, "discard 0 32m");
+    monitor.io(disk, "flush");
+    assert!(taken() <= before - (32 << 20), "{} of {before} bytes are still taken", taken());
 }
 
 /// A guest that listens to nothing keeps its disk until it is taken by force; then another machine can have it.
