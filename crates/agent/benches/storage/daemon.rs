@@ -70,7 +70,7 @@ impl Daemon {
     async fn export(&self, name: &str) -> Disk {
         let export = json!({
             "type": "nbd", "id": format!("e-{name}"), "name": name, "node-name": name, "writable": true,
-            "iothread": "disks",
+            "iothread": "disks", "fixed-iothread": true,
         });
         self.execute("block-export-add", export).await;
         self.connect(name)
