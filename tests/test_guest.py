@@ -1,6 +1,7 @@
 """Real guests: one cloud, one tiny guest shared by many assertions, one full Debian. As root only."""
 
 import hashlib
+import ipaddress
 import json
 import os
 import pathlib
@@ -50,7 +51,8 @@ def key(ec2):
     path = pathlib.Path(directory, "key.pem")
     path.write_text(ec2.create_key_pair(KeyName="guests", KeyType="ed25519")["KeyMaterial"])
     path.chmod(0o600)
-    permission = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    everybody = {"IpRanges": [{"CidrIp": "0.0.0.0/0"}], "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}
+    permission = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, **everybody}
     ec2.authorize_security_group_ingress(GroupName="default", IpPermissions=[permission])
     yield path
     shutil.rmtree(directory)
@@ -109,7 +111,8 @@ def describe(client, instance_id):
 
 
 def ssh(client, key, instance_id, command, user="admin", check=True):
-    address = describe(client, instance_id)["PublicIpAddress"]
+    described = describe(client, instance_id)
+    address = described.get("PublicIpAddress") or described["Ipv6Address"]
     options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
                "-o", "ConnectTimeout=10", "-o", "ConnectionAttempts=6"]
     done = subprocess.run(["ssh", "-i", str(key), *options, f"{user}@{address}", command],
@@ -352,14 +355,39 @@ def test_nothing_is_left_of_a_terminated_guest(cloud, ec2, guest):
     assert left == []
 
 
-def subnet_with_ipv6(ec2):
-    """One of the default VPC's, which gets a block."""
-    vpc = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
-    added = ec2.associate_vpc_cidr_block(VpcId=vpc, AmazonProvidedIpv6CidrBlock=True)["Ipv6CidrBlockAssociation"]
-    subnet = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"][0]["SubnetId"]
-    block = added["Ipv6CidrBlock"].replace("/56", "/64")
-    ec2.associate_subnet_cidr_block(SubnetId=subnet, Ipv6CidrBlock=block)
-    return subnet
+@pytest.fixture(scope="module")
+def ipv6(ec2):
+    """The default VPC, which gets a block and a way out, and the block's parts for subnets."""
+    (vpc,) = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    added = ec2.associate_vpc_cidr_block(VpcId=vpc["VpcId"], AmazonProvidedIpv6CidrBlock=True)
+    block = ipaddress.ip_network(added["Ipv6CidrBlockAssociation"]["Ipv6CidrBlock"])
+    of_vpc = lambda name: [{"Name": name, "Values": [vpc["VpcId"]]}]
+    (gateway,) = ec2.describe_internet_gateways(Filters=of_vpc("attachment.vpc-id"))["InternetGateways"]
+    (table,) = ec2.describe_route_tables(Filters=of_vpc("vpc-id"))["RouteTables"]
+    out = {"DestinationIpv6CidrBlock": "::/0", "GatewayId": gateway["InternetGatewayId"]}
+    ec2.create_route(RouteTableId=table["RouteTableId"], **out)
+    return vpc["VpcId"], (str(part) for part in block.subnets(new_prefix=64))
+
+
+def test_a_guest_of_ipv6_alone(ec2, tiny, key, ipv6):
+    vpc, blocks = ipv6
+    subnet = ec2.create_subnet(VpcId=vpc, Ipv6Native=True, Ipv6CidrBlock=next(blocks))["Subnet"]["SubnetId"]
+    ec2.modify_subnet_attribute(SubnetId=subnet, EnableDns64={"Value": True})
+    options = {"HttpProtocolIpv6": "enabled"}
+    (instance,) = run(ec2, tiny, SubnetId=subnet, KeyName="guests", UserData=USER_DATA, MetadataOptions=options)
+    instance_id = instance["InstanceId"]
+    output = console(ec2, instance_id, "user data done")
+    assert f"USER-DATA ran as root on {instance_id}: 42" in output
+    inside = lambda command: ssh(ec2, key, instance_id, command)
+    assert inside("imds meta-data/instance-id") == instance_id
+    addresses = inside("ip addr show dev eth0")
+    assert f"inet6 {instance['Ipv6Address']}/128" in addresses and "inet " not in addresses
+    # Its own resolver, which names what has IPv4 alone as it can reach it through a NAT gateway.
+    assert inside("cat /etc/resolv.conf").split()[-2:] == ["nameserver", "fd00:ec2::253"]
+    assert "64:ff9b::ac1f:102" in inside("nslookup -type=aaaa ip-172-31-1-2.ec2.internal")
+    ec2.terminate_instances(InstanceIds=[instance_id])
+    wait(ec2, "instance_terminated", [instance_id])
+    ec2.delete_subnet(SubnetId=subnet)
 
 
 def within(directory):
@@ -425,9 +453,12 @@ def test_a_uefi_guest_with_a_tpm_and_nvme_disks(cloud, ec2, tiny, key):
     ec2.delete_volume(VolumeId=volume)
 
 
-def test_debian_with_cloud_init(cloud, ec2, key):
+def test_debian_with_cloud_init(cloud, ec2, key, ipv6):
     debian = image(cloud, "debian-12")
-    with_ipv6 = {"SubnetId": subnet_with_ipv6(ec2), "Ipv6AddressCount": 1}
+    vpc, blocks = ipv6
+    subnet = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"][0]["SubnetId"]
+    ec2.associate_subnet_cidr_block(SubnetId=subnet, Ipv6CidrBlock=next(blocks))
+    with_ipv6 = {"SubnetId": subnet, "Ipv6AddressCount": 1}
     options = {"HttpProtocolIpv6": "enabled"}
     (instance,) = run(
         ec2, debian, InstanceType="t3.small", KeyName="guests", UserData=USER_DATA, MetadataOptions=options, **with_ipv6

@@ -74,6 +74,12 @@ impl Guest {
         &self.instance.interfaces[self.interface]
     }
 
+    /// The VPC's base plus two (Amazon VPC User Guide, "Amazon DNS server").
+    pub(crate) fn resolver(&self) -> Option<Ipv4Addr> {
+        let base = u32::from(self.vpc.network.cidrs.first()?.network());
+        base.checked_add(2).map(Ipv4Addr::from)
+    }
+
     pub(crate) fn subnet(&self) -> Option<&Subnet> {
         let subnet_id = &self.interface().network.subnet_id;
         self.vpc.network.subnets.iter().find(|subnet| subnet.subnet_id == *subnet_id)

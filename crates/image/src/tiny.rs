@@ -4,7 +4,7 @@
 //! ```text
 //! firmware → GRUB → kernel + RAM disk (busybox, virtio_blk) → /sbin/init (busybox)
 //!                                   → start: mounts, drivers, growth → getty on ttyS0
-//!                                   → cloud: DHCP → token → host name, host keys, owner's key → dropbear → user data
+//!                                   → cloud: DHCP of both families → token → host name, host keys, owner's key → dropbear → user data
 //! ```
 //!
 //! Invariants: what happens once happens once per instance id, never per boot; the root file system persists; no
@@ -33,6 +33,7 @@ const PACKAGES: &[&str] = &[
     "util-linux",
     "kmod",
     "libc-bin",
+    "dhcpcd-base",
 ];
 
 /// Programs besides busybox's, with the libraries they name.
@@ -40,6 +41,7 @@ const PROGRAMS: &[&str] = &[
     "usr/sbin/dropbear",
     "usr/bin/dropbearkey",
     "usr/lib/openssh/sftp-server",
+    "usr/sbin/dhcpcd",
     "sbin/resize2fs",
     "sbin/sfdisk",
     "usr/bin/partx",
@@ -85,6 +87,8 @@ const FILES: &[Text] = &[
     script("usr/lib/tiny/grow", include_str!("tiny/grow")),
     script("usr/lib/tiny/nic", include_str!("tiny/nic")),
     script("usr/lib/tiny/dhcp", include_str!("tiny/dhcp")),
+    script("usr/lib/tiny/dhcp6", include_str!("tiny/dhcp6")),
+    script("usr/lib/tiny/resolvers", include_str!("tiny/resolvers")),
     script("usr/bin/imds", include_str!("tiny/imds")),
     script("usr/lib/tiny/cloud", include_str!("tiny/cloud")),
     script("etc/acpi/PWRF/00000080", include_str!("tiny/poweroff")),
@@ -98,6 +102,7 @@ const FILES: &[Text] = &[
     text("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
     text("etc/shells", "/bin/sh\n"),
     text("etc/resolv.conf", ""),
+    text("etc/dhcpcd.conf", include_str!("tiny/dhcpcd.conf")),
 ];
 
 /// What a disk is made from, for its cache key.

@@ -107,7 +107,7 @@ fn answer(guest: &Guest, mtu: u16, request: &[u8]) -> Option<Reply> {
         set.insert(DhcpOption::SubnetMask(subnet.netmask()));
         set.insert(DhcpOption::Router(vec![gateway]));
         set.insert(DhcpOption::InterfaceMtu(mtu));
-        for option in told(&guest.vpc.dhcp_options, resolver(guest)?) {
+        for option in told(&guest.vpc.dhcp_options, guest.resolver()?) {
             set.insert(option);
         }
         let hostname = guest.instance.metadata.local_hostname.split('.').next().unwrap_or_default();
@@ -151,12 +151,6 @@ fn told(options: &DhcpOptions, resolver: Ipv4Addr) -> Vec<DhcpOption> {
     }
     told.extend(options.netbios_node_type.map(|kind| DhcpOption::NetBiosNodeType(kind.into())));
     told
-}
-
-/// The VPC's base plus two (Amazon VPC User Guide, "Amazon DNS server").
-fn resolver(guest: &Guest) -> Option<Ipv4Addr> {
-    let base = u32::from(guest.vpc.network.cidrs.first()?.network());
-    base.checked_add(2).map(Ipv4Addr::from)
 }
 
 #[cfg(test)]

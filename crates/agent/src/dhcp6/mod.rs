@@ -13,7 +13,7 @@ use dhcproto::Encodable as _;
 use dhcproto::v6::{DhcpOption, IAAddr, IANA, Message, MessageType, NtpSuboption, Status, StatusCode};
 use message::Request;
 use model::Id;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,7 +122,7 @@ fn answer(guest: &Guest, request: &[u8]) -> Option<Vec<u8>> {
             }
         }
     }
-    for option in told(&guest.vpc.dhcp_options) {
+    for option in told(&guest.vpc.dhcp_options, guest.resolver()) {
         set.insert(option);
     }
     reply.to_vec().ok()
@@ -153,12 +153,12 @@ fn status(status: Status) -> DhcpOption {
     DhcpOption::StatusCode(StatusCode { status, msg: String::new() })
 }
 
-/// What the VPC's DHCP options say that is of IPv6.
-fn told(options: &DhcpOptions) -> Vec<DhcpOption> {
+/// What the VPC's DHCP options say that is of IPv6, where its own resolver has that address of IPv4.
+fn told(options: &DhcpOptions, own: Option<Ipv4Addr>) -> Vec<DhcpOption> {
     let v6 = |servers: &[IpAddr]| -> Vec<Ipv6Addr> {
         let servers = servers.iter().filter_map(|server| match server {
             IpAddr::V6(server) => Some(*server),
-            IpAddr::V4(_) => None,
+            IpAddr::V4(server) => (own == Some(*server)).then_some(RESOLVER),
         });
         servers.collect()
     };
@@ -276,6 +276,22 @@ mod tests {
         assert_eq!(answered(&request(MessageType::Solicit, rapid)).unwrap().msg_type(), MessageType::Reply);
         let request = request(MessageType::Request, vec![client(), server(), association(7, &[OWN])]);
         assert_eq!(answered(&request).unwrap().msg_type(), MessageType::Reply);
+    }
+
+    #[test]
+    fn the_vpcs_resolver_is_told_by_its_address_of_ipv6_and_no_other_of_ipv4_is() {
+        let told_of = |servers: &[&str]| {
+            let servers = servers.iter().map(|server| server.parse().unwrap()).collect();
+            let options = DhcpOptions { domain_name_servers: servers, ..DhcpOptions::default() };
+            told(&options, Some(Ipv4Addr::new(10, 0, 0, 2))).into_iter().find_map(|option| match option {
+                DhcpOption::DomainNameServers(servers) => Some(servers),
+                _ => None,
+            })
+        };
+        let other: Ipv6Addr = "fd12:3456:7800::53".parse().unwrap();
+        assert_eq!(told_of(&["10.0.0.2"]), Some(vec![RESOLVER]));
+        assert_eq!(told_of(&["fd12:3456:7800::53", "10.0.0.9", "10.0.0.2"]), Some(vec![other, RESOLVER]));
+        assert_eq!(told_of(&["10.0.0.9"]), None);
     }
 
     #[test]
