@@ -13,6 +13,7 @@ import tempfile
 import time
 
 import pytest
+import uefi_data
 from conftest import Cloud, processes_of, ready, run, until, wait
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="real instances need root")
@@ -408,6 +409,7 @@ def test_a_uefi_guest_with_a_tpm_and_nvme_disks(cloud, ec2, tiny, key):
     mapping["Ebs"] = {"SnapshotId": mapping["Ebs"]["SnapshotId"]}
     registered = ec2.register_image(
         Name="measured", Architecture="x86_64", BootMode="uefi", TpmSupport="v2.0", EnaSupport=True,
+        UefiData=uefi_data.made({"Given": (7, b"given")}),
         RootDeviceName=source["RootDeviceName"], BlockDeviceMappings=[mapping], VirtualizationType="hvm",
         TagSpecifications=[{"ResourceType": "image", "Tags": [{"Key": "cumulet:disks", "Value": "nvme"}]}],
     )["ImageId"]
@@ -420,6 +422,13 @@ def test_a_uefi_guest_with_a_tpm_and_nvme_disks(cloud, ec2, tiny, key):
     assert inside("test -d /sys/firmware/efi && cat /sys/class/tpm/tpm0/tpm_version_major") == "2"
     # What the firmware measured of itself.
     assert int(inside("cat /sys/class/tpm/tpm0/pcr-sha256/0"), 16) != 0
+    variables = lambda: uefi_data.read(ec2.get_instance_uefi_data(InstanceId=instance_id)["UefiData"])
+    efivars = "/sys/firmware/efi/efivars"
+    own = f"{efivars}/Own-12345678-1234-1234-1234-123456789abc"
+    inside(f"mount -t efivarfs efivarfs {efivars}")
+    assert inside(f"tail -c +5 {efivars}/Given-*") == "given"
+    inside(f"printf '\\007\\000\\000\\000kept' >{own}")
+    assert variables()["Own"] == (7, b"kept") and "BootOrder" in variables()
     root = described["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]
     serials = lambda: inside("cat /sys/class/nvme/*/serial").split()
     assert serials() == [root.replace("-", "")]
@@ -444,6 +453,8 @@ def test_a_uefi_guest_with_a_tpm_and_nvme_disks(cloud, ec2, tiny, key):
     ec2.reboot_instances(InstanceIds=[instance_id])
     until(lambda: inside("cat /sys/block/nvme1n1/size", check=False), str(2 << 21), seconds=120)
     assert inside("cat /sys/class/tpm/tpm0/tpm_version_major") == "2"
+    inside(f"mount -t efivarfs efivarfs {efivars}")
+    assert inside(f"tail -c +5 {own}") == "kept" and variables()["Own"] == (7, b"kept")
     ec2.detach_volume(VolumeId=volume)
     ready(ec2, "volume_available", VolumeIds=[volume])
     assert serials() == [root.replace("-", "")]
@@ -451,6 +462,21 @@ def test_a_uefi_guest_with_a_tpm_and_nvme_disks(cloud, ec2, tiny, key):
     wait(ec2, "instance_terminated", [instance_id])
     assert within(cloud.data_dir) == []
     ec2.delete_volume(VolumeId=volume)
+
+
+def test_secure_boot_runs_nothing_unsigned(ec2, tiny):
+    """A platform key alone, which has signed nothing."""
+    (source,) = ec2.describe_images(ImageIds=[tiny])["Images"]
+    mapping = source["BlockDeviceMappings"][0]
+    mapping["Ebs"] = {"SnapshotId": mapping["Ebs"]["SnapshotId"]}
+    registered = ec2.register_image(
+        Name="secure", Architecture="x86_64", BootMode="uefi", UefiData=uefi_data.made({"PK": (0x27, bytes(48))}),
+        RootDeviceName=source["RootDeviceName"], BlockDeviceMappings=[mapping], VirtualizationType="hvm",
+    )["ImageId"]
+    (instance,) = run(ec2, registered)
+    console(ec2, instance["InstanceId"], "Access Denied")
+    ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
+    wait(ec2, "instance_terminated", [instance["InstanceId"]])
 
 
 def test_debian_with_cloud_init(cloud, ec2, key, ipv6):

@@ -5,6 +5,7 @@ import subprocess
 import uuid
 
 import pytest
+import uefi_data
 from conftest import error_code, ready, run, wait
 
 MISSING = "ami-0123456789abcdef0"
@@ -84,6 +85,38 @@ def test_a_tpm_needs_uefi_and_comes_along(ec2, name):
     assert error_code(register, ec2=ec2, name=f"{name}-2", TpmSupport="v2.0") == "InvalidParameterCombination"
     for wrong in ({"TpmSupport": "v1.2", "BootMode": "uefi"}, {"BootMode": "coreboot"}, {"ImdsSupport": "v3.0"}):
         assert error_code(register, ec2=ec2, name=f"{name}-2", **wrong) == "InvalidParameterValue"
+
+
+def test_uefi_data_go_from_image_to_instance_to_image(ec2, name):
+    variables = {"PK": (0x27, b"key"), "Lang": (7, b"eng")}
+    data = uefi_data.made(variables)
+    kept = lambda image: ec2.describe_image_attribute(ImageId=image, Attribute="uefiData")["UefiData"].get("Value")
+    source = register(ec2, name, BootMode="uefi", UefiData=data)
+    assert kept(source) == data
+    (instance,) = run(ec2, source)
+    instance_id = instance["InstanceId"]
+    wait(ec2, "instance_running", [instance_id])
+    assert uefi_data.read(ec2.get_instance_uefi_data(InstanceId=instance_id)["UefiData"]) == variables
+    image = ec2.create_image(InstanceId=instance_id, Name=f"{name}-made", NoReboot=True)["ImageId"]
+    ready(ec2, "image_available", ImageIds=[image])
+    copy = ec2.copy_image(SourceImageId=image, SourceRegion="us-east-1", Name=f"{name}-copied")["ImageId"]
+    assert uefi_data.read(kept(image)) == uefi_data.read(kept(copy)) == variables
+    ec2.terminate_instances(InstanceIds=[instance_id])
+    wait(ec2, "instance_terminated", [instance_id])
+    assert error_code(ec2.get_instance_uefi_data, InstanceId=instance_id) == "IncorrectInstanceState"
+
+
+def test_uefi_data_that_are_none(ec2, name, ami):
+    for data in ("AAAA", "no", uefi_data.made({})[:-4], "A" * 64004):
+        code = error_code(ec2.register_image, Name=name, BootMode="uefi", UefiData=data)
+        assert code == "InvalidParameterValue", data
+    bios = {"BootMode": "legacy-bios", "UefiData": uefi_data.made({})}
+    assert error_code(ec2.register_image, Name=name, **bios) == "InvalidParameterCombination"
+    (instance,) = run(ec2, register(ec2, name, BootMode="legacy-bios"))
+    assert error_code(ec2.get_instance_uefi_data, InstanceId=instance["InstanceId"]) == "UnsupportedOperation"
+    assert error_code(ec2.get_instance_uefi_data, InstanceId=MISSING) == "InvalidInstanceID.Malformed"
+    assert error_code(ec2.get_instance_uefi_data, InstanceId="i-0123456789abcdef0") == "InvalidInstanceID.NotFound"
+    ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
 
 
 def test_an_image_says_what_its_guests_have_drivers_for(ec2, name):
@@ -450,7 +483,11 @@ def test_a_disk_comes_out_as_it_went_in(simulated, ec2, name, tmp_path):
         for at, data in ((0, b"begin"), (510, b"\x55\xaa"), (700 << 20, b"middle"), ((1 << 30) - 3, b"end")):
             disk.seek(at)
             disk.write(data)
-    imported = simulated.command("image", "import", str(raw), "--name", name, "--disks", "nvme").stdout.strip()
+    (tmp_path / "variables").write_text(uefi_data.made({"Lang": (7, b"eng")}) + "\n")
+    by_uefi = ("--boot-mode", "uefi", "--uefi-data", str(tmp_path / "variables"))
+    imported = simulated.command("image", "import", str(raw), "--name", name, "--disks", "nvme", *by_uefi).stdout.strip()
+    kept = ec2.describe_image_attribute(ImageId=imported, Attribute="uefiData")["UefiData"]["Value"]
+    assert uefi_data.read(kept) == {"Lang": (7, b"eng")}
     assert described(ec2, imported)["Tags"] == [{"Key": "cumulet:disks", "Value": "nvme"}]
     for extension in ("qcow2", "vmdk", "raw"):
         out = tmp_path / f"out.{extension}"

@@ -1,6 +1,6 @@
 //! What shall be on a host.
 
-use model::{DiskLimits, Id, SecretKey, Timestamp};
+use model::{DiskLimits, Id, SecretKey, Timestamp, UefiVariable};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -182,6 +182,9 @@ pub struct Machine {
     pub instance_type: String,
     pub architecture: Architecture,
     pub boot_mode: BootMode,
+    /// What its firmware has at its first start.
+    #[serde(default)]
+    pub uefi_variables: Vec<UefiVariable>,
     /// Whether it has a TPM 2.0.
     #[serde(default)]
     pub tpm: bool,

@@ -12,7 +12,7 @@ mod desired;
 mod observed;
 
 pub use desired::*;
-pub use model::{Burst, DiskLimits, Rate, SecretKey};
+pub use model::{Burst, DiskLimits, Rate, SecretKey, UefiVariable};
 pub use observed::*;
 
 use async_trait::async_trait;
@@ -52,6 +52,9 @@ pub trait HostAgent: Send + Sync {
 
     /// The guest's screen as a JPEG.
     async fn console_screenshot(&self, instance_id: &str) -> Result<Vec<u8>, HostError>;
+
+    /// The variables that the instance's firmware keeps; those of its `Machine` where it has not run yet.
+    async fn uefi_variables(&self, instance_id: &str) -> Result<Vec<UefiVariable>, HostError>;
 }
 
 /// A snapshot that shall be made.

@@ -21,7 +21,7 @@ use crate::tasks::Tasks;
 use crate::volumes::{Disks, Volumes};
 use agent_api::{
     CONSOLE_BYTES_MAX, Change, Desired, HostAgent, HostDescription, HostError, Instance, InstanceObservation,
-    NewSnapshot, Observation, Removal,
+    NewSnapshot, Observation, Removal, UefiVariable,
 };
 use async_trait::async_trait;
 use host::machine::{FoundState, Hypervisor, MachineError};
@@ -294,6 +294,20 @@ impl HostAgent for Agent {
         let instance_id = self.known(instance_id)?;
         let screenshot = self.host.hypervisor.console_screenshot(&instance_id).await;
         screenshot.map_err(|error| host_error(&instance_id, error))
+    }
+
+    async fn uefi_variables(&self, instance_id: &str) -> Result<Vec<UefiVariable>, HostError> {
+        let instance_id = self.known(instance_id)?;
+        match self.host.hypervisor.uefi_variables(&instance_id).await {
+            Ok(Some(variables)) => Ok(variables),
+            // It has not run yet.
+            Ok(None) | Err(MachineError::NotFound(_)) => {
+                let desired = self.desired.lock();
+                let instance = desired.as_ref().and_then(|desired| desired.instances.get(&instance_id));
+                Ok(instance.map(|instance| instance.machine.uefi_variables.clone()).unwrap_or_default())
+            }
+            Err(error) => Err(host_error(&instance_id, error)),
+        }
     }
 }
 

@@ -218,6 +218,7 @@ mod tests {
             boot,
             instance_type: "t3.nano".into(),
             firmware: Firmware::Bios,
+            uefi_variables: vec![],
             tpm: false,
             vcpus: 2,
             threads_per_core: 2,

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use datapath::Plan;
 use host::machine::*;
 use host::net::*;
-use model::Id;
+use model::{Id, UefiVariable};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -295,6 +295,10 @@ impl Hypervisor for Doubles {
     }
 
     async fn console_screenshot(&self, instance_id: &Id) -> Result<Vec<u8>, MachineError> {
+        Err(MachineError::NotFound(instance_id.clone()))
+    }
+
+    async fn uefi_variables(&self, instance_id: &Id) -> Result<Option<Vec<UefiVariable>>, MachineError> {
         Err(MachineError::NotFound(instance_id.clone()))
     }
 }

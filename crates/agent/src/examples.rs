@@ -90,6 +90,7 @@ pub(crate) fn instance(number: u32) -> Instance {
             instance_type: "t3.micro".into(),
             architecture: Architecture::X86_64,
             boot_mode: BootMode::LegacyBios,
+            uefi_variables: vec![],
             tpm: false,
             disk_bus: DiskBus::Virtio,
             vcpus: 2,

@@ -403,6 +403,7 @@ impl InstanceTask {
                 BootMode::LegacyBios => Firmware::Bios,
                 BootMode::Uefi => Firmware::Uefi,
             },
+            uefi_variables: instance.machine.uefi_variables.clone(),
             tpm: instance.machine.tpm,
             vcpus: instance.machine.vcpus,
             threads_per_core: instance.machine.threads_per_core,

@@ -13,8 +13,8 @@ use crate::observations::Observations;
 use crate::snapshots::{Blocks, MemorySnapshots};
 use agent_api::{
     Change, Check, Desired, HostAgent, HostDescription, HostError, Instance, InstanceObservation,
-    NewSnapshot, Observation, ObservedDevice, PlugState, Removal, StatusChecks, StopCause, Volume,
-    VolumeState,
+    NewSnapshot, Observation, ObservedDevice, PlugState, Removal, StatusChecks, StopCause, UefiVariable,
+    Volume, VolumeState,
 };
 use async_trait::async_trait;
 use model::Id;
@@ -104,6 +104,8 @@ struct Simulated {
     instance_type: Box<str>,
     /// Each that is desired, and whether it shall leave.
     devices: Box<[(Id, bool)]>,
+    /// As it was launched with.
+    uefi_variables: Box<[UefiVariable]>,
     actual: Actual,
     /// The step under way and the ticket that ends it.
     doing: Option<(Step, u64)>,
@@ -289,6 +291,7 @@ impl SimulatedHost {
             generation: 0,
             instance_type: "".into(),
             devices: Box::default(),
+            uefi_variables: desired.machine.uefi_variables.as_slice().into(),
             actual: Actual::Absent,
             doing: None,
         });
@@ -552,6 +555,13 @@ impl HostAgent for SimulatedHost {
             Some(_) => Err(HostError::Failed(format!("{instance_id} does not run"))),
             None => Err(HostError::NotFound(instance_id.to_owned())),
         }
+    }
+
+    async fn uefi_variables(&self, instance_id: &str) -> Result<Vec<UefiVariable>, HostError> {
+        let state = self.shared.state.lock();
+        let instance = state.instances.get(instance_id);
+        let instance = instance.ok_or_else(|| HostError::NotFound(instance_id.to_owned()))?;
+        Ok(instance.uefi_variables.to_vec())
     }
 }
 

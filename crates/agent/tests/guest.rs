@@ -10,7 +10,7 @@ use host::machine::{
     NicSpec, Status, Tap,
 };
 use host::net::{LinuxNetwork, Namespace, NetOptions, Network};
-use model::{Environment, Id, Kind};
+use model::{Environment, Id, Kind, UefiVariable};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read as _, Write as _};
 use std::net::Ipv4Addr;
@@ -194,6 +194,10 @@ impl Hypervisor for Namespaces {
     async fn console_screenshot(&self, instance_id: &Id) -> Result<Vec<u8>, MachineError> {
         Err(MachineError::NotFound(instance_id.clone()))
     }
+
+    async fn uefi_variables(&self, instance_id: &Id) -> Result<Option<Vec<UefiVariable>>, MachineError> {
+        Err(MachineError::NotFound(instance_id.clone()))
+    }
 }
 
 /// A tap with the same header as the host's, so that what the one puts out the other takes in.
@@ -322,6 +326,7 @@ fn instance(number: u8) -> Instance {
             instance_type: "t3.micro".into(),
             architecture: Architecture::X86_64,
             boot_mode: BootMode::LegacyBios,
+            uefi_variables: vec![],
             tpm: false,
             disk_bus: DiskBus::Virtio,
             vcpus: 1,

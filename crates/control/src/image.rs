@@ -53,6 +53,9 @@ pub struct Image {
     /// Whether its instances have a TPM 2.0.
     #[serde(default)]
     pub tpm: bool,
+    /// What the firmware of its instances has at first, where they boot by UEFI.
+    #[serde(default)]
+    pub uefi_data: Option<String>,
     pub platform_details: String,
     pub created_at: Timestamp,
     pub deprecated_at: Option<Timestamp>,

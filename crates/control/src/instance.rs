@@ -27,6 +27,7 @@ pub mod names;
 pub mod placement;
 pub mod run;
 pub mod status;
+pub mod uefi_data;
 
 pub use credit::CreditOption;
 pub use placement::{Affinity, InGroup, Placement, Tenancy};
@@ -66,6 +67,9 @@ pub struct Instance {
     pub instance_type: Text,
     pub architecture: Architecture,
     pub boot_mode: BootMode,
+    /// As its image has it.
+    #[serde(default)]
+    pub uefi_data: Option<Box<str>>,
     #[serde(default)]
     pub tpm: bool,
     #[serde(default)]

@@ -49,6 +49,7 @@ pub mod sts;
 pub mod subnet;
 mod sweep;
 pub mod tag;
+mod uefi_data;
 pub mod volume;
 pub mod vpc;
 pub mod vpc_block_public_access;

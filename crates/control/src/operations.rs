@@ -109,6 +109,7 @@ fn offered() -> Operations {
         TerminateInstances => instance::lifecycle::terminate_instances,
         GetConsoleOutput => instance::console::get_console_output,
         GetConsoleScreenshot => instance::console::get_console_screenshot,
+        GetInstanceUefiData => instance::uefi_data::get_instance_uefi_data,
         GetPasswordData => instance::console::get_password_data,
         DescribeInstanceAttribute => instance::attribute::describe_instance_attribute,
         ModifyInstanceAttribute => instance::attribute::modify_instance_attribute,

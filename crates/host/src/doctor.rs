@@ -98,7 +98,10 @@ fn qemu_img() -> Finding {
 fn firmware() -> Finding {
     let what = "UEFI firmware";
     match firmware_files() {
-        Some((code, _)) => Finding::good(what, code.display().to_string()),
+        Some(files) if !std::path::Path::new(files.secure_code).exists() => {
+            Finding::warning(what, "without Secure Boot", "apt-get install ovmf")
+        }
+        Some(files) => Finding::good(what, files.code),
         None => {
             Finding::warning(what, "not installed: only images that boot by BIOS run", "apt-get install ovmf")
         }

@@ -70,6 +70,7 @@ const MODULES: &[&str] = &[
     "nbd",
     "xfs",
     "isofs",
+    "efivarfs",
 ];
 
 /// For a quick start under emulation, where probing what isn't there costs most.

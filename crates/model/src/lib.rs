@@ -12,6 +12,7 @@ mod key;
 mod rate;
 mod region;
 mod state;
+mod uefi;
 
 pub use arn::{AccountId, Arn};
 pub use environment::{Clock, Environment, ManualClock, Random, SeededRandom, SystemClock, SystemRandom};
@@ -22,6 +23,7 @@ pub use key::{DiskKey, SecretKey};
 pub use rate::{Burst, DiskLimits, Rate};
 pub use region::Region;
 pub use state::{InstanceState, Transition};
+pub use uefi::UefiVariable;
 
 /// Re-exported so that the whole project speaks of one timestamp type.
 pub use jiff::Timestamp;

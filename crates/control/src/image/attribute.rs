@@ -81,6 +81,7 @@ pub async fn describe_image_attribute(
         "ramdisk" => answer.ramdisk_id = text(None),
         "sriovNetSupport" => answer.sriov_net_support = text(image.sriov_net_support.as_deref()),
         "tpmSupport" => answer.tpm_support = text(super::tpm_support(image.tpm)),
+        "uefiData" => answer.uefi_data = text(image.uefi_data.as_deref()),
         "productCodes" => {}
         other => {
             return Err(Error::invalid_parameter_value(format!(

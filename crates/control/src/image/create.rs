@@ -14,7 +14,7 @@ use crate::description;
 use crate::engine::Tx;
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::refuse;
-use crate::instance::{Hold, Instance, boot_mode_name, lifecycle};
+use crate::instance::{Hold, Instance, boot_mode_name, lifecycle, uefi_data};
 use crate::snapshot::{self, Snapshot, create};
 use crate::volume::Volume;
 use crate::workflow::{self, Decision, Failure, Next, Steps, Work, World};
@@ -117,6 +117,7 @@ fn image_of(tx: &mut Tx<'_>, instance: &Instance, name: &str, description: &str,
         sriov_net_support: source.as_ref().and_then(|source| source.sriov_net_support.clone()),
         imds_support: source.as_ref().and_then(|source| source.imds_support.clone()),
         tpm: instance.tpm,
+        uefi_data: None,
         platform_details: instance.platform_details.to_string(),
         created_at: tx.now(),
         deprecated_at: None,
@@ -224,16 +225,19 @@ impl Steps for CreateImage {
                 false => Next::Wait(LOOK_PAUSE),
             });
         }
-        let work = self.clone();
-        if self.snapshots.is_empty() {
-            return Ok(Box::new(move |tx| {
-                work.end(tx, Condition::Available);
-                Ok(Next::Done)
-            }));
+        if !self.snapshots.is_empty() {
+            create::take(world, &self.snapshots).await?;
         }
-        create::take(world, &self.snapshots).await?;
+        let (work, uefi_data) = (self.clone(), self.uefi_data(world).await?);
         Ok(Box::new(move |tx| {
-            create::have_stored(tx, &work.snapshots, Some(work.image_id.clone()));
+            if let Some(image) = tx.get::<Image>(&work.image_id) {
+                let is_whole = work.snapshots.is_empty();
+                let condition = if is_whole { Condition::Available } else { image.condition.clone() };
+                tx.put(&Image { condition, uefi_data: uefi_data.clone(), ..(*image).clone() });
+            }
+            if !work.snapshots.is_empty() {
+                create::have_stored(tx, &work.snapshots, Some(work.image_id.clone()));
+            }
             work.let_go(tx);
             Ok(Next::Done)
         }))
@@ -241,17 +245,25 @@ impl Steps for CreateImage {
 
     fn undo(&self, tx: &mut Tx<'_>, reason: &str) -> Result<()> {
         create::failed(tx, &self.snapshots, reason);
-        self.end(tx, Condition::Failed { message: reason.to_owned() });
+        if let Some(image) = tx.get::<Image>(&self.image_id) {
+            let condition = Condition::Failed { message: reason.to_owned() };
+            tx.put(&Image { condition, ..(*image).clone() });
+        }
+        self.let_go(tx);
         Ok(())
     }
 }
 
 impl CreateImage {
-    fn end(&self, tx: &mut Tx<'_>, condition: Condition) {
-        if let Some(image) = tx.get::<Image>(&self.image_id) {
-            tx.put(&Image { condition, ..(*image).clone() });
+    /// What the firmware keeps; an instance that is gone meanwhile has nothing to add.
+    async fn uefi_data(&self, world: &World) -> Result<Option<String>, Failure> {
+        match world.region.view.record::<Instance>(&self.instance_id) {
+            Some(instance) => {
+                let data = uefi_data::of(&world.region, &instance).await;
+                data.map_err(|error| Failure::Again(error.to_string()))
+            }
+            None => Ok(None),
         }
-        self.let_go(tx);
     }
 
     fn let_go(&self, tx: &mut Tx<'_>) {

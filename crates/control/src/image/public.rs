@@ -127,6 +127,7 @@ fn image(region: &Region, now: Timestamp, public: &Public, architecture: Archite
         ena_support: true,
         sriov_net_support: Some("simple".into()),
         tpm: false,
+        uefi_data: None,
         imds_support: public.imds_v2.then(|| "v2.0".into()),
         platform_details: "Linux/UNIX".into(),
         created_at: now,

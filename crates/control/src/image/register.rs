@@ -8,6 +8,7 @@ use crate::engine::Tx;
 use crate::engine::tags::Specified;
 use crate::engine::unsupported::{given, refuse};
 use crate::snapshot::{self, Snapshot};
+use crate::uefi_data;
 use agent_api::Architecture;
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
@@ -57,6 +58,15 @@ pub async fn register_image(
             "Images with TPM support must have the boot mode 'uefi'.",
         ));
     }
+    let uefi_data = input.uefi_data.as_ref().filter(|data| !data.is_empty());
+    if let Some(data) = uefi_data {
+        uefi_data::check(data)?;
+        if input.boot_mode.as_deref() == Some("legacy-bios") {
+            return Err(Error::invalid_parameter_combination(
+                "Images with UEFI data can't have the boot mode 'legacy-bios'.",
+            ));
+        }
+    }
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::Image])?;
     let image_id = context
         .transact(|tx| {
@@ -74,6 +84,7 @@ pub async fn register_image(
                 sriov_net_support: input.sriov_net_support.clone(),
                 imds_support: input.imds_support.clone(),
                 tpm: input.tpm_support.is_some(),
+                uefi_data: uefi_data.cloned(),
                 platform_details: "Linux/UNIX".into(),
                 created_at: tx.now(),
                 deprecated_at: None,
@@ -116,7 +127,6 @@ fn refuse_what_is_not_there(input: &ec2::RegisterImageRequest) -> Result<()> {
             "Other virtualization than hvm is",
         ),
         (given(&input.kernel_id) || given(&input.ramdisk_id), "Kernel and RAM disk images are"),
-        (given(&input.uefi_data), "UEFI data are"),
         (!input.billing_products.is_empty(), "Billing products are"),
     ])
 }

@@ -4,6 +4,7 @@ use super::{Instance, credit};
 use crate::engine::Tables;
 use crate::instance_type;
 use crate::network_interface::{InterfaceAttachment, NetworkInterface, Purpose};
+use crate::uefi_data;
 use crate::volume::performance;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -41,6 +42,8 @@ pub fn desired(
             instance_type: instance.instance_type.to_string(),
             architecture: instance.architecture,
             boot_mode: instance.boot_mode,
+            // Checked when it was given.
+            uefi_variables: instance.uefi_data.as_deref().and_then(uefi_data::decode).unwrap_or_default(),
             tpm: instance.tpm,
             disk_bus: instance.disk_bus,
             vcpus: instance.vcpus,

@@ -389,6 +389,12 @@ impl Launch {
             instance_type: self.instance_type.as_str().into(),
             architecture: self.shape.architecture,
             boot_mode: self.boot_mode,
+            uefi_data: self
+                .image
+                .uefi_data
+                .as_deref()
+                .filter(|_| self.boot_mode == BootMode::Uefi)
+                .map(Into::into),
             tpm: self.image.tpm,
             disk_bus: self.disk_bus,
             vcpus: self.shape.vcpus,

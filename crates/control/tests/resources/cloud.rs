@@ -356,6 +356,10 @@ impl HostAgent for IdleHost {
     async fn console_screenshot(&self, instance_id: &str) -> Result<Vec<u8>, HostError> {
         Err(HostError::NotFound(instance_id.into()))
     }
+
+    async fn uefi_variables(&self, instance_id: &str) -> Result<Vec<agent_api::UefiVariable>, HostError> {
+        Err(HostError::NotFound(instance_id.into()))
+    }
 }
 
 /// Snapshots in memory.

@@ -54,6 +54,9 @@ enum Action {
         /// Its instances have a TPM 2.0; the boot mode must be uefi
         #[arg(long)]
         tpm: bool,
+        /// A file with the UEFI variables that its instances begin with, as the AWS CLI's `--uefi-data` takes them
+        #[arg(long, value_name = "FILE")]
+        uefi_data: Option<PathBuf>,
         /// What its guests have drivers for: virtio, the faster one, or nvme
         #[arg(long, default_value = VIRTIO, value_parser = [VIRTIO, "nvme"])]
         disks: String,
@@ -74,6 +77,7 @@ struct Registration<'a> {
     architecture: &'a str,
     boot_mode: &'a str,
     tpm: bool,
+    uefi_data: Option<String>,
     disks: &'a str,
     root_device: &'a str,
 }
@@ -88,7 +92,21 @@ pub fn run(args: Args) -> Result<ExitCode> {
             export::run(&args, &progress)?;
             return Ok(ExitCode::SUCCESS);
         }
-        Action::Import { file, name, architecture, boot_mode, tpm, disks, root_device, locate } => {
+        Action::Import {
+            file,
+            name,
+            architecture,
+            boot_mode,
+            tpm,
+            uefi_data,
+            disks,
+            root_device,
+            locate,
+        } => {
+            let read = |path: PathBuf| {
+                std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+            };
+            let uefi_data = uefi_data.map(read).transpose()?;
             let client = Client::new(locate.cloud()?)?;
             let dir = tempfile::Builder::new().prefix("cumulet-import-").tempdir_in(work_dir(&locate)?)?;
             let raw = dir.path().join("disk.raw");
@@ -102,6 +120,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
                 architecture: &architecture,
                 boot_mode: &boot_mode,
                 tpm,
+                uefi_data,
                 disks: &disks,
                 root_device: &root_device,
             };
@@ -140,6 +159,7 @@ fn build(
         architecture: built.architecture,
         boot_mode: built.boot_mode,
         tpm: false,
+        uefi_data: None,
         disks: VIRTIO,
         root_device: ROOT_DEVICE,
     };
@@ -169,6 +189,9 @@ fn register(
     ];
     if registration.tpm {
         parameters.push(("TpmSupport", "v2.0"));
+    }
+    if let Some(data) = &registration.uefi_data {
+        parameters.push(("UefiData", data.trim()));
     }
     if registration.disks != VIRTIO {
         parameters.extend([

@@ -113,4 +113,8 @@ impl HostAgent for Link {
     async fn console_screenshot(&self, instance_id: &str) -> Result<Vec<u8>, HostError> {
         self.host.console_screenshot(instance_id).await
     }
+
+    async fn uefi_variables(&self, instance_id: &str) -> Result<Vec<agent_api::UefiVariable>, HostError> {
+        self.host.uefi_variables(instance_id).await
+    }
 }

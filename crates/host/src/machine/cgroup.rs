@@ -354,6 +354,7 @@ mod tests {
             boot: 1,
             instance_type: "t3.micro".into(),
             firmware: Firmware::Bios,
+            uefi_variables: vec![],
             tpm: false,
             vcpus,
             threads_per_core: 1,

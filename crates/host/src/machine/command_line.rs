@@ -72,13 +72,21 @@ impl Acceleration {
     }
 }
 
+/// UEFI firmware, by the numbers of its descriptors.
+#[derive(Debug)]
+pub(super) struct HandedFirmware {
+    pub(super) code: RawFd,
+    pub(super) variables: RawFd,
+    /// Only the firmware may write to its variables.
+    pub(super) is_secure: bool,
+}
+
 /// The numbers of the descriptors that QEMU inherits.
 #[derive(Debug)]
 pub(super) struct Handed {
     pub(super) monitor: RawFd,
     pub(super) monitor_spare: RawFd,
-    /// UEFI code and variables.
-    pub(super) firmware: Option<(RawFd, RawFd)>,
+    pub(super) firmware: Option<HandedFirmware>,
     /// To the TPM's process.
     pub(super) tpm: Option<RawFd>,
     /// The layers of each.
@@ -113,7 +121,7 @@ fn scratch_serial(spec: &MachineSpec, index: usize) -> String {
 
 pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: &Handed) -> Vec<String> {
     let mut line = CommandLine { arguments: Vec::new(), sets: 0 };
-    line.machine(spec, acceleration, handed.firmware);
+    line.machine(spec, acceleration, handed.firmware.as_ref());
     line.identity(spec);
     line.control(handed);
     line.processors_and_memory(spec);
@@ -196,13 +204,17 @@ impl CommandLine {
         format!("/dev/fdset/{set}")
     }
 
-    fn machine(&mut self, spec: &MachineSpec, acceleration: Acceleration, firmware: Option<(RawFd, RawFd)>) {
+    fn machine(&mut self, spec: &MachineSpec, acceleration: Acceleration, firmware: Option<&HandedFirmware>) {
         self.add("-name", format!("guest={},debug-threads=on", spec.instance_id));
         self.arguments.extend(["-nodefaults", "-no-user-config"].map(str::to_owned));
         self.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-        let mut machine = "q35,usb=off,vmport=off,smm=off,hpet=off,dump-guest-core=off".to_owned();
-        if let Some((code, variables)) = firmware {
-            for (name, fd, read_only) in [("code", code, true), ("variables", variables, false)] {
+        let is_secure = firmware.is_some_and(|firmware| firmware.is_secure);
+        let smm = if is_secure { "on" } else { "off" };
+        let mut machine = format!("q35,usb=off,vmport=off,smm={smm},hpet=off,dump-guest-core=off");
+        if let Some(firmware) = firmware {
+            for (name, fd, read_only) in
+                [("code", firmware.code, true), ("variables", firmware.variables, false)]
+            {
                 let file = self.set(fd);
                 self.add(
                     "-blockdev",
@@ -214,6 +226,10 @@ impl CommandLine {
                 );
             }
             machine.push_str(",pflash0=code,pflash1=variables");
+        }
+        if is_secure {
+            // The guest itself can't write to what the firmware keeps.
+            self.add("-global", "driver=cfi.pflash01,property=secure,value=on");
         }
         self.add("-machine", machine);
         match acceleration {
@@ -350,6 +366,7 @@ mod tests {
             boot: 1,
             instance_type: "t3.micro".into(),
             firmware: Firmware::Bios,
+            uefi_variables: vec![],
             tpm: false,
             vcpus: 2,
             threads_per_core: 2,
@@ -416,11 +433,20 @@ mod tests {
         });
         spec.scratch = vec!["/never/seen".into()];
         let mut handed = handed();
-        handed.firmware = Some((15, 16));
+        handed.firmware = Some(HandedFirmware { code: 15, variables: 16, is_secure: false });
         handed.tpm = Some(21);
         handed.scratch = vec![HandedFile { fd: 18, fd_to_read: None, direct: true }];
         handed.disks.push(vec![HandedFile { fd: 17, fd_to_read: Some(20), direct: false }]);
         insta::assert_snapshot!(readable(&arguments(&spec, Acceleration::Kvm, &handed)));
+    }
+
+    #[test]
+    fn secure_boot_is_kept_by_system_management_mode() {
+        let mut handed = handed();
+        handed.firmware = Some(HandedFirmware { code: 15, variables: 16, is_secure: true });
+        let arguments = readable(&arguments(&spec(), Acceleration::Tcg, &handed));
+        assert!(arguments.contains("-machine q35,usb=off,vmport=off,smm=on,"));
+        assert!(arguments.contains("-global driver=cfi.pflash01,property=secure,value=on\n"));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Machines in memory, for tests of those who drive them: the promises of `Hypervisor` without processes.
 
 use super::{
-    DiskLayer, DiskLimits, DiskSpec, EndCause, Ended, Found, FoundState, Hypervisor, LayerSource,
+    DiskLayer, DiskLimits, DiskSpec, EndCause, Ended, Firmware, Found, FoundState, Hypervisor, LayerSource,
     MachineError, MachineSpec, NicSpec, Status, Tap,
 };
 use async_trait::async_trait;
-use model::Id;
+use model::{Id, UefiVariable};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
@@ -326,5 +326,14 @@ impl Hypervisor for FakeHypervisor {
         let written = jpeg::RgbImage::new(1, 1).write_to(&mut encoded, jpeg::ImageFormat::Jpeg);
         written.map_err(|error| super::io_failed("no screenshot")(std::io::Error::other(error)))?;
         Ok(encoded.into_inner())
+    }
+
+    /// What it was started with.
+    async fn uefi_variables(&self, instance_id: &Id) -> Result<Option<Vec<UefiVariable>>, MachineError> {
+        let state = self.state.lock();
+        let machine = state.machines.get(instance_id);
+        let machine = machine.ok_or_else(|| MachineError::NotFound(instance_id.clone()))?;
+        let is_uefi = machine.spec.firmware == Firmware::Uefi;
+        Ok(is_uefi.then(|| machine.spec.uefi_variables.clone()))
     }
 }

@@ -27,6 +27,7 @@ mod record;
 mod screenshot;
 mod throttle;
 mod tpm;
+mod uefi_store;
 mod watch;
 
 pub use acceleration::{Proof, prove};
@@ -42,7 +43,7 @@ pub(crate) use firmware::uefi as firmware_files;
 pub(crate) use tpm::is_installed as has_tpm;
 
 use async_trait::async_trait;
-use model::Id;
+use model::{Id, UefiVariable};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -80,6 +81,9 @@ pub struct MachineSpec {
     /// The guest's DMI product name: `t3.micro`.
     pub instance_type: String,
     pub firmware: Firmware,
+    /// What UEFI firmware has at the machine's first start. On no record: the machine's own file has them since.
+    #[serde(skip)]
+    pub uefi_variables: Vec<UefiVariable>,
     /// Whether it has a TPM 2.0.
     #[serde(default)]
     pub tpm: bool,
@@ -303,4 +307,7 @@ pub trait Hypervisor: Send + Sync {
 
     /// The screen as a JPEG.
     async fn console_screenshot(&self, instance_id: &Id) -> Result<Vec<u8>, MachineError>;
+
+    /// The variables that the firmware of a machine keeps, running or not; None where it has none by UEFI.
+    async fn uefi_variables(&self, instance_id: &Id) -> Result<Option<Vec<UefiVariable>>, MachineError>;
 }

@@ -5,7 +5,9 @@
 //! left half done because the caller stopped waiting.
 
 use super::cgroup::Groups;
-use super::command_line::{Acceleration, DISKS_MAX, Handed, HandedFile, NICS_MAX, SCRATCH_MAX, arguments};
+use super::command_line::{
+    Acceleration, DISKS_MAX, Handed, HandedFile, HandedFirmware, NICS_MAX, SCRATCH_MAX, arguments,
+};
 use super::disk::{self, OpenFile};
 use super::process::{self, Launch, Process};
 use super::qmp::Qmp;
@@ -18,7 +20,7 @@ use super::{
 };
 use async_trait::async_trait;
 use futures::future::try_join_all;
-use model::Id;
+use model::{Id, UefiVariable};
 use parking_lot::Mutex;
 use serde_json::json;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -313,7 +315,7 @@ fn launch(
         let file = disk::open_to_write(path).map_err(io_failed("can't open an instance store volume"))?;
         scratch.push(fds.file(file));
     }
-    let firmware = firmware::open(spec.firmware, directory)?;
+    let firmware = firmware::open(spec, directory)?;
     let group = machine.make_group(spec);
     let doors = || {
         let doors = group.as_ref().map_or(Ok(Vec::new()), |group| group.doors());
@@ -327,7 +329,11 @@ fn launch(
     let handed = Handed {
         monitor: fds.hand(listen(MONITOR)?),
         monitor_spare: fds.hand(listen(MONITOR_SPARE)?),
-        firmware: firmware.map(|firmware| (fds.hand(firmware.code), fds.hand(firmware.variables))),
+        firmware: firmware.map(|firmware| HandedFirmware {
+            code: fds.hand(firmware.code),
+            variables: fds.hand(firmware.variables),
+            is_secure: firmware.is_secure,
+        }),
         tpm,
         disks: handed_disks,
         secrets,
@@ -579,5 +585,11 @@ impl Hypervisor for QemuHypervisor {
     async fn console_screenshot(&self, instance_id: &Id) -> Result<Vec<u8>, MachineError> {
         let machine = self.found(instance_id)?;
         screenshot::take(&*machine.monitor()?).await
+    }
+
+    async fn uefi_variables(&self, instance_id: &Id) -> Result<Option<Vec<UefiVariable>>, MachineError> {
+        let machine = self.found(instance_id)?;
+        let read = tokio::task::spawn_blocking(move || firmware::variables(&machine.directory)).await;
+        read.map_err(|error| io_failed("UEFI variables were not read")(io::Error::other(error)))?
     }
 }

@@ -3,7 +3,7 @@
 use crate::guest::Then;
 use crate::host::{Host, disk};
 use host::machine::{DiskFormat, DiskLayer, EndCause, Firmware, Hypervisor, MachineError, NicSpec};
-use model::{Id, Kind, SystemRandom};
+use model::{Id, Kind, SystemRandom, UefiVariable};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -129,14 +129,39 @@ async fn uefi_variables_stay_with_the_machine() {
     host.driver().end(&spec.instance_id).await.unwrap();
     let variables = host.machines().join(&*spec.instance_id).join("uefi-vars.fd");
     let after = std::fs::read(&variables).unwrap();
-    assert_ne!(
-        after,
-        std::fs::read("/usr/share/OVMF/OVMF_VARS_4M.fd").unwrap(),
-        "the firmware wrote its own"
-    );
+    let new = std::fs::read("/usr/share/OVMF/OVMF_VARS_4M.fd").unwrap();
+    assert_ne!(after, new, "the firmware wrote its own");
+    let kept = host.driver().uefi_variables(&spec.instance_id).await.unwrap().unwrap();
+    assert!(kept.iter().any(|variable| variable.name == "BootOrder"));
     spec.boot = 2;
     host.driver().start(spec.clone(), vec![]).await.unwrap();
     host.driver().end(&spec.instance_id).await.unwrap();
+}
+
+/// With a platform key the firmware is another, which alone can write to its variables and says that it enforces.
+#[tokio::test]
+async fn a_machine_with_keys_starts_by_secure_boot() {
+    let Some(host) = Host::new() else { return };
+    let mut spec = host.spec("never run by UEFI", Then::Halt);
+    (spec.firmware, spec.memory_mib) = (Firmware::Uefi, 256);
+    let key = UefiVariable {
+        name: "PK".into(),
+        vendor: UefiVariable::GLOBAL,
+        attributes: 7 | UefiVariable::TIME_AUTHENTICATED,
+        data: vec![1; 48],
+        signed_at: [1; 16],
+        signer: Vec::new(),
+    };
+    spec.uefi_variables = vec![key.clone()];
+    host.driver().start(spec.clone(), vec![]).await.unwrap();
+    host.said(&spec, "BdsDxe", 1).await;
+    let kept = host.driver().uefi_variables(&spec.instance_id).await.unwrap().unwrap();
+    assert!(kept.contains(&key));
+    let enforced = kept.iter().find(|variable| variable.name == "SecureBootEnable").unwrap();
+    assert_eq!(enforced.data, [1]);
+    host.driver().end(&spec.instance_id).await.unwrap();
+    let after = host.driver().uefi_variables(&spec.instance_id).await.unwrap().unwrap();
+    assert!(kept.iter().all(|variable| after.iter().any(|other| other.name == variable.name)));
 }
 
 /// What a guest that broke out of its machine would find itself as.

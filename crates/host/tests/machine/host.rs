@@ -83,6 +83,7 @@ impl Host {
             boot: 1,
             instance_type: "t3.nano".into(),
             firmware: Firmware::Bios,
+            uefi_variables: vec![],
             tpm: false,
             vcpus: 1,
             threads_per_core: 1,
