@@ -12,6 +12,7 @@
 //! happen next to an instance is decided in one pure function (`lifecycle`) for the real and the simulated host.
 
 mod agent;
+mod backend;
 mod credits;
 mod dhcp;
 mod dhcp6;
@@ -44,6 +45,7 @@ mod time;
 mod volumes;
 
 pub use agent::{Agent, AgentOptions, StartError};
+pub use backend::{Backend, Tidied};
 pub use filling::{Fill, ServedLayer};
 pub use freeze::Freeze;
 pub use local_disks::LocalDisks;

@@ -1,5 +1,6 @@
 //! The disks and snapshots of a real host: files (`volume`).
 
+use crate::backend::{Backend, Tidied};
 use crate::filling::{Fill, ServedLayer};
 use crate::freeze::Freeze;
 use crate::volumes::{DiskError, DiskFile, Disks};
@@ -278,5 +279,19 @@ impl SnapshotStore for LocalDisks {
     async fn delete(&self, snapshot_id: &str) -> Result<(), HostError> {
         let id = snapshot_id.to_owned();
         Ok(self.with(move |disks| disks.delete_snapshot(&id)).await?)
+    }
+}
+
+#[async_trait]
+impl Backend for LocalDisks {
+    async fn tidy(&self, keep_free: u8) -> Result<Tidied, DiskError> {
+        // Each whether or not the other could.
+        let tidy = move |disks: &volume::Disks| {
+            let made = disks.make_room(keep_free);
+            let collected = disks.collect();
+            made.and(collected)
+        };
+        let collected = self.with(tidy).await?;
+        Ok(Tidied { blocks: collected.blocks, bytes: collected.bytes })
     }
 }

@@ -182,25 +182,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_snapshot_holds_what_was_put_and_nothing_after_it_is_sealed() {
-        let store = MemorySnapshots::new();
-        store.begin("snap-1", 1, None).await.unwrap();
-        store.put_block("snap-1", 7, &block(1)).await.unwrap();
-        store.put_block("snap-1", 2, &block(2)).await.unwrap();
-        store.put_block("snap-1", 7, &block(3)).await.unwrap();
-        assert!(store.put_block("snap-1", 0, &[1, 2, 3]).await.is_err(), "not a whole block");
-        assert!(store.put_block("snap-1", 2048, &block(1)).await.is_err(), "beyond the volume's end");
-        store.complete("snap-1").await.unwrap();
-        store.complete("snap-1").await.unwrap();
-        assert!(store.put_block("snap-1", 3, &block(1)).await.is_err());
-        assert_eq!(store.list_blocks("snap-1", 0, 10).await.unwrap(), [2, 7]);
-        assert_eq!(store.list_blocks("snap-1", 3, 10).await.unwrap(), [7]);
-        assert_eq!(store.get_block("snap-1", 7).await.unwrap(), Some(block(3)));
-        assert_eq!(store.get_block("snap-1", 8).await.unwrap(), None);
-        assert!(matches!(store.get_block("snap-2", 0).await, Err(HostError::NotFound(_))));
-    }
-
-    #[tokio::test]
     async fn the_bound_is_on_what_differs_and_deleting_makes_room() {
         let store = MemorySnapshots::new();
         store.begin("snap-same", 1, None).await.unwrap();

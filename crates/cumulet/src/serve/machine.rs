@@ -1,7 +1,7 @@
 //! The real host: this machine's drivers put together into an agent, and its files as the cloud's snapshot store.
 
 use crate::config::Config;
-use agent::{Agent, AgentOptions, LocalDisks};
+use agent::{Agent, AgentOptions, Backend, LocalDisks};
 use agent_api::{Architecture, HostAgent, HostDescription, HostLink, PROTOCOL_VERSION, SnapshotStore};
 use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
@@ -22,7 +22,7 @@ const TIDY_PERIOD: Duration = Duration::from_secs(60 * 60);
 pub struct Machine {
     agent: Arc<Agent>,
     network: Arc<LinuxNetwork>,
-    snapshots: Arc<LocalDisks>,
+    backend: Arc<dyn Backend>,
 }
 
 impl Machine {
@@ -33,8 +33,8 @@ impl Machine {
         let data_dir = config.data_dir.as_deref().context("real instances need a data directory")?;
         let data_dir =
             data_dir.canonicalize().with_context(|| format!("cannot find {}", data_dir.display()))?;
-        let disks = Arc::new(volume::Disks::open_at(&data_dir, config.block_store.as_deref())?);
-        let snapshots = Arc::new(LocalDisks(disks.clone()));
+        let disks = volume::Disks::open_at(&data_dir, config.block_store.as_deref())?;
+        let backend: Arc<dyn Backend> = Arc::new(LocalDisks(Arc::new(disks)));
         let acceleration = acceleration(&data_dir).await?;
         let hypervisor = QemuHypervisor::open(QemuOptions::new(data_dir.join("machines"), acceleration))?;
         // Guests have no other way to it where it listens to the host alone.
@@ -54,13 +54,13 @@ impl Machine {
             },
             Arc::new(hypervisor),
             network.clone(),
-            snapshots.clone(),
+            backend.clone(),
             environment.clone(),
             describe(&data_dir, acceleration, &network).await?,
         )
         .await?;
-        tokio::spawn(tidy(Arc::downgrade(&disks), config.keep_free));
-        Ok(Machine { agent, network, snapshots })
+        tokio::spawn(tidy(Arc::downgrade(&backend), config.keep_free));
+        Ok(Machine { agent, network, backend })
     }
 
     pub fn hosts(&self) -> Arc<dyn HostSource> {
@@ -68,7 +68,7 @@ impl Machine {
     }
 
     pub fn snapshots(&self) -> Arc<dyn SnapshotStore> {
-        self.snapshots.clone()
+        self.backend.clone()
     }
 
     /// Leaves nothing of the cloud on the machine but its data. Only where no instance runs.
@@ -131,26 +131,19 @@ async fn acceleration(data_dir: &Path) -> Result<Acceleration> {
 
 /// From time to time: what nobody needs goes from the block store, and where the disk is nearly full, what the store has
 /// goes from the disk.
-async fn tidy(disks: Weak<volume::Disks>, keep_free: u8) {
+async fn tidy(backend: Weak<dyn Backend>, keep_free: u8) {
     let mut times = tokio::time::interval(TIDY_PERIOD);
     loop {
         times.tick().await;
-        let Some(disks) = disks.upgrade() else { return };
-        // Each whether or not the other could.
-        let tidy = move || {
-            let made = disks.make_room(keep_free);
-            let collected = disks.collect();
-            made.and(collected)
-        };
-        match tokio::task::spawn_blocking(tidy).await {
-            Ok(Ok(collected)) if collected.blocks > 0 => {
-                tracing::info!(collected.blocks, collected.bytes, "removed from the block store");
+        let Some(backend) = backend.upgrade() else { return };
+        match backend.tidy(keep_free).await {
+            Ok(tidied) if tidied.blocks > 0 => {
+                tracing::info!(tidied.blocks, tidied.bytes, "removed from the block store");
             }
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => {
+            Ok(_) => {}
+            Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the block store is not tidied");
             }
-            Err(error) => tracing::warn!(%error, "the block store is not tidied"),
         }
     }
 }
