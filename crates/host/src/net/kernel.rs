@@ -73,7 +73,7 @@ pub(super) struct Link {
 /// Addresses, routes, neighbours and rules, each keyed by what the kernel takes for the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Layer3 {
-    /// Each alone, as a network of one, on the link of that index. A multicast group is joined.
+    /// Each alone, as a network of one, on the link of that index.
     pub addresses: BTreeSet<(u32, IpAddr)>,
     /// By table and destination.
     pub routes: BTreeMap<(u32, IpNet), Route>,

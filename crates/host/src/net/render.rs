@@ -17,8 +17,8 @@ use super::public_access::{self, Barred};
 use super::security_group::{self, Direction};
 use super::table::Table;
 use super::vpc::{
-    self, GATEWAY, METADATA, METADATA6, NAT_GATEWAY, NUMBER_MASK, Nic, OTHER_HOST, PEER, RESOLVER6, TIME,
-    TIME6, Vpc, nat_link, peering_link,
+    self, DHCP_SERVERS, GATEWAY, METADATA, METADATA6, NAT_GATEWAY, NUMBER_MASK, Nic, OTHER_HOST, PEER,
+    RESOLVER6, ROUTER_MAC, TIME, TIME6, Vpc, nat_link, peering_link,
 };
 
 /// Our tables in a namespace of ours.
@@ -284,7 +284,8 @@ fn verdicts(vpc: &Vpc, membership: &BTreeMap<&[Id], String>, table: &mut Table) 
 }
 
 /// Who sent it: marks what may pass on. A guest that is not known by an address yet speaks to its router alone, and so
-/// seldom that its neighbour table can't be filled. What guests send as themselves is told first: it is most.
+/// seldom that its neighbour table can't be filled. What guests send as themselves is told first: it is most. Who asks
+/// for DHCPv6 servers asks the router: it joins no group of them, which the kernel would not leave with a tap that goes.
 fn sources(vpc: &Vpc, table: &mut Table) {
     table.set("asking", ASKING, &[]);
     let [peers, peers6] = Family::BOTH.map(|family| peer_sources(vpc, family));
@@ -320,6 +321,7 @@ fn sources(vpc: &Vpc, table: &mut Table) {
             {entering}accept"
         ),
     );
+    let router = vpc::link_local(ROUTER_MAC);
     table.chain(
         "antispoof6",
         "",
@@ -331,7 +333,7 @@ fn sources(vpc: &Vpc, table: &mut Table) {
             {from_hosts}
 {nats6}{peers6}            meta mark set iif . ether saddr . ip6 saddr map @delegated6 accept
             icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} goto link6
-            ip6 saddr fe80::/10 udp dport 547 goto link6
+            ip6 saddr fe80::/10 ip6 daddr {DHCP_SERVERS} udp dport 547 ip6 daddr set {router} goto link6
             ip6 saddr fe80::/10 drop
             iif @unchecked meta mark set iif . ether saddr map @taps6 accept
             drop"
@@ -387,7 +389,7 @@ fn services(vpc: &Vpc, tracked: u32, table: &mut Table) {
             ip daddr {TIME} udp dport 123 accept
             ip daddr {{ {resolvers} }} meta l4proto . th dport {{ udp . 53, tcp . 53 }} accept
             icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} accept
-            ip6 daddr {{ fe80::/10, ff02::1:2 }} udp dport 547 accept
+            ip6 daddr fe80::/10 udp dport 547 accept
             ip6 daddr {METADATA6} tcp dport 80 accept
             ip6 daddr {TIME6} udp dport 123 accept
             ip6 daddr {RESOLVER6} meta l4proto . th dport {{ udp . 53, tcp . 53 }} accept"

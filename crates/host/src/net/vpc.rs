@@ -29,7 +29,7 @@ pub(super) const METADATA6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 
 pub(super) const RESOLVER6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x253);
 pub(super) const TIME6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x123);
 /// Where guests look for DHCPv6 servers (RFC 8415, "All_DHCP_Relay_Agents_and_Servers").
-const DHCP_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+pub(super) const DHCP_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 const LINK_LOCAL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16);
 
 /// The VPC's end of the pair that leads to the host: its internet gateway.
@@ -373,7 +373,6 @@ impl Nic<'_> {
             layer3.routes.insert((MAIN_TABLE, net), route);
         }
         if self.plan.speaks_ipv6() {
-            layer3.addresses.insert((link, DHCP_SERVERS.into()));
             layer3.neighbours.insert((link, link_local(mac).into()), mac);
         }
         layer3
@@ -381,7 +380,7 @@ impl Nic<'_> {
 }
 
 /// The address that a card with this MAC has on its link, unless it chose another (RFC 4291, appendix A).
-fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+pub(super) fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
     let bytes = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
     Ipv6Addr::from(bytes)
 }

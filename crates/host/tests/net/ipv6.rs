@@ -2,10 +2,10 @@
 
 use crate::cloud::{Cloud, HOST6, OUTSIDE6, PATIENCE, ROUTER6, SILENCE, any_from, id, possible, tcp_from};
 use crate::wire::{Card, Packet6};
-use datapath::{AclEntry, Address, Protocol, Target};
+use datapath::{AclEntry, Address, Interface, Protocol, Target};
 use host::net::Network;
 use model::{Id, Kind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 const BLOCK: &str = "fd12:3456:7800::/56";
 const ONE: &str = "fd12:3456:7800::a";
@@ -182,17 +182,11 @@ async fn a_guest_finds_its_router_and_is_known_by_its_tap() {
     let card = Card::plug(&cloud, &one).await;
     let sockets = cloud.network.open_services(&vpc).await.unwrap();
     let ipv6 = sockets.ipv6.unwrap();
-    ipv6.dhcp.set_nonblocking(false).unwrap();
-    ipv6.dhcp.set_read_timeout(Some(PATIENCE)).unwrap();
-
-    let link_local: Ipv6Addr = "fe80::1234".parse().unwrap();
-    let solicit = Packet6 { from: link_local, to: DHCP_SERVERS, hops: 1, protocol: UDP };
-    card.send(&card.frame6(solicit.datagram((546, 547), b"SOLICIT")));
-    let (message, index) = crate::wire::receive_with_index(&ipv6.dhcp);
-    assert_eq!(message, b"SOLICIT");
+    let index = asks_for_an_address(&card, &ipv6.dhcp);
     assert_eq!(cloud.network.interface_of_index(&vpc, index), Some(one.clone()));
 
     // Who has the router's address? The router.
+    let link_local: Ipv6Addr = "fe80::1234".parse().unwrap();
     let solicited = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff6c, 1);
     let ask = Packet6 { from: link_local, to: solicited, hops: 255, protocol: ICMPV6 };
     let question = [&[0; 4][..], &ROUTER6.octets(), &[1, 1], &card.mac].concat();
@@ -212,6 +206,36 @@ async fn a_guest_finds_its_router_and_is_known_by_its_tap() {
     assert_eq!(from.ip(), ONE.parse::<IpAddr>().unwrap());
     assert_eq!(cloud.network.interface_of_connection(&vpc, &stream), Some(one.clone()));
     assert_eq!(cloud.network.interface_of_address(&vpc, from.ip()), Some(one));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interface_takes_the_place_of_one_that_has_gone() {
+    if !possible() {
+        return;
+    }
+    let (mut cloud, vpc, [_, two]) = two(vec![]).await;
+    cloud.apply().await;
+    let index = cloud.network.index_of_interface(&two);
+    let old = cloud.plan.interfaces.remove(1);
+    cloud.apply().await;
+    let three = id(Kind::NetworkInterface, 3);
+    cloud.plan.interfaces.push(Interface { interface_id: three.clone(), ..old });
+    cloud.apply().await;
+    assert_eq!(cloud.network.index_of_interface(&three), index);
+    let card = Card::plug(&cloud, &three).await;
+    let ipv6 = cloud.network.open_services(&vpc).await.unwrap().ipv6.unwrap();
+    asks_for_an_address(&card, &ipv6.dhcp);
+}
+
+/// Returns the index of the link by which the question came.
+fn asks_for_an_address(card: &Card, dhcp: &UdpSocket) -> u32 {
+    dhcp.set_nonblocking(false).unwrap();
+    dhcp.set_read_timeout(Some(PATIENCE)).unwrap();
+    let solicit = Packet6 { from: "fe80::1234".parse().unwrap(), to: DHCP_SERVERS, hops: 1, protocol: UDP };
+    card.send(&card.frame6(solicit.datagram((546, 547), b"SOLICIT")));
+    let (message, index) = crate::wire::receive_with_index(dhcp);
+    assert_eq!(message, b"SOLICIT");
+    index
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,11 +59,9 @@ pub(super) fn address_message(link: u32, address: IpAddr) -> AddressMessage {
     message.header.family = number(Family::of(address));
     message.header.prefix_len = IpNet::from(address).prefix_len();
     message.header.index = link;
-    let flags = AddressFlags::Nodad
-        | if address.is_multicast() { AddressFlags::Mcautojoin } else { AddressFlags::empty() };
     message.attributes = vec![AddressAttribute::Address(address), AddressAttribute::Local(address)];
     if address.is_ipv6() {
-        message.attributes.push(AddressAttribute::Flags(flags));
+        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
     }
     message
 }
@@ -253,7 +251,7 @@ mod tests {
         }
         let address = Ipv4Addr::new(192, 168, 50, 7);
         assert_eq!(proxy_of(&proxy_message(2, address)), Some((2, address)));
-        for text in ["10.0.0.5", "fd00::5", "ff02::1:2"] {
+        for text in ["10.0.0.5", "fd00::5"] {
             let address: IpAddr = text.parse().unwrap();
             assert_eq!(address_of(&address_message(1, address)), Some((1, address)));
         }
