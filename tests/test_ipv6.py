@@ -359,6 +359,10 @@ def test_a_nat_gateway_leads_it_to_what_has_ipv4_alone(simulated, ec2, network, 
     ask = ["net", "trace", interface, peer, "--port", "443", "--data-dir", simulated.data_dir]
     told = subprocess.run([BINARY, *ask], capture_output=True, text=True).stdout
     assert own in told and "0.0.0.0" not in told and "::" in told, told
+    # One that has none is told to have none.
+    other = create(ec2, outer)["NetworkInterfaceId"]
+    told = subprocess.run([BINARY, *ask[:3], other, *ask[4:]], capture_output=True, text=True)
+    assert told.returncode != 0 and f"{other} has no IPv6 address." in told.stderr
 
 
 def test_a_default_subnet_can_be_of_ipv6_alone(cloud_factory):

@@ -127,6 +127,19 @@ impl Flow {
         Flow::with(source, destination, packet)
     }
 
+    /// Whether both ends have an address of the family that the flow is of.
+    pub fn check_family(&self) -> Result<()> {
+        let ends = [(&self.source, self.packet.source), (&self.destination, self.packet.destination)];
+        for (stop, address) in ends {
+            if let (Stop::Interface(interface), true) = (stop, address.is_unspecified()) {
+                let family = if address.is_ipv6() { "IPv6" } else { "IPv4" };
+                let message = format!("{} has no {family} address.", interface.interface_id);
+                return Err(Error::invalid_parameter_value(message));
+            }
+        }
+        Ok(())
+    }
+
     pub fn with(source: Stop, destination: Stop, packet: Packet) -> Flow {
         Flow { source, destination, packet, arriving: Header::default() }
     }

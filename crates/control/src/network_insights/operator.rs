@@ -48,7 +48,9 @@ pub async fn trace_network(
         icmp: (number(input.icmp_type)?, number(input.icmp_code)?),
         ipv6: input.ipv6.unwrap_or_default(),
     };
-    let (trace, arrives) = Flow::new(asked, None).follow(&records);
+    let flow = Flow::new(asked, None);
+    flow.check_family().map_err(invalid)?;
+    let (trace, arrives) = flow.follow(&records);
     let passes = trace.passes() && arrives;
     let obstacle = match (passes, trace.obstacle()) {
         (true, _) => None,
