@@ -112,6 +112,9 @@ def test_bad_requests_for_addresses(ec2):
     assert error_code(ec2.release_address, PublicIp="198.18.0.300") == "InvalidParameterValue"
     assert error_code(ec2.associate_address, AllocationId="eipalloc-0123456789abcdef0") == "MissingParameter"
     assert error_code(ec2.disassociate_address, AssociationId="eipassoc-0123456789abcdef0") == "InvalidAssociationID.NotFound"
+    kept = {"AllocationId": allocate(ec2)["AllocationId"]}
+    assert error_code(ec2.release_address, NetworkBorderGroup="us-east-1-wl1-bos-wlz-1", **kept) == "InvalidAddress.NotFound"
+    ec2.release_address(NetworkBorderGroup="us-east-1", **kept)
     assert error_code(ec2.allocate_address, DryRun=True) == "DryRunOperation"
 
 
@@ -235,6 +238,7 @@ def test_a_private_nat_gateway_has_no_public_address(ec2, network):
         (dict(ConnectivityType="private", AllocationId=made["AllocationId"]), "InvalidParameterCombination"),
         (dict(), "MissingParameter"),
         (dict(ConnectivityType="neither"), "InvalidParameterValue"),
+        (dict(ConnectivityType="private", VpcId=nat["VpcId"]), "InvalidParameterCombination"),
         (dict(ConnectivityType="private", PrivateIpAddress="10.20.1.77"), "InvalidIPAddress.InUse"),
         (dict(ConnectivityType="private", PrivateIpAddress="10.99.1.77"), "InvalidParameterValue"),
         (dict(ConnectivityType="private", SecondaryPrivateIpAddressCount=40), "InvalidParameterValue"),

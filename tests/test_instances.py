@@ -206,6 +206,23 @@ def test_a_zone_is_named_by_name_or_id_and_nothing_names_none(ec2, ami):
     assert empty["SubnetId"] == subnet
 
 
+def reserved(**how):
+    return {"CapacityReservationSpecification": how}
+
+
+def test_an_instance_may_stay_out_of_capacity_reservations(ec2, ami):
+    weighting = {"NetworkPerformanceOptions": {"BandwidthWeighting": "default"}}
+    (out,) = run(ec2, ami, **reserved(CapacityReservationPreference="none"), **weighting)
+    (open_to_all,) = run(ec2, ami)
+    of = lambda instance: instance["CapacityReservationSpecification"]["CapacityReservationPreference"]
+    assert (of(out), of(open_to_all)) == ("none", "open")
+    name = "capacity-reservation-specification.capacity-reservation-preference"
+    filters = [{"Name": name, "Values": ["none"]}, {"Name": "instance-state-name", "Values": ["pending", "running"]}]
+    (found,) = ec2.describe_instances(Filters=filters)["Reservations"]
+    assert [instance["InstanceId"] for instance in found["Instances"]] == [out["InstanceId"]]
+    ec2.terminate_instances(InstanceIds=[out["InstanceId"], open_to_all["InstanceId"]])
+
+
 @pytest.mark.parametrize(
     "parameters, code",
     [
@@ -224,6 +241,11 @@ def test_a_zone_is_named_by_name_or_id_and_nothing_names_none(ec2, ami):
         ({"LaunchTemplate": {"LaunchTemplateName": "none"}}, "InvalidLaunchTemplateName.NotFoundException"),
         ({"IamInstanceProfile": {"Name": "none"}}, "InvalidParameterValue"),
         ({"UserData": "x" * 20000}, "InvalidParameterValue"),
+        ({"NetworkPerformanceOptions": {"BandwidthWeighting": "vpc-1"}}, "UnsupportedOperation"),
+        ({"SecondaryInterfaces": [{"DeviceIndex": 1}]}, "UnsupportedOperation"),
+        ({"Operator": {"Principal": "eks.amazonaws.com"}}, "UnsupportedOperation"),
+        (reserved(CapacityReservationPreference="capacity-reservations-only"), "UnsupportedOperation"),
+        (reserved(CapacityReservationTarget={"CapacityReservationId": "cr-0123456789abcdef0"}), "UnsupportedOperation"),
         ({"PrivateIpAddress": "10.0.0.1"}, "InvalidParameterValue"),
         ({"BlockDeviceMappings": [{"DeviceName": "/dev/nvme0n1", "Ebs": {"VolumeSize": 8}}]}, "InvalidParameterValue"),
         ({"TagSpecifications": [{"ResourceType": "vpc", "Tags": [{"Key": "a", "Value": "b"}]}]}, "InvalidParameterValue"),

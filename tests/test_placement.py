@@ -67,6 +67,9 @@ def test_partitions_share_no_rack_and_are_balanced(racks, ec2, ami, zone):
 
 
 def test_spread_takes_one_rack_each_and_then_refuses(racks, ec2, ami, zone):
+    for unknown in [{"LinkedGroupId": "pg-0123456789abcdef0"}, {"Operator": {"Principal": "eks.amazonaws.com"}}]:
+        refused = error_code(lambda: ec2.create_placement_group(GroupName="spread", Strategy="spread", **unknown))
+        assert refused == "UnsupportedOperation"
     ec2.create_placement_group(GroupName="spread", Strategy="spread")
     instances = place(ec2, ami, zone, 4, GroupName="spread")
     at = where(racks)

@@ -48,7 +48,7 @@ def test_a_list_has_versions(ec2, name):
     assert entries(ec2, id) == ["10.0.0.0/8", "192.0.2.0/24"]
     # The name and the size are not the entries'.
     assert modify(PrefixListName=f"{name}-new")["Version"] == 3
-    assert modify(MaxEntries=2)["MaxEntries"] == 2
+    assert modify(MaxEntries=2, IpamPrefixListResolverSyncEnabled=False)["MaxEntries"] == 2
     for code, changes in [
         ("PrefixListVersionMismatch", {"version": 2, "RemoveEntries": [{"Cidr": "10.0.0.0/8"}]}),
         ("MissingParameter", {"RemoveEntries": [{"Cidr": "10.0.0.0/8"}]}),
@@ -57,6 +57,7 @@ def test_a_list_has_versions(ec2, name):
         ("InvalidParameterValue", {"version": 3, "RemoveEntries": [{"Cidr": "203.0.113.0/24"}]}),
         ("InvalidParameterCombination", {"version": 3, "MaxEntries": 9, "AddEntries": [{"Cidr": "203.0.113.0/24"}]}),
         ("InvalidParameterValue", {"PrefixListName": "com.amazonaws.mine"}),
+        ("UnsupportedOperation", {"IpamPrefixListResolverSyncEnabled": True}),
     ]:
         assert error_code(modify, **changes) == code, changes
     assert error_code(entries, ec2=ec2, id=id, TargetVersion=9) == "InvalidParameterValue"

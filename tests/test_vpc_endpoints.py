@@ -114,6 +114,7 @@ def test_what_cannot_be_is_refused(ec2, vpc):
         ("InvalidParameter", {"SubnetIds": ["subnet-0123456789abcdef0"]}),
         ("InvalidParameter", {"SecurityGroupIds": ["sg-0123456789abcdef0"]}),
         ("InvalidParameter", {"PrivateDnsEnabled": True}),
+        ("InvalidParameter", {"DnsOptions": {"PrivateDnsPreference": "ALL_DOMAINS"}}),
         ("UnsupportedOperation", {"VpcEndpointType": "Interface"}),
         ("UnsupportedOperation", {"VpcEndpointType": "GatewayLoadBalancer"}),
         ("UnsupportedOperation", {"IpAddressType": "dualstack"}),

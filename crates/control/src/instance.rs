@@ -105,6 +105,9 @@ pub struct Instance {
     pub cpu_credits: Option<CreditOption>,
     #[serde(default)]
     pub auto_recovery: AutoRecovery,
+    /// Whether it would stay out of Capacity Reservations, of which there are none.
+    #[serde(default)]
+    pub avoids_reservations: bool,
     #[serde(default)]
     pub names: HostNames,
     pub tags: Tags,
@@ -220,6 +223,11 @@ impl Instance {
         self.state == InstanceState::Terminated
     }
 
+    /// As EC2 writes it.
+    fn reservation_preference(&self) -> &'static str {
+        if self.avoids_reservations { "none" } else { "open" }
+    }
+
     /// Whether it takes up room on its host. A stopped one does not, and may be placed anew when started.
     pub fn load(&self) -> Load {
         Load { vcpus: u64::from(self.vcpus), memory_mib: self.memory_mib }
@@ -300,7 +308,7 @@ impl Record for Instance {
             "availability-zone" => filter::one(values, placement.zone.as_str()),
             "boot-mode" | "current-instance-boot-mode" => filter::one(values, boot_mode_name(self.boot_mode)),
             "capacity-reservation-specification.capacity-reservation-preference" => {
-                filter::one(values, "open")
+                filter::one(values, self.reservation_preference())
             }
             "client-token" => filter::some(values, self.client_token.as_deref()),
             "ebs-optimized" => filter::one(values, filter::boolean(self.ebs_optimized)),

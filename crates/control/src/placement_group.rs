@@ -5,6 +5,7 @@ use crate::engine::describe;
 use crate::engine::retire::{self, Retire};
 use crate::engine::table::{Record, Values};
 use crate::engine::tags::Specified;
+use crate::engine::unsupported::{given, refuse};
 use crate::engine::{Tables, Tags, Tx, filter};
 use aws_api::ec2;
 use model::{AccountId, Error, Id, Kind, Result};
@@ -112,6 +113,10 @@ pub async fn create_placement_group(
     context: &Context,
     input: ec2::CreatePlacementGroupRequest,
 ) -> Result<ec2::CreatePlacementGroupResult> {
+    refuse([
+        (given(&input.linked_group_id), "Linked placement groups are"),
+        (input.operator.is_some(), "Placement groups that a service provider operates are"),
+    ])?;
     let name = input
         .group_name
         .filter(|name| !name.is_empty())

@@ -69,6 +69,14 @@ pub async fn release_address(context: &Context, input: ec2::ReleaseAddressReques
         .transact(|tx| {
             let id = named(tx.tables(), input.allocation_id.as_deref(), input.public_ip.as_deref())?;
             let address = tx.get::<Address>(&id).ok_or_else(|| Id::not_found(Kind::ElasticIp, &id))?;
+            if let Some(other) =
+                input.network_border_group.as_deref().filter(|other| *other != tx.region().as_str())
+            {
+                let message = format!(
+                    "The address with allocation id [{id}] is not in the network border group {other}."
+                );
+                return Err(Error::new("InvalidAddress.NotFound", message));
+            }
             if address.association.is_some() {
                 let message = format!("The address with allocation id [{id}] is in use.");
                 return Err(Error::new("InvalidIPAddress.InUse", message));

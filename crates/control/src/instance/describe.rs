@@ -205,7 +205,7 @@ pub fn to_api(context: &Context, tables: &Tables, instance: &Instance) -> ec2::I
             ..Default::default()
         }),
         capacity_reservation_specification: Some(ec2::CapacityReservationSpecificationResponse {
-            capacity_reservation_preference: text("open"),
+            capacity_reservation_preference: text(instance.reservation_preference()),
             ..Default::default()
         }),
         hibernation_options: Some(ec2::HibernationOptions { configured: Some(false) }),

@@ -111,6 +111,12 @@ fn refuse_what_is_not_there(input: &ec2::RunInstancesRequest) -> Result<()> {
             "Value ({value}) for parameter iamInstanceProfile.{field} is invalid. Invalid IAM Instance Profile {field}"
         )));
     }
+    let weighting =
+        input.network_performance_options.as_ref().and_then(|of| of.bandwidth_weighting.as_deref());
+    let weighted = weighting.is_some_and(|weighting| weighting != "default");
+    let reservation = input.capacity_reservation_specification.as_ref();
+    let reserved = reservation.is_some_and(|of| of.capacity_reservation_target.is_some())
+        || reservation_preference(input) == Some("capacity-reservations-only");
     refuse([
         (input.instance_market_options.is_some(), "Spot instances are"),
         (
@@ -123,8 +129,16 @@ fn refuse_what_is_not_there(input: &ec2::RunInstancesRequest) -> Result<()> {
             "Elastic accelerators are",
         ),
         (!input.license_specifications.is_empty(), "Licence specifications are"),
+        (!input.secondary_interfaces.is_empty(), "Secondary interfaces are"),
+        (weighted, "Bandwidth weighting is"),
+        (reserved, "Capacity Reservations are"),
+        (input.operator.is_some(), "Instances that a service provider operates are"),
         (given(&input.kernel_id) || given(&input.ramdisk_id), "Kernel and RAM disk images are"),
     ])
+}
+
+fn reservation_preference(input: &ec2::RunInstancesRequest) -> Option<&str> {
+    input.capacity_reservation_specification.as_ref()?.capacity_reservation_preference.as_deref()
 }
 
 fn check(context: &Context, input: &ec2::RunInstancesRequest) -> Result<Launch> {
@@ -422,6 +436,7 @@ impl Launch {
                 .as_ref()
                 .and_then(|options| options.auto_recovery.as_deref())
                 .map_or(Ok(AutoRecovery::Default), AutoRecovery::parse)?,
+            avoids_reservations: reservation_preference(input) == Some("none"),
             names: super::names::at_launch(input, subnet)?,
             tags: self.tags.of(Kind::Instance),
         };

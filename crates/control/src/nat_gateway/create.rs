@@ -29,6 +29,11 @@ pub async fn create_nat_gateway(
 ) -> Result<ec2::CreateNatGatewayResult> {
     let regional = input.availability_mode.as_deref() == Some("regional");
     refuse_regional(regional || !input.availability_zone_addresses.is_empty())?;
+    if input.vpc_id.is_some() {
+        return Err(Error::invalid_parameter_combination(
+            "A VPC is given for a regional NAT gateway; a zonal one is in that of its subnet",
+        ));
+    }
     let subnet_id = input.subnet_id.as_deref().ok_or_else(|| Error::missing_parameter("subnetId"))?;
     let is_public = match input.connectivity_type.as_deref().unwrap_or("public") {
         "public" => true,

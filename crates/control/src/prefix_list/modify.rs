@@ -5,6 +5,7 @@ use super::{BY_LIST, Change, PrefixList, PrefixListVersion, own, to_api};
 use crate::Context;
 use crate::cidr;
 use crate::engine::Tx;
+use crate::engine::unsupported::refuse;
 use crate::security_group;
 use aws_api::ec2;
 use ipnet::IpNet;
@@ -44,6 +45,10 @@ pub async fn modify_managed_prefix_list(
     context: &Context,
     input: ec2::ModifyManagedPrefixListRequest,
 ) -> Result<ec2::ModifyManagedPrefixListResult> {
+    refuse([(
+        input.ipam_prefix_list_resolver_sync_enabled == Some(true),
+        "Prefix lists that follow an IPAM prefix list resolver are",
+    )])?;
     if let Some(name) = &input.prefix_list_name {
         check_name(name)?;
     }

@@ -32,8 +32,12 @@ fn check_addresses(address_type: Option<&str>, dns: Option<&ec2::DnsOptionsSpeci
         (address_type.is_some_and(|of| of != ADDRESS_TYPE), "Gateway endpoints with IPv6 are"),
         (!matches!(dns_type, "service-defined" | "ipv4"), "DNS records of gateway endpoints with IPv6 are"),
     ])?;
-    let inbound = dns.is_some_and(|dns| dns.private_dns_only_for_inbound_resolver_endpoint.is_some());
-    check_of_gateway([(inbound, "Private DNS options")])
+    let private = dns.is_some_and(|dns| {
+        dns.private_dns_only_for_inbound_resolver_endpoint.is_some()
+            || given(&dns.private_dns_preference)
+            || !dns.private_dns_specified_domains.is_empty()
+    });
+    check_of_gateway([(private, "Private DNS options")])
 }
 
 /// None is the default policy, which an empty text is as well.
