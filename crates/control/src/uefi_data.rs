@@ -1,4 +1,4 @@
-//! EC2's `UefiData`: the variables of an instance's firmware as one text, as `uefivars` of github.com/awslabs/python-uefivars
+//! EC2's `UefiData`: the variables of an instance's firmware as one text, as AWS's own program for it, `uefivars` (PyPI),
 //! makes and reads it.
 //!
 //! ```text
