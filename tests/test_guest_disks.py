@@ -157,12 +157,18 @@ def test_a_volume_is_read_before_all_of_it_is_there(cloud, ec2, guest, key):  # 
     head = pathlib.Path(cloud.data_dir, "snapshots", f"{snapshot}.json")
     until(lambda: json.loads(head.read_text())["layers"], [])
     volume, name = attached(SnapshotId=snapshot)
+
+    def initialization():
+        (status,) = ec2.describe_volume_status(VolumeIds=[volume])["VolumeStatuses"]
+        return status["InitializationStatusDetails"]
+
+    assert initialization()["InitializationType"] == "default" and initialization()["Progress"] <= 100
     cloud.kill()
     cloud.start()
     assert read(name) == written
     (layer,) = json.loads(head.read_text())["layers"]
     until(lambda: any(path.endswith(layer) for path in open_layers(guest)), True)
-    assert read(name) == written
+    assert read(name) == written and initialization()["Progress"] == 100
     deleted(volume)
     ec2.delete_snapshot(SnapshotId=snapshot)
 

@@ -370,3 +370,24 @@ def test_a_rate_of_initialization_is_kept_where_something_is_to_come(ec2, snapsh
     assert error_code(create, **zone, Size=1, VolumeInitializationRate=200) == "InvalidParameterCombination"
     wait(ec2, "volume_available", VolumeIds=[made])
     ec2.delete_volume(VolumeId=made)
+
+
+def test_initialization_is_told_of_what_is_made_of_something(ec2, snapshot):
+    zone = {"AvailabilityZone": ZONE}
+    status = lambda volume: ec2.describe_volume_status(VolumeIds=[volume])["VolumeStatuses"][0]
+    rated = ec2.create_volume(**zone, SnapshotId=snapshot, VolumeInitializationRate=200)["VolumeId"]
+    plain = ec2.create_volume(**zone, SnapshotId=snapshot)["VolumeId"]
+    empty = ec2.create_volume(**zone, Size=1)["VolumeId"]
+    wait(ec2, "volume_available", VolumeIds=[rated, plain, empty])
+    copied = ec2.copy_volumes(SourceVolumeId=plain)["Volumes"][0]["VolumeId"]
+    wait(ec2, "volume_available", VolumeIds=[copied])
+    assert status(rated)["InitializationStatusDetails"] == {
+        "InitializationType": "provisioned-rate", "Progress": 100, "EstimatedTimeToCompleteInSeconds": 0,
+    }
+    assert status(plain)["InitializationStatusDetails"] == {"InitializationType": "default", "Progress": 100}
+    assert status(copied)["InitializationStatusDetails"] == {"InitializationType": "volume-copy", "Progress": 100}
+    assert {"Name": "initialization-state", "Status": "completed"} in status(plain)["VolumeStatus"]["Details"]
+    assert "InitializationStatusDetails" not in status(empty)
+    assert "initialization-state" not in [detail["Name"] for detail in status(empty)["VolumeStatus"]["Details"]]
+    for volume in (rated, plain, copied, empty):
+        ec2.delete_volume(VolumeId=volume)

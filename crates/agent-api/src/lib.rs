@@ -18,6 +18,7 @@ pub use observed::*;
 use async_trait::async_trait;
 use model::Id;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Bytes in one block of a snapshot: the block size of the EBS direct APIs.
 pub const BLOCK_BYTES: usize = 512 * 1024;
@@ -52,6 +53,9 @@ pub trait HostAgent: Send + Sync {
 
     /// The guest's screen as a JPEG.
     async fn console_screenshot(&self, instance_id: &str) -> Result<Vec<u8>, HostError>;
+
+    /// The volumes of this host that lack something of what they are made of.
+    async fn unfilled_volumes(&self) -> Result<BTreeMap<Id, Unfilled>, HostError>;
 
     /// The variables that the instance's firmware keeps; those of its `Machine` where it has not run yet.
     async fn uefi_variables(&self, instance_id: &str) -> Result<Vec<UefiVariable>, HostError>;

@@ -53,6 +53,22 @@ pub enum VolumeState {
     Removed,
 }
 
+/// What a volume lacks that is used before all is there that it is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfilled {
+    pub bytes_left: u64,
+    /// Of what there is to come at all.
+    pub bytes: u64,
+}
+
+impl Unfilled {
+    /// Never a hundred: something is missing.
+    pub fn percent_there(self) -> u8 {
+        let there = self.bytes.saturating_sub(self.bytes_left);
+        (there.saturating_mul(100) / self.bytes.max(1)).min(99) as u8
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ObservedInstance {
     pub instance_id: Id,

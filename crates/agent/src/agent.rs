@@ -21,14 +21,14 @@ use crate::tasks::Tasks;
 use crate::volumes::{Disks, Volumes};
 use agent_api::{
     CONSOLE_BYTES_MAX, Change, Desired, HostAgent, HostDescription, HostError, Instance, InstanceObservation,
-    NewSnapshot, Observation, Removal, UefiVariable,
+    NewSnapshot, Observation, Removal, UefiVariable, Unfilled,
 };
 use async_trait::async_trait;
 use host::machine::{FoundState, Hypervisor, MachineError};
 use host::net::Network;
 use model::{Environment, Id};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -294,6 +294,11 @@ impl HostAgent for Agent {
         let instance_id = self.known(instance_id)?;
         let screenshot = self.host.hypervisor.console_screenshot(&instance_id).await;
         screenshot.map_err(|error| host_error(&instance_id, error))
+    }
+
+    async fn unfilled_volumes(&self) -> Result<BTreeMap<Id, Unfilled>, HostError> {
+        let unfilled = self.host.volumes.unfilled().await;
+        unfilled.map_err(|error| HostError::Failed(error.to_string()))
     }
 
     async fn uefi_variables(&self, instance_id: &str) -> Result<Vec<UefiVariable>, HostError> {

@@ -4,11 +4,11 @@ use crate::backend::{Backend, Tidied};
 use crate::filling::{Fill, ServedLayer};
 use crate::freeze::Freeze;
 use crate::volumes::{DiskError, DiskFile, Disks};
-use agent_api::{ChangedBlock, HostError, NewSnapshot, SnapshotStore};
+use agent_api::{ChangedBlock, HostError, NewSnapshot, SnapshotStore, Unfilled};
 use async_trait::async_trait;
 use host::machine::{DiskFormat, DiskLayer, LayerContent};
 use model::{Id, Kind, SecretKey};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use volume::{LayerReader, VolumeDisk, VolumeError};
@@ -176,6 +176,14 @@ impl Disks for LocalDisks {
                 }
             }
         }
+    }
+
+    async fn unfilled(&self) -> Result<BTreeMap<Id, Unfilled>, DiskError> {
+        let unfilled = self.with(|disks| Ok(disks.unfilled())).await?;
+        let told = unfilled.into_iter().filter_map(|(name, bytes_left, bytes)| {
+            Some((Id::parse(Kind::Volume, &name).ok()?, Unfilled { bytes_left, bytes }))
+        });
+        Ok(told.collect())
     }
 
     async fn read_layer(

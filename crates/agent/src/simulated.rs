@@ -14,7 +14,7 @@ use crate::snapshots::{Blocks, MemorySnapshots};
 use agent_api::{
     Change, Check, Desired, HostAgent, HostDescription, HostError, Instance, InstanceObservation,
     NewSnapshot, Observation, ObservedDevice, PlugState, Removal, StatusChecks, StopCause, UefiVariable,
-    Volume, VolumeState,
+    Unfilled, Volume, VolumeState,
 };
 use async_trait::async_trait;
 use model::Id;
@@ -555,6 +555,11 @@ impl HostAgent for SimulatedHost {
             Some(_) => Err(HostError::Failed(format!("{instance_id} does not run"))),
             None => Err(HostError::NotFound(instance_id.to_owned())),
         }
+    }
+
+    /// Nothing has to come from anywhere.
+    async fn unfilled_volumes(&self) -> Result<BTreeMap<Id, Unfilled>, HostError> {
+        Ok(BTreeMap::new())
     }
 
     async fn uefi_variables(&self, instance_id: &str) -> Result<Vec<UefiVariable>, HostError> {

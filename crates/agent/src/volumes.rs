@@ -8,7 +8,7 @@ use crate::filling::{Fill, ServedLayer};
 use crate::freeze::{Freeze, FreezeError};
 use crate::observations::Observations;
 use crate::tasks::{Backoff, Tasks};
-use agent_api::{HostError, NewSnapshot, Volume, VolumeState};
+use agent_api::{HostError, NewSnapshot, Unfilled, Volume, VolumeState};
 use async_trait::async_trait;
 use host::machine::{DiskKey, DiskLayer, DiskSpec, Hypervisor, MachineError};
 use model::Id;
@@ -60,6 +60,11 @@ pub trait Disks: Send + Sync {
     /// something: for good where all that is made is whole. One calls at a time.
     async fn fill(&self, _bytes: u64) -> Result<Fill, DiskError> {
         std::future::pending().await
+    }
+
+    /// The volumes that lack something which `fill` fetches.
+    async fn unfilled(&self) -> Result<BTreeMap<Id, Unfilled>, DiskError> {
+        Ok(BTreeMap::new())
     }
 
     /// A layer by its name, to be read by a machine that has these volumes. None where they have none such.

@@ -15,6 +15,7 @@ pub mod attach;
 pub mod copy;
 pub mod create;
 pub mod describe;
+mod initialization;
 pub mod modify;
 pub mod performance;
 pub mod specification;

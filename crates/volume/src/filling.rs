@@ -381,6 +381,18 @@ impl Disks {
         Ok(Some(LayerReader::Whole { file, path, size }))
     }
 
+    /// The volumes that have layers which are not whole, and bytes of those: how many are lacking, and how many there are.
+    pub fn unfilled(&self) -> Vec<(String, u64, u64)> {
+        let state = self.state();
+        let mut unfilled = Vec::new();
+        for (name, filling) in &state.filling {
+            let (left, all) = (filling.filled.lock().left as u64, filling.manifest.blocks.len() as u64);
+            let volumes = state.volumes_with(name).cloned();
+            unfilled.extend(volumes.map(|volume_id| (volume_id, left * BLOCK, all * BLOCK)));
+        }
+        unfilled
+    }
+
     /// Fetches some of what a layer lacks, at least so many bytes if there are.
     pub fn fill(&self, bytes: u64) -> Result<Fill> {
         let layers: Vec<_> = self.state().filling.values().cloned().collect();

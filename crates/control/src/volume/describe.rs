@@ -1,5 +1,6 @@
 //! DescribeVolumes and what belongs to it.
 
+use super::initialization::Initialization;
 use super::{Condition, Volume, VolumeAttachment};
 use crate::Context;
 use crate::engine::describe::{self, Query};
@@ -85,6 +86,7 @@ pub async fn describe_volume_status(
     context: &Context,
     input: ec2::DescribeVolumeStatusRequest,
 ) -> Result<ec2::DescribeVolumeStatusResult> {
+    let initialization = Initialization::ask(context).await;
     let tables = context.tables();
     let query = Query {
         ids: &input.volume_ids,
@@ -106,17 +108,18 @@ pub async fn describe_volume_status(
             "operator.managed" => filter::one(values, "false"),
             "operator.principal" => true,
             "volume-status.details-name" => {
-                filter::many(values, details(volume).into_iter().map(|(name, _)| name))
+                filter::many(values, details(volume, &initialization).map(|(name, _)| name))
             }
             "volume-status.details-status" => {
-                filter::many(values, details(volume).into_iter().map(|(_, status)| status))
+                filter::many(values, details(volume, &initialization).map(|(_, status)| status))
             }
             "volume-status.status" => filter::one(values, status(volume)),
             _ => false,
         },
     )?;
+    let to_api = |volume: &Volume| status_to_api(context, volume, &initialization);
     Ok(ec2::DescribeVolumeStatusResult {
-        volume_statuses: page.records.iter().map(|volume| status_to_api(context, volume)).collect(),
+        volume_statuses: page.records.iter().map(|volume| to_api(volume)).collect(),
         next_token: page.next_token,
     })
 }
@@ -130,26 +133,34 @@ fn status(volume: &Volume) -> &'static str {
     }
 }
 
-fn details(volume: &Volume) -> [(&'static str, &'static str); 2] {
+fn details(
+    volume: &Volume,
+    initialization: &Initialization,
+) -> impl Iterator<Item = (&'static str, &'static str)> {
     let enabled = if volume.lost { "failed" } else { "passed" };
-    [("io-enabled", enabled), ("io-performance", "not-applicable")]
+    let checks = [("io-enabled", enabled), ("io-performance", "not-applicable")];
+    checks.into_iter().chain(initialization.state(volume).map(|state| ("initialization-state", state)))
 }
 
-fn status_to_api(context: &Context, volume: &Volume) -> ec2::VolumeStatusItem {
+fn status_to_api(
+    context: &Context,
+    volume: &Volume,
+    initialization: &Initialization,
+) -> ec2::VolumeStatusItem {
     ec2::VolumeStatusItem {
         volume_id: Some(volume.volume_id.to_string()),
         availability_zone: Some(volume.zone.to_string()),
         availability_zone_id: zone_id(context, volume).map(str::to_owned),
         volume_status: Some(ec2::VolumeStatusInfo {
             status: Some(status(volume).into()),
-            details: details(volume)
-                .iter()
+            details: details(volume, initialization)
                 .map(|(name, status)| ec2::VolumeStatusDetails {
-                    name: Some((*name).into()),
-                    status: Some((*status).into()),
+                    name: Some(name.into()),
+                    status: Some(status.into()),
                 })
                 .collect(),
         }),
+        initialization_status_details: initialization.details(volume),
         ..Default::default()
     }
 }

@@ -357,6 +357,10 @@ impl HostAgent for IdleHost {
         Err(HostError::NotFound(instance_id.into()))
     }
 
+    async fn unfilled_volumes(&self) -> Result<BTreeMap<model::Id, agent_api::Unfilled>, HostError> {
+        Ok(BTreeMap::new())
+    }
+
     async fn uefi_variables(&self, instance_id: &str) -> Result<Vec<agent_api::UefiVariable>, HostError> {
         Err(HostError::NotFound(instance_id.into()))
     }

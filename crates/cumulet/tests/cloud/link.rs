@@ -4,7 +4,8 @@
 use agent::SimulatedHost;
 use agent_api::{Change, Desired, HostAgent, HostDescription, HostError, NewSnapshot, Observation};
 use async_trait::async_trait;
-use model::Random;
+use model::{Id, Random};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -112,6 +113,10 @@ impl HostAgent for Link {
 
     async fn console_screenshot(&self, instance_id: &str) -> Result<Vec<u8>, HostError> {
         self.host.console_screenshot(instance_id).await
+    }
+
+    async fn unfilled_volumes(&self) -> Result<BTreeMap<Id, agent_api::Unfilled>, HostError> {
+        self.host.unfilled_volumes().await
     }
 
     async fn uefi_variables(&self, instance_id: &str) -> Result<Vec<agent_api::UefiVariable>, HostError> {

@@ -53,6 +53,7 @@ fn it_is_usable_at_once_and_fetches_what_is_read() {
     let disk = room.ensure(VOLUME, 2, Some(SNAPSHOT), None).unwrap();
     assert!(disk.layers[1].filling.is_some());
     assert_eq!(room.taken(VOLUME), 0);
+    assert_eq!(room.unfilled(), [(VOLUME.to_owned(), 4 * BLOCK_BYTES as u64, 4 * BLOCK_BYTES as u64)]);
     let reader = room.reader(VOLUME);
     assert_eq!(reader.size(), 1 << 30);
     // Over the end of a block that is there into one that is not, and out of none into the next.
@@ -62,8 +63,9 @@ fn it_is_usable_at_once_and_fetches_what_is_read() {
     reader.read(4 * BLOCK_BYTES as u64 - 4096, &mut across).unwrap();
     assert_eq!((&across[..4096], &across[4096..]), (&[4; 4096][..], &[5; 4096][..]));
     assert_eq!(room.taken(VOLUME), 3 * BLOCK_BYTES as u64);
+    assert_eq!(room.unfilled()[0].1, BLOCK_BYTES as u64);
     assert_eq!(room.fill_all(), BLOCK_BYTES as u64, "the others were there");
-    assert!(room.disk(VOLUME).unwrap().layers[1].filling.is_none());
+    assert!(room.disk(VOLUME).unwrap().layers[1].filling.is_none() && room.unfilled().is_empty());
     assert!(is_right(&reader) && is_right(&room.reader(VOLUME)));
     assert!(!room.files().iter().any(|file| file.starts_with("filling")), "{:?}", room.files());
 }
