@@ -383,6 +383,34 @@ def test_who_uses_an_image(ec2, name, image):
     ec2.terminate_instances(InstanceIds=sorted(instances))
 
 
+def test_mappings_say_nothing_that_is_not_heeded(ec2, name, ami):
+    device = lambda **ebs: [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8, **ebs}}]
+    outpost = "arn:aws:outposts:us-east-1:123456789012:outpost/op-0123456789abcdef0"
+    for ebs in ({"OutpostArn": outpost}, {"AvailabilityZone": "us-east-1a"}, {"EbsCardIndex": 1}):
+        code = error_code(register, ec2=ec2, name=name, BlockDeviceMappings=device(**ebs))
+        assert code == "UnsupportedOperation", ebs
+        code = error_code(run, client=ec2, ami=ami, BlockDeviceMappings=device(**ebs))
+        assert code == "UnsupportedOperation", ebs
+    rated = device(VolumeInitializationRate=200)
+    assert error_code(register, ec2=ec2, name=name, BlockDeviceMappings=rated) == "UnsupportedOperation"
+    nothing = {"DeviceName": "/dev/sdb", "NoDevice": ""}
+    made = register(ec2, name, BlockDeviceMappings=[*device(), nothing])
+    assert len(described(ec2, made)["BlockDeviceMappings"]) == 1
+    (instance,) = run(ec2, made)
+    wait(ec2, "instance_running", [instance["InstanceId"]])
+    asked = {"InstanceId": instance["InstanceId"], "Name": f"{name}-made", "NoReboot": True}
+    for ebs in ({"VolumeSize": 9}, {"VolumeType": "io2"}, {"Encrypted": True}):
+        code = error_code(ec2.create_image, **asked, BlockDeviceMappings=device(**ebs))
+        assert code == "InvalidBlockDeviceMapping", ebs
+    kept = device(DeleteOnTermination=False, Encrypted=False)
+    copied = ec2.create_image(**asked, BlockDeviceMappings=kept)["ImageId"]
+    assert described(ec2, copied)["BlockDeviceMappings"][0]["Ebs"]["DeleteOnTermination"] is False
+    ready(ec2, "image_available", ImageIds=[copied])
+    timed = {"SourceImageId": copied, "SourceRegion": "us-east-1", "Name": f"{name}-timed"}
+    assert error_code(ec2.copy_image, **timed, SnapshotCopyCompletionDurationMinutes=15) == "UnsupportedOperation"
+    ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
+
+
 def test_no_image_is_made_public_while_that_is_blocked(simulated, name):
     ec2 = simulated.client(region="eu-west-3")
     image = register(ec2, name)

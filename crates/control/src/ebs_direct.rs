@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   StartSnapshot ──▶ pending ── PutSnapshotBlock … ──▶ CompleteSnapshot ──▶ completed ──▶ List…, GetSnapshotBlock
+//!                        ╰── nothing for as long as `Timeout` says ──▶ error, its blocks gone
 //! ```
 //!
 //! Invariants: a record that says completed is true: its blocks are sealed and durable before it says so. Nothing
@@ -22,7 +23,7 @@ mod read;
 mod write;
 
 pub use read::{get_snapshot_block, list_changed_blocks, list_snapshot_blocks};
-pub use write::{complete_snapshot, put_snapshot_block, start_snapshot};
+pub use write::{Upload, complete_snapshot, overdue, put_snapshot_block, start_snapshot};
 
 const BLOCKS_PER_GIB: u32 = ((1 << 30) / BLOCK_BYTES) as u32;
 /// The one algorithm of the API's checksums.

@@ -8,6 +8,7 @@ mod access_key;
 pub mod address;
 pub mod attachment;
 mod authorization;
+mod block_device;
 pub mod cidr;
 mod context;
 pub mod dedicated_host;

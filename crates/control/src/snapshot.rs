@@ -1,6 +1,7 @@
 //! EBS snapshots. Their blocks are in the `SnapshotStore`.
 
 use crate::Context;
+use crate::ebs_direct::Upload;
 use crate::encryption::Encryption;
 use crate::engine::describe::{self, Query};
 use crate::engine::table::{Record, Values};
@@ -39,6 +40,9 @@ pub struct Snapshot {
     /// How many percent of it are stored. None until it is taken: until then it may be of a later moment.
     #[serde(default)]
     pub stored_percent: Option<u8>,
+    /// Of one that is uploaded and not complete yet.
+    #[serde(default)]
+    pub upload: Option<Upload>,
     pub started_at: Timestamp,
     pub completed_at: Option<Timestamp>,
     #[serde(default)]

@@ -1,9 +1,10 @@
-//! What ends after a while: launches that no host brings about, terminated instances (and what is told of their root
-//! volumes), released Dedicated Hosts, deleted NAT gateways and exclusions, and peering connections that are over after an
-//! hour, client tokens after a day.
+//! What ends after a while: launches that no host brings about, uploads that rest, terminated instances (and what is told
+//! of their root volumes), released Dedicated Hosts, deleted NAT gateways and exclusions, and peering connections that are
+//! over after an hour, client tokens after a day.
 
 use crate::Control;
 use crate::dedicated_host::DedicatedHost;
+use crate::ebs_direct;
 use crate::engine::Record;
 use crate::engine::token::ClientToken;
 use crate::engine::transaction;
@@ -11,6 +12,7 @@ use crate::instance::{Instance, lifecycle};
 use crate::nat_gateway::NatGateway;
 use crate::region::RegionState;
 use crate::replace_root_volume_task::ReplaceRootVolumeTask;
+use crate::snapshot::SnapshotState;
 use crate::vpc_block_public_access::VpcBlockPublicAccessExclusion;
 use crate::vpc_peering_connection::VpcPeeringConnection;
 use model::{InstanceState, Timestamp};
@@ -62,8 +64,14 @@ pub(crate) async fn sweep(control: &Control, region: &RegionState) -> model::Res
         let overdue = pending.filter(|instance| instance.launched_at <= started_by);
         overdue.map(|instance| instance.instance_id.to_string()).take(BATCH).collect()
     };
+    let uploads: Vec<String> = {
+        let tables = region.view.read();
+        let pending = tables.snapshots.with("status", SnapshotState::Pending.name());
+        over(pending, |snapshot| snapshot.upload.is_some_and(|upload| upload.is_overdue(now)))
+    };
     transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
         pending.iter().for_each(|id| lifecycle::overdue(tx, id, started_by));
+        uploads.iter().for_each(|id| ebs_direct::overdue(tx, id));
         Ok(())
     })
     .await?;

@@ -4,17 +4,48 @@ use super::{CHECKSUM_ALGORITHM, block_index, checksum, failed, find, invalid, no
 use crate::Context;
 use crate::encryption::{self, Asked, Encryption, Unnamed};
 use crate::engine::{Tags, Tx};
-use crate::snapshot::{Snapshot, SnapshotState, store};
+use crate::snapshot::{Snapshot, SnapshotState, create, store};
 use agent_api::BLOCK_BYTES;
 use aws_api::{ebs, ec2};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use model::{Error, Id, Kind, Result};
+use model::{Error, Id, Kind, Result, Timestamp};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
+use std::time::Duration;
 
 const SIZE_GIB_MAX: i64 = 65_536;
 const DESCRIPTION_LEN_MAX: usize = 255;
+/// Where StartSnapshot says none (EBS direct APIs Reference, StartSnapshot).
+const TIMEOUT_MINUTES: u16 = 60;
+/// A block is not noted that follows another so soon: many come in a second.
+const NOTED_AFTER: Duration = Duration::from_secs(60);
+
+/// For how long an upload may rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upload {
+    timeout_minutes: u16,
+    /// The last block came then, or less than a minute later.
+    written_at: Timestamp,
+}
+
+impl Upload {
+    /// Whether it has rested for too long.
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        let rest = Duration::from_secs(60 * u64::from(self.timeout_minutes)) + NOTED_AFTER;
+        now > self.written_at && now.duration_since(self.written_at).unsigned_abs() > rest
+    }
+}
+
+/// Ends the upload of a snapshot that has rested for too long.
+pub fn overdue(tx: &mut Tx<'_>, id: &str) {
+    let (now, snapshot) = (tx.now(), tx.get::<Snapshot>(id));
+    let rests = |snapshot: &Snapshot| snapshot.upload.is_some_and(|upload| upload.is_overdue(now));
+    if let Some(snapshot) = snapshot.filter(|snapshot| rests(snapshot)) {
+        create::fail(tx, &snapshot.snapshot_id, "The snapshot was not completed in time");
+    }
+}
 
 pub async fn start_snapshot(
     context: &Context,
@@ -46,6 +77,11 @@ pub async fn start_snapshot(
             let snapshot = Snapshot {
                 state_message: None,
                 stored_percent: None,
+                upload: Some(Upload {
+                    // Within its bounds: the model says them.
+                    timeout_minutes: input.timeout.map_or(TIMEOUT_MINUTES, |minutes| minutes as u16),
+                    written_at: tx.now(),
+                }),
                 encryption,
                 public: false,
                 create_volume_permissions: Vec::new(),
@@ -122,10 +158,32 @@ pub async fn put_snapshot_block(
         return Err(invalid("The checksum does not match the block's data."));
     }
     context.snapshots.put_block(&snapshot.snapshot_id, index, &data).await.map_err(failed)?;
+    note(context, &snapshot).await?;
     Ok(ebs::PutSnapshotBlockResponse {
         checksum: Some(sum),
         checksum_algorithm: Some(CHECKSUM_ALGORITHM.into()),
     })
+}
+
+/// That a block has come.
+async fn note(context: &Context, snapshot: &Snapshot) -> Result<()> {
+    let now = context.environment.clock.now();
+    let is_noted = |upload: Upload| now.duration_since(upload.written_at).unsigned_abs() < NOTED_AFTER;
+    if snapshot.upload.is_none_or(is_noted) {
+        return Ok(());
+    }
+    context
+        .transact(|tx| {
+            let snapshot = tx.get::<Snapshot>(&snapshot.snapshot_id);
+            if let Some((snapshot, upload)) =
+                snapshot.and_then(|snapshot| Some((snapshot.clone(), snapshot.upload?)))
+            {
+                let upload = Some(Upload { written_at: tx.now(), ..upload });
+                tx.put(&Snapshot { upload, ..(*snapshot).clone() });
+            }
+            Ok(())
+        })
+        .await
 }
 
 pub async fn complete_snapshot(
@@ -150,6 +208,9 @@ pub async fn complete_snapshot(
     context.snapshots.complete(&id).await.map_err(failed)?;
     if !store::at_once(&*context.snapshots, &id).await.map_err(failed)? {
         let begin = |tx: &mut Tx<'_>| {
+            if let Some(snapshot) = tx.get::<Snapshot>(&id) {
+                tx.put(&Snapshot { upload: None, ..(*snapshot).clone() });
+            }
             store::begin(tx, vec![id.clone()], None);
             Ok(())
         };
@@ -175,7 +236,23 @@ fn complete(tx: &mut Tx<'_>, id: &Id) -> Result<()> {
     let snapshot = tx.get::<Snapshot>(id).ok_or_else(|| not_found(id))?;
     if !snapshot.is_completed() {
         let completed_at = Some(tx.now());
-        tx.put(&Snapshot { state: SnapshotState::Completed, completed_at, ..(*snapshot).clone() });
+        let state = SnapshotState::Completed;
+        tx.put(&Snapshot { state, completed_at, upload: None, ..(*snapshot).clone() });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_may_rest_for_as_long_as_it_was_begun_with() {
+        let at = |minutes: i64| Timestamp::from_second(minutes * 60).unwrap();
+        let upload = Upload { timeout_minutes: 10, written_at: at(100) };
+        for minutes in [90, 100, 110, 111] {
+            assert!(!upload.is_overdue(at(minutes)), "{minutes}");
+        }
+        assert!(upload.is_overdue(at(112)));
+    }
 }

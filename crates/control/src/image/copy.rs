@@ -85,5 +85,6 @@ fn refuse_what_is_not_there(input: &ec2::CopyImageRequest) -> Result<()> {
             given(&input.destination_availability_zone) || given(&input.destination_availability_zone_id),
             "Local Zones are",
         ),
+        (input.snapshot_copy_completion_duration_minutes.is_some(), copy::TIMED),
     ])
 }

@@ -10,10 +10,11 @@ use super::protection::Protection;
 use super::register::{check_devices, check_name, device, record};
 use super::{Condition, Image, ImageBlockDevice};
 use crate::Context;
+use crate::block_device;
 use crate::description;
 use crate::engine::Tx;
 use crate::engine::tags::Specified;
-use crate::engine::unsupported::refuse;
+use crate::engine::unsupported::{given, refuse};
 use crate::instance::{Hold, Instance, boot_mode_name, lifecycle, uefi_data};
 use crate::snapshot::{self, Snapshot, create};
 use crate::volume::Volume;
@@ -155,6 +156,9 @@ fn add_devices(
         }
         let volume =
             tx.get::<Volume>(&disk.volume_id).ok_or_else(|| Id::not_found(Kind::Volume, &disk.volume_id))?;
+        if let Some(ebs) = mapping.and_then(|mapping| mapping.ebs.as_ref()) {
+            check_unchanged(&disk.device_name, &volume, ebs)?;
+        }
         let description = format!("Created by CreateImage({}) for {}", instance.instance_id, image.image_id);
         let snapshot = create::make(tx, &volume, &description, tags.of(Kind::Snapshot))?;
         let asked = mapping.and_then(|mapping| mapping.ebs.as_ref()?.delete_on_termination);
@@ -187,6 +191,30 @@ fn add_devices(
         image.block_devices.push(device(mapping, of.as_deref())?);
     }
     Ok(snapshots)
+}
+
+/// All that a request may change of a volume that the instance has is whether it goes with its instance (EC2 API
+/// Reference, CreateImage).
+fn check_unchanged(device_name: &str, volume: &Volume, ebs: &ec2::EbsBlockDevice) -> Result<()> {
+    block_device::refuse_what_is_not_there(ebs)?;
+    let differs = |asked: Option<i32>, has: Option<i32>| asked.is_some() && asked != has;
+    let changed = [
+        ("volume size", differs(ebs.volume_size, i32::try_from(volume.size_gib).ok())),
+        ("volume type", ebs.volume_type.as_deref().is_some_and(|asked| asked != volume.volume_type)),
+        ("IOPS", differs(ebs.iops, volume.iops)),
+        ("throughput", differs(ebs.throughput, volume.throughput)),
+        ("encryption", ebs.encrypted.is_some_and(|asked| asked != volume.encryption.is_some())),
+        ("key", given(&ebs.kms_key_id)),
+        ("snapshot", given(&ebs.snapshot_id) && ebs.snapshot_id.as_deref() != volume.snapshot_id.as_deref()),
+        ("initialization rate", ebs.volume_initialization_rate.is_some()),
+    ];
+    match changed.into_iter().find(|(_, is_changed)| *is_changed) {
+        Some((what, _)) => Err(Error::new(
+            "InvalidBlockDeviceMapping",
+            format!("The {what} of the volume at {device_name} can't be changed in an image of its instance"),
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Makes an image that has its records.

@@ -3,6 +3,7 @@
 use super::protection::Protection;
 use super::{Condition, Image, ImageBlockDevice};
 use crate::Context;
+use crate::block_device;
 use crate::description;
 use crate::engine::Tx;
 use crate::engine::tags::Specified;
@@ -138,7 +139,7 @@ fn devices(
     simulate: bool,
 ) -> Result<Vec<ImageBlockDevice>> {
     let mut devices = Vec::with_capacity(input.block_device_mappings.len());
-    for mapping in &input.block_device_mappings {
+    for mapping in input.block_device_mappings.iter().filter(|mapping| mapping.no_device.is_none()) {
         let snapshot = match mapping.ebs.as_ref().and_then(|ebs| ebs.snapshot_id.as_deref()) {
             None => None,
             Some(id) => {
@@ -195,6 +196,11 @@ pub(super) fn device(
     if mapping.ebs.is_none() && mapping.virtual_name.is_none() {
         return Err(invalid(format!("The mapping of {device_name} must have a volume")));
     }
+    block_device::refuse_what_is_not_there(&ebs)?;
+    refuse([(
+        ebs.volume_initialization_rate.is_some(),
+        "Rates of volume initialization in the block device mappings of images are",
+    )])?;
     if given(&ebs.kms_key_id) {
         return Err(Error::invalid_parameter_combination(
             "The parameter KmsKeyId is supported in the block device mappings of launches only",
@@ -315,6 +321,7 @@ mod tests {
         Snapshot {
             state_message: None,
             stored_percent: None,
+            upload: None,
             encryption: None,
             public: false,
             create_volume_permissions: Vec::new(),

@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What copies are that shall be done within a time.
+pub const TIMED: &str = "Time-based copies are";
 const DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub async fn copy_snapshot(
@@ -52,6 +54,7 @@ fn refuse_what_is_not_there(input: &ec2::CopySnapshotRequest) -> Result<()> {
     refuse([
         (given(&input.destination_outpost_arn), "Outposts are"),
         (given(&input.destination_availability_zone), "Local Zones are"),
+        (input.completion_duration_minutes.is_some(), TIMED),
     ])
 }
 
@@ -89,6 +92,7 @@ pub fn make(
         state: SnapshotState::Pending,
         state_message: None,
         stored_percent: None,
+        upload: None,
         started_at: tx.now(),
         completed_at: None,
         encryption,

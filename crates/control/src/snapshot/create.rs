@@ -156,6 +156,7 @@ pub fn make(tx: &mut Tx<'_>, volume: &Volume, description: &str, tags: Tags) -> 
         state: SnapshotState::Pending,
         state_message: None,
         stored_percent: None,
+        upload: None,
         encryption: volume.encryption.clone(),
         public: false,
         create_volume_permissions: Vec::new(),

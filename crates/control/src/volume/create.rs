@@ -78,6 +78,7 @@ pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -
 fn refuse_what_is_not_there(input: &ec2::CreateVolumeRequest) -> Result<()> {
     refuse([
         (input.multi_attach_enabled == Some(true), "Volumes for several instances at once are"),
+        (input.operator.is_some(), "Volumes that a service provider operates are"),
         (given(&input.outpost_arn), "Outposts are"),
     ])
 }

@@ -1,5 +1,6 @@
 //! The disks of a launch: the image's, changed and added to by the request's block device mappings.
 
+use crate::block_device;
 use crate::encryption::{Asked, Encryption};
 use crate::engine::Tables;
 use crate::image::Image;
@@ -88,6 +89,7 @@ fn apply(tables: &Tables, plans: &mut Vec<DiskPlan>, mapping: &ec2::BlockDeviceM
     let Some(ebs) = &mapping.ebs else {
         return Err(invalid(format!("The mapping of {device_name} must have an EBS volume")));
     };
+    block_device::refuse_what_is_not_there(ebs)?;
     let encrypted = Asked::of(ebs.encrypted, &ebs.kms_key_id)?;
     let of_image = at.map(|at| plans[at].clone());
     let snapshot = match ebs.snapshot_id.as_deref() {
