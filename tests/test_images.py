@@ -383,6 +383,38 @@ def test_who_uses_an_image(ec2, name, image):
     ec2.terminate_instances(InstanceIds=sorted(instances))
 
 
+def test_reports_say_which_accounts_use_an_image(simulated, ec2, name, image):
+    instances = [instance["InstanceId"] for instance in run(ec2, image, count=2)]
+    (account,) = {owner["OwnerId"] for owner in ec2.describe_images(ImageIds=[image])["Images"]}
+    kinds = [
+        {"ResourceType": "ec2:Instance"},
+        {"ResourceType": "ec2:LaunchTemplate", "ResourceTypeOptions": [{"OptionName": "version-depth", "OptionValues": ["5"]}]},
+    ]
+    tags = [{"ResourceType": "image-usage-report", "Tags": [{"Key": "name", "Value": name}]}]
+    asked = {"ImageId": image, "ResourceTypes": kinds, "TagSpecifications": tags, "ClientToken": name}
+    report = ec2.create_image_usage_report(**asked)["ReportId"]
+    assert ec2.create_image_usage_report(**asked)["ReportId"] == report
+    other = ec2.create_image_usage_report(ImageId=image, ResourceTypes=kinds[:1], AccountIds=["210987654321"])["ReportId"]
+    (shown,) = ec2.describe_image_usage_reports(Filters=[{"Name": "tag:name", "Values": [name]}])["ImageUsageReports"]
+    assert (shown["ReportId"], shown["ImageId"], shown["State"]) == (report, image, "available")
+    assert [kind["ResourceType"] for kind in shown["ResourceTypes"]] == ["ec2:Instance", "ec2:LaunchTemplate"]
+    assert shown["ExpirationTime"] - shown["CreationTime"] == datetime.timedelta(days=30)
+    entries = lambda **asked: ec2.describe_image_usage_report_entries(**asked)["ImageUsageReportEntries"]
+    (entry,) = entries(ImageIds=[image])
+    assert (entry["AccountId"], entry["ResourceType"], entry["UsageCount"]) == (account, "ec2:Instance", 2)
+    assert entries(ReportIds=[report]) == [entry] and entries(ReportIds=[other]) == []
+    assert entries(Filters=[{"Name": "account-id", "Values": [account]}], ReportIds=[report]) == [entry]
+    assert entries(Filters=[{"Name": "resource-type", "Values": ["ec2:LaunchTemplate"]}]) == []
+    for wrong in ([{"ResourceType": "ssm:Parameter"}], kinds[:1] * 2, [{**kinds[1], "ResourceType": "ec2:Instance"}]):
+        assert error_code(ec2.create_image_usage_report, ImageId=image, ResourceTypes=wrong) == "InvalidParameterValue"
+    assert error_code(ec2.create_image_usage_report, ImageId=MISSING, ResourceTypes=kinds) == "InvalidAMIID.NotFound"
+    for report_id in (report, other):
+        ec2.delete_image_usage_report(ReportId=report_id)
+    assert error_code(ec2.delete_image_usage_report, ReportId=report) == "InvalidImageUsageReportId.NotFound"
+    assert ec2.describe_image_usage_reports(ImageIds=[image])["ImageUsageReports"] == []
+    ec2.terminate_instances(InstanceIds=instances)
+
+
 def test_mappings_say_nothing_that_is_not_heeded(ec2, name, ami):
     device = lambda **ebs: [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8, **ebs}}]
     outpost = "arn:aws:outposts:us-east-1:123456789012:outpost/op-0123456789abcdef0"

@@ -25,6 +25,7 @@ mod public;
 pub mod public_access;
 pub mod register;
 pub mod usage;
+pub mod usage_report;
 
 pub use allowed::{
     disable_allowed_images_settings, enable_allowed_images_settings, get_allowed_images_settings,

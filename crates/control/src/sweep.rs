@@ -1,6 +1,6 @@
 //! What ends after a while: launches that no host brings about, uploads that rest, terminated instances (and what is told
 //! of their root volumes), released Dedicated Hosts, deleted NAT gateways and exclusions, and peering connections that are
-//! over after an hour, client tokens after a day.
+//! over after an hour, client tokens after a day, reports of how images are used after a month.
 
 use crate::Control;
 use crate::dedicated_host::DedicatedHost;
@@ -8,6 +8,7 @@ use crate::ebs_direct;
 use crate::engine::Record;
 use crate::engine::token::ClientToken;
 use crate::engine::transaction;
+use crate::image::usage_report::{self, ImageUsageReport};
 use crate::instance::{Instance, lifecycle};
 use crate::nat_gateway::NatGateway;
 use crate::region::RegionState;
@@ -85,7 +86,7 @@ async fn sweep_some(control: &Control, region: &RegionState) -> model::Result<bo
     let past = |at: Option<Timestamp>, age: Duration| {
         at.is_some_and(|at| now.duration_since(at).unsigned_abs() > age && now > at)
     };
-    let (instances, tasks, hosts, tokens, nats, peerings, exclusions) = {
+    let (instances, tasks, hosts, tokens, nats, peerings, exclusions, reports) = {
         let tables = region.view.read();
         let terminated = tables.instances.with("instance-state-name", InstanceState::Terminated.name());
         (
@@ -98,9 +99,13 @@ async fn sweep_some(control: &Control, region: &RegionState) -> model::Result<bo
             over(tables.nat_gateways.iter(), |gateway| past(gateway.deleted_at, DELETED_FOR)),
             over(tables.vpc_peering_connections.iter(), |one| past(one.over_since(now), PEERED_FOR)),
             over(tables.vpc_block_public_access_exclusions.iter(), |one| past(one.deleted_at, EXCLUDED_FOR)),
+            over(tables.image_usage_reports.iter(), |one| past(Some(one.created_at), usage_report::KEPT_FOR)),
         )
     };
-    if [&instances, &tasks, &hosts, &tokens, &nats, &peerings, &exclusions].iter().all(|ids| ids.is_empty()) {
+    if [&instances, &tasks, &hosts, &tokens, &nats, &peerings, &exclusions, &reports]
+        .iter()
+        .all(|ids| ids.is_empty())
+    {
         return Ok(false);
     }
     transaction::transact(&*control.store, &region.view, &control.environment, |tx| {
@@ -111,6 +116,7 @@ async fn sweep_some(control: &Control, region: &RegionState) -> model::Result<bo
         nats.iter().for_each(|id| tx.delete::<NatGateway>(id));
         peerings.iter().for_each(|id| tx.delete::<VpcPeeringConnection>(id));
         exclusions.iter().for_each(|id| tx.delete::<VpcBlockPublicAccessExclusion>(id));
+        reports.iter().for_each(|id| tx.delete::<ImageUsageReport>(id));
         Ok(())
     })
     .await?;

@@ -56,6 +56,7 @@ taggable! {
     Snapshot: crate::snapshot::Snapshot as snapshots,
     ReplaceRootVolumeTask: crate::replace_root_volume_task::ReplaceRootVolumeTask as replace_root_volume_tasks,
     Image: crate::image::Image as images,
+    ImageUsageReport: crate::image::usage_report::ImageUsageReport as image_usage_reports,
     KeyPair: crate::key_pair::KeyPair as key_pairs,
     Vpc: crate::vpc::Vpc as vpcs,
     Subnet: crate::subnet::Subnet as subnets,

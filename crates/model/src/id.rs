@@ -37,6 +37,7 @@ kinds! {
     Instance "i" "InvalidInstanceID" "instance",
     Reservation "r" "InvalidReservationID" "reservation",
     Image "ami" "InvalidAMIID" "image",
+    ImageUsageReport "amiur" "InvalidImageUsageReportId" "image-usage-report",
     Snapshot "snap" "InvalidSnapshot" "snapshot",
     Volume "vol" "InvalidVolume" "volume",
     ReplaceRootVolumeTask "replacevol" "InvalidReplaceRootVolumeTaskId" "replace-root-volume-task",

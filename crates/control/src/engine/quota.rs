@@ -26,6 +26,11 @@ const QUOTAS: &[Quota] = &[
         "ResourceLimitExceeded",
     ),
     quota::<crate::image::Image>("images", 50_000, "ResourceLimitExceeded"),
+    quota::<crate::image::usage_report::ImageUsageReport>(
+        "image-usage-reports",
+        10_000,
+        "ResourceLimitExceeded",
+    ),
     quota::<crate::key_pair::KeyPair>("key-pairs", 5_000, "ResourceLimitExceeded"),
     quota::<crate::security_group::SecurityGroup>("security-groups", 10_000, "SecurityGroupLimitExceeded"),
     quota::<crate::placement_group::PlacementGroup>("placement-groups", 500, "ResourceLimitExceeded"),

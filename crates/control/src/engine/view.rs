@@ -108,6 +108,7 @@ tables! {
     replace_root_volume_tasks: crate::replace_root_volume_task::ReplaceRootVolumeTask as ReplaceRootVolumeTask,
     snapshots: crate::snapshot::Snapshot as Snapshot,
     images: crate::image::Image as Image,
+    image_usage_reports: crate::image::usage_report::ImageUsageReport as ImageUsageReport,
     image_settings: crate::image::public_access::ImageSettings as ImageSettings,
     key_pairs: crate::key_pair::KeyPair as KeyPair,
     vpcs: crate::vpc::Vpc as Vpc,

@@ -37,7 +37,7 @@ pub(super) async fn change(
 }
 
 /// The attributes of an image are its owner's business, who may launch it above all.
-fn check_owner(context: &Context, image: &Image) -> Result<()> {
+pub(super) fn check_owner(context: &Context, image: &Image) -> Result<()> {
     if image.owner == *context.account() {
         return Ok(());
     }

@@ -13,9 +13,9 @@ use std::collections::BTreeSet;
 
 const IMAGES_MAX: usize = 10;
 
-const INSTANCE: &str = "ec2:Instance";
+pub(super) const INSTANCE: &str = "ec2:Instance";
 /// What else may refer to an image; nothing of it is here.
-const ABSENT: &[&str] =
+pub(super) const ABSENT: &[&str] =
     &["ec2:LaunchTemplate", "ssm:Parameter", "imagebuilder:ImageRecipe", "imagebuilder:ContainerRecipe"];
 
 pub async fn describe_image_references(
@@ -81,7 +81,7 @@ fn states(options: &[ec2::ResourceTypeOption]) -> Result<Vec<InstanceState>> {
     Ok(if states.is_empty() { InstanceState::ALL.to_vec() } else { states })
 }
 
-fn invalid(name: &str, value: &str) -> Error {
+pub(super) fn invalid(name: &str, value: &str) -> Error {
     Error::invalid_parameter_value(format!("Value ({value}) for parameter {name} is invalid."))
 }
 
