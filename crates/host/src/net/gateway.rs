@@ -169,7 +169,8 @@ impl Host {
             self.kernel.set_link_up(index, None, None, None).await.map_err(&failed)?;
         }
         let have = self.have(options).await.map_err(&failed)?;
-        self.kernel.reconcile(&want, &have).await.map_err(&failed)
+        self.kernel.reconcile(&want, &have).await.map_err(&failed)?;
+        self.kernel.forget_own_doing(&want, self.have(options)).await.map_err(&failed)
     }
 
     /// What the host has of this cloud: another's lies on other links and serves another pool, and it answers for what is

@@ -320,17 +320,37 @@ impl Kernel {
 
     /// Makes `have` what `want` says, as far as the kernel speaks of it.
     pub(super) async fn reconcile(&self, want: &Layer3, have: &Layer3) -> io::Result<()> {
-        let mut changes = want.changes(have);
-        changes.retain(|change| self.has_ipv6 || change.family() == Family::V4);
-        stream::iter(changes)
+        stream::iter(self.changes(want, have))
             .map(|change| {
                 self.carry_out(change).map(move |done| done.map_err(|error| while_at(change, &error)))
             })
             .buffered(REQUESTS_AT_ONCE)
             .try_for_each(|()| async { Ok(()) })
-            .await?;
-        self.listener.forget();
+            .await
+    }
+
+    /// Forgets what was told of our own doing: what another `look` finds as `want` says, with its links up. If it does
+    /// not, somebody else had a hand in it, and whoever listens hears of that still.
+    pub(super) async fn forget_own_doing(
+        &self,
+        want: &Layer3,
+        look: impl Future<Output = io::Result<Layer3>>,
+    ) -> io::Result<()> {
+        if !self.listener.forget() {
+            return Ok(());
+        }
+        let (have, links) = (look.await?, self.links().await?);
+        let up: BTreeSet<u32> = links.values().filter(|link| link.up).map(|link| link.index).collect();
+        if !want.links().is_subset(&up) || !self.changes(want, &have).is_empty() {
+            self.listener.remind();
+        }
         Ok(())
+    }
+
+    fn changes(&self, want: &Layer3, have: &Layer3) -> Vec<Change> {
+        let mut changes = want.changes(have);
+        changes.retain(|change| self.has_ipv6 || change.family() == Family::V4);
+        changes
     }
 
     async fn carry_out(&self, change: Change) -> io::Result<()> {
@@ -430,6 +450,15 @@ impl Layer3 {
         all.proxies.extend(&other.proxies);
         all.rules.extend(&other.rules);
         all
+    }
+
+    /// Those that packets leave by, or that have addresses.
+    fn links(&self) -> BTreeSet<u32> {
+        let routed = self.routes.values().filter_map(|route| match route {
+            Route::Link(link) | Route::Gateway { link, .. } => Some(*link),
+            Route::Blackhole | Route::Unreachable => None,
+        });
+        routed.chain(self.addresses.iter().map(|(link, _)| *link)).collect()
     }
 
     /// What makes `have` the same as `self`. What differs is replaced in one step; what is new comes before what is

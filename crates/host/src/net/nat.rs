@@ -113,7 +113,9 @@ impl Nat {
         }
         let want = layer3(&addresses, link.index, mtu);
         let have = self.kernel.layer3(|index| index == link.index).await.map_err(&failed)?;
-        self.kernel.reconcile(&want, &have).await.map_err(&failed)
+        self.kernel.reconcile(&want, &have).await.map_err(&failed)?;
+        let look = self.kernel.layer3(|index| index == link.index);
+        self.kernel.forget_own_doing(&want, look).await.map_err(&failed)
     }
 }
 

@@ -8,6 +8,7 @@ use rtnetlink::sys::{Socket, SocketAddr};
 use std::io;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
 
 use super::namespace::Namespace;
 
@@ -19,6 +20,7 @@ pub(super) struct Listener {
     socket: AsyncFd<Socket>,
     /// Whether a message, by its type and what follows its header, may mean that something of ours is gone.
     concerns: fn(u16, &[u8]) -> bool,
+    reminder: Notify,
 }
 
 impl Listener {
@@ -38,18 +40,32 @@ impl Listener {
         let socket = namespace.run(open).await?;
         // SAFETY: an owned descriptor is the same until it is dropped, and nobody else closes it.
         let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE)? };
-        Ok(Listener { socket, concerns })
+        Ok(Listener { socket, concerns, reminder: Notify::new() })
     }
 
-    /// Forgets what was told until now: we did it ourselves, or have seen what came of it.
-    pub(super) fn forget(&self) {
-        while !matches!(self.next(), Err(error) if error.kind() == io::ErrorKind::WouldBlock) {}
+    /// Forgets what was told until now; whether any of it concerns us.
+    pub(super) fn forget(&self) -> bool {
+        let mut concerns = false;
+        loop {
+            match self.next() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return concerns,
+                told => concerns |= told.unwrap_or(true),
+            }
+        }
+    }
+
+    /// Has something heard that was forgotten.
+    pub(super) fn remind(&self) {
+        self.reminder.notify_one();
     }
 
     /// Waits until something is told that concerns us.
     pub(super) async fn heard(&self) -> io::Result<()> {
         loop {
-            let mut ready = self.socket.readable().await?;
+            let mut ready = tokio::select! {
+                ready = self.socket.readable() => ready?,
+                () = self.reminder.notified() => return Ok(()),
+            };
             match ready.try_io(|_| self.next()) {
                 Ok(Ok(false)) => {}
                 Ok(Ok(true)) => return Ok(()),

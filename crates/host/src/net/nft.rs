@@ -126,12 +126,17 @@ impl Filter {
             last.push_str(&tables[0].with_chain(&seal));
         }
         for text in texts {
-            generation = self.run(text).await?;
+            let made = self.run(text).await?;
+            generation = generation.wrapping_add(1);
+            // Else somebody has changed them beside us, who is heard of, and seen by the generation, still.
+            if made == generation {
+                self.listener.forget();
+            }
         }
         Ok((generation, seal))
     }
 
-    /// Runs the text; the generation that it made.
+    /// Runs the text; the generation of the rules since.
     async fn run(&self, text: String) -> Result<u32, NetError> {
         let ran = self.namespace.run(move || {
             let output = feed("nft", &["-f", "-"], &text)?;
@@ -139,7 +144,6 @@ impl Filter {
         });
         let (output, generation) = ran.await.map_err(io_failed("can't run nft (package nftables)"))?;
         if output.status.success() {
-            self.listener.forget();
             return Ok(generation);
         }
         let complaint = String::from_utf8_lossy(&output.stderr);

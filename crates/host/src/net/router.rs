@@ -185,7 +185,8 @@ impl Router {
         self.plug_nats(plan, &links, options.mtu).await?;
         self.links_up(&vpc, &links, options.mtu).await.map_err(&failed)?;
         let exits = self.exits_up(&vpc).await.map_err(&failed)?;
-        self.kernel.reconcile(&vpc.layer3(&exits), &have).await.map_err(&failed)?;
+        let want = vpc.layer3(&exits);
+        self.kernel.reconcile(&want, &have).await.map_err(&failed)?;
         if let Err(error) = self.shape(&vpc, &links).await {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(vpc_id = %plan.vpc_id, error, "interfaces are not held to their bandwidth");
@@ -194,6 +195,8 @@ impl Router {
         self.forget_ways().map_err(&failed)?;
         self.lead(&vpc, &links, &exits).await;
         self.remove_ways_round(&vpc, &links).await.map_err(&failed)?;
+        let look = self.kernel.layer3(|_| true);
+        self.kernel.forget_own_doing(&want, look).await.map_err(&failed)?;
 
         self.taps = vpc.nics.iter().map(|nic| (nic.tap.clone(), nic.number)).collect();
         Ok(Inside {
