@@ -434,6 +434,28 @@ fn relay(tap: OwnedFd, card: OwnedFd, plug: OwnedFd) {
     }
 }
 
+/// A connection: its end that began it, and the other.
+pub type Flow = (TcpStream, TcpStream);
+
+/// Holds that words come over both ways by the connections that shall live, and by no others.
+#[track_caller]
+pub fn assert_live<const N: usize>(flows: [&Flow; N], expected: [bool; N]) {
+    let mut found = expected;
+    for ((begun, taken), lives) in flows.into_iter().zip(&mut found) {
+        let wait = if *lives { PATIENCE } else { SILENCE };
+        *lives = carries(begun, taken, wait) && carries(taken, begun, wait);
+    }
+    assert_eq!(found, expected);
+}
+
+/// Whether a word comes over, if not at once then by then.
+pub fn carries(mut from: &TcpStream, mut to: &TcpStream, wait: Duration) -> bool {
+    let mut word = [0; 4];
+    to.set_read_timeout(Some(wait)).unwrap();
+    from.write_all(b"word").unwrap();
+    to.read_exact(&mut word).is_ok()
+}
+
 pub fn any_from(cidr: &str) -> Rule {
     Rule { protocol: Protocol::All, peer: Peer::Cidr(cidr.parse().unwrap()) }
 }

@@ -1,6 +1,6 @@
 //! Peering: two VPCs that route to each other, and nobody through them.
 
-use crate::cloud::{Cloud, OUTSIDE, any_from, id, possible};
+use crate::cloud::{Cloud, OUTSIDE, PATIENCE, SILENCE, any_from, id, possible};
 use crate::routes::route;
 use datapath::{AclEntry, Peer, Peering, Protocol, RouteTable, Rule, Target};
 use model::{Id, Kind};
@@ -131,7 +131,7 @@ async fn nobody_passes_through_a_peer() {
 
     // Addresses that are not the sender's VPC's do not pass either.
     let server = b.udp(5000).await;
-    server.set_read_timeout(Some(crate::cloud::SILENCE)).unwrap();
+    server.set_read_timeout(Some(SILENCE)).unwrap();
     a.ip(&["address", "add", "192.0.2.7/32", "dev", "lo"]).await;
     let send = async |from: [u8; 4]| {
         let to = (b.address, 5000);
@@ -140,5 +140,6 @@ async fn nobody_passes_through_a_peer() {
     send([192, 0, 2, 7]).await;
     assert!(server.recv_from(&mut [0; 8]).is_err());
     send([10, 0, 0, 5]).await;
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
     server.recv_from(&mut [0; 8]).unwrap();
 }

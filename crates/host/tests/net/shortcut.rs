@@ -1,6 +1,8 @@
 //! Packets of known flows take a shortcut past the packet filter, and no further than the rules let them.
 
-use crate::cloud::{Cloud, Guest, any_from, forgotten_in, possible, tcp_from, udp_from, within};
+use crate::cloud::{
+    Cloud, Guest, PATIENCE, SILENCE, any_from, forgotten_in, possible, tcp_from, udp_from, within,
+};
 use datapath::Bandwidth;
 use model::Id;
 use rustix::net::sockopt::set_socket_linger;
@@ -74,7 +76,7 @@ async fn known_flows_are_not_asked_for_again() {
     let inside6 = a.run(|| UdpSocket::bind("[::]:0")).await.unwrap();
     let to = b.run(|| UdpSocket::bind("[::]:5000")).await.unwrap();
     for socket in [&inside6, &to] {
-        socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
     }
     let by =
         [(&inside, IpAddr::V4(b.address)), (&inside6, "fd12::6".parse().unwrap()), (&outside, PUBLIC.into())];
@@ -89,7 +91,7 @@ async fn known_flows_are_not_asked_for_again() {
     cloud.group(&group).ingress.retain(|rule| *rule != any_from("::/0"));
     cloud.apply().await;
     inside6.send_to(b"late", ("fd12::6", 5000)).unwrap();
-    to.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    to.set_read_timeout(Some(SILENCE)).unwrap();
     let mut buffer = [0; 16];
     assert!(to.recv_from(&mut buffer).is_err());
 }
@@ -101,7 +103,7 @@ async fn a_connection_that_is_reset_is_forgotten() {
     }
     let (cloud, _, [a, b]) = two_guests().await;
     let listener = b.listen(80).await;
-    let mut client = a.connect(b.address, 80, Duration::from_secs(5)).await.unwrap();
+    let mut client = a.connect(b.address, 80, PATIENCE).await.unwrap();
     let (mut server, _) = listener.accept().unwrap();
     let mut block = [0; 1000];
     for _ in 0..20 {
@@ -151,12 +153,12 @@ async fn who_is_held_to_a_bandwidth_waits_first() {
     cloud.apply().await;
     let stranger = a.udp(0).await;
     stranger.send_to(b"late", (b.address, 5000)).unwrap();
-    to.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    to.set_read_timeout(Some(SILENCE)).unwrap();
     assert!(to.recv_from(&mut [0; 16]).is_err());
 
     cloud.group(&group).ingress.push(udp_from("10.0.0.0/16", 5000));
     cloud.interface(&interface).bandwidth = None;
     cloud.apply().await;
-    to.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    to.set_read_timeout(Some(PATIENCE)).unwrap();
     talk(&from, &to, b.address.into());
 }
