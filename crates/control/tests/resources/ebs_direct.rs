@@ -1,10 +1,13 @@
-use crate::cloud::Cloud;
+use crate::cloud::{Blocks, Cloud};
 use agent_api::BLOCK_BYTES;
 use aws_api::Request;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use std::time::Duration;
+use store::MemoryStore;
 
 type Outcome = Result<Value, (String, u16)>;
 
@@ -172,4 +175,29 @@ async fn a_client_token_stands_for_one_snapshot() {
     assert_eq!(start(&cloud, body).await.unwrap()["SnapshotId"], one["SnapshotId"]);
     let other = start(&cloud, json!({ "VolumeSize": 2, "ClientToken": "token-1" })).await;
     assert_eq!(other.unwrap_err(), ("ConflictException".into(), 409));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_rests_for_too_long_ends_in_error() {
+    let blocks = Arc::<Blocks>::default();
+    let cloud = Cloud::over(Arc::new(MemoryStore::new()), blocks.clone()).await.unwrap();
+    let started = start(&cloud, json!({ "VolumeSize": 1, "Timeout": 10 })).await.unwrap();
+    let id = started["SnapshotId"].as_str().unwrap();
+    let sum = checksum(&block(1));
+    let after = async |minutes: u64| {
+        tokio::time::sleep(Duration::from_secs(minutes * 60)).await;
+        cloud.ok("DescribeSnapshots", &[("SnapshotId.1", id)]).await.one("status").to_owned()
+    };
+    for index in 0..4 {
+        assert_eq!(after(8).await, "pending");
+        put(&cloud, id, index, block(1), &sum).await.unwrap();
+    }
+    assert_eq!(after(9).await, "pending");
+    assert_eq!(after(6).await, "error");
+    assert_eq!(put(&cloud, id, 4, block(1), &sum).await.unwrap_err(), ("ValidationException".into(), 400));
+    assert!(blocks.ids().is_empty(), "its blocks are gone");
+    let whole = snapshot(&cloud, &[(0, 1)]).await;
+    tokio::time::sleep(Duration::from_secs(24 * 60 * 60)).await;
+    let shown = cloud.ok("DescribeSnapshots", &[("SnapshotId.1", &whole)]).await;
+    assert_eq!(shown.one("status"), "completed");
 }
