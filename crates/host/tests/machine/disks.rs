@@ -324,7 +324,8 @@ fn gives_back(host: &Host, spec: &MachineSpec, disk: &DiskSpec) {
     assert!(before >= 33 << 20, "{before} bytes are taken");
     monitor.io(disk, "discard 0 32m");
     monitor.io(disk, "flush");
-    assert!(taken() <= before - (32 << 20), "{} of {before} bytes are still taken", taken());
+    // The file system may need some blocks to say where the hole is.
+    assert!(taken() <= before - (31 << 20), "{} of {before} bytes are still taken", taken());
 }
 
 /// A guest that listens to nothing keeps its disk until it is taken by force; then another machine can have it.
