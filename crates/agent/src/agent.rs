@@ -297,7 +297,7 @@ impl HostAgent for Agent {
     }
 
     async fn unfilled_volumes(&self) -> Result<BTreeMap<Id, Unfilled>, HostError> {
-        let unfilled = self.host.volumes.unfilled().await;
+        let unfilled = self.host.volumes.disks.unfilled().await;
         unfilled.map_err(|error| HostError::Failed(error.to_string()))
     }
 

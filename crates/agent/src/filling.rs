@@ -8,12 +8,11 @@
 
 use crate::freeze::FreezeError;
 use crate::tasks::Backoff;
-use crate::volumes::{DiskError, Volumes};
-use agent_api::Unfilled;
+use crate::volumes::Volumes;
 use async_trait::async_trait;
 use host::machine::{DiskFormat, DiskLayer, LayerContent, LayerSource};
 use model::Id;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -68,11 +67,6 @@ impl Volumes {
                 }
             }
         }
-    }
-
-    /// The volumes that lack something.
-    pub(crate) async fn unfilled(&self) -> Result<BTreeMap<Id, Unfilled>, DiskError> {
-        self.disks.unfilled().await
     }
 
     /// The machine that has the volume opens the layer's file itself from now on. One that can't goes on reading it from

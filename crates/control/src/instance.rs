@@ -4,14 +4,16 @@
 //! be, and what the host observes moves the record on (`lifecycle::observed`). Nothing of a launch lives in a
 //! task's memory, so a crash at any point resumes by itself.
 
+use crate::Context;
 use crate::engine::table::{Record, Values};
 use crate::engine::{Tables, Tags, filter};
 use crate::host_names::HostNames;
 use crate::image;
 use crate::network_interface::NetworkInterface;
 use crate::placement::Load;
-use agent_api::{Architecture, BootMode, DiskBus, StatusChecks};
-use model::{AccountId, Id, InstanceState, Region, Text, Timestamp};
+use crate::region::RegionState;
+use agent_api::{Architecture, BootMode, DiskBus, HostAgent, HostError, StatusChecks};
+use model::{AccountId, Id, InstanceState, Kind, Region, Result, Text, Timestamp};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use std::sync::Arc;
@@ -228,6 +230,14 @@ impl Instance {
         if self.avoids_reservations { "none" } else { "open" }
     }
 
+    /// Who has it on its host.
+    fn host(&self, region: &RegionState) -> std::result::Result<Arc<dyn HostAgent>, HostError> {
+        let host_id = &self.placement.host_id;
+        let not_here = || format!("{} is placed on {host_id}, which is not here", self.instance_id);
+        let host = region.host(host_id).ok_or_else(|| HostError::Failed(not_here()))?;
+        Ok(host.agent.clone())
+    }
+
     /// Whether it takes up room on its host. A stopped one does not, and may be placed anew when started.
     pub fn load(&self) -> Load {
         Load { vcpus: u64::from(self.vcpus), memory_mib: self.memory_mib }
@@ -255,6 +265,12 @@ impl Instance {
     pub fn public_dns_name(&self, tables: &Tables, region: &Region) -> Option<String> {
         self.primary_interface(tables)?.public_dns_name(tables, region)
     }
+}
+
+/// The one that a request names.
+fn find(context: &Context, id: Option<&str>) -> Result<Arc<Instance>> {
+    let id = Id::parse(Kind::Instance, id.unwrap_or_default())?;
+    context.region.view.record::<Instance>(&id).ok_or_else(|| Id::not_found(Kind::Instance, &id))
 }
 
 /// The field with the machine that an instance or a volume is on. Ours, not EC2's: nothing that a user would filter by.

@@ -6,7 +6,7 @@ use agent_api::{HostAgent, HostError};
 use aws_api::ec2;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use model::{Error, Id, InstanceState, Kind, Result};
+use model::{Error, InstanceState, Result};
 use std::sync::Arc;
 
 pub async fn get_console_output(
@@ -62,11 +62,7 @@ pub async fn get_password_data(
 }
 
 fn find(context: &Context, id: Option<&str>) -> Result<(Arc<Instance>, Arc<dyn HostAgent>)> {
-    let id = Id::parse(Kind::Instance, id.unwrap_or_default())?;
-    let instance =
-        context.region.view.record::<Instance>(&id).ok_or_else(|| Id::not_found(Kind::Instance, &id))?;
-    let host = context.region.host(&instance.placement.host_id).ok_or_else(|| {
-        Error::internal(format!("{} is placed on {}, which is not here", id, instance.placement.host_id))
-    })?;
-    Ok((instance, host.agent.clone()))
+    let instance = super::find(context, id)?;
+    let host = instance.host(&context.region).map_err(Error::internal)?;
+    Ok((instance, host))
 }

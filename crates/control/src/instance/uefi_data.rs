@@ -6,15 +6,14 @@ use crate::region::RegionState;
 use crate::uefi_data;
 use agent_api::{BootMode, HostError};
 use aws_api::ec2;
-use model::{Error, Id, InstanceState, Kind, Result};
+use model::{Error, InstanceState, Result};
 
 pub async fn get_instance_uefi_data(
     context: &Context,
     input: ec2::GetInstanceUefiDataRequest,
 ) -> Result<ec2::GetInstanceUefiDataResult> {
-    let id = Id::parse(Kind::Instance, input.instance_id.as_deref().unwrap_or_default())?;
-    let instance =
-        context.region.view.record::<Instance>(&id).ok_or_else(|| Id::not_found(Kind::Instance, &id))?;
+    let instance = super::find(context, input.instance_id.as_deref())?;
+    let id = &instance.instance_id;
     if instance.boot_mode != BootMode::Uefi {
         return Err(Error::new(
             "UnsupportedOperation",
@@ -36,9 +35,7 @@ pub async fn of(region: &RegionState, instance: &Instance) -> std::result::Resul
     if instance.boot_mode != BootMode::Uefi {
         return Ok(None);
     }
-    let host_id = &instance.placement.host_id;
-    let host = region.host(host_id).ok_or_else(|| HostError::Failed(format!("{host_id} is not here")))?;
-    match host.agent.uefi_variables(&instance.instance_id).await {
+    match instance.host(region)?.uefi_variables(&instance.instance_id).await {
         Ok(variables) => Ok(Some(uefi_data::encode(&variables))),
         Err(HostError::NotFound(_)) => {
             let launched_with = instance.uefi_data.as_deref().map(str::to_owned);

@@ -86,7 +86,7 @@ pub async fn describe_volume_status(
     context: &Context,
     input: ec2::DescribeVolumeStatusRequest,
 ) -> Result<ec2::DescribeVolumeStatusResult> {
-    let initialization = Initialization::ask(context).await;
+    let initialization = Initialization::ask(context, &input.volume_ids).await;
     let tables = context.tables();
     let query = Query {
         ids: &input.volume_ids,

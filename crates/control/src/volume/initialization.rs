@@ -3,6 +3,7 @@
 
 use super::{Condition, Volume};
 use crate::Context;
+use crate::region::HostLink;
 use agent_api::Unfilled;
 use aws_api::ec2;
 use futures::future::join_all;
@@ -11,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const MIB: u64 = 1 << 20;
 
-/// What the hosts of a region say of the volumes that they have.
+/// What hosts say of the volumes that they have.
 pub struct Initialization {
     unfilled: BTreeMap<Id, Unfilled>,
     /// Of these hosts nothing is known.
@@ -19,8 +20,19 @@ pub struct Initialization {
 }
 
 impl Initialization {
-    pub async fn ask(context: &Context) -> Initialization {
-        let asked = context.region.hosts.iter().map(|host| async {
+    /// The hosts of these volumes, or all where none is named.
+    pub async fn ask(context: &Context, volume_ids: &[String]) -> Initialization {
+        let region = &context.region;
+        let hosts: Vec<&HostLink> = match volume_ids {
+            [] => region.hosts.iter().collect(),
+            named => {
+                let tables = context.tables();
+                let host_of = |id: &String| tables.volumes.find(id)?.host_id.clone();
+                let host_ids: BTreeSet<_> = named.iter().filter_map(host_of).collect();
+                host_ids.iter().filter_map(|host_id| region.host(host_id)).collect()
+            }
+        };
+        let asked = hosts.into_iter().map(|host| async {
             let said = host.agent.unfilled_volumes().await;
             said.map_err(|error| {
                 let host_id = host.description.host_id.clone();
@@ -54,16 +66,12 @@ impl Initialization {
             None => "default",
         };
         let unfilled = self.unfilled.get(&volume.volume_id);
-        let progress = match (volume.condition, unfilled) {
-            (Condition::Creating | Condition::Failed, _) => 0,
-            (_, Some(unfilled)) => unfilled.percent_there(),
-            (_, None) => 100,
-        };
+        let is_made = !matches!(volume.condition, Condition::Creating | Condition::Failed);
+        let progress = if is_made { unfilled.map_or(100, |unfilled| unfilled.percent_there()) } else { 0 };
         let seconds = |rate: i32| {
             let left = unfilled.map_or(0, |unfilled| unfilled.bytes_left);
             left.div_ceil(u64::from(rate.unsigned_abs().max(1)) * MIB) as i64
         };
-        let is_made = !matches!(volume.condition, Condition::Creating | Condition::Failed);
         Some(ec2::InitializationStatusDetails {
             initialization_type: Some(kind.into()),
             progress: Some(progress.into()),

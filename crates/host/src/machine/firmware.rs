@@ -7,9 +7,8 @@ use super::record::MachineDirectory;
 use super::{Firmware, MachineError, MachineSpec, io_failed, uefi_store};
 use model::UefiVariable;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Files of UEFI firmware that fit each other.
@@ -92,8 +91,7 @@ fn make_variables(
     files: &UefiFiles,
     given: &[UefiVariable],
 ) -> Result<(), MachineError> {
-    let path = directory.file(VARIABLES);
-    if path.exists() {
+    if directory.file(VARIABLES).exists() {
         return Ok(());
     }
     let failed = || io_failed("can't make the machine's UEFI variables");
@@ -101,15 +99,7 @@ fn make_variables(
     if !given.is_empty() && !uefi_store::write(&mut content, given) {
         return Err(MachineError::Failed("The UEFI data do not fit into the firmware's store".into()));
     }
-    let new = path.with_extension("new");
-    let write = || {
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&content)?;
-        file.sync_all()?;
-        std::fs::rename(&new, &path)
-    };
-    write().map_err(failed())
+    directory.write(VARIABLES, &content).map_err(failed())
 }
 
 /// What a machine's firmware keeps, while it runs too; None where it has not started by UEFI. In a file that is damaged

@@ -27,7 +27,6 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 const RECORD: &str = "machine.json";
-const RECORD_NEW: &str = "machine.json.new";
 const LOG: &str = "qemu.log";
 pub(super) const MONITOR: &str = "qmp.sock";
 pub(super) const MONITOR_SPARE: &str = "qmp-spare.sock";
@@ -100,14 +99,19 @@ impl MachineDirectory {
         }
     }
 
+    /// As a whole, durable.
+    pub(super) fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let new = self.file(&format!("{name}.new"));
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(new, self.file(name))?;
+        sync_directory(&self.path)
+    }
+
     pub(super) fn write_record(&self, record: &Record) -> Result<(), MachineError> {
-        let write = || {
-            let mut file = File::create(self.file(RECORD_NEW))?;
-            file.write_all(&serde_json::to_vec_pretty(record)?)?;
-            file.sync_all()?;
-            fs::rename(self.file(RECORD_NEW), self.file(RECORD))?;
-            sync_directory(&self.path)
-        };
+        let write = || self.write(RECORD, &serde_json::to_vec_pretty(record)?);
         write().map_err(io_failed("can't record the machine"))
     }
 
