@@ -34,6 +34,17 @@ def disks(client, secret, instance_id):
     return {line.split()[0]: line.split()[1:] for line in listed.splitlines() if len(line.split()) == 3}
 
 
+def attached(client, secret, instance_id, volume=None, **parameters):
+    """The volume, a new one by default, and what the guest calls it."""
+    zone = describe(client, instance_id)["Placement"]["AvailabilityZone"]
+    volume = volume or client.create_volume(AvailabilityZone=zone, **parameters)["VolumeId"]
+    ready(client, "volume_available", VolumeIds=[volume])
+    client.attach_volume(InstanceId=instance_id, VolumeId=volume, Device="/dev/sdf")
+    serial = volume.replace("-", "")
+    until(lambda: serial in disks(client, secret, instance_id), True)
+    return volume, disks(client, secret, instance_id)[serial][0]
+
+
 def numbers(client, secret, instance_id):
     return [int(line) for line in ssh(client, secret, instance_id, "cat /root/numbers 2>/dev/null; true").split()]
 
@@ -71,11 +82,17 @@ def test_copies_of_a_running_instance_are_configured_like_it(cloud, ec2, guest, 
     ec2.deregister_image(ImageId=image)
     ec2.delete_snapshot(SnapshotId=snapshot)
     first, second = (copy["InstanceId"] for copy in copies)
+    # What the guest has written and not flushed is on a volume that stays: it is asked to shut down.
+    volume, name = attached(ec2, key, first, Size=1)
+    ssh(ec2, key, first, f"echo unflushed >/dev/{name}")
     ec2.terminate_instances(InstanceIds=[first])
     wait(ec2, "instance_terminated", [first])
     assert ssh(ec2, key, second, "cat /root/precious /root/own") == "precious\nown\n"
-    ec2.terminate_instances(InstanceIds=[second])
+    _, name = attached(ec2, key, second, volume=volume)
+    assert ssh(ec2, key, second, f"head -n 1 /dev/{name}") == "unflushed\n"
+    ec2.terminate_instances(InstanceIds=[second], SkipOsShutdown=True)
     wait(ec2, "instance_terminated", [second])
+    ec2.delete_volume(VolumeId=volume)
 
 
 def taken(cloud, volume):  # noqa: F811
@@ -126,15 +143,6 @@ def test_a_volume_comes_grows_and_goes(cloud, ec2, guest, key):  # noqa: F811
 
 def test_a_volume_is_read_before_all_of_it_is_there(cloud, ec2, guest, key):  # noqa: F811
     """Only the block store has its snapshot; the daemon is killed while the guest has it."""
-    zone = describe(ec2, guest)["Placement"]["AvailabilityZone"]
-
-    def attached(**parameters):
-        volume = ec2.create_volume(AvailabilityZone=zone, **parameters)["VolumeId"]
-        ready(ec2, "volume_available", VolumeIds=[volume])
-        ec2.attach_volume(InstanceId=guest, VolumeId=volume, Device="/dev/sdf")
-        serial = volume.replace("-", "")
-        until(lambda: serial in disks(ec2, key, guest), True)
-        return volume, disks(ec2, key, guest)[serial][0]
 
     def deleted(volume):
         ec2.detach_volume(VolumeId=volume)
@@ -144,7 +152,7 @@ def test_a_volume_is_read_before_all_of_it_is_there(cloud, ec2, guest, key):  # 
     def read(name):
         return ssh(ec2, key, guest, f"echo 3 >/proc/sys/vm/drop_caches; head -c 30888896 /dev/{name} | md5sum")
 
-    volume, name = attached(Size=1)
+    volume, name = attached(ec2, key, guest, Size=1)
     ssh(ec2, key, guest, f"seq 1 4000000 >/dev/{name}; sync")
     written = read(name)
     snapshot = ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
@@ -156,7 +164,7 @@ def test_a_volume_is_read_before_all_of_it_is_there(cloud, ec2, guest, key):  # 
     cloud.start()
     head = pathlib.Path(cloud.data_dir, "snapshots", f"{snapshot}.json")
     until(lambda: json.loads(head.read_text())["layers"], [])
-    volume, name = attached(SnapshotId=snapshot)
+    volume, name = attached(ec2, key, guest, SnapshotId=snapshot)
 
     def initialization():
         (status,) = ec2.describe_volume_status(VolumeIds=[volume])["VolumeStatuses"]

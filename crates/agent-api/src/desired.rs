@@ -29,22 +29,8 @@ pub enum Change {
     /// The volume's data is destroyed.
     RemoveVolume(Id),
     PutInstance(Box<Instance>),
-    /// The guest is ended at once and nothing of it stays but its volumes.
-    RemoveInstance(Removal),
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Removal {
-    pub instance_id: Id,
-    /// As `Instance::request_id`.
-    #[serde(default)]
-    pub request_id: Option<String>,
-}
-
-impl From<Id> for Removal {
-    fn from(instance_id: Id) -> Self {
-        Removal { instance_id, request_id: None }
-    }
+    /// As `Power::GoneForced`, of an instance that nothing is known of any more.
+    RemoveInstance(Id),
 }
 
 impl Desired {
@@ -68,7 +54,7 @@ impl Desired {
             Change::RemoveSecurityGroup(id) => drop(self.security_groups.remove(&id)),
             Change::RemovePublicPool(id) => drop(self.public_pools.remove(&id)),
             Change::RemoveVolume(id) => drop(self.volumes.remove(&id)),
-            Change::RemoveInstance(removal) => drop(self.instances.remove(&removal.instance_id)),
+            Change::RemoveInstance(id) => drop(self.instances.remove(&id)),
         }
     }
 }
@@ -153,6 +139,10 @@ pub enum Power {
     Off,
     /// Off at once.
     OffForced,
+    /// Off as with `Off`; then nothing of it stays but its volumes.
+    Gone,
+    /// Off at once; then nothing of it stays but its volumes.
+    GoneForced,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

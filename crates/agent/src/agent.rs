@@ -21,7 +21,7 @@ use crate::tasks::Tasks;
 use crate::volumes::{Disks, Volumes};
 use agent_api::{
     CONSOLE_BYTES_MAX, Change, Desired, HostAgent, HostDescription, HostError, Instance, InstanceObservation,
-    NewSnapshot, Observation, Removal, UefiVariable, Unfilled,
+    NewSnapshot, Observation, UefiVariable, Unfilled,
 };
 use async_trait::async_trait;
 use host::machine::{FoundState, Hypervisor, MachineError};
@@ -175,12 +175,11 @@ impl Agent {
         }
     }
 
-    fn remove_instance(&self, removal: Removal) {
-        let Removal { instance_id, request_id } = removal;
-        match self.host.instances.lock().get(&instance_id) {
-            Some(handle) => change(handle, Desire::Gone { request_id }),
+    fn remove_instance(&self, instance_id: &Id) {
+        match self.host.instances.lock().get(instance_id) {
+            Some(handle) => change(handle, Desire::Gone),
             // Control may not know that it is gone.
-            None => self.host.observations.tell_instance(&instance_id, 0, InstanceObservation::Removed),
+            None => self.host.observations.tell_instance(instance_id, 0, InstanceObservation::Removed),
         }
     }
 
@@ -212,7 +211,7 @@ impl Agent {
                 let current = desired.instances.get(&instance.instance_id);
                 current.into_iter().for_each(|instance| self.put_instance(instance));
             }
-            Change::RemoveInstance(removal) => self.remove_instance(removal.clone()),
+            Change::RemoveInstance(id) => self.remove_instance(id),
         }
     }
 }
@@ -251,7 +250,7 @@ impl HostAgent for Agent {
             instances.keys().filter(|id| !new.instances.contains_key(*id)).cloned().collect()
         };
         for instance_id in undesired {
-            self.remove_instance(instance_id.into());
+            self.remove_instance(&instance_id);
         }
         for instance in new.instances.values() {
             self.put_instance(instance);

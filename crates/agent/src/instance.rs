@@ -58,9 +58,7 @@ pub(crate) enum Desire {
     /// Control has not spoken since the agent started: nothing may be done.
     Unknown,
     /// Nothing of it shall be here.
-    Gone {
-        request_id: Option<String>,
-    },
+    Gone,
     Put(Arc<Instance>),
 }
 
@@ -68,15 +66,14 @@ impl Desire {
     fn wanted(&self) -> Option<Wanted> {
         match self {
             Desire::Put(instance) => Some(Wanted { power: instance.power, boot: instance.boot }),
-            Desire::Gone { .. } | Desire::Unknown => None,
+            Desire::Gone | Desire::Unknown => None,
         }
     }
 
     fn request_id(&self) -> Option<&str> {
         match self {
             Desire::Put(instance) => instance.request_id.as_deref(),
-            Desire::Gone { request_id } => request_id.as_deref(),
-            Desire::Unknown => None,
+            Desire::Gone | Desire::Unknown => None,
         }
     }
 }
@@ -194,7 +191,7 @@ impl InstanceTask {
         if observed != InstanceObservation::Removed {
             let disks = match desire {
                 Desire::Put(instance) => self.plugged.observed(instance, is_running),
-                Desire::Gone { .. } | Desire::Unknown => Vec::new(),
+                Desire::Gone | Desire::Unknown => Vec::new(),
             };
             self.host.observations.tell_at_rest(&self.instance_id, boot, observed, None, disks);
             return false;

@@ -6,7 +6,7 @@
 //!     ▲         │              ▲                                                  │         │
 //!     │         ▼              └──────────────── Start, where a higher boot is ◀──┘         │
 //!     │     Failed(b) ────────────────────────── desired                                    │
-//!     └────────┴──────────────────────── Forget, where nothing is desired ◀─────────────────┘
+//!     └────────┴──────────────────────── Forget, where nothing of it shall be ◀─────────────┘
 //! ```
 //!
 //! Invariant: a boot that ran, or failed, is never started a second time; only a higher number is.
@@ -27,6 +27,12 @@ pub(crate) enum Actual {
 pub(crate) struct Wanted {
     pub power: Power,
     pub boot: u64,
+}
+
+impl Wanted {
+    fn is_gone(self) -> bool {
+        matches!(self.power, Power::Gone | Power::GoneForced)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,9 +72,10 @@ pub(crate) fn next_step(wanted: Option<Wanted>, actual: &Actual) -> Step {
             Step::Start { boot: wanted.boot }
         }
         (Power::On, _) => Step::Rest,
-        (Power::Off, Actual::Running { .. }) => Step::Shutdown(Why::Stop),
-        (Power::OffForced, Actual::Running { .. }) => Step::End,
-        (Power::Off | Power::OffForced, _) => Step::Rest,
+        (Power::Off | Power::Gone, Actual::Running { .. }) => Step::Shutdown(Why::Stop),
+        (Power::OffForced | Power::GoneForced, Actual::Running { .. }) => Step::End,
+        (Power::Gone | Power::GoneForced, Actual::Stopped { .. } | Actual::Failed { .. }) => Step::Forget,
+        (Power::Off | Power::OffForced | Power::Gone | Power::GoneForced, _) => Step::Rest,
     }
 }
 
@@ -85,8 +92,10 @@ pub(crate) fn observation(wanted: Option<Wanted>, actual: &Actual) -> (u64, Inst
         Actual::Failed { boot, message } => (*boot, InstanceObservation::Failed { message: message.clone() }),
         Actual::Absent => match wanted {
             // Never started here and not to be: as good as stopped.
-            Some(wanted) => (wanted.boot, InstanceObservation::Stopped(StopCause::Asked)),
-            None => (0, InstanceObservation::Removed),
+            Some(wanted) if !wanted.is_gone() => {
+                (wanted.boot, InstanceObservation::Stopped(StopCause::Asked))
+            }
+            Some(_) | None => (0, InstanceObservation::Removed),
         },
     }
 }
@@ -106,7 +115,13 @@ mod tests {
     }
 
     fn any_wanted() -> impl Strategy<Value = Option<Wanted>> {
-        let power = prop_oneof![Just(Power::On), Just(Power::Off), Just(Power::OffForced)];
+        let power = prop_oneof![
+            Just(Power::On),
+            Just(Power::Off),
+            Just(Power::OffForced),
+            Just(Power::Gone),
+            Just(Power::GoneForced)
+        ];
         proptest::option::of((power, 0u64..4).prop_map(|(power, boot)| Wanted { power, boot }))
     }
 
@@ -152,7 +167,9 @@ mod tests {
             prop_assert!(starts <= 1);
             let runs = matches!(actual, Actual::Running { .. });
             prop_assert!(!runs || wanted.is_some_and(|wanted| wanted.power == Power::On));
-            prop_assert!(wanted.is_some() || actual == Actual::Absent);
+            prop_assert!(wanted.is_some_and(|wanted| !wanted.is_gone()) || actual == Actual::Absent);
+            let is_removed = observation(wanted, &actual).1 == InstanceObservation::Removed;
+            prop_assert_eq!(is_removed, wanted.is_none_or(Wanted::is_gone));
         }
 
         #[test]

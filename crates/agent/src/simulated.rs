@@ -13,8 +13,8 @@ use crate::observations::Observations;
 use crate::snapshots::{Blocks, MemorySnapshots};
 use agent_api::{
     Change, Check, Desired, HostAgent, HostDescription, HostError, Instance, InstanceObservation,
-    NewSnapshot, Observation, ObservedDevice, PlugState, Removal, StatusChecks, StopCause, UefiVariable,
-    Unfilled, Volume, VolumeState,
+    NewSnapshot, Observation, ObservedDevice, PlugState, StatusChecks, StopCause, UefiVariable, Unfilled,
+    Volume, VolumeState,
 };
 use async_trait::async_trait;
 use model::Id;
@@ -236,7 +236,7 @@ impl SimulatedHost {
     fn apply_change(&self, state: &mut State, change: Change) {
         match change {
             Change::PutInstance(instance) => self.put_instance(state, &instance),
-            Change::RemoveInstance(removal) => self.remove_instance(state, removal),
+            Change::RemoveInstance(id) => self.remove_instance(state, &id),
             Change::PutVolume(volume) => self.put_volume(state, &volume),
             Change::RemoveVolume(id) => {
                 state.volumes.remove(&id);
@@ -318,15 +318,14 @@ impl SimulatedHost {
     }
 
     /// What is not here is said to be removed all the same: control may not know that it is.
-    fn remove_instance(&self, state: &mut State, removal: Removal) {
-        let Removal { instance_id: id, request_id } = removal;
-        match state.instances.get_mut(&id) {
+    fn remove_instance(&self, state: &mut State, id: &Id) {
+        match state.instances.get_mut(id) {
             Some(instance) => {
-                instance.request_id = request_id.map(Into::into);
+                instance.request_id = None;
                 instance.wanted = None;
-                self.advance(state, &id);
+                self.advance(state, id);
             }
-            None => self.shared.observations.tell_instance(&id, 0, InstanceObservation::Removed),
+            None => self.shared.observations.tell_instance(id, 0, InstanceObservation::Removed),
         }
     }
 
@@ -492,7 +491,7 @@ impl HostAgent for SimulatedHost {
         let undesired = |id: &&Id| !desired.instances.contains_key(*id);
         let gone: Vec<Id> = state.instances.keys().filter(undesired).cloned().collect();
         for id in gone {
-            self.remove_instance(&mut state, id.into());
+            self.remove_instance(&mut state, &id);
         }
         let undesired = |id: &&Id| !desired.volumes.contains_key(*id);
         let gone: Vec<Id> = state.volumes.keys().filter(undesired).cloned().collect();

@@ -186,19 +186,43 @@ async fn a_deaf_guest_is_ended_after_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn force_cuts_a_stop_short() {
+async fn a_guest_is_asked_before_its_instance_goes() {
     let (mut room, mut desired) = Room::with_instance().await;
-    room.doubles.deaf.lock().insert(id(1));
     let instance = desired.instances.get_mut(&id(1)).unwrap();
-    instance.power = Power::Off;
+    instance.power = Power::Gone;
     room.put(instance).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(room.doubles.running().len(), 1);
-    instance.power = Power::OffForced;
-    room.put(instance).await;
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_eq!(room.doubles.running(), []);
-    assert_eq!(room.settle().await, ["i-00000000000000001 1 Stopped(Asked)"]);
+    assert_eq!(room.settle().await, ["i-00000000000000001 0 Removed"]);
+    let log = room.doubles.log();
+    assert_eq!(log[..3], ["press", "end", "forget"].map(|what| format!("{what} i-00000000000000001")));
+    assert_eq!(room.doubles.volumes.lock().len(), 1, "its volume stays");
+    // To one who may not know, and of one that never was here.
+    for instance in [examples::instance(1), examples::instance(2)] {
+        let name = instance.instance_id.clone();
+        room.put(&Instance { power: Power::GoneForced, generation: 9, ..instance }).await;
+        assert_eq!(room.settle().await, [format!("{name} 0 Removed")]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn force_cuts_a_stop_and_an_end_short() {
+    for (asked, forced, told) in [
+        (Power::Off, Power::OffForced, "1 Stopped(Asked)"),
+        (Power::Gone, Power::GoneForced, "0 Removed"),
+        (Power::Off, Power::GoneForced, "0 Removed"),
+    ] {
+        let (mut room, mut desired) = Room::with_instance().await;
+        room.doubles.deaf.lock().insert(id(1));
+        let instance = desired.instances.get_mut(&id(1)).unwrap();
+        instance.power = asked;
+        room.put(instance).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(room.doubles.running().len(), 1);
+        instance.power = forced;
+        room.put(instance).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(room.doubles.running(), []);
+        assert_eq!(room.settle().await, [format!("i-00000000000000001 {told}")]);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -317,10 +341,7 @@ async fn a_removed_instance_is_ended_before_its_volume_and_vpc_go() {
     room.settle().await;
     assert_eq!(room.doubles.log(), [""; 0], "what the instance is in stays as it was");
     room.agent
-        .apply(vec![
-            Change::RemoveVolume(examples::volume(1).volume_id),
-            Change::RemoveInstance(id(1).into()),
-        ])
+        .apply(vec![Change::RemoveVolume(examples::volume(1).volume_id), Change::RemoveInstance(id(1))])
         .await;
     let told = room.settle().await;
     assert_eq!(told, ["i-00000000000000001 0 Removed", "vol-00000000000000001 Removed"]);
@@ -328,7 +349,7 @@ async fn a_removed_instance_is_ended_before_its_volume_and_vpc_go() {
     assert_eq!(log[..2], ["end i-00000000000000001", "forget i-00000000000000001"]);
     assert_eq!(room.doubles.plan.lock().as_ref().unwrap().vpcs, []);
     // Said again to one who may not know.
-    room.agent.apply(vec![Change::RemoveInstance(id(1).into())]).await;
+    room.agent.apply(vec![Change::RemoveInstance(id(1))]).await;
     assert_eq!(room.settle().await, ["i-00000000000000001 0 Removed"]);
     room.put(&examples::instance(1)).await;
     assert!(room.settle().await[0].ends_with("Preparing"), "and it may come again");
@@ -355,7 +376,7 @@ async fn a_restarted_agent_tells_what_it_found_and_touches_nothing_before_it_kno
     room.doubles.volumes.lock().insert(examples::volume(7).volume_id);
     room.restart().await;
     assert_eq!(room.settle().await, ["i-00000000000000001 1 Running"]);
-    room.agent.apply(vec![Change::RemoveInstance(id(1).into())]).await;
+    room.agent.apply(vec![Change::RemoveInstance(id(1))]).await;
     room.settle().await;
     assert_eq!(room.doubles.log(), [""; 0], "changes before the whole are not acted upon");
     room.agent.replace(desired.clone()).await;
@@ -436,7 +457,7 @@ async fn instance_store_volumes_outlive_a_reboot_and_no_stop() {
     room.put(instance).await;
     room.settle().await;
     assert_eq!(std::fs::read(&volume).unwrap(), [0; 1 << 20]);
-    room.agent.apply(vec![Change::RemoveInstance(id(1).into())]).await;
+    room.agent.apply(vec![Change::RemoveInstance(id(1))]).await;
     room.settle().await;
     assert!(!volume.exists());
 }
@@ -450,6 +471,8 @@ async fn a_crash_at_any_point_is_made_good() {
     next.instances.get_mut(&id(1)).unwrap().boot = 2;
     phases.push(next.clone());
     next.instances.get_mut(&id(1)).unwrap().power = Power::Off;
+    phases.push(next.clone());
+    next.instances.get_mut(&id(2)).unwrap().power = Power::Gone;
     phases.push(next.clone());
     next.instances.remove(&id(2));
     next.volumes.remove(&examples::volume(2).volume_id);
@@ -488,7 +511,8 @@ fn check(room: &Room, desired: &Desired) {
     let on = desired.instances.values().filter(|instance| instance.power == Power::On);
     let expected: Vec<(Id, u64)> = on.map(|instance| (instance.instance_id.clone(), instance.boot)).collect();
     assert_eq!(room.doubles.running(), expected);
-    assert!(room.doubles.machines.lock().keys().all(|id| desired.instances.contains_key(id)));
+    let may_be = |id| desired.instances.get(id).is_some_and(|instance| instance.power != Power::Gone);
+    assert!(room.doubles.machines.lock().keys().all(may_be));
     assert!(room.doubles.volumes.lock().iter().eq(desired.volumes.keys()));
     let plan = room.doubles.plan.lock();
     let interfaces = plan.as_ref().map_or(0, |plan| plan.interfaces.len());

@@ -517,7 +517,7 @@ async fn story(agent: Arc<Agent>, machines: Arc<Namespaces>, dir: PathBuf) {
     let told = u64::from(told) - 2_208_988_800;
     assert!(now.abs_diff(told) < 5, "{told}, and it is {now}");
 
-    agent.apply(vec![Change::RemoveInstance(one.clone().into()), Change::RemoveInstance(two.into())]).await;
+    agent.apply(vec![Change::RemoveInstance(one.clone()), Change::RemoveInstance(two)]).await;
     let mut removed = 0;
     while removed < 2 {
         let observed = tokio::time::timeout(Duration::from_secs(30), observations.recv()).await.unwrap();

@@ -48,7 +48,7 @@ pub struct Instance {
     pub request_id: Option<Box<str>>,
     /// Rises with every start and reboot; the host restarts a guest that runs with an older one.
     pub boot: u64,
-    /// Whether the stop that is under way shall not wait for the guest.
+    /// Whether the stop or end that is under way shall not wait for the guest.
     pub force_stop: bool,
     /// While its volumes are captured for an image.
     #[serde(default)]

@@ -15,13 +15,13 @@
 
 use crate::encryption::{self, Encryption};
 use crate::engine::{Change, Tables, Tx, transaction};
-use crate::instance::{Instance, ON_HOST, desired, lifecycle};
+use crate::instance::{ON_HOST, desired, lifecycle};
 use crate::public_pool::PublicPool;
 use crate::region::{HostLink, RegionState};
 use crate::volume::Condition;
 use crate::{Control, route_table, security_group, volume, vpc};
 use agent_api::{Desired, Observation, VolumeState};
-use model::{Id, InstanceState, Text};
+use model::{Id, Text};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -351,25 +351,7 @@ async fn desire(
 }
 
 async fn replace(region: &RegionState, host: &HostLink) {
-    let host_id = &host.description.host_id;
-    host.agent.replace(whole(region, host_id)).await;
-    host.agent.apply(going(region, host_id)).await;
-}
-
-/// Removals of instances that are going: a host that knows nothing of one says so, and the record can end.
-fn going(region: &RegionState, host_id: &str) -> Vec<agent_api::Change> {
-    let tables = region.view.read();
-    tables
-        .instances
-        .with("instance-state-name", InstanceState::ShuttingDown.name())
-        .filter(|instance| instance.placement.host_id == host_id)
-        .map(|instance| removal(&instance.instance_id, Some(instance)))
-        .collect()
-}
-
-fn removal(id: &Id, instance: Option<&Instance>) -> agent_api::Change {
-    let request_id = instance.and_then(|instance| instance.request_id.as_deref().map(str::to_owned));
-    agent_api::Change::RemoveInstance(agent_api::Removal { instance_id: id.clone(), request_id })
+    host.agent.replace(whole(region, &host.description.host_id)).await;
 }
 
 /// Everything that shall be on a host.
@@ -425,7 +407,7 @@ fn changes_by_host(region: &RegionState, affected: &Affected) -> BTreeMap<String
     for (host_id, id) in &affected.instances_left {
         // It may have come back meanwhile.
         if tables.instances.find(id).is_none_or(|instance| instance.placement.host_id != *host_id) {
-            let gone = removal(id, None);
+            let gone = agent_api::Change::RemoveInstance(id.clone());
             by_host.entry(host_id.to_string()).or_default().push(gone);
         }
     }
@@ -452,7 +434,7 @@ fn changes_by_host(region: &RegionState, affected: &Affected) -> BTreeMap<String
         });
         let change = match wanted {
             Some(wanted) => agent_api::Change::PutInstance(Box::new(wanted)),
-            None => removal(id, instance.map(|instance| &**instance)),
+            None => agent_api::Change::RemoveInstance(id.clone()),
         };
         by_host.entry(host_id.to_string()).or_default().push(change);
     }

@@ -50,7 +50,7 @@ async fn a_life_takes_its_time() {
     instance.power = Power::Off;
     host.apply(put(instance.clone())).await;
     assert_eq!(next(&mut observations).await, (2, InstanceObservation::Stopped(StopCause::Asked)));
-    host.apply(vec![Change::RemoveInstance(instance.instance_id.clone().into())]).await;
+    host.apply(vec![Change::RemoveInstance(instance.instance_id.clone())]).await;
     assert_eq!(next(&mut observations).await, (0, InstanceObservation::Removed));
     assert!(host.console_output(&instance.instance_id).await.is_err());
 }
@@ -70,7 +70,7 @@ async fn at_once_doubled_and_late_messages_do_no_harm() {
     host.apply(put(instance.clone())).await;
     assert_eq!(told(&mut observations), []);
     let id = instance.instance_id.clone();
-    host.apply(vec![Change::RemoveInstance(id.clone().into()), Change::RemoveInstance(id.into())]).await;
+    host.apply(vec![Change::RemoveInstance(id.clone()), Change::RemoveInstance(id)]).await;
     let removed = (0, InstanceObservation::Removed);
     assert_eq!(told(&mut observations), [removed.clone(), removed]);
 }

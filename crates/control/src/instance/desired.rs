@@ -24,7 +24,9 @@ pub fn desired(
         InstanceState::Pending | InstanceState::Running => agent_api::Power::On,
         InstanceState::Stopping if instance.force_stop => agent_api::Power::OffForced,
         InstanceState::Stopping | InstanceState::Stopped => agent_api::Power::Off,
-        InstanceState::ShuttingDown | InstanceState::Terminated => return None,
+        InstanceState::ShuttingDown if instance.force_stop => agent_api::Power::GoneForced,
+        InstanceState::ShuttingDown => agent_api::Power::Gone,
+        InstanceState::Terminated => return None,
     };
     let interfaces: Vec<_> =
         instance.interfaces.iter().filter_map(|id| tables.network_interfaces.find(id)).collect();

@@ -99,6 +99,7 @@ pub async fn terminate_instances(
         let before = instance.state;
         move_on(instance, Transition::Terminate, "terminated")?;
         instance.ended_stopped |= before == InstanceState::Stopped;
+        instance.force_stop |= input.skip_os_shutdown.unwrap_or(false) && !instance.is_terminated();
         if before != instance.state {
             user_initiated(instance, tx.now(), "Client.UserInitiatedShutdown", "User initiated shutdown");
         }

@@ -3,14 +3,14 @@
 
 use agent_api::{
     Architecture, BLOCK_BYTES, Change, ChangedBlock, Desired, HostAgent, HostDescription, HostError,
-    InstanceObservation, Observation, ObservedInstance, PROTOCOL_VERSION, SecretKey, SnapshotStore,
+    InstanceObservation, Observation, ObservedInstance, PROTOCOL_VERSION, Power, SecretKey, SnapshotStore,
     StatusChecks, StopCause, VolumeState,
 };
 use async_trait::async_trait;
 use aws_api::{Request, Response, Service};
 use control::region::RegionState;
 use control::{Caller, Control, HostSource, Limits, Options};
-use model::{Clock, Environment, Region, Result, Timestamp};
+use model::{Clock, Environment, Id, Region, Result, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -264,6 +264,31 @@ struct IdleHost {
     snapshots: Arc<Blocks>,
 }
 
+impl IdleHost {
+    fn put(&self, instance: agent_api::Instance) {
+        match instance.power {
+            Power::Gone | Power::GoneForced => self.remove(instance.instance_id),
+            Power::On | Power::Off | Power::OffForced => {
+                self.wanted.lock().unwrap().insert(instance.instance_id.to_string(), instance);
+            }
+        }
+    }
+
+    fn remove(&self, instance_id: Id) {
+        self.wanted.lock().unwrap().remove(instance_id.as_str());
+        let removed = ObservedInstance {
+            instance_id,
+            boot: 0,
+            state: InstanceObservation::Removed,
+            checks: None,
+            devices: vec![],
+        };
+        if let Some(observer) = &*self.observer.lock().unwrap() {
+            let _ = observer.send(Observation::Instance(removed));
+        }
+    }
+}
+
 #[async_trait]
 impl HostAgent for IdleHost {
     fn describe(&self) -> HostDescription {
@@ -283,12 +308,12 @@ impl HostAgent for IdleHost {
 
     async fn replace(&self, desired: Desired) {
         if !self.is_away.load(Ordering::Relaxed) {
-            let instances = desired.instances.into_iter().map(|(id, instance)| (id.to_string(), instance));
-            *self.wanted.lock().unwrap() = instances.collect();
             let vpcs = desired.vpcs.into_iter().map(|(id, vpc)| (id.to_string(), vpc));
             *self.vpcs.lock().unwrap() = vpcs.collect();
             let groups = desired.security_groups.into_iter().map(|(id, group)| (id.to_string(), group));
             *self.groups.lock().unwrap() = groups.collect();
+            self.wanted.lock().unwrap().clear();
+            desired.instances.into_values().for_each(|instance| self.put(instance));
         }
     }
 
@@ -307,23 +332,8 @@ impl HostAgent for IdleHost {
                 Change::RemoveSecurityGroup(id) => drop(self.groups.lock().unwrap().remove(id.as_str())),
                 Change::PutPublicPool(_) | Change::RemovePublicPool(_) => {}
                 Change::RemoveVpc(id) => drop(self.vpcs.lock().unwrap().remove(id.as_str())),
-                Change::PutInstance(instance) => {
-                    self.wanted.lock().unwrap().insert(instance.instance_id.to_string(), *instance);
-                }
-                Change::RemoveInstance(removal) => {
-                    let instance_id = removal.instance_id;
-                    self.wanted.lock().unwrap().remove(instance_id.as_str());
-                    let removed = ObservedInstance {
-                        instance_id,
-                        boot: 0,
-                        state: InstanceObservation::Removed,
-                        checks: None,
-                        devices: vec![],
-                    };
-                    if let Some(observer) = &*self.observer.lock().unwrap() {
-                        let _ = observer.send(Observation::Instance(removed));
-                    }
-                }
+                Change::PutInstance(instance) => self.put(*instance),
+                Change::RemoveInstance(id) => self.remove(id),
                 _ => {}
             }
         }
