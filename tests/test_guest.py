@@ -35,7 +35,7 @@ def cloud():
     alive = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
     ids = [i["InstanceId"] for r in ec2.describe_instances(Filters=alive)["Reservations"] for i in r["Instances"]]
     if ids:
-        ec2.terminate_instances(InstanceIds=ids)
+        ec2.terminate_instances(InstanceIds=ids, SkipOsShutdown=True)
         wait(ec2, "instance_terminated", ids)
     cloud.stop()
 
@@ -475,7 +475,7 @@ def test_secure_boot_runs_nothing_unsigned(ec2, tiny):
     )["ImageId"]
     (instance,) = run(ec2, registered)
     console(ec2, instance["InstanceId"], "Access Denied")
-    ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
+    ec2.terminate_instances(InstanceIds=[instance["InstanceId"]], SkipOsShutdown=True)
     wait(ec2, "instance_terminated", [instance["InstanceId"]])
 
 

@@ -261,6 +261,8 @@ impl SimulatedHost {
             {
                 Some(VolumeState::Lost)
             }
+            // Its data comes from where it was.
+            None if desired.made => None,
             Some(had) if had.size_gib >= desired.size_gib => None,
             _ => take(&mut state.next_volumes_fault).map(|message| VolumeState::Failed { message }),
         };
