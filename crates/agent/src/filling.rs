@@ -24,7 +24,7 @@ const MIBPS: u32 = 100;
 const BYTES_AT_ONCE: u64 = 8 * MIB;
 /// After a restart it may take so long until it is known which volumes a machine has.
 const KNOWN_WITHIN: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_millis(100);
+pub(crate) const LOOK: Duration = Duration::from_millis(100);
 
 /// What one call of `Disks::fill` has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]

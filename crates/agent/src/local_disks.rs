@@ -1,7 +1,7 @@
 //! The disks and snapshots of a real host: files (`volume`).
 
 use crate::backend::{Backend, Tidied};
-use crate::filling::{Fill, ServedLayer};
+use crate::filling::{Fill, LOOK, ServedLayer};
 use crate::freeze::Freeze;
 use crate::volumes::{DiskError, DiskFile, Disks};
 use agent_api::{ChangedBlock, HostError, NewSnapshot, SnapshotStore, Unfilled};
@@ -196,12 +196,19 @@ impl Disks for LocalDisks {
             let volume_ids: Vec<&str> = volume_ids.iter().map(Id::as_str).collect();
             disks.read_layer(&volume_ids, &layer)
         };
+        let reader = loop {
+            match self.with(read.clone()).await {
+                // Nobody has told its key since the start: the machine waits.
+                Err(Failure::Volume(VolumeError::Locked(_))) => tokio::time::sleep(LOOK).await,
+                read => break read?,
+            }
+        };
         let served = |reader: LayerReader| ServedLayer {
             is_whole: reader.is_whole(),
             path: reader.path().to_owned(),
             content: Arc::new(Content(reader)),
         };
-        Ok(self.with(read).await?.map(served))
+        Ok(reader.map(served))
     }
 
     async fn undo_freeze(&self, key: &str) -> Result<(), DiskError> {

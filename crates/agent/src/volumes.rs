@@ -67,7 +67,8 @@ pub trait Disks: Send + Sync {
         Ok(BTreeMap::new())
     }
 
-    /// A layer by its name, to be read by a machine that has these volumes. None where they have none such.
+    /// A layer by its name, to be read by a machine that has these volumes. None where they have none such. Waits until
+    /// the key is told of one that is encrypted.
     async fn read_layer(
         &self,
         _volume_ids: &BTreeSet<Id>,

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use agent::{Backend, LocalDisks, MemorySnapshots};
-use agent_api::{BLOCK_BYTES, ChangedBlock, HostError, NewSnapshot, SnapshotStore, Volume};
+use agent_api::{BLOCK_BYTES, ChangedBlock, HostError, NewSnapshot, SecretKey, SnapshotStore, Volume};
+use host::machine::DiskFormat;
 use model::{Id, Kind};
 use std::sync::Arc;
 use tempfile::TempDir;
@@ -22,6 +23,19 @@ fn volume_id(number: u32) -> Id {
     Id::parse(Kind::Volume, &format!("vol-{number:017x}")).unwrap()
 }
 
+fn wanted(number: u32, snapshot_id: Option<Id>, size_gib: u32) -> Volume {
+    Volume {
+        volume_id: volume_id(number),
+        generation: 1,
+        size_gib,
+        snapshot_id,
+        made: false,
+        key: None,
+        snapshot_key: None,
+        initialization_mibps: None,
+    }
+}
+
 fn backends() -> (TempDir, Vec<Arc<dyn Backend>>) {
     let dir = tempfile::tempdir().unwrap();
     let local = LocalDisks(Arc::new(volume::Disks::open(dir.path()).unwrap()));
@@ -38,8 +52,18 @@ fn stores() -> (TempDir, Vec<Arc<dyn SnapshotStore>>) {
 
 /// A sealed one of 1 GiB with these blocks, stored.
 async fn uploaded(store: &dyn SnapshotStore, number: u32, blocks: &[(u32, u32)]) -> Id {
+    uploaded_with(store, number, blocks, None).await
+}
+
+/// Encrypted, with a key.
+async fn uploaded_with(
+    store: &dyn SnapshotStore,
+    number: u32,
+    blocks: &[(u32, u32)],
+    key: Option<&SecretKey>,
+) -> Id {
     let id = snapshot_id(number);
-    store.begin(&id, 1, None).await.unwrap();
+    store.begin(&id, 1, key).await.unwrap();
     for (index, content) in blocks {
         store.put_block(&id, *index, &block(*content)).await.unwrap();
     }
@@ -117,16 +141,6 @@ async fn a_volume_of_a_snapshot_and_snapshots_of_it_may_go_in_any_order() {
     let (_dir, backends) = backends();
     for backend in backends {
         let first = uploaded(&*backend, 1, &[(0, 10), (2047, 11)]).await;
-        let wanted = |number, snapshot_id: Option<Id>, size_gib| Volume {
-            volume_id: volume_id(number),
-            generation: 1,
-            size_gib,
-            snapshot_id,
-            made: false,
-            key: None,
-            snapshot_key: None,
-            initialization_mibps: None,
-        };
         let (one, two) = (wanted(1, Some(first.clone()), 2), wanted(2, None, 1));
         for volume in [&one, &two, &one] {
             backend.ensure(volume).await.unwrap();
@@ -171,4 +185,47 @@ async fn a_volume_of_a_snapshot_and_snapshots_of_it_may_go_in_any_order() {
         let lost = Volume { made: true, ..one };
         assert!(backend.ensure(&lost).await.is_err(), "it was made, and is gone");
     }
+}
+
+/// Of a snapshot that is not near: encrypted or not, and with another key than the snapshot's.
+#[tokio::test]
+async fn a_volume_is_read_before_all_of_it_is_there() {
+    let [one, other] = [1, 2].map(|byte| Some(SecretKey::from([byte; SecretKey::BYTES])));
+    for (from, to) in [(&None, &None), (&one, &one), (&one, &other), (&None, &one)] {
+        let (_dir, backends) = backends();
+        for backend in backends {
+            let blocks = [(0, 10), (3, 13), (2047, 11)];
+            let source = uploaded_with(&*backend, 1, &blocks, from.as_ref()).await;
+            backend.tidy(100).await.unwrap();
+            let volume = wanted(1, Some(source.clone()), 2);
+            let volume = Volume { key: to.clone(), snapshot_key: from.clone(), ..volume };
+            backend.ensure(&volume).await.unwrap();
+            SnapshotStore::delete(&*backend, &source).await.unwrap();
+            if let Some(layer) = served(&*backend, &volume.volume_id).await {
+                let volume_ids = [volume.volume_id.clone()].into();
+                let layer = backend.read_layer(&volume_ids, &layer).await.unwrap().unwrap();
+                assert_eq!((layer.content.size(), layer.is_whole), (1 << 30, false));
+                let read = tokio::task::spawn_blocking(move || {
+                    let mut data = block(0);
+                    layer.content.read(3 * BLOCK_BYTES as u64, &mut data).map(|()| data)
+                });
+                assert_eq!(read.await.unwrap().unwrap(), block(13));
+            }
+            while !backend.unfilled().await.unwrap().is_empty() {
+                backend.fill(1).await.unwrap();
+            }
+            assert_eq!(served(&*backend, &volume.volume_id).await, None);
+            snapshot(&*backend, &[(2, &volume.volume_id)]).await;
+            let taken = snapshot_id(2);
+            assert_eq!(backend.list_blocks(&taken, 0, 10).await.unwrap(), [0, 3, 2047]);
+            assert_eq!(backend.get_block(&taken, 2047).await.unwrap(), Some(block(11)));
+        }
+    }
+}
+
+/// The name of the layer that a machine reads from us.
+async fn served(backend: &dyn Backend, volume_id: &Id) -> Option<String> {
+    let layers = backend.open(volume_id).await.unwrap().layers;
+    let layer = layers.into_iter().find(|layer| layer.format == DiskFormat::Served)?;
+    Some(layer.path.file_stem().unwrap().to_str().unwrap().to_owned())
 }

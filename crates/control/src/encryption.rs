@@ -6,7 +6,7 @@
 //!
 //! Each key is in the records, encrypted with the one before it. A data key is shared by a volume, its snapshots and
 //! what is made of those with the same key of the account; with another, or where the source is not encrypted, all is
-//! copied under a new one.
+//! encrypted anew under a new one.
 //!
 //! The account's own key is the only one until there is a service that manages keys. Whoever names another is answered
 //! as at AWS, where a name is looked at afterwards only: what was asked for turns out to be in error.

@@ -11,7 +11,7 @@
 //!
 //! All of it is read once and then known: a call for one disk costs what that disk costs, however many there are.
 
-use crate::encryption::DataKey;
+use crate::encryption::{DataKey, Keys};
 use crate::filling::{self, FILLING, Filling};
 use crate::freeze::{self, Journal};
 use crate::layer::{Format, Layer, LayerName};
@@ -44,8 +44,7 @@ pub struct Disks {
     idle: Condvar,
     /// Shared by who writes blocks, so that none is written while a snapshot is sealed.
     pub(crate) sealing: RwLock<()>,
-    /// Those that were told, by their ids.
-    pub(crate) keys: RwLock<HashMap<String, Arc<DataKey>>>,
+    pub(crate) keys: Arc<Keys>,
     pub(crate) store: Arc<BlockStore>,
     /// Says that there is something to fill, or to tell of it.
     pub(crate) lacking: tokio::sync::Notify,
@@ -161,7 +160,7 @@ impl Disks {
         }
         let dir = fs::canonicalize(dir).map_err(failed("can't find", dir))?;
         let (state, idle, sealing) = (Mutex::default(), Condvar::new(), RwLock::default());
-        let (keys, store, lacking) = (RwLock::default(), Arc::new(store), tokio::sync::Notify::new());
+        let (keys, store, lacking) = (Arc::default(), Arc::new(store), tokio::sync::Notify::new());
         let disks = Disks { dir, state, idle, sealing, keys, store, lacking };
         let mut state = State::default();
         for part in [VOLUMES, SNAPSHOTS] {
@@ -186,8 +185,7 @@ impl Disks {
             }
         }
         for name in disks.names(FILLING)? {
-            let layer = name.strip_suffix(filling::MAP).unwrap_or(&name);
-            if !state.filling.contains_key(layer) {
+            if !state.filling.contains_key(filling::layer_of(&name)) {
                 durable::remove(&disks.dir.join(FILLING).join(name))?;
             }
         }
@@ -305,9 +303,12 @@ impl Disks {
     }
 
     pub(crate) fn layers(&self, names: &[LayerName]) -> Vec<Layer> {
-        let filling = |name: &LayerName| self.state.lock().filling.get(&name.to_string()).cloned();
-        let layer = |name| Layer { path: self.layer_path(name), format: name.format, filling: filling(name) };
-        names.iter().map(layer).collect()
+        names.iter().map(|name| self.layer(name)).collect()
+    }
+
+    pub(crate) fn layer(&self, name: &LayerName) -> Layer {
+        let filling = self.state.lock().filling.get(&name.to_string()).cloned();
+        Layer { path: self.layer_path(name), format: name.format, filling }
     }
 
     /// The name of a layer that shall be made for a disk.
@@ -386,6 +387,13 @@ impl Work<'_> {
         self.pinned.push(head.clone());
         Ok(head)
     }
+
+    /// A layer that was made for a head which is yet to be put: without one it goes when the work is done.
+    pub(crate) fn hold(&mut self, layer: &LayerName) {
+        let held = Head::new(0, std::slice::from_ref(layer), None);
+        self.disks.state.lock().need(&held);
+        self.pinned.push(held);
+    }
 }
 
 impl Drop for Work<'_> {
@@ -405,7 +413,7 @@ pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }
 
-fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
+pub(crate) fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
     let bytes = fs::read(path).map_err(failed("can't read", path))?;
     serde_json::from_slice(&bytes).map_err(|error| failed("can't understand", path)(error.into()))
 }

@@ -48,6 +48,13 @@ impl Chain {
         Ok(Chain { path, layers: open.collect::<Result<_>>()?, size })
     }
 
+    /// Of one layer alone, as large as it was made.
+    pub(crate) fn of_one(layer: &Layer, key: Option<&DataKey>) -> Result<Chain> {
+        let mut chain = Chain::open(0, std::slice::from_ref(layer), key)?;
+        chain.size = chain.layers.iter().map(Open::size).sum();
+        Ok(chain)
+    }
+
     /// Of one raw file, as long as the disk.
     pub(crate) fn of(file: File, path: &Path, key: Option<&DataKey>) -> Result<Chain> {
         let size = file.metadata().map_err(failed("can't see", path))?.len();
@@ -138,6 +145,15 @@ impl Chain {
 }
 
 impl Open {
+    /// Bytes of the disk that it was made for.
+    fn size(&self) -> u64 {
+        match self {
+            Open::Raw { size, .. } => *size,
+            Open::Overlay(overlay) => overlay.size,
+            Open::Filling(filling) => filling.size(),
+        }
+    }
+
     fn part(&mut self, offset: u64) -> io::Result<(Part, u64)> {
         match self {
             Open::Overlay(overlay) => overlay.part(offset),

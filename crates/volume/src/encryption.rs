@@ -5,11 +5,12 @@
 //!   data key ─┬▶ a layer's, by its file's name     AES-256-XTS of its clusters, by their place in the file (`luks`)
 //!             ├▶ the disk's                        what QEMU is told; opens each layer's own
 //!             ├▶ names of blocks                   keyed, so that none but its owner sees which are the same
-//!             └▶ blocks                            XChaCha20-Poly1305
+//!             └▶ blocks, and another data key      XChaCha20-Poly1305
 //! ```
 //!
 //! Data keys come from control whenever it speaks of a disk (`Disks::tell`) and stay in memory: the disk has what
-//! tells one from another, and no more.
+//! tells one from another, and for as long as a layer is filled from what another key opens, that one sealed with the
+//! layer's (`filling`).
 
 use crate::catalogue::{Disks, Head};
 use crate::store::Name;
@@ -19,12 +20,16 @@ use aes::cipher::KeyInit;
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use model::SecretKey;
+use parking_lot::RwLock;
+use std::collections::HashMap;
 use std::sync::Arc;
 use xts_mode::{Xts128, get_tweak_default};
 
 /// What an AES-XTS tweak counts.
 pub(crate) const SECTOR: usize = 512;
 const NONCE: usize = 24;
+/// In place of a block's name, where a data key is sealed. No block has it.
+const A_KEY: Name = Name([0; Name::BYTES]);
 
 /// A data key and what comes of it.
 pub(crate) struct DataKey {
@@ -76,6 +81,27 @@ impl DataKey {
     pub(crate) fn open(&self, name: Name, sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, sealed) = sealed.split_at_checked(NONCE)?;
         self.blocks.decrypt(XNonce::from_slice(nonce), Payload { msg: sealed, aad: &name.0 }).ok()
+    }
+
+    pub(crate) fn seal_key(&self, other: &DataKey) -> Vec<u8> {
+        self.seal(A_KEY, other.key.expose())
+    }
+
+    /// None where it is damaged.
+    pub(crate) fn open_key(&self, sealed: &[u8]) -> Option<DataKey> {
+        let bytes: [u8; SecretKey::BYTES] = self.open(A_KEY, sealed)?.try_into().ok()?;
+        Some(DataKey::new(&bytes.into()))
+    }
+}
+
+/// Those that were told, by their ids.
+#[derive(Default)]
+pub(crate) struct Keys(RwLock<HashMap<String, Arc<DataKey>>>);
+
+impl Keys {
+    pub(crate) fn get(&self, id: &str) -> Result<Arc<DataKey>> {
+        let key = self.0.read().get(id).cloned();
+        key.ok_or_else(|| VolumeError::Locked(id.to_owned()))
     }
 }
 
@@ -136,17 +162,17 @@ impl Disks {
 
     pub(crate) fn told(&self, key: &SecretKey) -> Arc<DataKey> {
         let key = Arc::new(DataKey::new(key));
-        self.keys.write().entry(key.id.clone()).or_insert(key).clone()
+        let known = self.keys.0.write().entry(key.id.clone()).or_insert_with(|| key.clone()).clone();
+        if Arc::ptr_eq(&known, &key) {
+            // Layers may have waited for it.
+            self.lacking.notify_one();
+        }
+        known
     }
 
     /// None where the disk is not encrypted.
     pub(crate) fn key_of(&self, head: &Head) -> Result<Option<Arc<DataKey>>> {
-        head.key.as_deref().map(|id| self.key(id)).transpose()
-    }
-
-    pub(crate) fn key(&self, id: &str) -> Result<Arc<DataKey>> {
-        let key = self.keys.read().get(id).cloned();
-        key.ok_or_else(|| VolumeError::Locked(id.to_owned()))
+        head.key.as_deref().map(|id| self.keys.get(id)).transpose()
     }
 }
 
@@ -206,5 +232,14 @@ mod tests {
             assert!(one.open(name, &damaged).is_none(), "{at}");
         }
         assert!(one.open(name, &sealed[..10]).is_none());
+    }
+
+    #[test]
+    fn a_key_is_sealed_with_another() {
+        let (one, other) = (key(1), key(2));
+        let sealed = one.seal_key(&other);
+        assert_eq!(one.open_key(&sealed).unwrap().id, other.id);
+        assert!(other.open_key(&sealed).is_none() && one.open_key(&sealed[1..]).is_none());
+        assert!(one.open_key(&one.seal(A_KEY, b"short")).is_none());
     }
 }

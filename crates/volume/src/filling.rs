@@ -6,17 +6,21 @@
 //!                            ╰ filled: those that nobody asked for come meanwhile
 //! ```
 //!
-//! Such a layer is a raw file with holes. Beside it, in `filling/`, are the list of its blocks, which is written once, and a
-//! map of those that are there. A block counts once it and its bit are durable; after a crash some are fetched again.
-//! The list is the layer's own, so that its snapshot may go meanwhile. None of this is encrypted: the layer of an encrypted
-//! snapshot is made whole at once.
+//! Such a layer is a raw file with holes, or an encrypted overlay (`encrypted`). Beside it, in `filling/`, are the list of
+//! its blocks, which is written once, and a map of those that are there. A block counts once it and its bit are durable;
+//! after a crash some are fetched again. The list is the layer's own, so that its snapshot may go meanwhile.
 
-use crate::catalogue::{Disks, Head, LAYERS};
+mod encrypted;
+
+use crate::catalogue::{self, Disks, Head, LAYERS, Work, to_json};
+use crate::chain::Chain;
+use crate::encryption::DataKey;
 use crate::layer::{Format, LayerName, check};
-use crate::qcow2::Part;
+use crate::qcow2::{self, Part};
 use crate::store::{BlockStore, Manifest, Name};
 use crate::volumes::{create_raw, whole};
 use crate::{BLOCK_BYTES, Result, VolumeError, durable, failed, storing};
+use encrypted::{Encrypted, Secrets};
 use model::Kind;
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashSet;
@@ -26,8 +30,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) const FILLING: &str = "filling";
-/// Ends the name of a map.
-pub(crate) const MAP: &str = ".map";
+/// End the names of what is in there: of the list nothing; of the map; and of what may be on the disk of the keys of an
+/// encrypted layer.
+const LIST: &str = "";
+const MAP: &str = ".map";
+const SECRETS: &str = ".secrets";
 const BLOCK: u64 = BLOCK_BYTES as u64;
 /// That one call of `keep_near` fetches.
 const BYTES_AT_ONCE: u64 = 64 << 20;
@@ -37,11 +44,16 @@ pub struct Filling {
     name: LayerName,
     path: PathBuf,
     file: File,
+    encrypted: Option<Encrypted>,
     store: Arc<BlockStore>,
+    /// What the snapshot had here when this was begun: it is closer than the store.
+    near: Option<Mutex<Chain>>,
     manifest: Manifest,
     filled: Mutex<Filled>,
     /// Says that a block is no longer being fetched.
     fetched: Condvar,
+    /// Held by who says on the disk what is there.
+    settling: Mutex<()>,
 }
 
 /// By their places in the list.
@@ -74,43 +86,37 @@ impl PartialEq for Filling {
 impl Eq for Filling {}
 
 /// Reads a layer for a machine that does not open its file.
-pub enum LayerReader {
+pub struct LayerReader {
+    path: PathBuf,
+    size: u64,
+    content: Content,
+}
+
+enum Content {
     Filling(Arc<Filling>),
     /// It has become whole since the machine was told of it.
-    Whole {
-        file: File,
-        path: PathBuf,
-        size: u64,
-    },
+    Whole(Mutex<Chain>),
 }
 
 impl LayerReader {
     pub fn is_whole(&self) -> bool {
-        matches!(self, LayerReader::Whole { .. })
+        matches!(self.content, Content::Whole(_))
     }
 
     /// Of its file.
     pub fn path(&self) -> &Path {
-        match self {
-            LayerReader::Filling(filling) => &filling.path,
-            LayerReader::Whole { path, .. } => path,
-        }
+        &self.path
     }
 
     pub fn size(&self) -> u64 {
-        match self {
-            LayerReader::Filling(filling) => filling.size(),
-            LayerReader::Whole { size, .. } => *size,
-        }
+        self.size
     }
 
     /// Within the size.
     pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
-        match self {
-            LayerReader::Filling(filling) => filling.read(offset, into),
-            LayerReader::Whole { file, path, .. } => {
-                file.read_exact_at(into, offset).map_err(failed("can't read", path))
-            }
+        match &self.content {
+            Content::Filling(filling) => filling.read(offset, into),
+            Content::Whole(layer) => layer.lock().read(offset, into),
         }
     }
 }
@@ -141,7 +147,7 @@ impl Filling {
             match self.place(index) {
                 Some(place) => {
                     self.fetch(place)?;
-                    self.file.read_exact_at(now, offset).map_err(failed("can't read", &self.path))?;
+                    self.read_block(place, within, now)?;
                 }
                 None => now.fill(0),
             }
@@ -186,13 +192,7 @@ impl Filling {
         }
         filled.fetching.insert(place);
         drop(filled);
-        let (index, name) = self.manifest.blocks[place];
-        let fetched = self.store.get_block(&self.name.owner, index, name, None).and_then(|data| {
-            // A disk's last block may end behind it.
-            let length = BLOCK.min(self.size() - u64::from(index) * BLOCK) as usize;
-            let written = self.file.write_all_at(&data[..length], u64::from(index) * BLOCK);
-            written.map_err(failed("can't write", &self.path))
-        });
+        let fetched = self.get_block(place).and_then(|data| self.write_block(place, data));
         let mut filled = self.filled.lock();
         filled.fetching.remove(&place);
         if fetched.is_ok() {
@@ -203,19 +203,74 @@ impl Filling {
         fetched.map(|()| true)
     }
 
-    /// What is there is durable, and known to be. Whether all is.
+    /// The block at this place of the list.
+    fn get_block(&self, place: usize) -> Result<Vec<u8>> {
+        let (index, name) = self.manifest.blocks[place];
+        let key = match &self.encrypted {
+            None => None,
+            Some(encrypted) => encrypted.open(self.size())?.source.as_deref(),
+        };
+        if let Some(near) = &self.near
+            && let Ok(Some(data)) = near.lock().block(index.into())
+            && Name::of(&data, key) == name
+        {
+            return Ok(data);
+        }
+        self.store.get_block(&self.name.owner, index, name, key)
+    }
+
+    fn write_block(&self, place: usize, data: Vec<u8>) -> Result<()> {
+        let written = match &self.encrypted {
+            None => {
+                let offset = u64::from(self.manifest.blocks[place].0) * BLOCK;
+                // A disk's last block may end behind it.
+                let length = BLOCK.min(self.size() - offset) as usize;
+                self.file.write_all_at(&data[..length], offset)
+            }
+            Some(encrypted) => encrypted.open(self.size())?.write(&self.file, place, data),
+        };
+        written.map_err(failed("can't write", &self.path))
+    }
+
+    /// Of one that is there.
+    fn read_block(&self, place: usize, within: u64, into: &mut [u8]) -> Result<()> {
+        let read = match &self.encrypted {
+            None => {
+                let offset = u64::from(self.manifest.blocks[place].0) * BLOCK + within;
+                self.file.read_exact_at(into, offset)
+            }
+            Some(encrypted) => encrypted.open(self.size())?.read(&self.file, place, within, into),
+        };
+        read.map_err(failed("can't read", &self.path))
+    }
+
+    /// Whether its key has not been told.
+    fn is_locked(&self) -> bool {
+        let open = self.encrypted.as_ref().map(|encrypted| encrypted.open(self.size()));
+        matches!(open, Some(Err(VolumeError::Locked(_))))
+    }
+
+    /// What is there is durable, and known to be. Whether all is: then its file is a layer's like others.
     fn settle(&self, map: &Path) -> Result<bool> {
         let (bits, is_whole) = {
             let mut filled = self.filled.lock();
-            if !std::mem::take(&mut filled.is_ahead) {
-                return Ok(filled.left == 0);
+            let is_whole = filled.left == 0;
+            if !std::mem::take(&mut filled.is_ahead) && !is_whole {
+                return Ok(false);
             }
-            (filled.bits.clone(), filled.left == 0)
+            (filled.bits.clone(), is_whole)
         };
-        let settled = self.file.sync_data().map_err(failed("can't write", &self.path));
-        // Before the map says that they are there; a whole layer needs none.
-        let settled = settled.and_then(|()| if is_whole { Ok(()) } else { durable::write(map, &bits) });
-        settled.inspect_err(|_| self.filled.lock().is_ahead = true)?;
+        let settle = || {
+            if is_whole && self.encrypted.is_some() {
+                let blocks = self.manifest.blocks.iter().map(|(index, _)| *index);
+                qcow2::tell(blocks, &self.file, self.size()).map_err(failed("can't write", &self.path))?;
+            }
+            durable::step(&self.path)?;
+            self.file.sync_data().map_err(failed("can't write", &self.path))?;
+            // Behind what it tells of; a whole layer needs none.
+            if is_whole { Ok(()) } else { durable::write(map, &bits) }
+        };
+        settle().inspect_err(|_| self.filled.lock().is_ahead = true)?;
         Ok(is_whole)
     }
 
@@ -273,25 +328,50 @@ impl Filled {
 }
 
 impl Disks {
-    /// Gives a snapshot that only the store has, and that is not encrypted, a layer, which is filled from now on.
-    pub(crate) fn begin_filling(&self, snapshot_id: &str) -> Result<()> {
-        let _work = self.work_on(&[&storing::name(snapshot_id)]);
+    /// Gives a snapshot that only the store has a layer, which is filled from now on.
+    pub(crate) fn have_layer(&self, snapshot_id: &str) -> Result<()> {
+        let mut work = self.work_on(&[&storing::name(snapshot_id)]);
         let head = self.head(snapshot_id)?;
         if !head.layers().is_empty() {
             return Ok(());
         }
+        let key = self.key_of(&head)?;
+        let layer = self.begin_filling(&mut work, snapshot_id, &head, snapshot_id, key.as_deref())?;
+        self.put_head(snapshot_id, head.of(&[layer]).in_store())
+    }
+
+    /// Makes a layer, for `owner`, of all that a snapshot holds which the store has; encrypted, with a key. It is filled from
+    /// now on.
+    pub(crate) fn begin_filling(
+        &self,
+        work: &mut Work<'_>,
+        snapshot_id: &str,
+        head: &Head,
+        owner: &str,
+        key: Option<&DataKey>,
+    ) -> Result<LayerName> {
         // Until the list is the layer's own.
         let _kept = self.store.keep();
         let manifest = Manifest::clone(&*self.stored_manifest(snapshot_id)?);
-        let name = self.next_layer(snapshot_id, Format::Raw);
+        let source = self.key_of(head)?;
+        let near = if head.layers().is_empty() { None } else { Some(self.chain(head)?) };
+        let name = self.next_layer(owner, if key.is_some() { Format::Qcow2 } else { Format::Raw });
         let path = self.layer_path(&name);
-        whole(&path, || create_raw(&path, head.size))?;
-        durable::write(&self.filling_files(&name.to_string()).0, &manifest.encode())?;
-        let filling = self.open_filling(&name, manifest, None)?;
+        work.hold(&name);
+        whole(&path, || match key {
+            None => create_raw(&path, head.size),
+            Some(key) => qcow2::create(&path, head.size, Some(key)),
+        })?;
+        let secrets = key.map(|key| Secrets::new(key, source.as_deref()));
+        if let Some(secrets) = &secrets {
+            durable::write(&self.filling_file(&name.to_string(), SECRETS), &to_json(secrets))?;
+        }
+        durable::write(&self.filling_file(&name.to_string(), LIST), &manifest.encode())?;
+        let mut filling = self.open_filling(&name, manifest, secrets, None)?;
+        filling.near = near.map(Mutex::new);
         self.state().filling.insert(name.to_string(), Arc::new(filling));
-        self.put_head(snapshot_id, head.of(&[name]).in_store())?;
         self.lacking.notify_one();
-        Ok(())
+        Ok(name)
     }
 
     /// Has a sealed snapshot's layers stay, whole, whatever room there is, or lets them go again as those of others. Brings
@@ -336,7 +416,8 @@ impl Disks {
 
     /// What a crash has left of a layer that was being filled.
     pub(crate) fn find_filling(&self, name: &LayerName) -> Result<Option<Filling>> {
-        let (path, map) = self.filling_files(&name.to_string());
+        let file = |what| self.filling_file(&name.to_string(), what);
+        let path = file(LIST);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -344,41 +425,55 @@ impl Disks {
         };
         let damaged = || VolumeError::Damaged(format!("The list of blocks {}", path.display()));
         let manifest = Manifest::decode(&bytes).ok_or_else(damaged)?;
-        // Without it, all is fetched again.
-        self.open_filling(name, manifest, fs::read(map).ok()).map(Some)
+        let secrets = match name.format {
+            Format::Raw => None,
+            Format::Qcow2 => Some(catalogue::read(&file(SECRETS))?),
+        };
+        // Without a map, all is fetched again.
+        self.open_filling(name, manifest, secrets, fs::read(file(MAP)).ok()).map(Some)
     }
 
-    fn open_filling(&self, name: &LayerName, manifest: Manifest, map: Option<Vec<u8>>) -> Result<Filling> {
+    fn open_filling(
+        &self,
+        name: &LayerName,
+        manifest: Manifest,
+        secrets: Option<Secrets>,
+        map: Option<Vec<u8>>,
+    ) -> Result<Filling> {
         let path = self.layer_path(name);
         let file = OpenOptions::new().read(true).write(true).open(&path);
         Ok(Filling {
             file: file.map_err(failed("can't open", &path))?,
+            encrypted: secrets.map(|secrets| Encrypted::new(name, secrets, &self.keys)),
             filled: Mutex::new(Filled::of(manifest.blocks.len(), map)),
             name: name.clone(),
             path,
             store: self.store.clone(),
+            near: None,
             manifest,
             fetched: Condvar::new(),
+            settling: Mutex::default(),
         })
     }
 
-    /// Reads a raw layer of one of these volumes, by its name without extension. None where they have none such.
+    /// Reads the lowest layer of one of these volumes, by its name without extension. None where none has it there.
     pub fn read_layer(&self, volume_ids: &[&str], layer: &str) -> Result<Option<LayerReader>> {
-        let named = |head: Head| {
-            head.layers().into_iter().find(|name| name.format == Format::Raw && name.stem() == layer)
+        let lowest = |head: Head| {
+            let name = head.layers().pop().filter(|name| name.stem() == layer)?;
+            Some((head, name))
         };
         let heads = volume_ids.iter().filter_map(|volume_id| self.head(volume_id).ok());
-        let Some(name) = heads.filter_map(named).next() else { return Ok(None) };
-        if let Some(filling) = self.state().filling.get(&name.to_string()) {
-            return Ok(Some(LayerReader::Filling(filling.clone())));
-        }
-        let path = self.layer_path(&name);
-        let open = || {
-            let file = File::open(&path)?;
-            Ok((file.metadata()?.len(), file))
+        let Some((head, name)) = heads.filter_map(lowest).next() else { return Ok(None) };
+        let key = self.key_of(&head)?;
+        let layer = self.layer(&name);
+        let (size, content) = match layer.filling {
+            Some(filling) => (filling.size(), Content::Filling(filling)),
+            None => {
+                let layer = Chain::of_one(&layer, key.as_deref())?;
+                (layer.size(), Content::Whole(Mutex::new(layer)))
+            }
         };
-        let (size, file) = open().map_err(failed("can't open", &path))?;
-        Ok(Some(LayerReader::Whole { file, path, size }))
+        Ok(Some(LayerReader { path: layer.path, size, content }))
     }
 
     /// The volumes that have layers which are not whole, and bytes of those: how many are lacking, and how many there are.
@@ -393,10 +488,10 @@ impl Disks {
         unfilled
     }
 
-    /// Fetches some of what a layer lacks, at least so many bytes if there are.
+    /// Fetches some of what a layer lacks, at least so many bytes if there are. What is locked waits.
     pub fn fill(&self, bytes: u64) -> Result<Fill> {
         let layers: Vec<_> = self.state().filling.values().cloned().collect();
-        for filling in layers {
+        for filling in layers.into_iter().filter(|filling| !filling.is_locked()) {
             let fetched = self.fill_one(&filling, bytes)?;
             // Else what it lacks is damaged, or it is whole.
             if fetched > 0 {
@@ -413,17 +508,17 @@ impl Disks {
     fn fill_one(&self, filling: &Filling, bytes: u64) -> Result<u64> {
         let fetched = filling.fetch_some(bytes);
         let name = filling.name.to_string();
-        let (list, map) = self.filling_files(&name);
-        let is_whole = filling.settle(&map)?;
+        // Who comes second finds it whole.
+        let _alone = filling.settling.lock();
+        let is_whole = self.is_filling(filling) && filling.settle(&self.filling_file(&name, MAP))?;
         if !self.is_filling(filling) {
             // Nobody needed it any more meanwhile.
-            durable::remove(&map)?;
+            durable::remove(&self.filling_file(&name, MAP))?;
             return Ok(0);
         }
         let fetched = fetched?;
         if is_whole {
-            durable::remove(&list)?;
-            durable::remove(&map)?;
+            self.remove_filling(&name)?;
             let mut state = self.state();
             if state.filling.remove(&name).is_some() {
                 state.filled.push(name);
@@ -438,14 +533,22 @@ impl Disks {
         if self.state().filling.remove(name).is_none() {
             return Ok(());
         }
-        let (list, map) = self.filling_files(name);
-        durable::remove(&list)?;
-        durable::remove(&map).map(drop)
+        self.remove_filling(name)
     }
 
-    /// The list of a layer's blocks, and the map of those that are there.
-    fn filling_files(&self, name: &str) -> (PathBuf, PathBuf) {
-        let dir = self.dir().join(FILLING);
-        (dir.join(name), dir.join(format!("{name}{MAP}")))
+    /// The list first: without it the others say nothing.
+    fn remove_filling(&self, name: &str) -> Result<()> {
+        [LIST, MAP, SECRETS]
+            .iter()
+            .try_for_each(|what| durable::remove(&self.filling_file(name, what)).map(drop))
     }
+
+    fn filling_file(&self, name: &str, what: &str) -> PathBuf {
+        self.dir().join(FILLING).join(format!("{name}{what}"))
+    }
+}
+
+/// Of which layer a file in `filling/` is.
+pub(crate) fn layer_of(file: &str) -> &str {
+    [MAP, SECRETS].iter().find_map(|what| file.strip_suffix(what)).unwrap_or(file)
 }

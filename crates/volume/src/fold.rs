@@ -17,7 +17,7 @@ use model::Kind;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 
-/// Overlays below the uppermost that a volume may have before some are merged.
+/// Overlays between the uppermost and the lowest that a volume may have before some are merged.
 const OVERLAYS_MAX: usize = 16;
 /// As many are merged at least.
 const MERGED_MIN: usize = 8;
@@ -37,7 +37,9 @@ impl Disks {
             work.pin(volume_id)?
         };
         let layers = head.layers();
-        let overlays = layers.iter().skip(1).take_while(|layer| layer.format == Format::Qcow2);
+        // The lowest may not be whole yet, or be read from us.
+        let between = layers.split_last().into_iter().flat_map(|(_, upper)| upper).skip(1);
+        let overlays = between.take_while(|layer| layer.format == Format::Qcow2);
         let sizes = overlays.map(|layer| {
             let path = self.layer_path(layer);
             // stat(2) counts in units of 512 bytes, whatever the file system's blocks.

@@ -22,7 +22,7 @@
 //! that is uploaded is written block by block, then sealed as a layer of its own (`snapshots`).
 //!
 //! What an encrypted volume and its snapshots hold is encrypted in every layer and in the store, with keys that are in
-//! memory only (`encryption`); made with another key or none before, it is copied.
+//! memory only (`encryption`); made with another key or none before, it is encrypted anew, and used meanwhile.
 //!
 //! Calls block on the disk: run them off the threads that serve. Those who use disks see them through
 //! `agent_api::SnapshotStore` and `agent::Disks`; Ceph, whose images are layered just so, can take this crate's place

@@ -12,7 +12,7 @@
 
 mod write;
 
-pub(crate) use write::{create, fill, merge};
+pub(crate) use write::{create, encrypted_end, fill, merge, tell};
 
 use crate::encryption::{Cipher, DataKey, LayerKey, SECTOR};
 use crate::{Result, SIZE_GIB_MAX, VolumeError, failed};

@@ -86,7 +86,7 @@ impl Disks {
     fn pending_key(&self, snapshot_id: &str) -> Result<Option<Arc<DataKey>>> {
         let path = self.snapshot_file(snapshot_id, PENDING_KEY);
         match std::fs::read_to_string(&path) {
-            Ok(id) => self.key(&id).map(Some),
+            Ok(id) => self.keys.get(&id).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed("can't read", &path)(error)),
         }

@@ -12,7 +12,7 @@
 //! Only what has changed since the nearest snapshot that is stored is read and put: what the layers say that the two
 //! do not share. A journal says what has been put, so that a crash repeats some blocks at most.
 
-use crate::catalogue::{Disks, Head, to_json};
+use crate::catalogue::{Disks, Head, Work, to_json};
 use crate::chain::Chain;
 use crate::encryption::DataKey;
 use crate::layer::{Format, LayerName, check};
@@ -187,7 +187,7 @@ impl Disks {
         }
         let head = work.pin(from)?;
         if head.key.as_deref() != key.map(|key| &*key.id) {
-            let layer = self.copy_content(from, &head, to, key)?;
+            let layer = self.encrypt_anew(&mut work, from, &head, to, key)?;
             return self.put_head(to, Head::new(head.size, &[layer], key));
         }
         if head.stored {
@@ -225,29 +225,11 @@ impl Disks {
         }
     }
 
-    /// Gives a snapshot that only the store has a layer: one that is filled from now on, or made now if it is encrypted.
-    pub(crate) fn have_layer(&self, snapshot_id: &str) -> Result<()> {
-        match self.head(snapshot_id)?.key {
-            None => self.begin_filling(snapshot_id),
-            Some(_) => self.restore(snapshot_id),
-        }
-    }
-
-    /// Makes the layer of an encrypted snapshot anew from what the store holds. Takes as long as that takes to be read.
-    fn restore(&self, snapshot_id: &str) -> Result<()> {
-        let _work = self.work_on(&[&name(snapshot_id)]);
-        let head = self.head(snapshot_id)?;
-        if !head.layers().is_empty() {
-            return Ok(());
-        }
-        let key = self.key_of(&head)?;
-        let layer = self.copy_content(snapshot_id, &head, snapshot_id, key.as_deref())?;
-        self.put_head(snapshot_id, head.of(&[layer]).in_store())
-    }
-
-    /// Makes one layer, for `owner`, of all that a snapshot holds, encrypted with this key.
-    pub(crate) fn copy_content(
+    /// Makes one layer, for `owner`, of all that a snapshot holds, encrypted with this key. It is filled from now on where
+    /// the store has the snapshot, else copied now.
+    pub(crate) fn encrypt_anew(
         &self,
+        work: &mut Work<'_>,
         snapshot_id: &str,
         head: &Head,
         owner: &str,
@@ -255,16 +237,11 @@ impl Disks {
     ) -> Result<LayerName> {
         let stays = || VolumeError::Invalid(format!("What is made of {snapshot_id} is encrypted as it is"));
         let key = key.ok_or_else(stays)?;
-        if !head.layers().is_empty() {
-            return self.make_layer(owner, head.size, self.chain(head)?.blocks(), key);
+        // Where the store does not say what it has, the layers do.
+        if head.stored && (head.layers().is_empty() || self.stored_manifest(snapshot_id).is_ok()) {
+            return self.begin_filling(work, snapshot_id, head, owner, Some(key));
         }
-        let own = self.key_of(head)?;
-        let manifest = self.stored_manifest(snapshot_id)?;
-        let blocks = manifest.blocks.iter().map(|(index, name)| {
-            let data = self.store.get_block(snapshot_id, *index, *name, own.as_deref())?;
-            Ok((*index, data))
-        });
-        self.make_layer(owner, head.size, blocks, key)
+        self.make_layer(owner, head.size, self.chain(head)?.blocks(), key)
     }
 
     /// Makes one encrypted layer of these blocks, whose indexes ascend.

@@ -22,7 +22,7 @@ pub struct VolumeDisk {
 impl Disks {
     /// Makes the volume where it is not whole yet, of what the snapshot holds or of zeros, and says what it consists
     /// of; encrypted, with a key. Of what is there already only the size is changed, to a larger one; see `fit`.
-    /// Of a snapshot with another key, or none, all that it holds is copied.
+    /// Of a snapshot with another key, or none, all that it holds is encrypted anew.
     pub fn ensure(
         &self,
         volume_id: &str,
@@ -54,7 +54,7 @@ impl Disks {
                 }
                 let below = match of_same_key(&below) {
                     true => below.layers(),
-                    false => vec![self.copy_content(snapshot_id, &below, volume_id, key)?],
+                    false => vec![self.encrypt_anew(&mut work, snapshot_id, &below, volume_id, key)?],
                 };
                 let mut layers = vec![self.next_layer(volume_id, Format::Qcow2)];
                 let path = self.layer_path(&layers[0]);
@@ -106,7 +106,7 @@ impl Disks {
     pub fn disk(&self, volume_id: &str) -> Result<VolumeDisk> {
         check(Kind::Volume, volume_id)?;
         let head = self.head(volume_id)?;
-        let key = head.key.as_deref().map(|id| match self.key(id) {
+        let key = head.key.as_deref().map(|id| match self.keys.get(id) {
             Ok(key) => DiskKey::Known(key.of_disk()),
             Err(_) => DiskKey::Untold,
         });

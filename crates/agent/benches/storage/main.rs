@@ -23,6 +23,7 @@ use daemon::{Daemon, layers};
 // What the driver's files want to find above them.
 use host::machine::{DiskBus, DiskFormat, DiskKey, DiskLayer, DiskSpec};
 use load::{Disk, Load};
+use model::SecretKey;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ use volume::{BLOCK_BYTES, Disks};
 const ROUNDS: usize = 15;
 const SIZE_GIB: u32 = 2;
 const KIB: usize = 1024;
+const GIB: u64 = 1 << 30;
 
 const LOADS: [(&str, Load); 6] = [
     ("4 KiB random reads, 1 at a time", load(false, true, 4 * KIB, 1, 800)),
@@ -75,6 +77,7 @@ async fn main() {
     drop((first, encrypted, unencrypted));
     storing(&room, &mut plain).await;
     lazy(&room).await;
+    lazy_sizes(&room);
     stall(&room, &mut plain).await;
     sizes(&room).await;
 }
@@ -145,6 +148,44 @@ async fn lazy(room: &Room) {
     let [store, first] = times.map(median);
     say_at_most("a block is read out of the block store", store, None);
     say_at_most("and for the first time by a volume, more than that", first.saturating_sub(store), Some(5));
+}
+
+/// How soon a volume is used that only the block store has, however large it is and however it is encrypted. A block of
+/// each 64th of it is held.
+fn lazy_sizes(room: &Room) {
+    let [one, other] = [8, 9].map(|byte| SecretKey::from([byte; SecretKey::BYTES]));
+    let (snapshot_id, volume_id) = (snapshot_id(70), volume_id(70));
+    for (what, from, to) in [
+        ("", None, None),
+        (", encrypted", Some(&one), Some(&one)),
+        (", encrypted anew", Some(&one), Some(&other)),
+    ] {
+        for size_gib in [8, 1024] {
+            let step = size_gib * (GIB / BLOCK_BYTES as u64) as u32 / 64;
+            room.disks.begin(&snapshot_id, size_gib, from).unwrap();
+            for part in 0..64 {
+                room.disks.put_block(&snapshot_id, part * step, &[part as u8 + 1; BLOCK_BYTES]).unwrap();
+            }
+            room.disks.complete(&snapshot_id).unwrap();
+            room.store(70);
+            let mut times = Vec::new();
+            for _ in 0..ROUNDS {
+                room.disks.make_room(100).unwrap();
+                let began = Instant::now();
+                let made = room.disks.ensure(&volume_id, size_gib, Some(&snapshot_id), to).unwrap();
+                let layer = made.layers[1].path.file_stem().unwrap().to_str().unwrap();
+                let reader = room.disks.read_layer(&[&volume_id], layer).unwrap().unwrap();
+                let mut data = [0; 4 * KIB];
+                reader.read(u64::from(63 * step) * BLOCK_BYTES as u64, &mut data).unwrap();
+                times.push(began.elapsed());
+                assert!(data == [64; 4 * KIB]);
+                room.disks.delete(&volume_id).unwrap();
+            }
+            let name = format!("what only the block store has, made and read, {size_gib} GiB{what}");
+            say_at_most(&name, median(times), Some(200));
+            room.disks.delete_snapshot(&snapshot_id).unwrap();
+        }
+    }
 }
 
 /// What the longest write takes while a snapshot is taken, and while none is.

@@ -11,7 +11,7 @@ use model::{Id, Kind, Random, SecretKey, SeededRandom};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,13 +49,14 @@ struct Snapshot {
     looked_at_gib: u32,
     content: Content,
     is_stored: bool,
+    key: Option<SecretKey>,
 }
 
 /// What had no answer.
 #[derive(Clone)]
 enum Begun {
     Snapshots(Vec<NewSnapshot>),
-    Copy { from: String, to: String },
+    Copy { from: String, to: String, key: Option<SecretKey> },
     Delete(String),
 }
 
@@ -63,8 +64,8 @@ pub struct Cloud {
     dir: tempfile::TempDir,
     chance: SeededRandom,
     desired: Desired,
-    /// Of all that it keeps, if it is encrypted.
-    key: Option<SecretKey>,
+    /// With these what it keeps is encrypted, if it is.
+    keys: Vec<SecretKey>,
     daemon: Option<Daemon>,
     ledger: Mutex<Ledger>,
     snapshots: BTreeMap<String, Snapshot>,
@@ -85,8 +86,10 @@ impl Cloud {
         instance.machine.threads_per_core = 1;
         instance.disks[0].limits = None;
         // Of two clouds beside each other one is encrypted.
-        let key = seed.is_multiple_of(2).then(|| [7; SecretKey::BYTES].into());
-        let volume = Volume { size_gib: 1, snapshot_id: None, key: key.clone(), ..examples::volume(1) };
+        let keys = if seed.is_multiple_of(2) { &[7, 8][..] } else { &[] };
+        let keys: Vec<SecretKey> = keys.iter().map(|byte| [*byte; SecretKey::BYTES].into()).collect();
+        let key = keys.first().cloned();
+        let volume = Volume { size_gib: 1, snapshot_id: None, key, ..examples::volume(1) };
         let disks = [(volume.volume_id.clone(), Disk::new(1, &Content::new()))].into();
         desired.volumes.insert(volume.volume_id.clone(), volume);
         desired.instances.insert(instance.instance_id.clone(), instance);
@@ -94,7 +97,7 @@ impl Cloud {
             dir,
             chance: SeededRandom::new(seed),
             desired,
-            key,
+            keys,
             daemon: None,
             ledger: Mutex::new(Ledger::new(disks)),
             snapshots: BTreeMap::new(),
@@ -105,6 +108,10 @@ impl Cloud {
 
     fn below(&self, bound: usize) -> usize {
         (self.chance.u64() % bound as u64) as usize
+    }
+
+    fn some_key(&self) -> Option<SecretKey> {
+        self.keys.get(self.below(2)).cloned()
     }
 
     fn note(&mut self, what: &'static str) {
@@ -248,7 +255,7 @@ impl Cloud {
             (5..9, Some(id)) => self.store(&id),
             (9, Some(id)) => {
                 let to = Id::new(Kind::Snapshot, &self.chance).to_string();
-                self.begin(ledger, Begun::Copy { from: id, to })
+                self.begin(ledger, Begun::Copy { from: id, to, key: self.some_key() })
             }
             (10 | 11, Some(id)) => self.begin(ledger, Begun::Delete(id)),
             (12, _) => {
@@ -265,12 +272,19 @@ impl Cloud {
     fn store(&mut self, snapshot_id: &str) -> Result<(), Killed> {
         if !self.snapshots[snapshot_id].is_stored {
             let while_collecting = self.below(2) == 0;
+            self.tell(snapshot_id)?;
             let store = Call::Store { snapshot_id: snapshot_id.to_owned(), while_collecting };
             self.age();
             self.call("snapshots stored", &store)?;
             self.snapshots.get_mut(snapshot_id).unwrap().is_stored = true;
         }
         Ok(())
+    }
+
+    /// The daemon may have been killed since it last heard of the key.
+    fn tell(&mut self, snapshot_id: &str) -> Result<(), Killed> {
+        let key = self.snapshots.get(snapshot_id).and_then(|snapshot| snapshot.key.clone());
+        key.map_or(Ok(()), |key| self.daemon().call(&Call::Tell(key)).map(drop))
     }
 
     fn call(&mut self, what: &'static str, call: &Call) -> Result<(), Killed> {
@@ -301,7 +315,10 @@ impl Cloud {
     fn carry_out(&mut self, ledger: &Mutex<Ledger>, begun: &Begun) -> Result<Answer, Killed> {
         let call = match begun.clone() {
             Begun::Snapshots(snapshots) => Call::Snapshot(snapshots),
-            Begun::Copy { from, to } => Call::Copy { from, to, key: self.key.clone() },
+            Begun::Copy { from, to, key } => {
+                self.tell(&from)?;
+                Call::Copy { from, to, key }
+            }
             Begun::Delete(id) => Call::Delete(id),
         };
         let answer = self.daemon().call(&call)?;
@@ -323,13 +340,16 @@ impl Cloud {
                         looked_at_gib: ledger.lock().unwrap().disks[&new.volume_id].size_gib,
                         content: held[&new.volume_id].clone(),
                         is_stored: false,
+                        key: self.desired.volumes[&new.volume_id].key.clone(),
                     };
                     self.snapshots.insert(new.snapshot_id.to_string(), snapshot);
                 }
                 self.note("snapshots of one moment");
             }
-            Begun::Copy { from, to } => {
-                self.snapshots.insert(to.clone(), self.snapshots[from].clone());
+            Begun::Copy { from, to, key } => {
+                let source = self.snapshots[from].clone();
+                let is_stored = source.is_stored && source.key == *key;
+                self.snapshots.insert(to.clone(), Snapshot { key: key.clone(), is_stored, ..source });
                 self.note("copies");
             }
             Begun::Delete(id) => {
@@ -342,6 +362,7 @@ impl Cloud {
     }
 
     fn look(&mut self, snapshot_id: &str, size_gib: u32) -> Result<Content, Killed> {
+        self.tell(snapshot_id)?;
         let look = Call::Look { snapshot_id: snapshot_id.to_owned(), size_gib };
         match self.daemon().call(&look)? {
             Answer::Content(content) => Ok(content),
@@ -385,6 +406,7 @@ impl Cloud {
 
     /// A volume that is made of a snapshot, while the machine runs.
     fn attach(&mut self, ledger: &Mutex<Ledger>, snapshot_id: &str) -> Result<(), Killed> {
+        let key = self.some_key();
         let instance = self.desired.instances.values_mut().next().unwrap();
         if instance.disks.len() > DISKS_MAX {
             return Ok(());
@@ -395,7 +417,8 @@ impl Cloud {
             volume_id: volume_id.clone(),
             size_gib: snapshot.size_gib,
             snapshot_id: Id::parse(Kind::Snapshot, snapshot_id).ok(),
-            key: self.key.clone(),
+            key,
+            snapshot_key: snapshot.key.clone(),
             ..examples::volume(1)
         };
         let disk = agent_api::Disk { volume_id: volume_id.clone(), root: false, ..instance.disks[0].clone() };
@@ -472,17 +495,9 @@ impl Cloud {
         for layer in fs::read_dir(self.dir.path().join("data/layers")).unwrap() {
             let path = layer.unwrap().path();
             if path.extension().is_some_and(|extension| extension == "qcow2") {
-                let mut image = format!("driver=qcow2,file.filename={}", path.display());
-                let mut check = Command::new("qemu-img");
-                check.args(["check", "-U"]);
-                if let Some(key) = &self.key {
-                    let passphrase = volume::disk_key(key).passphrase();
-                    check.arg("--object").arg(format!("secret,id=disk,data={passphrase}"));
-                    image.push_str(",encrypt.format=luks,encrypt.key-secret=disk");
-                }
-                let checked = check.arg("--image-opts").arg(image).output().unwrap();
-                let said = String::from_utf8_lossy(&checked.stdout).into_owned();
-                assert!(matches!(checked.status.code(), Some(0 | 3)), "{}: {said}", path.display());
+                let keys = self.keys.iter().map(Some).chain(self.keys.is_empty().then_some(None));
+                let checked: Vec<_> = keys.map(|key| check_layer(&path, key)).collect();
+                assert!(checked.iter().any(Result::is_ok), "{}: {checked:?}", path.display());
             }
         }
     }
@@ -512,13 +527,30 @@ impl Drop for Cloud {
     }
 }
 
+/// An error where anything is wrong, the key too.
+fn check_layer(path: &Path, key: Option<&SecretKey>) -> Result<(), String> {
+    let mut image = format!("driver=qcow2,file.filename={}", path.display());
+    let mut check = Command::new("qemu-img");
+    check.args(["check", "-U"]);
+    if let Some(key) = key {
+        let passphrase = volume::disk_key(key).passphrase();
+        check.arg("--object").arg(format!("secret,id=disk,data={passphrase}"));
+        image.push_str(",encrypt.format=luks,encrypt.key-secret=disk");
+    }
+    let checked = check.arg("--image-opts").arg(image).output().unwrap();
+    match checked.status.code() {
+        Some(0 | 3) => Ok(()),
+        _ => Err(format!("{checked:?}")),
+    }
+}
+
 fn kill(process: i32) {
     if let Some(pid) = rustix::process::Pid::from_raw(process) {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
 }
 
-fn files(path: &std::path::Path, into: &mut Vec<PathBuf>) {
+fn files(path: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         match entry.path().is_dir() {
             true => files(&entry.path(), into),
@@ -528,7 +560,7 @@ fn files(path: &std::path::Path, into: &mut Vec<PathBuf>) {
 }
 
 impl Daemon {
-    fn start(dir: &std::path::Path) -> Daemon {
+    fn start(dir: &Path) -> Daemon {
         let complaints = fs::OpenOptions::new().create(true).append(true).open(dir.join(COMPLAINTS)).unwrap();
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "daemon", "--ignored", "--nocapture"])

@@ -21,6 +21,7 @@ pub enum Call {
     Desire(Box<Desired>),
     Snapshot(Vec<NewSnapshot>),
     Store { snapshot_id: String, while_collecting: bool },
+    Tell(SecretKey),
     Copy { from: String, to: String, key: Option<SecretKey> },
     Delete(String),
     Collect,
@@ -92,6 +93,10 @@ async fn answer(agent: &Agent, disks: &LocalDisks, call: Call) -> Answer {
         Call::Store { snapshot_id, while_collecting: true } => {
             let (stored, collected) = tokio::join!(store(disks, &snapshot_id), collect(disks));
             stored.and(collected)
+        }
+        Call::Tell(key) => {
+            disks.tell(&key).await;
+            Ok(())
         }
         Call::Copy { from, to, key } => disks.copy(&from, &to, key.as_ref()).await,
         Call::Delete(snapshot_id) => disks.delete(&snapshot_id).await,

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! What is written once is laid out one after the other: tables behind the clusters that they tell of, and in the end
-//! the count of one for everything that there is.
+//! the count of one for everything that there is. Blocks may also come one by one, each to its place, and be told of
+//! afterwards.
 
 use super::{
     CLUSTER, CLUSTER_BITS, ENCRYPTED_LUKS, ENTRY, FEATURE_EXTENDED_L2, MAGIC, Overlay, Part, SUBCLUSTER,
@@ -24,6 +25,8 @@ const COPIED: u64 = 1 << 63;
 /// Clusters that one block of counts tells of, at 16 bits each.
 const COUNTS: u64 = CLUSTER / 2;
 const COUNT_BITS_LOG: u32 = 4;
+/// Of a block.
+const CLUSTERS: u64 = BLOCK_BYTES as u64 / CLUSTER;
 const COUNTS_TABLE_AT: u64 = CLUSTER;
 const COUNTS_AT: u64 = 2 * CLUSTER;
 const L1_AT: u64 = 3 * CLUSTER;
@@ -35,13 +38,13 @@ const EXTENSION_LUKS_BYTES: u32 = 16;
 pub(crate) fn create(path: &Path, size: u64, key: Option<&DataKey>) -> Result<()> {
     let create = || {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        let luks_at = L1_AT + (size.div_ceil(TABLE_SPAN) * 8).next_multiple_of(CLUSTER);
+        let luks_at = luks_at(size);
         let end = match key {
             None => luks_at,
             Some(key) => {
                 let header = layer_key(path, Some(key)).map(|layer| luks::header(layer, &key.of_disk()));
                 file.write_all_at(&header.unwrap_or_default(), luks_at)?;
-                luks_at + (luks::BYTES as u64).next_multiple_of(CLUSTER)
+                encrypted_end(size)
             }
         };
         file.set_len(end)?;
@@ -50,6 +53,16 @@ pub(crate) fn create(path: &Path, size: u64, key: Option<&DataKey>) -> Result<()
         file.write_all_at(&header(size, key.map(|_| luks_at)), 0)
     };
     create().map_err(failed("can't make", path))
+}
+
+/// Where the header of LUKS is, or clusters begin.
+fn luks_at(size: u64) -> u64 {
+    L1_AT + (size.div_ceil(TABLE_SPAN) * 8).next_multiple_of(CLUSTER)
+}
+
+/// Bytes of an empty overlay of this size that is encrypted.
+pub(crate) fn encrypted_end(size: u64) -> u64 {
+    luks_at(size) + (luks::BYTES as u64).next_multiple_of(CLUSTER)
 }
 
 fn header(size: u64, luks_at: Option<u64>) -> Vec<u8> {
@@ -121,6 +134,24 @@ pub(crate) fn fill(
     writer.finish().map_err(failed())
 }
 
+/// Has an encrypted overlay of this size tell of blocks, by their indexes, which ascend: they were written behind its empty
+/// form, one after the other. May be repeated as long as nobody has it open.
+pub(crate) fn tell(blocks: impl ExactSizeIterator<Item = u32>, file: &File, size: u64) -> io::Result<()> {
+    let begin = encrypted_end(size) / CLUSTER;
+    let clusters = begin + blocks.len() as u64 * CLUSTERS;
+    let mut writer = Writer { file: file.try_clone()?, cipher: None, clusters, table: None };
+    // What was told before a crash.
+    file.set_len(clusters * CLUSTER)?;
+    for (place, index) in blocks.enumerate() {
+        for number in 0..CLUSTERS {
+            let place = (begin + place as u64 * CLUSTERS + number) * CLUSTER;
+            let offset = u64::from(index) * BLOCK_BYTES as u64 + number * CLUSTER;
+            writer.tell(offset, place | COPIED, u64::from(u32::MAX))?;
+        }
+    }
+    writer.finish()
+}
+
 /// Where any of them says something of its own, at `at` or after it.
 fn next(layers: &mut [Overlay], at: u64) -> io::Result<Option<u64>> {
     let mut first = None;
@@ -168,16 +199,21 @@ impl Writer {
 
     /// Writes the cluster of the disk at `offset`, behind those before, if anything of it is held.
     fn put(&mut self, offset: u64, mut data: Vec<u8>, subclusters: u64) -> io::Result<()> {
-        let number = offset / TABLE_SPAN;
-        if self.table.as_ref().is_some_and(|(current, _)| *current != number) {
-            self.end_table()?;
-        }
         let mut place = 0;
         if subclusters as u32 != 0 {
             if let Some(cipher) = &self.cipher {
                 cipher.encrypt(self.clusters * CLUSTER, &mut data);
             }
             place = self.append(&data)? | COPIED;
+        }
+        self.tell(offset, place, subclusters)
+    }
+
+    /// Puts the entry of the cluster of the disk at `offset` into its table.
+    fn tell(&mut self, offset: u64, place: u64, subclusters: u64) -> io::Result<()> {
+        let number = offset / TABLE_SPAN;
+        if self.table.as_ref().is_some_and(|(current, _)| *current != number) {
+            self.end_table()?;
         }
         let (_, entries) = self.table.get_or_insert_with(|| (number, vec![0; CLUSTER as usize]));
         let entry = (offset % TABLE_SPAN / CLUSTER) as usize * ENTRY;
