@@ -79,8 +79,10 @@ def test_what_was_put_is_read(ec2, ebs):
     (pending,) = ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"]
     assert (pending["State"], pending["Description"], pending["Tags"]) == ("pending", "for a test", tags)
     for index, data in reversed(blocks.items()):
-        answer = put(ebs, snapshot, index, data)
+        answer = put(ebs, snapshot, index, data, Progress=100 - index // 100)
         assert (answer["Checksum"], answer["ChecksumAlgorithm"]) == (sha256(data), "SHA256")
+        progress = ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"][0]["Progress"]
+        assert progress == f"{100 - index // 100}%"
     done = ebs.complete_snapshot(
         SnapshotId=snapshot, ChangedBlocksCount=3, Checksum=aggregated(blocks), ChecksumAlgorithm="SHA256"
     )
@@ -106,6 +108,7 @@ def test_a_block_is_whole_in_its_place_and_what_it_was(ebs):
         {"DataLength": 4096},
         {"data": b"short", "Checksum": sha256(b"short")},
         {"index": 2048},
+        {"Progress": 101},
     ]:
         wanted = {"index": 0, "data": data, **wrong}
         assert error_code(put, ebs=ebs, snapshot=snapshot, **wanted) == "ValidationException", wrong

@@ -93,7 +93,11 @@ impl Snapshot {
     }
 
     fn progress(&self) -> String {
-        let percent = if self.is_completed() { 100 } else { self.stored_percent.unwrap_or(0) };
+        let percent = match (self.is_completed(), self.upload) {
+            (true, _) => 100,
+            (false, Some(upload)) => upload.percent,
+            (false, None) => self.stored_percent.unwrap_or(0),
+        };
         format!("{percent}%")
     }
 }

@@ -28,6 +28,9 @@ pub struct Upload {
     timeout_minutes: u16,
     /// The last block came then, or less than a minute later.
     written_at: Timestamp,
+    /// How much is there, as who uploads says.
+    #[serde(default)]
+    pub percent: u8,
 }
 
 impl Upload {
@@ -81,6 +84,7 @@ pub async fn start_snapshot(
                     // Within its bounds: the model says them.
                     timeout_minutes: input.timeout.map_or(TIMEOUT_MINUTES, |minutes| minutes as u16),
                     written_at: tx.now(),
+                    percent: 0,
                 }),
                 encryption,
                 public: false,
@@ -158,17 +162,21 @@ pub async fn put_snapshot_block(
         return Err(invalid("The checksum does not match the block's data."));
     }
     context.snapshots.put_block(&snapshot.snapshot_id, index, &data).await.map_err(failed)?;
-    note(context, &snapshot).await?;
+    // Within its bounds, too.
+    note(context, &snapshot, input.progress.map(|percent| percent as u8)).await?;
     Ok(ebs::PutSnapshotBlockResponse {
         checksum: Some(sum),
         checksum_algorithm: Some(CHECKSUM_ALGORITHM.into()),
     })
 }
 
-/// That a block has come.
-async fn note(context: &Context, snapshot: &Snapshot) -> Result<()> {
+/// That a block has come, and how much is there now.
+async fn note(context: &Context, snapshot: &Snapshot, percent: Option<u8>) -> Result<()> {
     let now = context.environment.clock.now();
-    let is_noted = |upload: Upload| now.duration_since(upload.written_at).unsigned_abs() < NOTED_AFTER;
+    let is_noted = |upload: Upload| {
+        now.duration_since(upload.written_at).unsigned_abs() < NOTED_AFTER
+            && percent.is_none_or(|percent| percent == upload.percent)
+    };
     if snapshot.upload.is_none_or(is_noted) {
         return Ok(());
     }
@@ -178,7 +186,8 @@ async fn note(context: &Context, snapshot: &Snapshot) -> Result<()> {
             if let Some((snapshot, upload)) =
                 snapshot.and_then(|snapshot| Some((snapshot.clone(), snapshot.upload?)))
             {
-                let upload = Some(Upload { written_at: tx.now(), ..upload });
+                let percent = percent.unwrap_or(upload.percent);
+                let upload = Some(Upload { written_at: tx.now(), percent, ..upload });
                 tx.put(&Snapshot { upload, ..(*snapshot).clone() });
             }
             Ok(())
@@ -249,7 +258,7 @@ mod tests {
     #[test]
     fn an_upload_may_rest_for_as_long_as_it_was_begun_with() {
         let at = |minutes: i64| Timestamp::from_second(minutes * 60).unwrap();
-        let upload = Upload { timeout_minutes: 10, written_at: at(100) };
+        let upload = Upload { timeout_minutes: 10, written_at: at(100), percent: 0 };
         for minutes in [90, 100, 110, 111] {
             assert!(!upload.is_overdue(at(minutes)), "{minutes}");
         }
