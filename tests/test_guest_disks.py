@@ -301,6 +301,10 @@ def test_an_image_is_made_of_a_guest_that_was_shut_down_for_it(cloud, ec2, guest
     root = [{"Name": "attachment.instance-id", "Values": [copy["InstanceId"]]}]
     assert [volume["Encrypted"] for volume in ec2.describe_volumes(Filters=root)["Volumes"]] == [True]
     until(lambda: ssh(ec2, key, copy["InstanceId"], "cat /root/unwritten", check=False), "unwritten\n", 120)
+    # It has booted before all of it was encrypted; once all is, it opens the files itself.
+    until(lambda: len(open_layers(copy["InstanceId"])), 2, 120)
+    text = ssh(ec2, key, copy["InstanceId"], "echo 3 >/proc/sys/vm/drop_caches; cat /root/unwritten")
+    assert text == "unwritten\n"
 
 
 def test_a_running_guest_boots_from_another_root_volume(ec2, guest, key):  # noqa: F811
