@@ -6,6 +6,8 @@ use agent::{Backend, LocalDisks, MemorySnapshots};
 use agent_api::{BLOCK_BYTES, ChangedBlock, HostError, NewSnapshot, SecretKey, SnapshotStore, Volume};
 use host::machine::DiskFormat;
 use model::{Id, Kind};
+use std::io::ErrorKind;
+use std::process::Command;
 use std::sync::Arc;
 use tempfile::TempDir;
 
@@ -221,6 +223,52 @@ async fn a_volume_is_read_before_all_of_it_is_there() {
             assert_eq!(backend.get_block(&taken, 2047).await.unwrap(), Some(block(11)));
         }
     }
+}
+
+/// A file system of 4 MiB, until it is dropped.
+struct Small(TempDir);
+
+impl Small {
+    fn new() -> Small {
+        let dir = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=4m", "small"]).arg(dir.path());
+        assert!(mount.status().unwrap().success());
+        Small(dir)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_there_is_no_room_for_is_waited_for() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let small = Small::new();
+    let backend: &dyn Backend = &LocalDisks(Arc::new(volume::Disks::open(small.0.path()).unwrap()));
+    let source = uploaded(backend, 1, &[(3, 13)]).await;
+    backend.tidy(100).await.unwrap();
+    let volume = wanted(1, Some(source), 1);
+    backend.ensure(&volume).await.unwrap();
+    let layer = served(backend, &volume.volume_id).await.unwrap();
+    let layer = backend.read_layer(&[volume.volume_id].into(), &layer).await.unwrap().unwrap();
+    let read = || {
+        let mut data = block(0);
+        layer.content.read(3 * BLOCK_BYTES as u64, &mut data).map(|()| data).map_err(|error| error.kind())
+    };
+    let other = small.0.path().join("other");
+    assert!(std::fs::write(&other, vec![1; 4 << 20]).is_err(), "the disk is full");
+    tokio::task::block_in_place(|| {
+        assert_eq!(read(), Err(ErrorKind::WouldBlock));
+        std::fs::remove_file(other).unwrap();
+        assert_eq!(read(), Ok(block(13)));
+    });
 }
 
 /// The name of the layer that a machine reads from us.

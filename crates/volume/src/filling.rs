@@ -490,6 +490,10 @@ impl Disks {
 
     /// Fetches some of what a layer lacks, at least so many bytes if there are. What is locked waits.
     pub fn fill(&self, bytes: u64) -> Result<Fill> {
+        // Its machines need not wait until others are whole.
+        if let Some(whole) = self.take_filled() {
+            return Ok(whole);
+        }
         let layers: Vec<_> = self.state().filling.values().cloned().collect();
         for filling in layers.into_iter().filter(|filling| !filling.is_locked()) {
             let fetched = self.fill_one(&filling, bytes)?;
@@ -498,10 +502,15 @@ impl Disks {
                 return Ok(Fill::Some(fetched));
             }
         }
+        Ok(self.take_filled().unwrap_or(Fill::Nothing))
+    }
+
+    /// A layer that has become whole.
+    fn take_filled(&self) -> Option<Fill> {
         let mut state = self.state();
-        let Some(name) = state.filled.pop() else { return Ok(Fill::Nothing) };
+        let name = state.filled.pop()?;
         let layer = self.dir().join(LAYERS).join(&name);
-        Ok(Fill::Whole { layer, volumes: state.volumes_with(&name).cloned().collect() })
+        Some(Fill::Whole { layer, volumes: state.volumes_with(&name).cloned().collect() })
     }
 
     /// How many bytes were fetched. Where there are none left it is whole, for good.

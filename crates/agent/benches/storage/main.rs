@@ -23,7 +23,7 @@ use daemon::{Daemon, layers};
 // What the driver's files want to find above them.
 use host::machine::{DiskBus, DiskFormat, DiskKey, DiskLayer, DiskSpec};
 use load::{Disk, Load};
-use model::SecretKey;
+use model::{Random, SecretKey, SeededRandom};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -36,6 +36,8 @@ const ROUNDS: usize = 15;
 const SIZE_GIB: u32 = 2;
 const KIB: usize = 1024;
 const GIB: u64 = 1 << 30;
+/// Of what is encrypted.
+const KEY: [u8; SecretKey::BYTES] = [7; SecretKey::BYTES];
 
 const LOADS: [(&str, Load); 6] = [
     ("4 KiB random reads, 1 at a time", load(false, true, 4 * KIB, 1, 800)),
@@ -76,7 +78,8 @@ async fn main() {
     compare("encrypted, beside one that is not", &mut encrypted, &mut unencrypted, None);
     drop((first, encrypted, unencrypted));
     storing(&room, &mut plain).await;
-    lazy(&room).await;
+    lazy(&room, 60, None);
+    lazy(&room, 61, Some(&KEY.into()));
     lazy_sizes(&room);
     stall(&room, &mut plain).await;
     sizes(&room).await;
@@ -126,34 +129,39 @@ async fn storing(room: &Room, plain: &mut Disk) {
 }
 
 /// What a volume reads for the first time that only the block store has, beside reading the store.
-async fn lazy(room: &Room) {
-    room.volume(60, 1, None).await.fill();
-    room.snapshot(60, 60).await;
-    room.store(60);
-    room.disks.delete(&volume_id(60)).unwrap();
+fn lazy(room: &Room, number: u32, key: Option<&SecretKey>) {
+    let (snapshot_id, volume_id) = (snapshot_id(number), volume_id(number));
+    let (chance, mut data) = (SeededRandom::new(number.into()), vec![0; BLOCK_BYTES]);
+    room.disks.begin(&snapshot_id, 1, key).unwrap();
+    for index in (0..200).chain(1000..1200) {
+        chance.fill(&mut data);
+        room.disks.put_block(&snapshot_id, index, &data).unwrap();
+    }
+    room.disks.complete(&snapshot_id).unwrap();
+    room.store(number);
     room.disks.make_room(100).unwrap();
-    let made = room.disks.ensure(&volume_id(61), 1, Some(&snapshot_id(60)), None).unwrap();
+    let made = room.disks.ensure(&volume_id, 1, Some(&snapshot_id), key).unwrap();
     let layer = made.layers[1].path.file_stem().unwrap().to_str().unwrap().to_owned();
-    let reader = room.disks.read_layer(&[&volume_id(61)], &layer).unwrap().unwrap();
+    let reader = room.disks.read_layer(&[&volume_id], &layer).unwrap().unwrap();
     let mut times = [Vec::new(), Vec::new()];
-    let mut data = vec![0; BLOCK_BYTES];
     for index in 0..200u32 {
         let began = Instant::now();
-        room.disks.get_block(&snapshot_id(60), 1000 + index).unwrap().unwrap();
+        room.disks.get_block(&snapshot_id, 1000 + index).unwrap().unwrap();
         times[0].push(began.elapsed());
         let began = Instant::now();
         reader.read(u64::from(index) * BLOCK_BYTES as u64, &mut data).unwrap();
         times[1].push(began.elapsed());
     }
     let [store, first] = times.map(median);
-    say_at_most("a block is read out of the block store", store, None);
+    let what = key.map_or("", |_| ", encrypted");
+    say_at_most(&format!("a block is read out of the block store{what}"), store, None);
     say_at_most("and for the first time by a volume, more than that", first.saturating_sub(store), Some(5));
 }
 
 /// How soon a volume is used that only the block store has, however large it is and however it is encrypted. A block of
 /// each 64th of it is held.
 fn lazy_sizes(room: &Room) {
-    let [one, other] = [8, 9].map(|byte| SecretKey::from([byte; SecretKey::BYTES]));
+    let [one, other] = [KEY, [8; SecretKey::BYTES]].map(SecretKey::from);
     let (snapshot_id, volume_id) = (snapshot_id(70), volume_id(70));
     for (what, from, to) in [
         ("", None, None),
@@ -181,7 +189,7 @@ fn lazy_sizes(room: &Room) {
                 assert!(data == [64; 4 * KIB]);
                 room.disks.delete(&volume_id).unwrap();
             }
-            let name = format!("what only the block store has, made and read, {size_gib} GiB{what}");
+            let name = format!("of the block store alone, made and read, {size_gib} GiB{what}");
             say_at_most(&name, median(times), Some(200));
             room.disks.delete_snapshot(&snapshot_id).unwrap();
         }
@@ -287,7 +295,7 @@ impl Room {
     }
 
     async fn encrypted_volume(&self, number: u32, size_gib: u32) -> Disk {
-        let made = self.disks.ensure(&volume_id(number), size_gib, None, Some(&[7; 32].into())).unwrap();
+        let made = self.disks.ensure(&volume_id(number), size_gib, None, Some(&KEY.into())).unwrap();
         let Some(DiskKey::Known(key)) = &made.key else { panic!("its key is known") };
         self.daemon.add_encrypted(&layers(made.layers), key).await
     }

@@ -193,6 +193,18 @@ fn it_goes_on_after_a_crash_at_every_step() {
     }
 }
 
+#[test]
+fn one_that_is_whole_is_told_before_others_are() {
+    let room = Room::without_layers(None);
+    room.copy_snapshot(SNAPSHOT, SECOND, None).unwrap();
+    room.ensure(VOLUME, 1, Some(SNAPSHOT), None).unwrap();
+    room.ensure(OTHER, 1, Some(SECOND), None).unwrap();
+    let fills: Vec<Fill> = std::iter::repeat_with(|| room.fill(1).unwrap()).take(6).collect();
+    let told =
+        fills.iter().position(|fill| matches!(fill, Fill::Whole { volumes, .. } if *volumes == [VOLUME]));
+    assert_eq!(told, Some(4), "{fills:?}");
+}
+
 /// Crashes after so many steps, if there are so many, and goes on.
 fn is_last_step(steps: usize, from: Option<&SecretKey>, to: Option<&SecretKey>) -> bool {
     let room = Room::without_layers(from);
