@@ -34,6 +34,12 @@ pub(crate) fn sync(path: &Path) -> Result<()> {
     File::open(path).and_then(|file| file.sync_all()).map_err(failed("can't write", path))
 }
 
+/// Makes all that was written to the file system durable that has the directory, which was opened before.
+pub(crate) fn sync_all(opened: &File, path: &Path) -> Result<()> {
+    step(path)?;
+    rustix::fs::syncfs(opened).map_err(|error| failed("can't write", path)(error.into()))
+}
+
 /// Makes the names in a directory durable.
 pub(crate) fn sync_directory(path: &Path) -> Result<()> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };

@@ -30,8 +30,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) const JOURNAL: &str = "storing";
-/// Blocks that one call puts: 128 MiB; few in tests, so that they see several calls.
-const BATCH: usize = if cfg!(test) { 4 } else { 256 };
+/// Blocks that one call puts: 512 MiB; few in tests, so that they see several calls.
+const BATCH: usize = if cfg!(test) { 4 } else { 1024 };
 /// Blocks that the kernel reads while others are packed.
 const AHEAD: usize = 8;
 const BLOCK: u64 = BLOCK_BYTES as u64;
@@ -104,8 +104,16 @@ impl Disks {
         if !is_last {
             return Ok((from * BLOCK * 100 / head.size).min(99) as u8);
         }
-        let manifest = storing.parent.unwrap_or_default().with(head.size, &changed.unwrap_or_default());
-        self.store.put_manifest(snapshot_id, manifest)?;
+        let changed = changed.unwrap_or_default();
+        match (storing.plan.parent, storing.parent) {
+            (Some(same), Some(parent)) if changed.is_empty() && parent.size == head.size => {
+                self.store.copy_manifest(&same, snapshot_id, parent)?;
+            }
+            (_, parent) => {
+                let manifest = parent.unwrap_or_default().with(head.size, &changed);
+                self.store.put_manifest(snapshot_id, Arc::new(manifest))?;
+            }
+        }
         self.put_head(snapshot_id, head.clone().in_store())?;
         self.forget_storing(snapshot_id)?;
         Ok(100)
@@ -193,7 +201,7 @@ impl Disks {
         if head.stored {
             let _kept = self.store.keep();
             let manifest = self.stored_manifest(from)?;
-            self.store.put_manifest(to, Manifest::clone(&manifest))?;
+            self.store.copy_manifest(from, to, manifest)?;
         }
         self.put_head(to, head.keep(false))
     }

@@ -7,8 +7,8 @@ use crate::encryption::DataKey;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Name(pub(crate) [u8; Name::BYTES]);
 
-/// The first byte of a packed block tells how the others are to be read.
-const PLAIN: u8 = 0;
+/// The first byte of a packed block tells how the others are to be read, but of one that is as long as what it holds: that
+/// is kept as it is.
 const ZSTD: u8 = 1;
 /// A packed block, encrypted.
 const SEALED: u8 = 2;
@@ -33,7 +33,7 @@ impl std::fmt::Display for Name {
 }
 
 /// As a block is kept: compressed where that makes it smaller, then encrypted, with a key.
-pub(crate) fn pack(name: Name, data: &[u8], key: Option<&DataKey>) -> Vec<u8> {
+pub(crate) fn pack(name: Name, data: Vec<u8>, key: Option<&DataKey>) -> Vec<u8> {
     let packed = compress(data);
     match key {
         None => packed,
@@ -41,14 +41,14 @@ pub(crate) fn pack(name: Name, data: &[u8], key: Option<&DataKey>) -> Vec<u8> {
     }
 }
 
-fn compress(data: &[u8]) -> Vec<u8> {
-    if is_worth_it(data)
-        && let Ok(compressed) = zstd::bulk::compress(data, LEVEL)
-        && compressed.len() < data.len()
+fn compress(data: Vec<u8>) -> Vec<u8> {
+    if is_worth_it(&data)
+        && let Ok(compressed) = zstd::bulk::compress(&data, LEVEL)
+        && compressed.len() + 1 < data.len()
     {
         return [&[ZSTD], &*compressed].concat();
     }
-    [&[PLAIN], data].concat()
+    data
 }
 
 /// A look at some of it: what is compressed already, or encrypted, takes long to be found so.
@@ -69,14 +69,11 @@ pub(crate) fn unpack(name: Name, packed: &[u8], key: Option<&DataKey>) -> Option
 }
 
 fn decompress(packed: &[u8]) -> Option<Vec<u8>> {
-    let (kind, rest) = packed.split_first()?;
-    let data = match *kind {
-        PLAIN => rest.to_vec(),
-        // No more than a block, whatever it says of itself.
-        ZSTD => zstd::bulk::decompress(rest, BLOCK_BYTES).ok()?,
-        _ => return None,
-    };
-    Some(data)
+    if packed.len() == BLOCK_BYTES {
+        return Some(packed.to_vec());
+    }
+    // No more than a block, whatever it says of itself.
+    zstd::bulk::decompress(packed.strip_prefix(&[ZSTD])?, BLOCK_BYTES).ok()
 }
 
 #[cfg(test)]
@@ -99,13 +96,13 @@ mod tests {
         for data in [vec![7; BLOCK_BYTES], noise()] {
             for key in [None, Some(key())] {
                 let name = Name::of(&data, key.as_ref());
-                let packed = pack(name, &data, key.as_ref());
+                let packed = pack(name, data.clone(), key.as_ref());
                 assert!(packed.len() <= BLOCK_BYTES + 42);
                 assert!(unpack(name, &packed, key.as_ref()).as_ref() == Some(&data));
             }
         }
         let data = vec![7; BLOCK_BYTES];
-        assert!(pack(Name::of(&data, None), &data, None).len() < 1000);
+        assert!(pack(Name::of(&data, None), data, None).len() < 1000);
     }
 
     #[test]
@@ -114,7 +111,7 @@ mod tests {
             for key in [None, Some(key())] {
                 let key = key.as_ref();
                 let name = Name::of(&data, key);
-                let packed = pack(name, &data, key);
+                let packed = pack(name, data.clone(), key);
                 for at in (0..packed.len()).step_by(packed.len() / 20 + 1) {
                     let mut damaged = packed.clone();
                     damaged[at] ^= 0x10;

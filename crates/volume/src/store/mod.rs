@@ -23,7 +23,7 @@ pub(crate) use manifest::Manifest;
 
 use crate::encryption::DataKey;
 use crate::{Result, VolumeError, durable};
-use folder::Staged;
+use folder::{Stage, Staged};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
@@ -111,36 +111,37 @@ impl BlockStore {
         blocks: impl Iterator<Item = Result<(u32, Option<Vec<u8>>)>>,
         key: Option<Arc<DataKey>>,
     ) -> Result<Vec<(u32, Option<Name>)>> {
+        let stage = self.folder.as_deref().map(Stage::open).transpose()?;
         let (sender, done) = mpsc::channel();
         let mut in_flight = 0;
         let (mut names, mut staged) = (Vec::new(), Vec::new());
-        let mut finish = |in_flight: &mut usize| -> Result<()> {
-            *in_flight -= 1;
-            staged.extend(done.recv().unwrap_or_else(|_| Err(closed()))?);
+        let finish = |names: &mut Vec<(u32, Option<Name>)>, staged: &mut Vec<Staged>| -> Result<()> {
+            let (at, put): (usize, Result<_>) = done.recv().map_err(|_| closed())?;
+            let (name, file) = put?;
+            names[at].1 = Some(name);
+            staged.extend(file);
             Ok(())
         };
         for block in blocks {
             let (index, data) = block?;
-            let Some(data) = data else {
-                names.push((index, None));
-                continue;
-            };
+            let at = names.len();
+            names.push((index, None));
+            let Some(data) = data else { continue };
             if in_flight == IN_FLIGHT_MAX {
-                finish(&mut in_flight)?;
+                finish(&mut names, &mut staged)?;
+                in_flight -= 1;
             }
             durable::step(Path::new("the block store"))?;
-            let name = Name::of(&data, key.as_deref());
-            names.push((index, Some(name)));
-            let (put, sender) = (self.put_block(name, data, key.clone()), sender.clone());
+            let (put, sender) = (self.put_block(data, key.clone()), sender.clone());
             in_flight += 1;
             // Who waits may have met another's error.
-            self.runtime()?.spawn(async move { drop(sender.send(put.await)) });
+            self.runtime()?.spawn(async move { drop(sender.send((at, put.await))) });
         }
-        while in_flight > 0 {
-            finish(&mut in_flight)?;
+        for _ in 0..in_flight {
+            finish(&mut names, &mut staged)?;
         }
-        if let Some(folder) = &self.folder {
-            folder::publish(folder, staged)?;
+        if let Some(stage) = stage {
+            stage.publish(&staged)?;
         }
         Ok(names)
     }
@@ -148,27 +149,28 @@ impl BlockStore {
     /// Packs and puts one; into a folder, all but its name.
     fn put_block(
         &self,
-        name: Name,
         data: Vec<u8>,
         encryption: Option<Arc<DataKey>>,
-    ) -> impl Future<Output = Result<Option<Staged>>> + Send + 'static {
-        let (objects, folder, key) = (self.objects.clone(), self.folder.clone(), block_key(name));
+    ) -> impl Future<Output = Result<(Name, Option<Staged>)>> + Send + 'static {
+        let (objects, folder) = (self.objects.clone(), self.folder.clone());
         let number = self.staged.fetch_add(1, Ordering::Relaxed);
         async move {
             let packed = move || {
-                let packed = block::pack(name, &data, encryption.as_deref());
+                let name = Name::of(&data, encryption.as_deref());
+                let packed = block::pack(name, data, encryption.as_deref());
                 match &folder {
-                    Some(folder) => {
-                        folder::stage(folder, &key, number, &packed).map(|staged| (Some(staged), None))
-                    }
-                    None => Ok((None, Some((key, packed)))),
+                    Some(folder) => folder::stage(folder, &block_key(name), number, &packed)
+                        .map(|staged| (name, Some(staged), None)),
+                    None => Ok((name, None, Some(packed))),
                 }
             };
-            let (staged, packed) = tokio::task::spawn_blocking(packed).await.map_err(|_| closed())??;
-            if let Some((key, packed)) = packed {
-                objects.put(&key, packed.into()).await.map_err(failed("can't put a block"))?;
+            let (name, staged, packed) =
+                tokio::task::spawn_blocking(packed).await.map_err(|_| closed())??;
+            if let Some(packed) = packed {
+                let put = objects.put(&block_key(name), packed.into()).await;
+                put.map_err(failed("can't put a block"))?;
             }
-            Ok(staged)
+            Ok((name, staged))
         }
     }
 
@@ -185,13 +187,28 @@ impl BlockStore {
     }
 
     /// The blocks that it names are there.
-    pub(crate) fn put_manifest(&self, snapshot_id: &str, manifest: Manifest) -> Result<()> {
+    pub(crate) fn put_manifest(&self, snapshot_id: &str, manifest: Arc<Manifest>) -> Result<()> {
         durable::step(Path::new("the block store"))?;
         let (objects, key, bytes) = (self.objects.clone(), manifest_key(snapshot_id), manifest.encode());
         self.run(async move { objects.put(&key, bytes.into()).await })?
             .map_err(failed("can't put a manifest"))?;
-        self.remember(snapshot_id, Arc::new(manifest));
+        self.remember(snapshot_id, manifest);
         Ok(())
+    }
+
+    /// Puts what one snapshot has for another as well; of a large one that is much less than putting it.
+    pub(crate) fn copy_manifest(&self, from: &str, to: &str, manifest: Arc<Manifest>) -> Result<()> {
+        durable::step(Path::new("the block store"))?;
+        let (objects, from, key) = (self.objects.clone(), manifest_key(from), manifest_key(to));
+        match self.run(async move { objects.copy(&from, &key).await })? {
+            Ok(()) => {
+                self.remember(to, manifest);
+                Ok(())
+            }
+            // It has gone meanwhile.
+            Err(Error::NotFound { .. }) => self.put_manifest(to, manifest),
+            Err(error) => Err(failed("can't copy a manifest")(error)),
+        }
     }
 
     /// None where there is none.
