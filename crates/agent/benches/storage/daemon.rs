@@ -1,9 +1,10 @@
 //! QEMU's block layer without a machine: `qemu-storage-daemon`, with nodes as the driver makes them.
 
+use crate::aio::Aio;
 use crate::disk::{self, NamedLayer};
 use crate::load::Disk;
 use crate::qmp::Qmp;
-use host::machine::{DiskFormat, DiskLayer};
+use host::machine::{DiskBus, DiskFormat, DiskLayer};
 use model::SecretKey;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -44,13 +45,13 @@ impl Daemon {
             "driver": "file", "filename": path, "aio": "native", "cache": { "direct": true, "no-flush": false },
         });
         self.execute("blockdev-add", json!({ "driver": "raw", "node-name": name, "file": file })).await;
-        self.export(name).await
+        self.export(name, DiskBus::Virtio).await
     }
 
     /// As a machine has a volume.
-    pub async fn add(&self, layers: &[DiskLayer]) -> Disk {
+    pub async fn add(&self, layers: &[DiskLayer], bus: DiskBus) -> Disk {
         let name = self.add_nodes(layers, None).await;
-        self.export(&name).await
+        self.export(&name, bus).await
     }
 
     /// As a machine has an encrypted volume; one in all.
@@ -58,7 +59,7 @@ impl Daemon {
         let secret = json!({ "qom-type": "secret", "id": "key", "data": key.passphrase() });
         self.execute("object-add", secret).await;
         let name = self.add_nodes(layers, Some("key")).await;
-        self.export(&name).await
+        self.export(&name, DiskBus::Virtio).await
     }
 
     async fn add_nodes(&self, layers: &[DiskLayer], secret: Option<&str>) -> String {
@@ -67,11 +68,15 @@ impl Daemon {
         name
     }
 
-    async fn export(&self, name: &str) -> Disk {
-        let export = json!({
+    /// In the thread that serves a device of this kind.
+    async fn export(&self, name: &str, bus: DiskBus) -> Disk {
+        let mut export = json!({
             "type": "nbd", "id": format!("e-{name}"), "name": name, "node-name": name, "writable": true,
-            "iothread": "disks", "fixed-iothread": true,
         });
+        if bus == DiskBus::Virtio {
+            export["iothread"] = "disks".into();
+            export["fixed-iothread"] = true.into();
+        }
         self.execute("block-export-add", export).await;
         self.connect(name)
     }
@@ -102,7 +107,7 @@ fn named(layers: &[DiskLayer]) -> Vec<NamedLayer> {
         name: disk::node_name(layer),
         format: layer.format,
         place: layer.path.display().to_string(),
-        direct: at == 0,
+        aio: if at == 0 { Aio::direct() } else { Aio::Threads },
     };
     layers.iter().enumerate().map(named).collect()
 }

@@ -5,10 +5,13 @@ use super::nbd::{self, READ};
 use std::io::{BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const WRITE: u16 = 1;
 const FLUSH: u16 = 3;
+/// Opened so far.
+static DISKS: AtomicU64 = AtomicU64::new(0);
 /// What QEMU's server works on for one connection at a time.
 const DEPTH_OF_ONE_MAX: usize = 16;
 
@@ -41,7 +44,8 @@ struct Connection {
 impl Disk {
     pub fn open(socket: &Path, name: &str) -> Disk {
         let opened: Vec<(Connection, u64)> = (0..2).map(|_| Connection::open(socket, name)).collect();
-        let mut random = 0x9e37_79b9_7f4a_7c15;
+        // What two disks hold differs: the block store keeps nothing twice.
+        let mut random = 0x9e37_79b9_7f4a_7c15 ^ DISKS.fetch_add(1, Ordering::Relaxed);
         // Not zeros, which need not be written.
         let data = std::iter::repeat_with(|| draw(&mut random) as u8).take(1 << 20).collect();
         let size = opened[0].1;

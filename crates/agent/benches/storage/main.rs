@@ -1,4 +1,5 @@
-//! What a volume costs beside a raw file under the same QEMU, in the same run: `cargo bench -p agent`.
+//! What a volume costs beside a raw file under the same QEMU, in the same run: `cargo bench -p agent`, or some of its parts:
+//! `cargo bench -p agent --bench storage -- stall launch`.
 //!
 //! The block nodes are those that the driver makes for a machine, in QEMU's storage daemon; what a guest would ask of
 //! them comes by NBD, so that no emulated processor is measured. The figure is a ratio of two times of the same
@@ -8,13 +9,20 @@
 
 mod daemon;
 mod load;
+mod machines;
 
 #[path = "../../tests/kills/nbd.rs"]
 mod nbd;
 
+#[path = "../../../host/src/machine/aio.rs"]
+#[allow(dead_code)]
+mod aio;
 #[path = "../../../host/src/machine/disk.rs"]
 #[allow(dead_code)]
 mod disk;
+#[path = "../../src/examples.rs"]
+#[allow(dead_code)]
+mod examples;
 #[path = "../../../host/src/machine/qmp.rs"]
 #[allow(dead_code)]
 mod qmp;
@@ -23,11 +31,13 @@ use daemon::{Daemon, layers};
 // What the driver's files want to find above them.
 use host::machine::{DiskBus, DiskFormat, DiskKey, DiskLayer, DiskSpec};
 use load::{Disk, Load};
+use machines::Machines;
 use model::{Random, SecretKey, SeededRandom};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use volume::{BLOCK_BYTES, Disks};
 
@@ -54,35 +64,56 @@ const fn load(is_write: bool, is_random: bool, bytes: usize, depth: usize, count
 
 #[tokio::main]
 async fn main() {
+    // Cargo has an option of its own.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|wanted| !wanted.starts_with('-')).collect();
+    let is_wanted = |part: &str| wanted.is_empty() || wanted.iter().any(|one| one == part);
     let room = Room::new().await;
     println!("a raw file of the same QEMU is 1; of {ROUNDS} rounds in turns the median");
     let path = room.plain();
     File::create(&path).unwrap().set_len(u64::from(SIZE_GIB) << 30).unwrap();
     let mut plain = room.daemon.add_raw("plain", &path).await;
     plain.fill();
+    if is_wanted("throughput") {
+        throughput(&room, &mut plain).await;
+    }
+    if is_wanted("storing") {
+        storing(&room, &mut plain).await;
+    }
+    if is_wanted("lazy") {
+        lazy(&room, 60, None);
+        lazy(&room, 61, Some(&KEY.into()));
+        lazy_sizes(&room);
+    }
+    if is_wanted("stall") {
+        stall(&room, &mut plain).await;
+    }
+    if is_wanted("sizes") {
+        sizes(&room).await;
+    }
+    if is_wanted("unchanged") {
+        unchanged();
+    }
+    if is_wanted("launch") {
+        launch(&room).await;
+    }
+}
 
+async fn throughput(room: &Room, plain: &mut Disk) {
     let mut first = room.volume(1, SIZE_GIB, None).await;
     first.fill();
-    compare("made empty, written once", &mut first, &mut plain, Some(0.9));
+    compare("made empty, written once", &mut first, plain, Some(0.9));
     room.snapshot(1, 1).await;
     let mut second = room.volume(2, SIZE_GIB, Some(1)).await;
-    compare_reads("of a snapshot, untouched", &mut second, &mut plain);
+    compare_reads("of a snapshot, untouched", &mut second, plain);
     second.fill();
-    compare("of a snapshot, hydrated", &mut second, &mut plain, Some(0.9));
-    compare("after a snapshot, not hydrated", &mut first, &mut plain, None);
+    compare("of a snapshot, hydrated", &mut second, plain, Some(0.9));
+    compare("after a snapshot, not hydrated", &mut first, plain, None);
     drop(second);
     let mut encrypted = room.encrypted_volume(3, SIZE_GIB).await;
     encrypted.fill();
     let mut unencrypted = room.volume(4, SIZE_GIB, None).await;
     unencrypted.fill();
     compare("encrypted, beside one that is not", &mut encrypted, &mut unencrypted, None);
-    drop((first, encrypted, unencrypted));
-    storing(&room, &mut plain).await;
-    lazy(&room, 60, None);
-    lazy(&room, 61, Some(&KEY.into()));
-    lazy_sizes(&room);
-    stall(&room, &mut plain).await;
-    sizes(&room).await;
 }
 
 fn compare(what: &str, ours: &mut Disk, theirs: &mut Disk, bound: Option<f64>) {
@@ -199,17 +230,20 @@ fn lazy_sizes(room: &Room) {
 /// What the longest write takes while a snapshot is taken, and while none is.
 async fn stall(room: &Room, plain: &mut Disk) {
     let writes = load(true, true, 4 * KIB, 1, 3_000);
-    let mut longest = [Vec::new(), Vec::new()];
-    for round in 0..ROUNDS as u32 {
-        longest[0].push(plain.run(writes).longest);
-        let mut disk = room.daemon.connect(&room.node(1));
-        let writing = tokio::task::spawn_blocking(move || disk.run(writes).longest);
-        room.snapshot(100 + round, 1).await;
-        longest[1].push(writing.await.unwrap());
+    for (number, bus) in [(75, DiskBus::Virtio), (76, DiskBus::Nvme)] {
+        room.volume_by(bus, number, SIZE_GIB, None).await.fill();
+        let mut longest = [Vec::new(), Vec::new()];
+        for round in 0..ROUNDS as u32 {
+            longest[0].push(plain.run(writes).longest);
+            let mut disk = room.daemon.connect(&room.node(number));
+            let writing = tokio::task::spawn_blocking(move || disk.run(writes).longest);
+            room.snapshot(number * 100 + round, number).await;
+            longest[1].push(writing.await.unwrap());
+        }
+        let [without, with] = longest.map(median);
+        say_at_most("the longest write of 3,000, no snapshot being taken", without, None);
+        say_at_most(&format!("the longest write of 3,000, a snapshot being taken, {bus:?}"), with, Some(20));
     }
-    let [without, with] = longest.map(median);
-    say_at_most("the longest write of 3,000, no snapshot being taken", without, None);
-    say_at_most("the longest write of 3,000, a snapshot being taken", with, Some(20));
 }
 
 /// What must not depend on how large a disk is.
@@ -244,6 +278,98 @@ async fn sizes(room: &Room) {
     }
 }
 
+/// Of a disk that is full, one more snapshot of what the last one holds.
+fn unchanged() {
+    const SIZE_GIB: u32 = 1024;
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let snapshot = |disks: &Disks, number: u32| {
+        let pair = (&*snapshot_id(number), &*volume_id(1));
+        let freeze = disks.begin_freeze(&[pair], None).unwrap().unwrap();
+        disks.finish_freeze(&freeze.key).unwrap();
+        while disks.store(&snapshot_id(number)).unwrap() < 100 {}
+    };
+    let disks = Disks::open(dir.path()).unwrap();
+    disks.ensure(&volume_id(1), SIZE_GIB, None, None).unwrap();
+    snapshot(&disks, 1);
+    drop(disks);
+    std::fs::write(dir.path().join("blocks/manifests").join(snapshot_id(1)), full_manifest(SIZE_GIB))
+        .unwrap();
+    let disks = Disks::open(dir.path()).unwrap();
+    let mut times = Vec::new();
+    for number in 2..3 + ROUNDS as u32 {
+        let began = Instant::now();
+        snapshot(&disks, number);
+        times.push(began.elapsed());
+    }
+    let what = "a snapshot of 1 TiB with nothing changed is stored";
+    say_at_most(&format!("{what}, the first since the start"), times.remove(0), Some(1000));
+    say_at_most(what, median(times), Some(1000));
+}
+
+/// As if each block of a disk had been written.
+fn full_manifest(size_gib: u32) -> Vec<u8> {
+    let size = u64::from(size_gib) << 30;
+    let count = size / BLOCK_BYTES as u64;
+    let mut bytes = [*b"cumulet1", size.to_be_bytes(), count.to_be_bytes()].concat();
+    for index in 0..count as u32 {
+        bytes.extend(index.to_be_bytes());
+        bytes.extend(blake3::hash(&index.to_be_bytes()).as_bytes());
+    }
+    bytes.extend(blake3::hash(&bytes.clone()).as_bytes());
+    bytes
+}
+
+/// From an image to a machine that runs, and what it then reads for the first time.
+async fn launch(room: &Room) {
+    let mut machines = Machines::start(room.dir.path(), room.disks.clone()).await;
+    let sizes = [(90, 8), (91, 1024)];
+    for (image, size_gib) in sizes {
+        let mut disk = room.volume(image, size_gib, None).await;
+        disk.run(load(true, false, 1024 * KIB, 4, 512));
+        drop(disk);
+        room.snapshot(image, image).await;
+        room.store(image);
+    }
+    // What QEMU is made of is read from the disk once.
+    let first = machines.launch(9000, 8, &snapshot_id(90)).await;
+    machines.terminate(first).await;
+    for (image, size_gib) in sizes {
+        let mut times = Vec::new();
+        for round in 0..ROUNDS as u32 {
+            let machine = machines.launch(image * 100 + 1 + round, size_gib, &snapshot_id(image)).await;
+            times.push(machine.took);
+            machines.terminate(machine).await;
+        }
+        say_at_most(&format!("a machine runs that is launched of {size_gib} GiB"), median(times), Some(200));
+    }
+    for (image, size_gib) in sizes {
+        room.disks.delete(&volume_id(image)).unwrap();
+        room.disks.make_room(100).unwrap();
+        let machine = machines.launch(image * 100 + 50, size_gib, &snapshot_id(image)).await;
+        say_at_most(
+            &format!("the same, of what the block store alone has, {size_gib} GiB"),
+            machine.took,
+            Some(200),
+        );
+        let mut times = [Vec::new(), Vec::new()];
+        // From the end on, where it is not filled yet.
+        for index in (512..1024u32).rev().step_by(16) {
+            let began = Instant::now();
+            room.disks.get_block(&snapshot_id(image), index).unwrap().unwrap();
+            times[0].push(began.elapsed());
+            times[1].push(machine.read(u64::from(index - 1) * BLOCK_BYTES as u64, 4 * KIB).await);
+        }
+        let [store, first] = times.map(median);
+        say_at_most("a block is read out of the block store", store, None);
+        say_at_most(
+            "its machine reads one for the first time, more than that",
+            first.saturating_sub(store),
+            Some(5),
+        );
+        machines.terminate(machine).await;
+    }
+}
+
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
     times[times.len() / 2]
@@ -275,7 +401,7 @@ fn snapshot_id(number: u32) -> String {
 
 struct Room {
     dir: tempfile::TempDir,
-    disks: Disks,
+    disks: Arc<Disks>,
     daemon: Daemon,
 }
 
@@ -283,15 +409,19 @@ impl Room {
     async fn new() -> Room {
         // On a disk: the directory for temporary files may be in memory.
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let disks = Disks::open(&dir.path().join("data")).unwrap();
+        let disks = Arc::new(Disks::open(&dir.path().join("data")).unwrap());
         let daemon = Daemon::start(dir.path()).await;
         Room { dir, disks, daemon }
     }
 
     async fn volume(&self, number: u32, size_gib: u32, snapshot: Option<u32>) -> Disk {
+        self.volume_by(DiskBus::Virtio, number, size_gib, snapshot).await
+    }
+
+    async fn volume_by(&self, bus: DiskBus, number: u32, size_gib: u32, snapshot: Option<u32>) -> Disk {
         let snapshot_id = snapshot.map(snapshot_id);
         let made = self.disks.ensure(&volume_id(number), size_gib, snapshot_id.as_deref(), None).unwrap();
-        self.daemon.add(&layers(made.layers)).await
+        self.daemon.add(&layers(made.layers), bus).await
     }
 
     async fn encrypted_volume(&self, number: u32, size_gib: u32) -> Disk {

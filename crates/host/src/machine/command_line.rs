@@ -6,6 +6,7 @@
 //!
 //! Works with QEMU from 7.2 on.
 
+use super::aio::Aio;
 use super::disk::{self, NamedLayer};
 use super::{DiskFormat, MachineSpec, console, nic};
 use model::Id;
@@ -102,7 +103,7 @@ pub(super) struct Handed {
 pub(super) struct HandedFile {
     pub(super) fd: RawFd,
     pub(super) fd_to_read: Option<RawFd>,
-    pub(super) direct: bool,
+    pub(super) aio: Aio,
 }
 
 /// The machine's UUID as its guest sees it: it begins with `ec2`, as EC2's do, and stays over all its starts.
@@ -325,7 +326,7 @@ impl CommandLine {
             DiskFormat::Served => disk::socket_in(file.fd),
             DiskFormat::Raw | DiskFormat::Qcow2 => self.file(file, mark),
         };
-        NamedLayer { name, format, place, direct: file.direct }
+        NamedLayer { name, format, place, aio: file.aio }
     }
 
     /// The descriptor set that a file is opened from.
@@ -395,8 +396,8 @@ mod tests {
             firmware: None,
             tpm: None,
             disks: vec![vec![
-                HandedFile { fd: 12, fd_to_read: Some(19), direct: true },
-                HandedFile { fd: 13, fd_to_read: None, direct: false },
+                HandedFile { fd: 12, fd_to_read: Some(19), aio: Aio::Native },
+                HandedFile { fd: 13, fd_to_read: None, aio: Aio::Threads },
             ]],
             secrets: vec![None],
             scratch: vec![],
@@ -435,8 +436,8 @@ mod tests {
         let mut handed = handed();
         handed.firmware = Some(HandedFirmware { code: 15, variables: 16, is_secure: false });
         handed.tpm = Some(21);
-        handed.scratch = vec![HandedFile { fd: 18, fd_to_read: None, direct: true }];
-        handed.disks.push(vec![HandedFile { fd: 17, fd_to_read: Some(20), direct: false }]);
+        handed.scratch = vec![HandedFile { fd: 18, fd_to_read: None, aio: Aio::IoUring }];
+        handed.disks.push(vec![HandedFile { fd: 17, fd_to_read: Some(20), aio: Aio::Threads }]);
         insta::assert_snapshot!(readable(&arguments(&spec, Acceleration::Kvm, &handed)));
     }
 

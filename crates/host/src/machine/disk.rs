@@ -8,6 +8,7 @@
 //! What opens the layers of an encrypted disk is a secret object of QEMU, which is told it by the monitor or a file in
 //! memory and has it for as long as it has the disk.
 
+use super::aio::Aio;
 use super::{DiskBus, DiskFormat, DiskKey, DiskLayer, DiskSpec};
 use model::{Id, SecretKey};
 use rustix::fs::{Mode, OFlags};
@@ -26,8 +27,7 @@ pub(super) struct OpenFile {
     pub(super) fd: OwnedFd,
     /// The same to read only, where the first is to write.
     pub(super) fd_to_read: Option<OwnedFd>,
-    /// The page cache is passed by.
-    pub(super) direct: bool,
+    pub(super) aio: Aio,
 }
 
 /// A layer as QEMU is told of it.
@@ -37,7 +37,7 @@ pub(super) struct NamedLayer {
     pub(super) format: DiskFormat,
     /// The descriptor set that the file is opened from, or the socket.
     pub(super) place: String,
-    pub(super) direct: bool,
+    pub(super) aio: Aio,
 }
 
 /// Opens the layers of a disk, the uppermost to write. For those that are served there is a socket in `sockets`.
@@ -55,7 +55,7 @@ pub(super) fn open_to_read(layers: &[DiskLayer], sockets: &Path) -> io::Result<V
             DiskFormat::Served => open_directory(sockets)?,
             DiskFormat::Raw | DiskFormat::Qcow2 => open_file(&layer.path, OFlags::RDONLY)?,
         };
-        Ok(OpenFile { fd, fd_to_read: None, direct: false })
+        Ok(OpenFile { fd, fd_to_read: None, aio: Aio::Threads })
     };
     layers.iter().map(open).collect()
 }
@@ -82,7 +82,7 @@ fn open_both(path: &Path, direct: OFlags) -> io::Result<OpenFile> {
     Ok(OpenFile {
         fd: open_file(path, OFlags::RDWR | direct)?,
         fd_to_read: Some(open_file(path, OFlags::RDONLY | direct)?),
-        direct: !direct.is_empty(),
+        aio: if direct.is_empty() { Aio::Threads } else { Aio::direct() },
     })
 }
 
@@ -186,8 +186,8 @@ fn node(layer: &NamedLayer, read_only: bool, secret: Option<&str>) -> Value {
         "read-only": read_only, "discard": "unmap",
         "file": {
             "driver": "file", "filename": layer.place, "read-only": read_only, "locking": "on",
-            "aio": if layer.direct { "native" } else { "threads" },
-            "cache": { "direct": layer.direct, "no-flush": false },
+            "aio": layer.aio.as_str(),
+            "cache": { "direct": layer.aio.is_direct(), "no-flush": false },
             "discard": "unmap",
         },
     });

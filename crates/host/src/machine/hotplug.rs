@@ -236,7 +236,7 @@ async fn hand_over(
             (DiskFormat::Served, None) => return Err(QmpError::NotQmp.into()),
             _ => format!("/dev/fdset/{set}"),
         };
-        named.push(NamedLayer { name: node_name(layer), format: layer.format, place, direct: file.direct });
+        named.push(NamedLayer { name: node_name(layer), format: layer.format, place, aio: file.aio });
     }
     Ok(named)
 }

@@ -11,6 +11,7 @@
 //! whoever drives them may crash at any moment and finds every machine again, running or ended, with its console.
 
 mod acceleration;
+mod aio;
 mod cgroup;
 mod command_line;
 mod console;

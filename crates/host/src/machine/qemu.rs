@@ -4,6 +4,7 @@
 //! durable, so that whatever runs is on record and what is not on record never ran; nothing that was begun here is
 //! left half done because the caller stopped waiting.
 
+use super::aio::Aio;
 use super::cgroup::Groups;
 use super::command_line::{
     Acceleration, DISKS_MAX, Handed, HandedFile, HandedFirmware, NICS_MAX, SCRATCH_MAX, arguments,
@@ -80,6 +81,9 @@ impl QemuHypervisor {
         if let Err(error) = raise_aio_max() {
             tracing::warn!(error = &error as &dyn std::error::Error, "{AIO_MAX} not raised");
         }
+        // No machine shall wait for its trial.
+        let aio = Aio::direct();
+        tracing::debug!(aio = aio.as_str(), "how disks are read and written");
         Ok(QemuHypervisor {
             groups: Arc::new(Groups::find(&root)),
             options: QemuOptions { root, ..options },
@@ -369,7 +373,7 @@ impl Fds {
 
     fn file(&mut self, file: OpenFile) -> HandedFile {
         let fd_to_read = file.fd_to_read.map(|fd| self.hand(fd));
-        HandedFile { direct: file.direct, fd: self.hand(file.fd), fd_to_read }
+        HandedFile { aio: file.aio, fd: self.hand(file.fd), fd_to_read }
     }
 }
 
