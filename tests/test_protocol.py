@@ -262,9 +262,12 @@ def test_a_dry_run_has_no_effect(ec2, ami):
         (ec2.stop_instances, {"InstanceIds": [instance_id]}),
         (ec2.monitor_instances, {"InstanceIds": [instance_id]}),
         (ec2.create_tags, {"Resources": [instance_id], "Tags": [{"Key": "a", "Value": "b"}]}),
-        (ec2.deregister_image, {"ImageId": ami}),
     ]:
         assert error_code(call, DryRun=True, **parameters) == "DryRunOperation"
+    # What would fail does.
+    assert error_code(ec2.deregister_image, ImageId=ami, DryRun=True) == "AuthFailure"
+    wrong = {"ImageId": ami, "MinCount": 1, "MaxCount": 1, "InstanceType": "t0.none"}
+    assert error_code(ec2.run_instances, **wrong, DryRun=True) == "InvalidParameterValue"
     (described,) = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"]
     assert described["State"]["Name"] in ("pending", "running") and described["Tags"] == []
     tokens = [{"Name": "client-token", "Values": [instance_id]}]

@@ -5,7 +5,7 @@ use crate::engine::token::Idempotent;
 use crate::engine::{Tables, Tx, transaction};
 use crate::region::RegionState;
 use aws_api::{Request, Service};
-use model::{AccountId, Arn, Region, Result};
+use model::{AccountId, Arn, Error, Region, Result};
 use parking_lot::RwLockReadGuard;
 use sha2::{Digest, Sha256};
 use std::ops::Deref;
@@ -29,13 +29,15 @@ pub struct Context {
     pub caller: Caller,
     pub region: Arc<RegionState>,
     operation: &'static str,
+    /// Whether the call shall only tell whether it would succeed.
+    pub dry_run: bool,
     idempotent: Option<Idempotent>,
 }
 
 impl Context {
     pub async fn new(control: Arc<Control>, caller: Caller, operation: &'static str) -> Result<Context> {
         let region = control.region(&caller.region).await?;
-        Ok(Context { control, caller, region, operation, idempotent: None })
+        Ok(Context { control, caller, region, operation, dry_run: false, idempotent: None })
     }
 
     /// Ties the request's client token, if any, to its operation and parameters.
@@ -62,9 +64,14 @@ impl Context {
         self.region.view.read()
     }
 
-    pub async fn transact<R>(&self, attempt: impl FnMut(&mut Tx<'_>) -> Result<R>) -> Result<R> {
+    /// All that a handler changes goes through here, so that a dry run ends here.
+    pub async fn transact<R>(&self, mut attempt: impl FnMut(&mut Tx<'_>) -> Result<R>) -> Result<R> {
         let (store, view) = (&*self.control.store, &self.region.view);
         let request_id = Some(self.caller.request_id.as_str());
+        let attempt = |tx: &mut Tx<'_>| match attempt(tx) {
+            Ok(_) if self.dry_run => Err(Error::dry_run()),
+            done => done,
+        };
         transaction::transact_for(request_id, store, view, &self.control.environment, attempt).await
     }
 

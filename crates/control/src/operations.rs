@@ -59,7 +59,7 @@ impl Control {
     }
 }
 
-/// Wraps a handler: decode, DryRun, call, encode.
+/// Wraps a handler: decode, call, encode.
 fn handle<O, F, Fut>(handler: F) -> Handler
 where
     O: Operation + 'static,
@@ -72,12 +72,13 @@ where
         let handler = handler.clone();
         Box::pin(async move {
             let input = aws_api::decode::<O>(&request)?;
-            if O::dry_run(&input) {
+            context.dry_run = O::dry_run(&input);
+            context.set_client_token(O::client_token(&input), O::SERVICE, &request)?;
+            let (dry_run, request_id) = (context.dry_run, context.caller.request_id.clone());
+            let output = handler(context, input).await?;
+            if dry_run {
                 return Err(Error::dry_run());
             }
-            context.set_client_token(O::client_token(&input), O::SERVICE, &request)?;
-            let request_id = context.caller.request_id.clone();
-            let output = handler(context, input).await?;
             Ok(aws_api::encode::<O>(&output, &request_id))
         })
     })
