@@ -470,11 +470,9 @@ fn volume_desired(
     region: &RegionState,
     volume: &crate::volume::Volume,
 ) -> agent_api::Volume {
-    // A snapshot may be deleted while a volume made from it lives on: the host has the data by then.
-    let snapshot_id =
-        volume.snapshot_id.clone().filter(|id| tables.snapshots.contains(id) || volume.attachment.is_some());
+    // Also where it is deleted meanwhile: what was to be made of it never is empty instead.
     let template = volume.copied.as_ref().and_then(|copied| copied.template.clone());
-    let snapshot_id = snapshot_id.or(template);
+    let snapshot_id = volume.snapshot_id.clone().or(template);
     let key_of = |encryption: Option<&Encryption>| {
         encryption.map(|encryption| encryption::data_key(region, tables, encryption)).transpose()
     };

@@ -45,10 +45,16 @@ impl Disks {
             (None, Some(snapshot_id)) => {
                 check(Kind::Snapshot, snapshot_id)?;
                 let of_same_key = |head: &Head| head.key.as_deref() == key.map(|key| &*key.id);
-                if of_same_key(&self.head(snapshot_id)?) {
-                    self.have_layer(snapshot_id)?;
-                }
-                let below = work.pin(snapshot_id)?;
+                let below = loop {
+                    if of_same_key(&self.head(snapshot_id)?) {
+                        self.have_layer(snapshot_id)?;
+                    }
+                    let below = work.pin(snapshot_id)?;
+                    // Room may have been made of its layers in between.
+                    if !of_same_key(&below) || !below.layers().is_empty() {
+                        break below;
+                    }
+                };
                 if size < below.size {
                     return Err(VolumeError::Invalid(format!("{volume_id} is smaller than {snapshot_id}")));
                 }
