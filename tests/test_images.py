@@ -314,7 +314,7 @@ def test_a_protected_image_is_not_deregistered(ec2, image):
     missing = {"ImageId": MISSING}
     assert error_code(ec2.enable_image_deregistration_protection, **missing) == "InvalidAMIID.NotFound"
     dry = {"ImageId": MISSING, "DryRun": True}
-    assert error_code(ec2.enable_image_deregistration_protection, **dry) == "DryRunOperation"
+    assert error_code(ec2.enable_image_deregistration_protection, **dry) == "InvalidAMIID.NotFound"
 
 
 def test_an_image_that_is_not_shared_with_us_stays_so(ec2, ami, image):

@@ -68,6 +68,9 @@ def test_a_token_makes_one_volume(ec2):
     first, second = (ec2.create_volume(**parameters)["VolumeId"] for _ in range(2))
     assert first == second
     assert error_code(ec2.create_volume, **parameters | {"Size": 2}) == "IdempotentParameterMismatch"
+    wait(ec2, "volume_available", VolumeIds=[first])
+    ec2.delete_volume(VolumeId=first)
+    assert error_code(ec2.create_volume, **parameters) == "IdempotentParameterMismatch"
 
 
 @pytest.mark.parametrize(
@@ -77,8 +80,10 @@ def test_a_token_makes_one_volume(ec2):
         ({"Size": 0}, "InvalidParameterValue"),
         ({"Size": 1, "VolumeType": "gp4"}, "InvalidParameterValue"),
         ({"Size": 1, "VolumeType": "st1"}, "InvalidParameterValue"),
-        ({"Size": 4, "VolumeType": "io1"}, "MissingParameter"),
+        ({"Size": 4, "VolumeType": "io1"}, "InvalidParameterCombination"),
         ({"Size": 4, "VolumeType": "io1", "Iops": 1000}, "InvalidParameterCombination"),
+        ({"Size": 4, "VolumeType": "gp2", "Iops": 100}, "InvalidParameterCombination"),
+        ({"Size": 4, "VolumeType": "gp2", "Throughput": 125}, "InvalidParameterCombination"),
         ({"Size": 1, "AvailabilityZone": "us-east-1q"}, "InvalidZone.NotFound"),
         ({"SnapshotId": "snap-0123456789abcdef0"}, "InvalidSnapshot.NotFound"),
         ({"Size": 1, "KmsKeyId": "alias/aws/ebs"}, "InvalidParameterDependency"),
@@ -166,7 +171,12 @@ def test_a_volume_grows_and_never_shrinks(ec2, volume):
     grown = described(ec2, volume)
     assert (grown["Size"], grown["VolumeType"], grown["Throughput"]) == (10, "gp3", 125)
     assert error_code(ec2.modify_volume, VolumeId=volume, Size=9) == "InvalidParameterValue"
-    assert error_code(ec2.modify_volume, VolumeId=volume, VolumeType="io1") == "MissingParameter"
+    # More for each GiB than io1 takes.
+    assert error_code(ec2.modify_volume, VolumeId=volume, VolumeType="io1") == "InvalidParameterCombination"
+    modification = ec2.modify_volume(VolumeId=volume, VolumeType="io2")["VolumeModification"]
+    assert (modification["TargetIops"], modification["ModificationState"]) == (3000, "completed")
+    modification = ec2.modify_volume(VolumeId=volume, Size=10)["VolumeModification"]
+    assert modification["ModificationState"] == "completed", "what is so already is no error"
     unmodified = make(ec2)
     missing = "InvalidVolumeModification.NotFound"
     assert error_code(ec2.describe_volumes_modifications, VolumeIds=[unmodified]) == missing
@@ -355,7 +365,7 @@ def test_a_volume_is_copied(ec2):
     assert error_code(ec2.copy_volumes, **smaller) == "InvalidParameterValue"
     assert error_code(ec2.copy_volumes, SourceVolumeId=source) == "InvalidVolume.NotFound"
     assert error_code(ec2.copy_volumes, SourceVolumeId="snap-1") == "InvalidParameterValue"
-    assert error_code(ec2.copy_volumes, **smaller, DryRun=True) == "DryRunOperation"
+    assert error_code(ec2.copy_volumes, **smaller | {"Size": 4}, DryRun=True) == "DryRunOperation"
     for volume in (made, copy):
         ec2.delete_volume(VolumeId=volume["VolumeId"])
 

@@ -11,6 +11,9 @@ use catalogue::Catalogue;
 use model::{Error, Result};
 use std::sync::Arc;
 
+/// Most volumes of an instance, whatever interfaces it has: its machine has room for so many.
+const VOLUMES_MAX: usize = 27;
+
 mod catalogue;
 mod cpu_options;
 mod credits;
@@ -50,6 +53,12 @@ fn info(tables: &Tables, name: &str) -> Option<InstanceTypeInfo> {
         Some(own) => Some(own.info()),
         None => Catalogue::get().info(name),
     }
+}
+
+/// How many volumes an instance of the type takes.
+pub fn volumes_max(tables: &Tables, name: &str) -> usize {
+    let said = info(tables, name).and_then(|info| info.ebs_info?.maximum_ebs_attachments);
+    said.and_then(|most| usize::try_from(most).ok()).unwrap_or(VOLUMES_MAX)
 }
 
 /// The types of a family that Dedicated Hosts take, in the order of their names. None of the owner's own are.

@@ -8,6 +8,7 @@ use crate::engine::unsupported::{given, refuse};
 use crate::engine::{Tx, filter, settings};
 use crate::sharing::Changes;
 use aws_api::ec2;
+use jiff::Unit;
 use model::{Error, Id, Kind, Result};
 use std::time::Duration;
 
@@ -209,6 +210,8 @@ pub async fn enable_image_deprecation(
     let at = input
         .deprecate_at
         .filter(|at| *at > now)
+        // EC2 API Reference, EnableImageDeprecation: to the nearest minute.
+        .and_then(|at| at.round(Unit::Minute).ok())
         .ok_or_else(|| Error::invalid_parameter_value("The deprecation date must be in the future"))?;
     change(context, input.image_id.as_deref(), |_, image| {
         let within = if image.public { DEPRECATED_WITHIN_PUBLIC } else { DEPRECATED_WITHIN };

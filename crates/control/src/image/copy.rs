@@ -59,7 +59,13 @@ pub async fn copy_image(context: &Context, input: ec2::CopyImageRequest) -> Resu
                 let Some(id) = &device.snapshot_id else { continue };
                 let of = region.view.record::<Snapshot>(id);
                 let of = of.ok_or_else(|| Id::not_found(Kind::Snapshot, id))?;
-                let description = format!("Copied for {} from {}", image.image_id, source.image_id);
+                // As AWS words it: those that tidy up find an image's snapshots by it.
+                let description = format!(
+                    "Copied for DestinationAmi {} from SourceAmi {} for SourceSnapshot {id}. Task created on {}.",
+                    image.image_id,
+                    source.image_id,
+                    tx.now().as_millisecond()
+                );
                 let encryption = copy::of_copy(context, tx, &encrypted, &of)?;
                 device.encrypted = encryption.is_some();
                 let made = copy::make(tx, &of, &description, specified.of(Kind::Snapshot), encryption);

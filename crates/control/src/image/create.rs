@@ -17,7 +17,7 @@ use crate::engine::tags::Specified;
 use crate::engine::unsupported::{given, refuse};
 use crate::instance::{Hold, Instance, boot_mode_name, lifecycle, uefi_data};
 use crate::snapshot::{self, Snapshot, create};
-use crate::volume::Volume;
+use crate::volume::{Volume, specification};
 use crate::workflow::{self, Decision, Failure, Next, Steps, Work, World};
 use agent_api::NewSnapshot;
 use async_trait::async_trait;
@@ -65,28 +65,24 @@ pub async fn create_image(
                 instance_id: instance_id.clone(),
                 snapshots,
                 holds,
-                is_down: !holds,
+                is_down: !holds && before.state != InstanceState::Stopping,
             };
             workflow::begin(tx, Work::CreateImage(work.clone()));
             Ok(work)
         })
         .await?;
-    if !work.holds {
+    if work.is_down {
         create::taken(context, work.snapshots.iter().map(|new| &new.snapshot_id)).await;
     }
     Ok(ec2::CreateImageResult { image_id: Some(work.image_id.to_string()) })
 }
 
 fn check_instance(instance: &Instance) -> Result<()> {
-    if !matches!(instance.state, InstanceState::Running | InstanceState::Stopped) {
-        return Err(Error::new(
-            "IncorrectInstanceState",
-            format!(
-                "The instance '{}' is not in a state from which an image can be made: it is {}.",
-                instance.instance_id,
-                instance.state.name()
-            ),
-        ));
+    if !matches!(instance.state, InstanceState::Running | InstanceState::Stopping | InstanceState::Stopped) {
+        return Err(Error::invalid_parameter_value(format!(
+            "Invalid value '{}' for instanceId. Instance is not in state 'running' or 'stopping' or 'stopped'",
+            instance.instance_id
+        )));
     }
     if instance.hold.is_some() {
         return Err(Error::new(
@@ -168,7 +164,7 @@ fn add_devices(
             snapshot_id: Some(snapshot.snapshot_id.clone()),
             size_gib: Some(volume.size_gib),
             volume_type: volume.volume_type.to_string(),
-            iops: volume.iops,
+            iops: specification::provisioned(&volume.volume_type, volume.iops),
             throughput: volume.throughput,
             delete_on_termination: asked.unwrap_or(attached),
             encrypted: volume.encryption.is_some(),
@@ -247,7 +243,9 @@ impl Steps for CreateImage {
         if !self.is_down {
             let instance = world.region.view.record::<Instance>(&self.instance_id);
             // However it came to be down, or somebody else ended it.
-            let is_down = instance.is_none_or(|instance| instance.hold != Some(Hold::Asked));
+            let is_down = instance.is_none_or(|instance| {
+                instance.hold != Some(Hold::Asked) && instance.state != InstanceState::Stopping
+            });
             return workflow::decide(match is_down {
                 true => Next::Step(Work::CreateImage(CreateImage { is_down: true, ..self.clone() })),
                 false => Next::Wait(LOOK_PAUSE),

@@ -10,6 +10,7 @@ use crate::engine::tags::Specified;
 use crate::engine::unsupported::{given, refuse};
 use crate::snapshot::{self, Snapshot};
 use crate::uefi_data;
+use crate::volume::specification;
 use agent_api::Architecture;
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result};
@@ -110,9 +111,11 @@ pub async fn register_image(
 /// Writes a new image's record, whose name is the account's only one.
 pub(super) fn record(tx: &mut Tx<'_>, image: &Image) -> Result<()> {
     if !tx.claim(NAME_SCOPE, &image.name, &image.image_id) {
+        let by = tx.tables().images.with("name", &image.name).find(|other| other.owner == image.owner);
+        let by = by.map_or_else(String::new, |other| format!(" {}", other.image_id));
         return Err(Error::new(
             "InvalidAMIName.Duplicate",
-            format!("AMI name {} is already in use by an AMI of this account", image.name),
+            format!("AMI name {} is already in use by AMI{by}", image.name),
         ));
     }
     tx.create(image);
@@ -238,11 +241,15 @@ pub(super) fn device(
     if size_gib.is_none() && mapping.virtual_name.is_none() {
         return Err(invalid(format!("The mapping of {device_name} must have a snapshot or a size")));
     }
+    let volume_type = ebs.volume_type.unwrap_or_else(|| "gp2".into());
+    if let Some(size_gib) = size_gib {
+        specification::performance(&volume_type, size_gib, ebs.iops, ebs.throughput)?;
+    }
     Ok(ImageBlockDevice {
         device_name,
         snapshot_id: snapshot.map(|snapshot| snapshot.snapshot_id.clone()),
         size_gib,
-        volume_type: ebs.volume_type.unwrap_or_else(|| "gp2".into()),
+        volume_type,
         iops: ebs.iops,
         throughput: ebs.throughput,
         delete_on_termination: ebs.delete_on_termination.unwrap_or(true),

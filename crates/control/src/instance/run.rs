@@ -170,7 +170,7 @@ fn check(context: &Context, input: &ec2::RunInstancesRequest) -> Result<Launch> 
         check_user_data(user_data)?;
     }
     let network = NetworkRequest::check(context, &tables, input, &instance_type, max)?;
-    let disks = block_devices::plan(&tables, &image, &input.block_device_mappings)?;
+    let disks = block_devices::plan(&tables, &image, &input.block_device_mappings, &instance_type)?;
     Ok(Launch {
         min,
         max,

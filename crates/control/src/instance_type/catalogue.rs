@@ -4,7 +4,7 @@
 //! holds it to that. It lies in the program's file and costs nothing until it is asked for: finding one type splits
 //! the lines once and decodes one of them, and only a request that looks at many types decodes all.
 
-use super::{MachineShape, shape_of};
+use super::{MachineShape, VOLUMES_MAX, shape_of};
 use aws_api::ec2::InstanceTypeInfo;
 use std::sync::{Arc, LazyLock, OnceLock};
 
@@ -32,8 +32,17 @@ impl Line {
 
     /// A test decodes every line: none is lost here.
     fn decode(&self) -> Option<InstanceTypeInfo> {
-        serde_json::from_str(self.json).ok()
+        serde_json::from_str(self.json).ok().map(as_here)
     }
+}
+
+/// Of no more volumes than a machine here has room for, whatever interfaces it has.
+fn as_here(mut info: InstanceTypeInfo) -> InstanceTypeInfo {
+    if let Some(ebs) = &mut info.ebs_info {
+        ebs.maximum_ebs_attachments = ebs.maximum_ebs_attachments.map(|most| most.min(VOLUMES_MAX as i32));
+        ebs.attachment_limit_type = Some("dedicated".into());
+    }
+    info
 }
 
 impl Catalogue {
@@ -93,7 +102,8 @@ mod tests {
     #[test]
     fn the_file_is_as_its_readers_expect() {
         let catalogue = Catalogue::get();
-        let whole: Vec<Arc<InstanceTypeInfo>> = serde_json::from_str(TYPES).unwrap();
+        let whole: Vec<InstanceTypeInfo> = serde_json::from_str(TYPES).unwrap();
+        let whole: Vec<_> = whole.into_iter().map(as_here).map(Arc::new).collect();
         assert_eq!(catalogue.types(), whole);
         assert!(catalogue.lines().windows(2).all(|pair| pair[0].name < pair[1].name));
         assert!(whole.len() > 800, "{}", whole.len());

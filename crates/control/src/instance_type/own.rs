@@ -1,6 +1,6 @@
 //! A type of the owner's own: a record of its region, and what the EC2 API says of it.
 
-use super::MachineShape;
+use super::{MachineShape, VOLUMES_MAX};
 use crate::engine::retire::Retire;
 use crate::engine::table::{Record, Values};
 use agent_api::Architecture;
@@ -8,7 +8,6 @@ use aws_api::ec2;
 use datapath::Bandwidth;
 use serde::{Deserialize, Serialize};
 
-const DEVICES_MAX: i32 = 27;
 const INTERFACES_MAX: i32 = 8;
 const ADDRESSES_MAX: i32 = 30;
 
@@ -136,7 +135,7 @@ impl OwnType {
             encryption_support: text("unsupported"),
             ebs_optimized_info: self.ebs.map(rates),
             nvme_support: text("unsupported"),
-            maximum_ebs_attachments: Some(DEVICES_MAX),
+            maximum_ebs_attachments: Some(VOLUMES_MAX as i32),
             attachment_limit_type: text("shared"),
             ..Default::default()
         }

@@ -5,13 +5,11 @@ use crate::Context;
 use crate::attachment::{AttachmentState, Outcome};
 use crate::engine::Tx;
 use crate::instance::{Instance, InstanceDisk};
+use crate::instance_type;
 use agent_api::PlugState;
 use aws_api::ec2;
 use model::{Error, Id, InstanceState, Kind, Result};
 use std::sync::Arc;
-
-/// Most volumes of an instance (EC2 User Guide, "Amazon EBS volume limits": 28 attachments, the interface takes one).
-const VOLUMES_MAX: usize = 27;
 
 pub async fn attach_volume(
     context: &Context,
@@ -34,7 +32,8 @@ pub async fn attach_volume(
             let before = tx
                 .get::<Instance>(&instance_id)
                 .ok_or_else(|| Id::not_found(Kind::Instance, &instance_id))?;
-            check(&volume, &before, device_name)?;
+            let most = instance_type::volumes_max(tx.tables(), &before.instance_type);
+            check(&volume, &before, device_name, most)?;
             let mut volume = (*volume).clone();
             let mut instance = (*before).clone();
             if volume.host_id.as_ref() != Some(&instance.placement.host_id) {
@@ -69,7 +68,7 @@ pub async fn attach_volume(
         .await
 }
 
-fn check(volume: &Volume, instance: &Instance, device_name: &str) -> Result<()> {
+fn check(volume: &Volume, instance: &Instance, device_name: &str, most: usize) -> Result<()> {
     if let Some(attachment) = &volume.attachment {
         return Err(Error::new(
             "VolumeInUse",
@@ -97,10 +96,10 @@ fn check(volume: &Volume, instance: &Instance, device_name: &str) -> Result<()> 
             "Invalid value '{device_name}' for unixDevice. Attachment point {device_name} is already in use"
         )));
     }
-    if instance.disks.len() >= VOLUMES_MAX {
+    if instance.disks.len() >= most {
         return Err(Error::new(
             "AttachmentLimitExceeded",
-            format!("An instance can have at most {VOLUMES_MAX} volumes."),
+            format!("An instance of the type {} can have at most {most} volumes.", instance.instance_type),
         ));
     }
     Ok(())

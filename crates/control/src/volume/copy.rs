@@ -43,7 +43,7 @@ pub async fn copy_volumes(
     let id = context
         .transact(|tx| {
             if let Some(made) = idempotent.made_before(tx)? {
-                return Ok(made.concat());
+                return create::still_there(tx, made.concat());
             }
             let source =
                 tx.get::<Volume>(&source_id).ok_or_else(|| Id::not_found(Kind::Volume, &source_id))?;
@@ -166,7 +166,10 @@ impl Steps for CopyVolume {
                 })?;
                 let volume_id = self.volume_id.clone();
                 Ok(Box::new(move |tx| {
-                    if let Some(volume) = tx.get::<Volume>(&volume_id) {
+                    // One that failed is never made of anything else.
+                    if let Some(volume) = tx.get::<Volume>(&volume_id)
+                        && volume.condition != Condition::Failed
+                    {
                         let mut volume = (*volume).clone();
                         volume.copied.iter_mut().for_each(|copied| copied.template = None);
                         tx.put(&volume);

@@ -26,7 +26,7 @@ pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -
     let id = context
         .transact(|tx| {
             if let Some(made) = idempotent.made_before(tx)? {
-                return Ok(made.concat());
+                return still_there(tx, made.concat());
             }
             let snapshot = match input.snapshot_id.as_deref().filter(|id| !id.is_empty()) {
                 Some(id) => Some(snapshot::to_make_volumes_of(tx.tables(), id)?),
@@ -72,6 +72,18 @@ pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -
         .await?;
     let volume = context.region.view.record::<Volume>(&id).ok_or_else(|| Id::not_found(Kind::Volume, &id))?;
     Ok(describe::to_api(context, &volume))
+}
+
+/// The volume that a token has made. With the token of one that is gone, or never came to be, nobody gets another.
+pub(super) fn still_there(tx: &mut Tx<'_>, id: String) -> Result<String> {
+    let is_there = |volume: &Volume| !matches!(volume.condition, Condition::Failed | Condition::Deleting);
+    match tx.get::<Volume>(&id) {
+        Some(volume) if is_there(&volume) => Ok(id),
+        _ => Err(Error::new(
+            "IdempotentParameterMismatch",
+            "The client token you have provided is associated with a resource that is already deleted. Use a different client token.",
+        )),
+    }
 }
 
 /// What the API knows and this cloud has not: refused rather than ignored.

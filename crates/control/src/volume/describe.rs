@@ -63,11 +63,17 @@ pub fn to_api(context: &Context, volume: &Volume) -> ec2::Volume {
         encrypted: Some(volume.encryption.is_some()),
         kms_key_id: volume.encryption.as_ref().map(|encryption| encryption.kms_key_id.to_string()),
         multi_attach_enabled: Some(false),
+        operator: Some(operator()),
         volume_initialization_rate: volume.initialization_rate,
         fast_restored: volume.fast_restored.then_some(true),
         tags: volume.tags.to_api(),
         ..Default::default()
     }
+}
+
+/// No service provider operates volumes here.
+fn operator() -> ec2::OperatorResponse {
+    ec2::OperatorResponse { managed: Some(false), ..Default::default() }
 }
 
 pub fn attachment_to_api(volume: &Volume, attachment: &VolumeAttachment) -> ec2::VolumeAttachment {
@@ -138,7 +144,13 @@ fn details(
     initialization: &Initialization,
 ) -> impl Iterator<Item = (&'static str, &'static str)> {
     let enabled = if volume.lost { "failed" } else { "passed" };
-    let checks = [("io-enabled", enabled), ("io-performance", "not-applicable")];
+    // Known of volumes whose IOPS are provisioned (EBS User Guide, "Amazon EBS volume status checks"): nothing here
+    // makes one slower than it shall be.
+    let performance = match &*volume.volume_type {
+        "io1" | "io2" | "gp3" if !volume.lost => "normal",
+        _ => "not-applicable",
+    };
+    let checks = [("io-enabled", enabled), ("io-performance", performance)];
     checks.into_iter().chain(initialization.state(volume).map(|state| ("initialization-state", state)))
 }
 
@@ -161,6 +173,7 @@ fn status_to_api(
                 .collect(),
         }),
         initialization_status_details: initialization.details(volume),
+        operator: Some(operator()),
         ..Default::default()
     }
 }

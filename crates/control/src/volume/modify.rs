@@ -13,6 +13,8 @@ use aws_api::ec2;
 use model::{Error, Id, Kind, Result, Text, Timestamp};
 use serde::{Deserialize, Serialize};
 
+const IOPS_DEFAULT: i32 = 3_000;
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Modification {
     pub state: ModificationState,
@@ -115,20 +117,16 @@ fn target(volume: &Volume, input: &ec2::ModifyVolumeRequest) -> Result<Shape> {
     let same_type = volume_type == volume.volume_type;
     // What was provisioned stays where the type does, unless it is a function of the size.
     let kept = |value: Option<i32>| value.filter(|_| same_type && volume_type != "gp2");
+    // EC2 API Reference, ModifyVolume: unlike a new volume, one that becomes io1 or io2 has a default.
+    let becomes_io = !same_type && matches!(volume_type, "io1" | "io2");
+    let iops = kept(volume.iops).or(becomes_io.then_some(IOPS_DEFAULT));
     let (iops, throughput) = specification::performance(
         volume_type,
         size_gib,
-        input.iops.or(kept(volume.iops)),
+        input.iops.or(iops),
         input.throughput.or(kept(volume.throughput)),
     )?;
-    let shape = Shape { size_gib, volume_type: volume_type.into(), iops, throughput };
-    if shape == Shape::of(volume) {
-        return Err(Error::invalid_parameter_value(format!(
-            "The volume '{}' already is as the modification would make it",
-            volume.volume_id
-        )));
-    }
-    Ok(shape)
+    Ok(Shape { size_gib, volume_type: volume_type.into(), iops, throughput })
 }
 
 /// The host has the volume in this size.

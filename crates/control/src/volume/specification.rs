@@ -66,13 +66,10 @@ pub fn performance(
             of.size_gib.end()
         )));
     }
-    let refuse = |what: &str, value: i32| {
-        Err(Error::invalid_parameter_value(format!(
-            "The value {value} for parameter {what} is not supported for the volume type {volume_type}"
-        )))
-    };
     match (&of.iops, iops) {
-        (Some((range, ..)), Some(value)) if !range.contains(&value) => return refuse("iops", value),
+        (Some((range, ..)), Some(value)) if !range.contains(&value) => {
+            return Err(outside("iops", value, range));
+        }
         (Some((range, for_each_gib, _)), Some(value)) => {
             let most = i64::from(size_gib) * i64::from(*for_each_gib);
             // What every volume of the type may have is not refused to a small one.
@@ -83,14 +80,28 @@ pub fn performance(
                 )));
             }
         }
-        (Some((_, _, None)), None) => return Err(Error::missing_parameter("iops")),
-        (None, Some(value)) if volume_type != "gp2" => return refuse("iops", value),
+        (Some((_, _, None)), None) => {
+            return Err(Error::invalid_parameter_combination(format!(
+                "The parameter iops must be specified for {volume_type} volumes."
+            )));
+        }
+        (None, Some(_)) => {
+            return Err(Error::invalid_parameter_combination(format!(
+                "The parameter iops is not supported for {volume_type} volumes."
+            )));
+        }
         _ => {}
     }
     match (&of.throughput, throughput) {
-        (Some(range), Some(value)) if range.contains(&value) => {}
-        (_, Some(value)) => return refuse("throughput", value),
-        (_, None) => {}
+        (Some(range), Some(value)) if !range.contains(&value) => {
+            return Err(outside("throughput", value, range));
+        }
+        (None, Some(_)) => {
+            return Err(Error::invalid_parameter_combination(
+                "throughput can only be specified for volumeType gp3.",
+            ));
+        }
+        _ => {}
     }
     let iops = match &of.iops {
         Some((_, _, default)) => iops.or(*default),
@@ -108,6 +119,21 @@ pub fn performance(
         )));
     }
     Ok((iops, throughput))
+}
+
+/// Whoever reads what a type can be had with out of this error, as the EBS CSI driver does, finds AWS's words.
+fn outside(what: &str, value: i32, range: &RangeInclusive<i32>) -> Error {
+    let (extent, least_or_most) = match value < *range.start() {
+        true => ("low; minimum", range.start()),
+        false => ("high; maximum", range.end()),
+    };
+    Error::invalid_parameter_value(format!("Volume {what} of {value} is too {extent} is {least_or_most}."))
+}
+
+/// IOPS that a volume of the type is asked for with: those of others follow from their size.
+pub fn provisioned(volume_type: &str, iops: Option<i32>) -> Option<i32> {
+    let provisions = TYPES.iter().any(|of| of.name == volume_type && of.iops.is_some());
+    iops.filter(|_| provisions)
 }
 
 /// `/dev/sda1`, `/dev/xvdb`, `/dev/sdf`, `xvdf` (EC2 User Guide, "Device names for volumes").
@@ -142,7 +168,7 @@ mod tests {
         assert_eq!(performance("gp3", 8, None, None).unwrap(), (Some(3_000), Some(125)));
         assert_eq!(performance("gp3", 8, Some(4_000), Some(1_000)).unwrap(), (Some(4_000), Some(1_000)));
         assert_eq!(performance("gp2", 1, None, None).unwrap(), (Some(100), None));
-        assert_eq!(performance("gp2", 1_000, Some(7), None).unwrap(), (Some(3_000), None));
+        assert_eq!(performance("gp2", 1_000, None, None).unwrap(), (Some(3_000), None));
         assert_eq!(performance("io1", 4, Some(200), None).unwrap(), (Some(200), None));
         assert_eq!(performance("io2", 4, Some(4_000), None).unwrap(), (Some(4_000), None));
         assert_eq!(performance("st1", 125, None, None).unwrap(), (None, None));
@@ -151,14 +177,15 @@ mod tests {
             ("st1", 8, None, None, "InvalidParameterValue"),
             ("standard", 2_000, None, None, "InvalidParameterValue"),
             ("io1", 3, Some(100), None, "InvalidParameterValue"),
-            ("io1", 4, None, None, "MissingParameter"),
+            ("io1", 4, None, None, "InvalidParameterCombination"),
             ("io1", 4, Some(201), None, "InvalidParameterCombination"),
             ("gp3", 8, Some(4_001), None, "InvalidParameterCombination"),
             ("gp3", 8, Some(2_999), None, "InvalidParameterValue"),
             ("gp3", 8, None, Some(751), "InvalidParameterCombination"),
             ("gp3", 8, None, Some(124), "InvalidParameterValue"),
-            ("gp2", 8, None, Some(125), "InvalidParameterValue"),
-            ("sc1", 125, Some(100), None, "InvalidParameterValue"),
+            ("gp2", 8, None, Some(125), "InvalidParameterCombination"),
+            ("gp2", 8, Some(100), None, "InvalidParameterCombination"),
+            ("sc1", 125, Some(100), None, "InvalidParameterCombination"),
         ] {
             let refused = performance(volume_type, size, iops, throughput).unwrap_err();
             assert_eq!(refused.code, code, "{volume_type} {size} {iops:?} {throughput:?}");

@@ -1,6 +1,6 @@
 use crate::cloud::Cloud;
 use crate::ebs_direct::snapshot;
-use agent_api::InstanceObservation;
+use agent_api::{InstanceObservation, StopCause};
 use std::time::Duration;
 
 #[tokio::test]
@@ -130,4 +130,24 @@ async fn an_image_is_whole_though_its_instance_is_terminated_before_the_guest_is
     assert_eq!(shown.one("imageState"), "available");
     let volumes = cloud.ok("DescribeVolumes", &[]).await;
     assert!(volumes.all("volumeId").is_empty(), "{}", volumes.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_of_an_instance_that_stops_is_made_once_its_guest_is_down() {
+    let cloud = Cloud::start().await;
+    let id = cloud.run(&[]).await;
+    let create = [("InstanceId", id.as_str()), ("Name", "an image")];
+    assert_eq!(cloud.call("CreateImage", &create).await.unwrap_err(), "InvalidParameterValue");
+    cloud.observe(&id, 1, InstanceObservation::Running, None);
+    cloud.until(&id, |instance| instance.state.name() == "running").await;
+    cloud.ok("StopInstances", &[("InstanceId.1", &id)]).await;
+    let image = cloud.ok("CreateImage", &create).await.one("imageId").to_owned();
+    let state = async || {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        cloud.ok("DescribeImages", &[("ImageId.1", &image)]).await.one("imageState").to_owned()
+    };
+    assert_eq!(state().await, "pending");
+    cloud.observe(&id, 1, InstanceObservation::Stopped(StopCause::Asked), None);
+    assert_eq!(state().await, "available");
+    cloud.until(&id, |instance| instance.state.name() == "stopped").await;
 }

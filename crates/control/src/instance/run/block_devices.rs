@@ -4,13 +4,12 @@ use crate::block_device;
 use crate::encryption::{Asked, Encryption};
 use crate::engine::Tables;
 use crate::image::Image;
+use crate::instance_type;
 use crate::snapshot;
 use crate::volume::specification;
 use aws_api::ec2;
 use model::{Error, Id, Result};
 
-/// Most disks at launch (EC2 User Guide, "Amazon EBS volume limits": 28 attachments, the interface takes one).
-const DISKS_MAX: usize = 27;
 /// GiB of a root disk whose image names neither snapshot nor size.
 const SIZE_GIB_DEFAULT: u32 = 8;
 
@@ -29,8 +28,13 @@ pub struct DiskPlan {
     pub source: Option<Encryption>,
 }
 
-/// The root disk first.
-pub fn plan(tables: &Tables, image: &Image, mappings: &[ec2::BlockDeviceMapping]) -> Result<Vec<DiskPlan>> {
+/// The root disk first; no more than the type takes.
+pub fn plan(
+    tables: &Tables,
+    image: &Image,
+    mappings: &[ec2::BlockDeviceMapping],
+    instance_type: &str,
+) -> Result<Vec<DiskPlan>> {
     let mut plans = Vec::new();
     for device in image.block_devices.iter().filter(|device| device.virtual_name.is_none()) {
         let snapshot = device.snapshot_id.as_ref().and_then(|id| tables.snapshots.find(id));
@@ -57,10 +61,11 @@ pub fn plan(tables: &Tables, image: &Image, mappings: &[ec2::BlockDeviceMapping]
     let root = root
         .ok_or_else(|| invalid(format!("The root device {} must have a volume", image.root_device_name)))?;
     plans[..=root].rotate_right(1);
-    if plans.len() > DISKS_MAX {
+    let most = instance_type::volumes_max(tables, instance_type);
+    if plans.len() > most {
         return Err(Error::new(
             "AttachmentLimitExceeded",
-            format!("An instance can have at most {DISKS_MAX} volumes at launch."),
+            format!("An instance of the type {instance_type} can have at most {most} volumes."),
         ));
     }
     for plan in &mut plans {
