@@ -98,22 +98,11 @@ impl LayerContent for Content {
     }
 
     fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, into).map_err(|error| match passes(&error) {
-            true => io::Error::new(io::ErrorKind::WouldBlock, error),
-            false => io::Error::other(error),
+        self.0.read(offset, into).map_err(|error| match error {
+            // A store that does not answer now may later: its guest waits.
+            VolumeError::Store { .. } => io::Error::new(io::ErrorKind::WouldBlock, error),
+            error => io::Error::other(error),
         })
-    }
-}
-
-/// Whether the guest had better wait: a store that does not answer now may later, and where there is no room for what it
-/// has there may be.
-fn passes(error: &VolumeError) -> bool {
-    match error {
-        VolumeError::Store { .. } => true,
-        VolumeError::Io { source, .. } => {
-            matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        }
-        _ => false,
     }
 }
 

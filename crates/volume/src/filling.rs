@@ -61,6 +61,8 @@ pub struct Filling {
 struct Filled {
     /// One bit for each block that is there.
     bits: Vec<u8>,
+    /// As the map on the disk has them.
+    durable: Vec<u8>,
     left: usize,
     fetching: HashSet<usize>,
     /// The store has them no more as they were put: only who needs them asks again.
@@ -145,10 +147,14 @@ impl Filling {
             let count = (BLOCK - within).min(into.len() as u64) as usize;
             let (now, rest) = into.split_at_mut(count);
             match self.place(index) {
-                Some(place) => {
-                    self.fetch(place)?;
-                    self.read_block(place, within, now)?;
-                }
+                Some(place) => match self.fetch(place) {
+                    Ok(_) => self.read_block(place, within, now)?,
+                    // What the disk has no room for is read all the same.
+                    Err(error) if error.is_of_full_disk() => {
+                        now.copy_from_slice(&self.get_block(place)?[within as usize..][..count]);
+                    }
+                    Err(error) => return Err(error),
+                },
                 None => now.fill(0),
             }
             offset += count as u64;
@@ -260,18 +266,24 @@ impl Filling {
             }
             (filled.bits.clone(), is_whole)
         };
-        let settle = || {
-            if is_whole && self.encrypted.is_some() {
-                let blocks = self.manifest.blocks.iter().map(|(index, _)| *index);
-                qcow2::tell(blocks, &self.file, self.size()).map_err(failed("can't write", &self.path))?;
-            }
-            durable::step(&self.path)?;
-            self.file.sync_data().map_err(failed("can't write", &self.path))?;
-            // Behind what it tells of; a whole layer needs none.
-            if is_whole { Ok(()) } else { durable::write(map, &bits) }
-        };
-        settle().inspect_err(|_| self.filled.lock().is_ahead = true)?;
-        Ok(is_whole)
+        // What could not be written then, the next flush may be silent about: it is fetched again.
+        self.flush(is_whole).inspect_err(|_| self.filled.lock().fall_back(self.manifest.blocks.len()))?;
+        if is_whole {
+            return Ok(true);
+        }
+        // Behind what it tells of; a whole layer needs none.
+        durable::write(map, &bits).inspect_err(|_| self.filled.lock().is_ahead = true)?;
+        self.filled.lock().durable = bits;
+        Ok(false)
+    }
+
+    fn flush(&self, is_whole: bool) -> Result<()> {
+        if is_whole && self.encrypted.is_some() {
+            let blocks = self.manifest.blocks.iter().map(|(index, _)| *index);
+            qcow2::tell(blocks, &self.file, self.size()).map_err(failed("can't write", &self.path))?;
+        }
+        durable::step(&self.path)?;
+        self.file.sync_data().map_err(failed("can't write", &self.path))
     }
 
     /// The first block that is not there.
@@ -311,9 +323,16 @@ impl Filling {
 impl Filled {
     fn of(blocks: usize, map: Option<Vec<u8>>) -> Filled {
         let bits = map.filter(|bits| bits.len() == blocks.div_ceil(8)).unwrap_or(vec![0; blocks.div_ceil(8)]);
-        let mut filled = Filled { bits, ..Filled::default() };
-        filled.left = (0..blocks).filter(|place| !filled.has(*place)).count();
+        let mut filled = Filled { durable: bits, ..Filled::default() };
+        filled.fall_back(blocks);
         filled
+    }
+
+    /// Only what is durable is there.
+    fn fall_back(&mut self, blocks: usize) {
+        self.bits.clone_from(&self.durable);
+        self.left = (0..blocks).filter(|place| !self.has(*place)).count();
+        (self.next, self.is_ahead) = (0, false);
     }
 
     fn has(&self, place: usize) -> bool {

@@ -103,6 +103,13 @@ impl VolumeError {
     pub fn is_not_found(&self) -> bool {
         matches!(self, VolumeError::NotFound(_))
     }
+
+    fn is_of_full_disk(&self) -> bool {
+        let is_full = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        };
+        matches!(self, VolumeError::Io { source, .. } if is_full(source))
+    }
 }
 
 /// Says what failed, and on which file, beside why.

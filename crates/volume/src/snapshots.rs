@@ -100,7 +100,11 @@ impl Disks {
         if self.head(snapshot_id).is_err() {
             // The long part, while blocks of other snapshots are written.
             let file = open(OpenOptions::new().read(true), snapshot_id, &pending)?;
-            file.sync_all().map_err(failed("can't write", &pending))?;
+            if let Err(error) = file.sync_all() {
+                // The next flush would say that what was not written is: all must be put again.
+                durable::remove(&pending)?;
+                return Err(failed("can't write", &pending)(error));
+            }
             let size = file.metadata().map_err(failed("can't see", &pending))?.len();
             match self.pending_key(snapshot_id)?.as_deref() {
                 None => {

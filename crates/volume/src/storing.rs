@@ -170,8 +170,11 @@ impl Disks {
         }
         let append = || {
             let mut file = OpenOptions::new().append(true).mode(0o600).open(&path)?;
-            file.write_all(&records)?;
-            file.sync_data()
+            let before = file.metadata()?.len();
+            file.write_all(&records).and_then(|()| file.sync_data()).inspect_err(|_| {
+                // The next must begin where a record begins.
+                let _ = file.set_len(before);
+            })
         };
         append().map_err(failed("can't write", &path))
     }
@@ -345,17 +348,21 @@ impl Disks {
         let bytes = fs::read(&path).map_err(failed("can't read", &path))?;
         let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
         let Ok(plan) = serde_json::from_slice(&bytes[..end]) else { return Ok(None) };
-        let records = bytes[end + 1..].chunks_exact(RECORD);
-        let kept = (end + 1 + records.len() * RECORD) as u64;
-        // What comes behind must begin where a record begins.
-        let file = OpenOptions::new().write(true).open(&path);
-        file.and_then(|file| file.set_len(kept)).map_err(failed("can't write", &path))?;
         let record = |bytes: &[u8]| {
             let (index, name) = bytes.split_first_chunk::<4>()?;
             let name: [u8; Name::BYTES] = name.try_into().ok()?;
             Some((u32::from_be_bytes(*index), (name != NOTHING).then_some(Name(name))))
         };
-        Ok(Some(Storing { plan, parent: None, changed: records.filter_map(record).collect() }))
+        let mut changed: Vec<(u32, Option<Name>)> =
+            bytes[end + 1..].chunks_exact(RECORD).map_while(record).collect();
+        // What does not ascend was not written as records are.
+        let ascending = changed.is_sorted_by(|(one, _), (next, _)| one < next);
+        changed.truncate(if ascending { changed.len() } else { 0 });
+        // What comes behind must begin where a record begins.
+        let kept = (end + 1 + changed.len() * RECORD) as u64;
+        let file = OpenOptions::new().write(true).open(&path);
+        file.and_then(|file| file.set_len(kept)).map_err(failed("can't write", &path))?;
+        Ok(Some(Storing { plan, parent: None, changed }))
     }
 }
 

@@ -285,7 +285,7 @@ async fn watch(machine: Arc<Machine>, running: Arc<Running>, ends: Ends) {
 async fn until_end(machine: &Machine, running: &Running) -> EndCause {
     let mut round = interval(ROUND);
     round.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut is_stalled = false;
+    let mut may_stall = false;
     loop {
         let monitor = running.monitor();
         tokio::select! {
@@ -298,7 +298,7 @@ async fn until_end(machine: &Machine, running: &Running) -> EndCause {
             event = next_event(monitor.as_deref()) => match event {
                 Some(event) if is_power_off(&event) => return EndCause::Guest,
                 Some(event) => {
-                    is_stalled |= stalls(&event);
+                    may_stall |= event.name == "BLOCK_IO_ERROR";
                     tracing::info!(instance_id = %machine.instance_id, event = event.name, data = %event.data, "guest");
                     if let Some(qmp) = &monitor {
                         machine.save_console(qmp).await;
@@ -309,8 +309,8 @@ async fn until_end(machine: &Machine, running: &Running) -> EndCause {
                 }
             },
             _ = round.tick() => match monitor {
-                Some(qmp) => look_after(machine, &qmp, &mut is_stalled).await,
-                None => if reconnect(machine, running, &mut is_stalled).await == Some(Status::PoweredOff) {
+                Some(qmp) => look_after(machine, &qmp, &mut may_stall).await,
+                None => if reconnect(machine, running, &mut may_stall).await == Some(Status::PoweredOff) {
                     return EndCause::Guest;
                 }
             },
@@ -329,26 +329,29 @@ fn is_power_off(event: &Event) -> bool {
     event.name == "SHUTDOWN" && event.data["guest"].as_bool() == Some(true)
 }
 
-/// The guest was stopped since its disk could take no more.
-fn stalls(event: &Event) -> bool {
-    event.name == "BLOCK_IO_ERROR" && event.data["action"].as_str() == Some("stop")
-}
-
-async fn look_after(machine: &Machine, qmp: &Qmp, is_stalled: &mut bool) {
+/// `may_stall`: a disk has failed since, of which the guest hears or which has stopped it.
+async fn look_after(machine: &Machine, qmp: &Qmp, may_stall: &mut bool) {
     machine.save_console(qmp).await;
     if let Err(error) = machine.directory.bound_log() {
         machine.warn(&error, "QEMU's log not bounded");
     }
-    // The host's disk may have room again. The write that failed is done again; if in vain, we are told again.
-    if std::mem::take(is_stalled)
-        && let Err(error) = qmp.execute("cont", json!({})).await
+    if std::mem::take(may_stall)
+        && let Err(error) = resume_stalled(qmp).await
     {
-        *is_stalled = true;
+        *may_stall = true;
         machine.warn(&error, "guest not resumed");
     }
 }
 
-async fn reconnect(machine: &Machine, running: &Running, is_stalled: &mut bool) -> Option<Status> {
+/// The host's disk may have room again. The write that failed is done again; if in vain, we are told again.
+async fn resume_stalled(qmp: &Qmp) -> Result<(), QmpError> {
+    if status(qmp).await? == Status::Stalled {
+        qmp.execute("cont", json!({})).await?;
+    }
+    Ok(())
+}
+
+async fn reconnect(machine: &Machine, running: &Running, may_stall: &mut bool) -> Option<Status> {
     let connected = async {
         let qmp = machine.connect().await?;
         let status = status(&qmp).await?;
@@ -356,7 +359,7 @@ async fn reconnect(machine: &Machine, running: &Running, is_stalled: &mut bool) 
     };
     match connected.await {
         Ok((qmp, status)) => {
-            *is_stalled = status == Status::Stalled;
+            *may_stall = status == Status::Stalled;
             *running.monitor.lock() = Some(Arc::new(qmp));
             Some(status)
         }

@@ -185,6 +185,18 @@ fn a_damaged_block_is_told_and_keeps_no_other_from_coming() {
 }
 
 #[test]
+fn what_could_not_be_flushed_is_fetched_again() {
+    each(|room, key| {
+        room.ensure(VOLUME, 1, Some(SNAPSHOT), key).unwrap();
+        crash_after(Some(0));
+        assert!(room.fill(1).is_err());
+        crash_after(None);
+        assert_eq!(room.fill_all(), 4 * BLOCK_BYTES as u64);
+        assert!(is_right(&room.reader(VOLUME)));
+    });
+}
+
+#[test]
 fn it_goes_on_after_a_crash_at_every_step() {
     let [one, other] = [1, 2].map(encrypted::key);
     for (from, to) in [(None, None), (Some(&one), Some(&one)), (Some(&one), Some(&other))] {

@@ -79,6 +79,30 @@ fn only_what_has_changed_is_stored_and_each_is_whole() {
     assert!(room.list_changed_blocks(SECOND, THIRD, 0, 9).unwrap().is_empty());
 }
 
+/// As an append leaves it that came to a part of a record, with the next behind that.
+#[test]
+fn a_journal_with_a_torn_record_within_misleads_nobody() {
+    let room = Room::new();
+    room.begin(SNAPSHOT, 1, None).unwrap();
+    for index in 0..10 {
+        room.put_block(SNAPSHOT, index, &block(index as u8 + 1)).unwrap();
+    }
+    room.complete(SNAPSHOT).unwrap();
+    assert!(room.store(SNAPSHOT).unwrap() < 100);
+    let journal = room.files().into_iter().find(|file| file.ends_with("storing")).unwrap();
+    let mut bytes = fs::read(room.path(&journal)).unwrap();
+    let first = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    let records = bytes[first..].to_vec();
+    bytes.extend(&records[..20]);
+    bytes.extend(&records);
+    fs::write(room.path(&journal), bytes).unwrap();
+    let room = room.reopen().stored(SNAPSHOT);
+    assert_eq!(room.list_blocks(SNAPSHOT, 0, 99).unwrap(), Vec::from_iter(0..10));
+    for index in 0..10 {
+        assert_eq!(room.get_block(SNAPSHOT, index).unwrap(), Some(block(index as u8 + 1)));
+    }
+}
+
 #[test]
 fn what_is_damaged_is_told_and_never_given_out() {
     if !has_qemu() {
