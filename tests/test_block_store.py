@@ -108,9 +108,14 @@ def test_snapshots_are_kept_in_a_bucket_and_read_from_it(s3, monkeypatch):
         )
         assert other.returncode != 0 and f"There are snapshots in the block store {URL}" in other.stderr, other
         cloud.start()
-        assert read(cloud.client("ebs"), one) == first
+        ec2, ebs = cloud.client(), cloud.client("ebs")
+        assert read(ebs, one) == first
+        copy = ec2.copy_snapshot(SourceSnapshotId=one, SourceRegion="us-east-1")["SnapshotId"]
+        completed(ec2, copy)
+        ec2.delete_snapshot(SnapshotId=one)
+        assert read(ebs, copy) == first
         deadline = time.monotonic() + 60
-        while f"{PREFIX}/manifests/{two}" in keys(s3):
+        while {key for key in keys(s3) if "/manifests/" in key} != {f"{PREFIX}/manifests/{copy}"}:
             assert time.monotonic() < deadline
             time.sleep(0.2)
     finally:
