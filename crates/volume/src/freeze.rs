@@ -126,6 +126,7 @@ impl Disks {
     /// No machine writes below the new layers any more: from now on there are the snapshots. No error where they are
     /// there already.
     pub fn finish_freeze(&self, key: &str) -> Result<()> {
+        let _work = self.work_on(&[&work(key)]);
         let Some(journal) = self.journal(key) else { return Ok(()) };
         for item in &journal.items {
             if let Some(snapshot_id) = &item.snapshot_id {
@@ -137,9 +138,11 @@ impl Disks {
 
     /// The machine has put no new layer on top, and never will: the volumes are as before.
     pub fn undo_freeze(&self, key: &str) -> Result<()> {
+        let Some(Journal { items, .. }) = self.journal(key) else { return Ok(()) };
+        let work = work(key);
+        let ids = items.iter().map(|item| item.volume_id.as_str()).chain([work.as_str()]);
+        let _work = self.work_on(&ids.collect::<Vec<_>>());
         let Some(mut journal) = self.journal(key) else { return Ok(()) };
-        let volume_ids: Vec<&str> = journal.items.iter().map(|item| item.volume_id.as_str()).collect();
-        let _work = self.work_on(&volume_ids);
         // As long as there is a journal nobody takes the layer below for one that is no longer written to.
         journal.is_undone = true;
         self.write_journal(key, journal.clone())?;
@@ -154,8 +157,10 @@ impl Disks {
 
     /// A snapshot that is under way is no longer wanted.
     pub(crate) fn leave_out(&self, snapshot_id: &str) -> Result<()> {
-        let journals = self.state().journals.clone();
-        for (key, mut journal) in journals {
+        let keys: Vec<String> = self.state().journals.keys().cloned().collect();
+        for key in keys {
+            let _work = self.work_on(&[&work(&key)]);
+            let Some(mut journal) = self.journal(&key) else { continue };
             let item = journal.items.iter_mut().find(|item| item.snapshot_id.as_deref() == Some(snapshot_id));
             if let Some(item) = item {
                 item.snapshot_id = None;
@@ -206,6 +211,11 @@ impl Disks {
             volumes: journal.items.iter().map(frozen).collect::<Result<_>>()?,
         })
     }
+}
+
+/// What is worked on by who changes a journal: one that were written after its end would take volumes back to it.
+fn work(key: &str) -> String {
+    format!("{key}/{JOURNAL}")
 }
 
 impl Journal {

@@ -162,6 +162,25 @@ fn several_volumes_are_frozen_together_and_once() {
 }
 
 #[test]
+fn one_that_is_deleted_while_it_is_finished_is_gone_for_good() {
+    if !has_qemu() {
+        return;
+    }
+    let room = Room::new();
+    room.ensure(VOLUME, 1, None, None).unwrap();
+    for _ in 0..50 {
+        let freeze = room.begin_freeze(&[(SNAPSHOT, VOLUME)], None).unwrap().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| room.finish_freeze(&freeze.key).unwrap());
+            scope.spawn(|| room.delete_snapshot(SNAPSHOT).unwrap());
+        });
+        assert!(is_not_found(room.get_block(SNAPSHOT, 0)));
+        assert!(room.freezes().unwrap().is_empty());
+        assert!(room.files().iter().all(|file| !file.starts_with("snapshots/")), "{:?}", room.files());
+    }
+}
+
+#[test]
 fn many_threads_make_the_same_volume_once() {
     let room = Room::new();
     std::thread::scope(|scope| {
