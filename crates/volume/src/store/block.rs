@@ -72,6 +72,12 @@ fn decompress(packed: &[u8]) -> Option<Vec<u8>> {
     if packed.len() == BLOCK_BYTES {
         return Some(packed.to_vec());
     }
+    // As it was kept at first.
+    if packed.len() == BLOCK_BYTES + 1
+        && let Some(plain) = packed.strip_prefix(&[0])
+    {
+        return Some(plain.to_vec());
+    }
     // No more than a block, whatever it says of itself.
     zstd::bulk::decompress(packed.strip_prefix(&[ZSTD])?, BLOCK_BYTES).ok()
 }
@@ -101,6 +107,8 @@ mod tests {
                 assert!(unpack(name, &packed, key.as_ref()).as_ref() == Some(&data));
             }
         }
+        let (data, name) = (noise(), Name::of(&noise(), None));
+        assert!(unpack(name, &[&[0], &*data].concat(), None) == Some(data), "as it was kept at first");
         let data = vec![7; BLOCK_BYTES];
         assert!(pack(Name::of(&data, None), data, None).len() < 1000);
     }
