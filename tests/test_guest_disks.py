@@ -60,6 +60,37 @@ def open_layers(instance_id):
     return [name for name in files if "/layers/" in name]
 
 
+def share_a_volume(client, secret, writer, reader):
+    """Two guests have a volume at once, whose own machine dies meanwhile."""
+    zone = describe(client, writer)["Placement"]["AvailabilityZone"]
+    shared = {"VolumeType": "io2", "Iops": 200, "MultiAttachEnabled": True}
+    volume = client.create_volume(AvailabilityZone=zone, Size=4, **shared)["VolumeId"]
+    ready(client, "volume_available", VolumeIds=[volume])
+    serial, names = volume.replace("-", ""), {}
+    for instance in (writer, reader):
+        client.attach_volume(InstanceId=instance, VolumeId=volume, Device="/dev/sdf")
+        until(lambda: serial in disks(client, secret, instance), True)
+        names[instance] = disks(client, secret, instance)[serial][0]
+    # Places far from each other: what a kernel has read ahead it does not read again.
+    for number in range(2):
+        write = f"echo said {number} | dd of=/dev/{names[writer]} bs=1M seek={64 * number} 2>/dev/null; sync"
+        ssh(client, secret, writer, write)
+        if number:
+            (pid,) = processes_of(volume)
+            os.kill(pid, 9)
+        read = f"dd if=/dev/{names[reader]} bs=1M skip={64 * number} count=1 2>/dev/null | head -n 1"
+        assert ssh(client, secret, reader, read) == f"said {number}\n"
+    client.modify_volume(VolumeId=volume, Size=5)
+    for instance in (writer, reader):
+        until(lambda: int(disks(client, secret, instance)[serial][1]), 5 << 21)
+    for instance in (writer, reader):
+        client.detach_volume(VolumeId=volume, InstanceId=instance)
+        until(lambda: serial in disks(client, secret, instance), False)
+    ready(client, "volume_available", VolumeIds=[volume])
+    until(lambda: processes_of(volume), [])
+    client.delete_volume(VolumeId=volume)
+
+
 def test_copies_of_a_running_instance_are_configured_like_it(cloud, ec2, guest, key):  # noqa: F811
     ssh(ec2, key, guest, "echo precious >/root/precious; sync")
     until(lambda: len(numbers(ec2, key, guest)) > 3, True)
@@ -77,6 +108,7 @@ def test_copies_of_a_running_instance_are_configured_like_it(cloud, ec2, guest, 
         assert len(ssh(ec2, key, copy, "cat /root/configured").splitlines()) == 2, "it is an instance of its own"
         ssh(ec2, key, copy, "echo own >/root/own; sync")
     assert ssh(ec2, key, guest, "ls /root/own 2>/dev/null; true") == ""
+    share_a_volume(ec2, key, guest, copies[1]["InstanceId"])
     # The image's and its maker's end is not the copies'.
     snapshot = ec2.describe_images(ImageIds=[image])["Images"][0]["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
     ec2.deregister_image(ImageId=image)

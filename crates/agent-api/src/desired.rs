@@ -127,6 +127,9 @@ pub struct Volume {
     /// The data key of the snapshot that it is made of, where that is encrypted with another.
     #[serde(default)]
     pub snapshot_key: Option<SecretKey>,
+    /// How fast it is for all that have it together, where several instances can have it at once.
+    #[serde(default)]
+    pub multi_attach: Option<DiskLimits>,
     /// How fast what it is made of shall come at least, in MiB a second.
     #[serde(default)]
     pub initialization_mibps: Option<u32>,

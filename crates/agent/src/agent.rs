@@ -26,7 +26,7 @@ use agent_api::{
 use async_trait::async_trait;
 use host::machine::{FoundState, Hypervisor, MachineError};
 use host::net::Network;
-use model::{Environment, Id};
+use model::{Environment, Id, Kind};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -126,7 +126,8 @@ impl Agent {
         });
         let agent = Agent { description, host, tasks, desired: Mutex::default(), adopted: Mutex::default() };
         agent.adopt().await?;
-        agent.host.volumes.finish_all().await?;
+        let running = agent.adopted.lock().iter().cloned().collect();
+        agent.host.volumes.finish_all(running).await?;
         agent.tasks.spawn(network.run(services));
         agent.tasks.spawn(agent.host.volumes.clone().fill());
         Ok(Arc::new(agent))
@@ -136,6 +137,10 @@ impl Agent {
         // Subscribed first, so that no end falls between the two.
         let mut ends = self.host.hypervisor.ends();
         for found in self.host.hypervisor.adopt().await? {
+            if Id::is_of(Kind::Volume, &found.instance_id) {
+                self.host.volumes.found_sharing(&found.instance_id);
+                continue;
+            }
             let boot = found.boot;
             let actual = match found.state {
                 FoundState::Running => {
@@ -150,7 +155,9 @@ impl Agent {
         let host = self.host.clone();
         self.tasks.spawn(async move {
             while let Some(ended) = ends.recv().await {
-                if let Some(handle) = host.instances.lock().get(&ended.instance_id) {
+                if Id::is_of(Kind::Volume, &ended.instance_id) {
+                    host.volumes.found_sharing(&ended.instance_id);
+                } else if let Some(handle) = host.instances.lock().get(&ended.instance_id) {
                     // Its task is only gone where the machine is too.
                     let _ = handle.ends.send(ended);
                 }

@@ -30,6 +30,8 @@ pub(crate) struct Doubles {
     pub snapshots: Mutex<BTreeSet<String>>,
     /// What the next freezes by a machine fail with.
     pub freeze_failures: Mutex<VecDeque<MachineError>>,
+    /// Machines that refuse to freeze.
+    pub freeze_refusals_of: Mutex<BTreeSet<Id>>,
     /// Disks and interfaces that guests hold on to.
     pub clung_to: Mutex<BTreeSet<Id>>,
     pub plan: Mutex<Option<Plan>>,
@@ -138,6 +140,10 @@ impl Hypervisor for Doubles {
         .await
     }
 
+    fn shared_layer(&self, volume_id: &Id) -> DiskLayer {
+        DiskLayer { path: format!("/shared/{volume_id}").into(), format: DiskFormat::Shared }
+    }
+
     fn serve_layers(&self, _source: Arc<dyn LayerSource>) {}
 
     async fn adopt(&self) -> Result<Vec<Found>, MachineError> {
@@ -236,7 +242,29 @@ impl Hypervisor for Doubles {
 
     async fn freeze_disks(&self, instance_id: &Id, disks: Vec<DiskSpec>) -> Result<(), MachineError> {
         self.call(format!("freeze {} disks of {instance_id}", disks.len()), || {
+            if self.freeze_refusals_of.lock().contains(instance_id) {
+                return Err(MachineError::Failed("No".into()));
+            }
             self.freeze_failures.lock().pop_front().map_or(Ok(()), Err)
+        })
+        .await
+    }
+
+    async fn pause(&self, instance_id: &Id) -> Result<(), MachineError> {
+        self.call(format!("pause {instance_id}"), || {
+            self.statuses.lock().insert(instance_id.clone(), Status::Paused);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn resume(&self, instance_id: &Id) -> Result<(), MachineError> {
+        if self.status(instance_id).await? != Status::Paused {
+            return Ok(());
+        }
+        self.call(format!("resume {instance_id}"), || {
+            self.statuses.lock().remove(instance_id);
+            Ok(())
         })
         .await
     }

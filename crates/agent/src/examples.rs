@@ -64,6 +64,7 @@ pub(crate) fn volume(number: u32) -> Volume {
         made: false,
         key: None,
         snapshot_key: None,
+        multi_attach: None,
         initialization_mibps: None,
     }
 }

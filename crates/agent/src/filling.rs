@@ -11,7 +11,7 @@ use crate::tasks::Backoff;
 use crate::volumes::Volumes;
 use async_trait::async_trait;
 use host::machine::{DiskFormat, DiskLayer, LayerContent, LayerSource};
-use model::Id;
+use model::{Id, Kind};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -88,8 +88,11 @@ impl Volumes {
         }
     }
 
-    /// The volumes that the instance's machine has, as soon as that is known.
+    /// The volumes whose layers the machine has, as soon as that is known.
     async fn volumes_of(&self, instance_id: &Id) -> Option<BTreeSet<Id>> {
+        if Id::is_of(Kind::Volume, instance_id) {
+            return Some(BTreeSet::from([instance_id.clone()]));
+        }
         let known = async {
             loop {
                 match self.used_by(instance_id) {

@@ -260,6 +260,8 @@ impl InstanceTask {
             self.log(&error, "machine not ended");
             backoff.wait().await;
         }
+        self.host.volumes.release(&self.instance_id);
+        self.host.volumes.unshared().await;
         tracing::info!(boot, ?cause, "instance stopped");
         self.actual = Actual::Stopped { boot, cause };
     }
@@ -359,7 +361,9 @@ impl InstanceTask {
             let file = file.map_err(StartError::Transient)?;
             (disk.layers, disk.key) = (file.layers, file.key);
         }
-        self.host.hypervisor.start(spec, taps).await.map_err(|error| {
+        let starting = self.host.hypervisor.start(spec, taps);
+        let started = self.host.volumes.keeping_shared(&volume_ids, starting).await;
+        started.map_err(|error| {
             self.log(&error, "machine not started");
             StartError::from(error)
         })

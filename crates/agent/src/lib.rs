@@ -35,6 +35,7 @@ mod plug;
 mod router_advertisement;
 mod scratch;
 mod services;
+mod sharing;
 mod simulated;
 mod snapshots;
 mod status;

@@ -168,7 +168,8 @@ impl InstanceTask {
         volumes.ready(&disk.volume_id).await?;
         let (_lock, file) = volumes.open(&disk.volume_id).await?;
         let spec = DiskSpec { bus: disk_bus(instance), limits: disk.limits, ..file.spec(&disk.volume_id) };
-        let attached = self.host.hypervisor.attach_disk(&self.instance_id, spec).await;
+        let attaching = self.host.hypervisor.attach_disk(&self.instance_id, spec);
+        let attached = volumes.keeping_shared(std::slice::from_ref(&disk.volume_id), attaching).await;
         attached.map_err(|error| self.refused(error, &disk.volume_id))
     }
 
@@ -214,11 +215,11 @@ impl InstanceTask {
     }
 
     async fn detach_disk(&self, volume_id: &Id, force: bool) -> Result<bool, MachineError> {
-        let _lock = self.host.volumes.lock(std::slice::from_ref(volume_id)).await;
-        let layers = self.host.volumes.disks.layers(volume_id).await;
-        let layers = layers.map(|file| file.layers).unwrap_or_default();
-        let spec = DiskSpec::new(volume_id.clone(), layers);
-        self.host.hypervisor.detach_disk(&self.instance_id, spec, force).await
+        let (volumes, volume_ids) = (&self.host.volumes, std::slice::from_ref(volume_id));
+        let _lock = volumes.lock(volume_ids).await;
+        let spec = DiskSpec::new(volume_id.clone(), volumes.layers_in_instance(volume_id).await);
+        let detaching = self.host.hypervisor.detach_disk(&self.instance_id, spec, force);
+        volumes.keeping_shared(volume_ids, detaching).await
     }
 
     async fn detach_interface(&self, interface_id: &Id, force: bool) -> Result<bool, MachineError> {

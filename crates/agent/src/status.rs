@@ -203,10 +203,10 @@ impl Checks {
             false
         });
         Some(Findings {
-            system: matches!(status, Ok(Status::Runs)) && reached,
+            system: matches!(status, Ok(Status::Runs | Status::Paused)) && reached,
             instance,
             // A machine that says nothing writes nothing either.
-            attached_ebs: matches!(status, Ok(Status::Runs | Status::Halted)),
+            attached_ebs: matches!(status, Ok(Status::Runs | Status::Paused | Status::Halted)),
         })
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 mod disks;
 mod interfaces;
+mod sharing;
 
 struct Room {
     doubles: Arc<Doubles>,

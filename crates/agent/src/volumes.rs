@@ -7,8 +7,9 @@
 use crate::filling::{Fill, ServedLayer};
 use crate::freeze::{Freeze, FreezeError};
 use crate::observations::Observations;
+use crate::sharing::Sharing;
 use crate::tasks::{Backoff, Tasks};
-use agent_api::{HostError, NewSnapshot, Unfilled, Volume, VolumeState};
+use agent_api::{DiskLimits, HostError, NewSnapshot, Unfilled, Volume, VolumeState};
 use async_trait::async_trait;
 use host::machine::{DiskKey, DiskLayer, DiskSpec, Hypervisor, MachineError};
 use model::Id;
@@ -104,6 +105,9 @@ pub enum DiskError {
     Failed(String),
     #[error("The data of the volume {0} is not on its host any more")]
     Lost(Id),
+    /// It may soon.
+    #[error("a machine does not do what it shall with the volume")]
+    Machine(#[source] MachineError),
     #[error("{what}")]
     Io {
         what: String,
@@ -125,9 +129,9 @@ pub(crate) struct Volumes {
     observations: Arc<Observations>,
     pub(crate) tasks: Arc<Tasks>,
     making: Semaphore,
-    state: Mutex<State>,
+    pub(crate) state: Mutex<State>,
     /// Says that some volume's state has changed.
-    changed: watch::Sender<()>,
+    pub(crate) changed: watch::Sender<()>,
     /// Held by who changes of what a volume consists, or hands it to a machine.
     locks: Mutex<HashMap<Id, Arc<tokio::sync::Mutex<()>>>>,
     pub(crate) folding: Semaphore,
@@ -137,18 +141,20 @@ pub(crate) struct Volumes {
 pub(crate) type VolumeLock = tokio::sync::OwnedMutexGuard<()>;
 
 #[derive(Default)]
-struct State {
-    volumes: BTreeMap<Id, Entry>,
+pub(crate) struct State {
+    pub(crate) volumes: BTreeMap<Id, Entry>,
     /// The disks of each machine that runs or is being started; None where they are not known.
     users: HashMap<Id, Option<BTreeSet<Id>>>,
     /// Whether control has said what is desired.
-    replaced: bool,
+    pub(crate) replaced: bool,
 }
 
 #[derive(Default)]
-struct Entry {
-    desired: Option<Volume>,
+pub(crate) struct Entry {
+    pub(crate) desired: Option<Volume>,
     state: Made,
+    /// While it has a machine of its own.
+    pub(crate) sharing: Option<Sharing>,
     /// A task is at work on it.
     busy: bool,
 }
@@ -169,7 +175,9 @@ enum Made {
 }
 
 enum Work {
-    Make(Volume),
+    Share,
+    Unshare,
+    Make(Box<Volume>),
     Delete,
 }
 
@@ -213,6 +221,7 @@ impl Volumes {
             state.volumes.entry(volume_id.clone()).or_default().desired = Some(volume.clone());
         }
         drop(state);
+        self.changed.send_replace(());
         self.work_on_all();
     }
 
@@ -290,7 +299,7 @@ impl Volumes {
     }
 
     pub(crate) async fn open_locked(&self, volume_id: &Id) -> Result<DiskFile, String> {
-        match self.disks.open(volume_id).await {
+        match self.opened(volume_id).await {
             Ok(file) => Ok(file),
             Err(DiskError::Failed(message)) => Err(message),
             Err(error @ DiskError::Lost(_)) => Err(error.to_string()),
@@ -301,14 +310,15 @@ impl Volumes {
         }
     }
 
-    /// The instance whose machine may have these volumes. An error where that is not known.
+    /// The instance whose machine may have the layers of these volumes open. An error where that is not known.
     pub(crate) fn user_of(&self, volume_ids: &[Id]) -> Result<Option<Id>, HostError> {
         let state = self.state.lock();
         if state.users.values().any(Option::is_none) {
             return Err(HostError::Failed("The host has just started".into()));
         }
+        let is_shared = |id: &Id| state.volumes.get(id).is_some_and(|entry| entry.sharing.is_some());
         let uses = |used: &Option<BTreeSet<Id>>| {
-            used.iter().flatten().any(|volume_id| volume_ids.contains(volume_id))
+            used.iter().flatten().any(|volume_id| volume_ids.contains(volume_id) && !is_shared(volume_id))
         };
         let mut users = state.users.iter().filter(|(_, used)| uses(used)).map(|(id, _)| id.clone());
         match (users.next(), users.next()) {
@@ -326,7 +336,9 @@ impl Volumes {
             changed.mark_unchanged();
             let is_desired = match self.state.lock().volumes.get(volume_id) {
                 Some(Entry { state: Made::Ready { .. }, desired: Some(_), .. }) => return Ok(()),
-                Some(Entry { state: Made::Failed { message, .. }, desired: Some(_), busy: false }) => {
+                Some(Entry {
+                    state: Made::Failed { message, .. }, desired: Some(_), busy: false, ..
+                }) => {
                     return Err(message.clone());
                 }
                 Some(Entry { desired, .. }) => desired.is_some(),
@@ -347,7 +359,7 @@ impl Volumes {
         }
     }
 
-    fn work_on(self: &Arc<Self>, state: &mut State, volume_id: &Id) {
+    pub(crate) fn work_on(self: &Arc<Self>, state: &mut State, volume_id: &Id) {
         if state.work(volume_id).is_none() {
             return;
         }
@@ -372,24 +384,24 @@ impl Volumes {
                 }
                 work
             };
-            match work {
-                Work::Make(volume) => self.make(volume).await,
-                Work::Delete => {
-                    if let Err(error) = self.delete(&volume_id).await {
-                        tracing::error!(%volume_id, error = &error as &dyn std::error::Error, "volume not deleted");
-                        backoff.wait().await;
-                        continue;
-                    }
-                    self.deleted(&volume_id);
-                }
+            let (what, done) = match work {
+                Work::Make(volume) => ("made", self.make(*volume).await.map_err(FreezeError::from)),
+                Work::Share => ("shared", self.share_again(&volume_id).await.map_err(FreezeError::from)),
+                Work::Unshare => ("unshared", self.unshare(&volume_id).await),
+                Work::Delete => ("deleted", self.delete(&volume_id).await),
+            };
+            if let Err(error) = done {
+                tracing::error!(%volume_id, error = &error as &dyn std::error::Error, "volume not {what}");
+                backoff.wait().await;
             }
         }
         self.changed.send_replace(());
     }
 
-    async fn make(&self, volume: Volume) {
+    /// An error where it is neither made nor has failed.
+    async fn make(&self, volume: Volume) -> Result<(), DiskError> {
         let volume_id = &volume.volume_id;
-        let Ok(_permit) = self.making.acquire().await else { return };
+        let Ok(_permit) = self.making.acquire().await else { return Ok(()) };
         let mut backoff = Backoff::new();
         let mut attempt = 1;
         let made = loop {
@@ -399,6 +411,7 @@ impl Volumes {
                     break Err((VolumeState::Failed { message: message.clone() }, message));
                 }
                 Err(error @ DiskError::Lost(_)) => break Err((VolumeState::Lost, error.to_string())),
+                Err(error @ DiskError::Machine(_)) => return Err(error),
                 Err(error) => {
                     tracing::warn!(%volume_id, attempt, error = &error as &dyn std::error::Error, "volume not made");
                     if attempt == ATTEMPTS_MAX {
@@ -424,38 +437,40 @@ impl Volumes {
             };
         }
         self.observations.tell_volume(volume_id, told);
+        Ok(())
     }
 
     async fn make_or_grow(&self, volume: &Volume) -> Result<(), DiskError> {
         let volume_id = &volume.volume_id;
         let _lock = self.lock(std::slice::from_ref(volume_id)).await;
         self.disks.ensure(volume).await?;
-        let users: Vec<Id> = {
-            let state = self.state.lock();
-            let may_use =
-                |used: &Option<BTreeSet<Id>>| used.as_ref().is_none_or(|used| used.contains(volume_id));
-            state.users.iter().filter(|(_, used)| may_use(used)).map(|(id, _)| id.clone()).collect()
-        };
-        for instance_id in users {
-            let attached = match self.hypervisor.attached(&instance_id).await {
-                Ok(attached) => attached,
-                Err(MachineError::NotFound(_)) => continue,
-                Err(error) => return Err(of_machine(error)),
-            };
-            if attached.contains(volume_id) {
-                let bytes = u64::from(volume.size_gib) << 30;
-                return self.hypervisor.resize_disk(&instance_id, volume_id, bytes).await.map_err(of_machine);
-            }
+        if self.is_shared(volume_id) {
+            self.share(volume_id).await?;
+        }
+        let growing = self.grow(volume_id, u64::from(volume.size_gib) << 30);
+        let grown = self.keeping_shared(std::slice::from_ref(volume_id), growing).await;
+        if grown.map_err(of_machine)? {
+            return Ok(());
         }
         self.disks.open(volume_id).await.map(drop)
     }
 
-    async fn delete(&self, volume_id: &Id) -> Result<(), FreezeError> {
+    /// False where no machine has it.
+    async fn grow(&self, volume_id: &Id, bytes: u64) -> Result<bool, MachineError> {
+        let machines = self.machines_with(volume_id).await?;
+        for machine in &machines {
+            self.hypervisor.resize_disk(machine, volume_id, bytes).await?;
+        }
+        Ok(!machines.is_empty())
+    }
+
+    async fn delete(self: &Arc<Self>, volume_id: &Id) -> Result<(), FreezeError> {
         let volume_ids = std::slice::from_ref(volume_id);
         let _lock = self.lock(volume_ids).await;
         self.finish_earlier(volume_ids).await?;
         self.disks.delete(volume_id).await?;
         self.locks.lock().remove(volume_id);
+        self.deleted(volume_id);
         Ok(())
     }
 
@@ -471,39 +486,60 @@ impl Volumes {
     }
 }
 
-fn of_machine(error: MachineError) -> DiskError {
+pub(crate) fn of_machine(error: MachineError) -> DiskError {
     match error {
         MachineError::Failed(message) => DiskError::Failed(message),
-        error => DiskError::Io {
-            what: "the volume's machine does not enlarge it".into(),
-            source: std::io::Error::other(error),
-        },
+        error => DiskError::Machine(error),
+    }
+}
+
+impl Entry {
+    /// How fast it shall be for all that have it together, where it is for several.
+    pub(crate) fn shared_limits(&self) -> Option<DiskLimits> {
+        self.desired.as_ref()?.multi_attach
     }
 }
 
 impl State {
+    /// The machines of instances that may have the volume.
+    pub(crate) fn users_of(&self, volume_id: &Id) -> impl Iterator<Item = Id> {
+        let may_use = |used: &Option<BTreeSet<Id>>| used.as_ref().is_none_or(|used| used.contains(volume_id));
+        self.users.iter().filter(move |(_, used)| may_use(used)).map(|(id, _)| id.clone())
+    }
+
+    pub(crate) fn is_used(&self, volume_id: &Id) -> bool {
+        self.users_of(volume_id).next().is_some()
+    }
+
+    pub(crate) fn has_idle_sharing(&self) -> bool {
+        let is_idle = |(id, entry): (&Id, &Entry)| entry.sharing.is_some() && !self.is_used(id);
+        self.replaced && self.volumes.iter().any(is_idle)
+    }
+
     /// What shall be done about a volume now.
     fn work(&self, volume_id: &Id) -> Option<Work> {
         let entry = self.volumes.get(volume_id).filter(|entry| self.replaced && !entry.busy)?;
+        if let Some(sharing) = &entry.sharing {
+            if !self.is_used(volume_id) {
+                return Some(Work::Unshare);
+            }
+            if entry.desired.is_some() && sharing.limits != Some(entry.shared_limits()) {
+                return Some(Work::Share);
+            }
+        }
         match (&entry.desired, &entry.state) {
-            (Some(volume), Made::NotYet) => Some(Work::Make(volume.clone())),
+            (Some(volume), Made::NotYet) => Some(Work::Make(volume.clone().into())),
             (Some(volume), Made::Ready { size_gib, failed })
                 if *size_gib < volume.size_gib
                     && failed.is_none_or(|generation| generation < volume.generation) =>
             {
-                Some(Work::Make(volume.clone()))
+                Some(Work::Make(volume.clone().into()))
             }
             (Some(volume), Made::Failed { generation, .. }) if *generation < volume.generation => {
-                Some(Work::Make(volume.clone()))
+                Some(Work::Make(volume.clone().into()))
             }
             (Some(_), _) => None,
-            (None, _) => {
-                let is_used = self
-                    .users
-                    .values()
-                    .any(|disks| disks.as_ref().is_none_or(|disks| disks.contains(volume_id)));
-                (!is_used).then_some(Work::Delete)
-            }
+            (None, _) => (!self.is_used(volume_id)).then_some(Work::Delete),
         }
     }
 }

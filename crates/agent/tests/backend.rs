@@ -33,6 +33,7 @@ fn wanted(number: u32, snapshot_id: Option<Id>, size_gib: u32) -> Volume {
         made: false,
         key: None,
         snapshot_key: None,
+        multi_attach: None,
         initialization_mibps: None,
     }
 }

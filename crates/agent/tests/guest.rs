@@ -6,8 +6,8 @@ use agent_api::*;
 use async_trait::async_trait;
 use datapath::{Address, examples};
 use host::machine::{
-    DiskLayer, DiskLimits, DiskSpec, Ended, Found, Hypervisor, LayerSource, MachineError, MachineSpec,
-    NicSpec, Status, Tap,
+    DiskFormat, DiskLayer, DiskLimits, DiskSpec, Ended, Found, Hypervisor, LayerSource, MachineError,
+    MachineSpec, NicSpec, Status, Tap,
 };
 use host::net::{LinuxNetwork, Namespace, NetOptions, Network};
 use model::{Environment, Id, Kind, UefiVariable};
@@ -90,6 +90,10 @@ impl Hypervisor for Namespaces {
         Ok(())
     }
 
+    fn shared_layer(&self, volume_id: &Id) -> DiskLayer {
+        DiskLayer { path: volume_id.as_str().into(), format: DiskFormat::Shared }
+    }
+
     fn serve_layers(&self, _source: Arc<dyn LayerSource>) {}
 
     async fn adopt(&self) -> Result<Vec<Found>, MachineError> {
@@ -147,6 +151,14 @@ impl Hypervisor for Namespaces {
     }
 
     async fn freeze_disks(&self, _instance_id: &Id, _disks: Vec<DiskSpec>) -> Result<(), MachineError> {
+        Ok(())
+    }
+
+    async fn pause(&self, _instance_id: &Id) -> Result<(), MachineError> {
+        Ok(())
+    }
+
+    async fn resume(&self, _instance_id: &Id) -> Result<(), MachineError> {
         Ok(())
     }
 

@@ -61,6 +61,13 @@ pub fn volumes_max(tables: &Tables, name: &str) -> usize {
     said.and_then(|most| usize::try_from(most).ok()).unwrap_or(VOLUMES_MAX)
 }
 
+/// Whether instances of the type are built on the Nitro System.
+pub fn is_nitro(tables: &Tables, name: &str) -> bool {
+    let is_nitro =
+        |info: InstanceTypeInfo| info.hypervisor.as_deref() == Some("nitro") || info.bare_metal == Some(true);
+    info(tables, name).is_some_and(is_nitro)
+}
+
 /// The types of a family that Dedicated Hosts take, in the order of their names. None of the owner's own are.
 pub fn on_dedicated_hosts(family: &str) -> Vec<(String, MachineShape)> {
     Catalogue::get().on_dedicated_hosts(family)

@@ -230,7 +230,7 @@ impl Affected {
                 for volume in old.iter().chain(new) {
                     self.volumes.insert(volume.volume_id.clone());
                     // Its machine is told how fast it is.
-                    self.instances.extend(volume.attachment.iter().map(|a| a.instance_id.clone()));
+                    self.instances.extend(volume.attachments.iter().map(|a| a.instance_id.clone()));
                     if let Some(host_id) = &volume.host_id {
                         self.volume_hosts.insert(volume.volume_id.clone(), host_id.clone());
                     }
@@ -495,6 +495,7 @@ fn volume_desired(
         made: is_lost || !matches!(volume.condition, Condition::Creating | Condition::Failed),
         key,
         snapshot_key,
+        multi_attach: volume.multi_attach.then(|| volume::performance::limits(volume)),
         initialization_mibps: volume.initialization_rate.and_then(|rate| rate.try_into().ok()),
     }
 }

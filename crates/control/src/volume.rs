@@ -9,7 +9,8 @@ use crate::engine::table::{Record, Values};
 use crate::engine::{Tags, filter};
 use crate::instance::ON_HOST;
 use model::{AccountId, Error, Id, Result, Text, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use smallvec::SmallVec;
 
 pub mod attach;
 pub mod copy;
@@ -17,6 +18,7 @@ pub mod create;
 pub mod describe;
 mod initialization;
 pub mod modify;
+pub mod multi_attach;
 pub mod performance;
 pub mod specification;
 
@@ -41,8 +43,12 @@ pub struct Volume {
     /// Its host had its data and has it no more.
     #[serde(default)]
     pub lost: bool,
-    /// None where no instance has it.
-    pub attachment: Option<VolumeAttachment>,
+    /// Whether several instances can have it at once.
+    #[serde(default)]
+    pub multi_attach: bool,
+    /// One of each instance that has it.
+    #[serde(default, alias = "attachment", deserialize_with = "one_or_several")]
+    pub attachments: SmallVec<[VolumeAttachment; 1]>,
     /// The latest one, under way or over.
     #[serde(default)]
     pub modification: Option<Box<modify::Modification>>,
@@ -68,6 +74,22 @@ pub struct VolumeAttachment {
     pub attached_at: Timestamp,
     #[serde(default)]
     pub state: AttachmentState,
+}
+
+/// Records were of one attachment at most before there could be several.
+fn one_or_several<'de, D: Deserializer<'de>>(
+    found: D,
+) -> std::result::Result<SmallVec<[VolumeAttachment; 1]>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Found {
+        Several(SmallVec<[VolumeAttachment; 1]>),
+        One(Option<VolumeAttachment>),
+    }
+    Ok(match Found::deserialize(found)? {
+        Found::Several(all) => all,
+        Found::One(one) => one.into_iter().collect(),
+    })
 }
 
 /// Where a volume is between being asked for and being gone.
@@ -101,7 +123,8 @@ impl Volume {
             created_at: now,
             condition: Condition::Creating,
             lost: false,
-            attachment: None,
+            multi_attach: false,
+            attachments: SmallVec::new(),
             modification: None,
             auto_enable_io: false,
             initialization_rate: None,
@@ -111,11 +134,27 @@ impl Volume {
         }
     }
 
+    /// By which the instance has it.
+    pub fn attachment_to(&self, instance_id: &str) -> Option<&VolumeAttachment> {
+        self.attachments.iter().find(|attachment| *attachment.instance_id == *instance_id)
+    }
+
+    pub fn attachment_to_mut(&mut self, instance_id: &str) -> Option<&mut VolumeAttachment> {
+        self.attachments.iter_mut().find(|attachment| *attachment.instance_id == *instance_id)
+    }
+
+    /// The instance has it no more.
+    pub fn detached_from(&self, instance_id: &str) -> Volume {
+        let mut volume = self.clone();
+        volume.attachments.retain(|attachment| *attachment.instance_id != *instance_id);
+        volume
+    }
+
     /// EC2's `VolumeState`.
     pub fn state(&self) -> &'static str {
         match self.condition {
             Condition::Deleting => "deleting",
-            _ if self.attachment.is_some() => "in-use",
+            _ if !self.attachments.is_empty() => "in-use",
             Condition::Creating => "creating",
             Condition::Made if self.lost => "error",
             Condition::Made => "available",
@@ -149,22 +188,24 @@ impl Record for Volume {
     }
 
     fn field<'a>(&'a self, name: &str, values: &mut Values<'a>) -> bool {
-        let attachment = self.attachment.as_ref();
+        let attachments = self.attachments.iter();
         match name {
             ON_HOST => filter::some(values, self.host_id.as_deref()),
             copy::SOURCE => filter::some(values, self.copied.as_ref().map(|copied| &*copied.source)),
-            "attachment.attach-time" => filter::some(values, attachment.map(|a| filter::time(a.attached_at))),
-            "attachment.delete-on-termination" => {
-                filter::some(values, attachment.map(|a| filter::boolean(a.delete_on_termination)))
+            "attachment.attach-time" => {
+                filter::many(values, attachments.map(|a| filter::time(a.attached_at)))
             }
-            "attachment.device" => filter::some(values, attachment.map(|a| a.device_name.as_str())),
-            "attachment.instance-id" => filter::some(values, attachment.map(|a| a.instance_id.as_str())),
-            "attachment.status" => filter::some(values, attachment.map(|a| a.state.name())),
+            "attachment.delete-on-termination" => {
+                filter::many(values, attachments.map(|a| filter::boolean(a.delete_on_termination)))
+            }
+            "attachment.device" => filter::many(values, attachments.map(|a| a.device_name.as_str())),
+            "attachment.instance-id" => filter::many(values, attachments.map(|a| a.instance_id.as_str())),
+            "attachment.status" => filter::many(values, attachments.map(|a| a.state.name())),
             "availability-zone" => filter::one(values, self.zone.as_str()),
             "create-time" => filter::one(values, filter::time(self.created_at)),
             "encrypted" => filter::one(values, filter::boolean(self.encryption.is_some())),
             "fast-restored" => filter::one(values, filter::boolean(self.fast_restored)),
-            "multi-attach-enabled" => filter::one(values, "false"),
+            "multi-attach-enabled" => filter::one(values, filter::boolean(self.multi_attach)),
             "size" => filter::one(values, self.size_gib.to_string()),
             "snapshot-id" => filter::some(values, self.snapshot_id.as_deref()),
             "status" => filter::one(values, self.state()),
@@ -172,5 +213,35 @@ impl Record for Volume {
             "volume-type" => filter::one(values, self.volume_type.as_str()),
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn records_of_one_attachment_at_most_are_read() {
+        let id = Id::parse(model::Kind::Volume, "vol-0123456789abcdef0").unwrap();
+        let (owner, now) = ("123456789012".parse().unwrap(), "2026-03-01T12:00:00Z".parse().unwrap());
+        let volume = Volume::new(id, owner, 8, "us-east-1a".into(), now);
+        let attachment = VolumeAttachment {
+            instance_id: Id::parse(model::Kind::Instance, "i-0123456789abcdef0").unwrap(),
+            device_name: "/dev/sdf".into(),
+            delete_on_termination: false,
+            attached_at: now,
+            state: AttachmentState::Attached,
+        };
+        let read = |name: &str, found: serde_json::Value| {
+            let mut record = serde_json::to_value(&volume).unwrap();
+            record.as_object_mut().unwrap().remove("attachments");
+            record[name] = found;
+            serde_json::from_slice::<Volume>(&serde_json::to_vec(&record).unwrap()).unwrap().attachments
+        };
+        assert!(read("attachment", json!(null)).is_empty() && read("else", json!(1)).is_empty());
+        let one = json!(attachment);
+        assert_eq!(read("attachment", one.clone())[0], attachment);
+        assert_eq!(read("attachments", json!([one.clone(), one])).len(), 2);
     }
 }

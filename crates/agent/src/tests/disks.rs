@@ -141,7 +141,8 @@ async fn a_snapshot_survives_its_agent() {
             let is_done = tokio::time::timeout(Duration::from_secs(60), asked).await.is_ok();
             *room.doubles.hang.lock() = None;
             room.restart().await;
-            assert!(room.doubles.freezes.lock().is_empty(), "finished at the start");
+            room.settle().await;
+            assert!(room.doubles.freezes.lock().is_empty(), "finished unasked");
             let log = room.doubles.log();
             let at = |what: &str| log.iter().position(|line| line.starts_with(what));
             assert!(at("finish").is_none() || at("freeze") < at("finish"), "{log:?}");

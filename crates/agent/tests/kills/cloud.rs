@@ -68,6 +68,8 @@ pub struct Cloud {
     keys: Vec<SecretKey>,
     daemon: Option<Daemon>,
     ledger: Mutex<Ledger>,
+    /// Disks that the guest may have, or shall get.
+    asked_for: Vec<(Id, Disk)>,
     snapshots: BTreeMap<String, Snapshot>,
     begun: Option<Begun>,
     /// What was done, so many times.
@@ -100,6 +102,7 @@ impl Cloud {
             keys,
             daemon: None,
             ledger: Mutex::new(Ledger::new(disks)),
+            asked_for: Vec::new(),
             snapshots: BTreeMap::new(),
             begun: None,
             done: BTreeMap::new(),
@@ -122,15 +125,20 @@ impl Cloud {
     pub fn round(&mut self) {
         let mut guest = self.bring_up();
         // The daemon most often: it is there again at once, and does more that can be cut in two.
-        let (kills_machine, kills_daemon) = match self.below(8) {
-            0 => (true, false),
-            1 => (true, true),
-            _ => (false, true),
+        let (kills_machine, kills_sharing, kills_daemon) = match self.below(9) {
+            0 => (true, true, false),
+            1 => (true, true, true),
+            // The guest goes on, and can tell whether anything is gone.
+            2 => (false, true, false),
+            _ => (false, false, true),
         };
         let delay = KILLED_WITHIN.mul_f64(self.below(1000) as f64 / 1000.0);
-        let machine = self.processes().into_iter().filter(|_| kills_machine).collect::<Vec<_>>();
+        let processes = self.processes();
+        let of = |is_sharing| processes.iter().filter(move |process| process.is_sharing == is_sharing);
+        let sharing = of(true).map(|process| process.pid).filter(|_| kills_sharing);
+        let machine = of(false).map(|process| process.pid).filter(|_| kills_machine);
         let daemon = self.daemon.iter().map(|daemon| daemon.process.id() as i32).filter(|_| kills_daemon);
-        let victims: Vec<i32> = daemon.chain(machine).collect();
+        let victims: Vec<i32> = daemon.chain(machine).chain(sharing).collect();
         let seed = self.chance.u64();
         let ledger = std::mem::take(&mut self.ledger);
         let stop = AtomicBool::new(false);
@@ -143,6 +151,9 @@ impl Cloud {
                 if kills_machine {
                     shared.lock().unwrap().killed();
                 }
+                if kills_sharing {
+                    shared.lock().unwrap().cut();
+                }
                 victims.iter().for_each(|process| kill(*process));
                 stop.store(true, Ordering::Relaxed);
             });
@@ -151,29 +162,49 @@ impl Cloud {
                     break;
                 }
             }
+            if kills_daemon && !kills_machine {
+                // The guest may wait for what a daemon alone can share again.
+                self.start_daemon();
+                self.desire().unwrap();
+            }
             let written = writer.join().unwrap();
             assert!(written.is_ok() || kills_machine, "{written:?}");
         });
         self.ledger = ledger;
+        let ledger = self.ledger.get_mut().unwrap();
+        ledger.rests();
+        ledger.disks.extend(self.asked_for.drain(..));
         if kills_machine {
             // A kernel under load takes its time.
-            while !self.processes().is_empty() {
+            while self.runs_machine() {
                 std::thread::sleep(Duration::from_millis(1));
             }
             self.note("kills of QEMU");
         }
-        if kills_daemon {
-            self.daemon = None;
-            self.note("kills of the daemon");
+        if kills_sharing && !kills_machine {
+            self.note("kills of what shares volumes");
         }
+        if kills_daemon {
+            self.note("kills of the daemon");
+            if kills_machine {
+                self.daemon = None;
+            }
+        }
+    }
+
+    fn start_daemon(&mut self) {
+        // The one that was there is gone first.
+        self.daemon = None;
+        self.daemon = Some(Daemon::start(&self.dir.path().canonicalize().unwrap()));
     }
 
     /// Whatever was killed is there again, and all that was begun is done; all disks hold what they must.
     fn bring_up(&mut self) -> Guest {
         if self.daemon.is_none() {
-            self.daemon = Some(Daemon::start(&self.dir.path().canonicalize().unwrap()));
+            self.start_daemon();
         }
-        let is_started = self.processes().is_empty();
+        // What shares volumes may be there again by itself.
+        let is_started = !self.runs_machine();
         if is_started {
             self.leave_out_a_disk();
             self.desired.instances.values_mut().for_each(|instance| instance.boot += 1);
@@ -193,10 +224,16 @@ impl Cloud {
         let mut guest = self.guest();
         let disks = ledger.lock().unwrap().disks.clone();
         for (volume_id, disk) in disks {
+            let is_shared = self.is_shared(&volume_id);
             let mut ledger = ledger.lock().unwrap();
             if is_started || self.below(8) == 0 {
                 let content = guest.look(&volume_id, &disk).unwrap();
-                ledger.found(&volume_id, &content.unwrap_or_else(|wrong| panic!("A write is lost: {wrong}")));
+                ledger.found(
+                    &volume_id,
+                    &content.unwrap_or_else(|wrong| {
+                        panic!("A write is lost, shared {is_shared}: {wrong}\n{}", self.said())
+                    }),
+                );
             }
             // What was begun is done.
             let size_gib = self.desired.volumes[&volume_id].size_gib;
@@ -204,6 +241,14 @@ impl Cloud {
         }
         self.ledger = ledger;
         guest
+    }
+
+    /// What went wrong in QEMU: its monitor does not tell.
+    fn said(&self) -> String {
+        let mut logs = Vec::new();
+        files(&self.dir.path().join("data/machines"), &mut logs);
+        let logs = logs.iter().filter(|path| path.ends_with("qemu.log"));
+        logs.map(|path| fs::read_to_string(path).unwrap_or_default()).collect()
     }
 
     fn daemon(&mut self) -> &mut Daemon {
@@ -332,7 +377,7 @@ impl Cloud {
                     let size_gib = ledger.lock().unwrap().disks[&new.volume_id].size_gib;
                     held.insert(new.volume_id.clone(), self.look(&new.snapshot_id, size_gib)?);
                 }
-                let judged = ledger.lock().unwrap().close_window(&held);
+                let judged = ledger.lock().unwrap().close_window(&held, &self.owned(held.keys()));
                 judged.unwrap_or_else(|wrong| panic!("A snapshot is wrong: {wrong}"));
                 for new in snapshots {
                     let snapshot = Snapshot {
@@ -359,6 +404,17 @@ impl Cloud {
         }
         self.begun = None;
         Ok(answer)
+    }
+
+    /// The volumes by who has their layers open: their instance, or each its own machine.
+    fn owned<'a>(&self, volume_ids: impl Iterator<Item = &'a Id>) -> Vec<BTreeSet<Id>> {
+        let (shared, others): (BTreeSet<Id>, BTreeSet<Id>) =
+            volume_ids.cloned().partition(|volume_id| self.is_shared(volume_id));
+        shared.into_iter().map(|volume_id| BTreeSet::from([volume_id])).chain([others]).collect()
+    }
+
+    fn is_shared(&self, volume_id: &Id) -> bool {
+        self.desired.volumes.get(volume_id).is_some_and(|volume| volume.multi_attach.is_some())
     }
 
     fn look(&mut self, snapshot_id: &str, size_gib: u32) -> Result<Content, Killed> {
@@ -412,6 +468,7 @@ impl Cloud {
             return Ok(());
         }
         let volume_id = Id::new(Kind::Volume, &self.chance);
+        let is_shared = self.chance.u64().is_multiple_of(2);
         let snapshot = &self.snapshots[snapshot_id];
         let volume = Volume {
             volume_id: volume_id.clone(),
@@ -419,6 +476,7 @@ impl Cloud {
             snapshot_id: Id::parse(Kind::Snapshot, snapshot_id).ok(),
             key,
             snapshot_key: snapshot.key.clone(),
+            multi_attach: is_shared.then(|| examples::disk_limits(100_000)),
             ..examples::volume(1)
         };
         let disk = agent_api::Disk { volume_id: volume_id.clone(), root: false, ..instance.disks[0].clone() };
@@ -430,8 +488,12 @@ impl Cloud {
         // Where the machine is killed it has it at its next start.
         let is_over = |daemon: &Daemon| daemon.has(&volume_id) || !daemon.runs_machine();
         let attached = self.desire().and_then(|()| self.daemon().wait("attached", is_over));
-        ledger.lock().unwrap().disks.insert(volume_id, disk);
-        self.note("volumes of snapshots");
+        match attached {
+            Ok(()) => drop(ledger.lock().unwrap().disks.insert(volume_id, disk)),
+            // The guest may not have it yet.
+            Err(Killed) => self.asked_for.push((volume_id, disk)),
+        }
+        self.note(if is_shared { "shared volumes of snapshots" } else { "volumes of snapshots" });
         let mut filling = Vec::new();
         files(&self.dir.path().join("data/filling"), &mut filling);
         if !filling.is_empty() {
@@ -503,16 +565,28 @@ impl Cloud {
     }
 
     /// Those of QEMU, which have their working directory below the machines'.
-    fn processes(&self) -> Vec<i32> {
+    fn processes(&self) -> Vec<Process> {
         let Ok(machines) = self.dir.path().join("data/machines").canonicalize() else { return Vec::new() };
         let numbered = fs::read_dir("/proc").unwrap().flatten();
         let numbered = numbered.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let is_ours = |pid: &i32| {
-            let directory = fs::read_link(format!("/proc/{pid}/cwd"));
-            directory.is_ok_and(|directory| directory.starts_with(&machines))
+        let process = |pid: i32| {
+            let directory = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+            let machine = directory.strip_prefix(&machines).ok()?.to_str()?;
+            Some(Process { pid, is_sharing: machine.starts_with(Kind::Volume.prefix()) })
         };
-        numbered.filter(is_ours).collect()
+        numbered.filter_map(process).collect()
     }
+
+    fn runs_machine(&self) -> bool {
+        self.processes().iter().any(|process| !process.is_sharing)
+    }
+}
+
+/// One of QEMU.
+struct Process {
+    pid: i32,
+    /// Whether it is the machine of a volume that is shared.
+    is_sharing: bool,
 }
 
 impl Drop for Cloud {
@@ -523,7 +597,7 @@ impl Drop for Cloud {
             let lines: Vec<&str> = complaints.lines().collect();
             eprintln!("the daemon's last words:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
         }
-        self.processes().into_iter().for_each(kill);
+        self.processes().iter().for_each(|process| kill(process.pid));
     }
 }
 

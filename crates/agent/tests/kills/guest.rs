@@ -1,12 +1,13 @@
-//! What a guest would do: its disks are written to by QEMU's second monitor, which says nothing of how it went, and looked
-//! at by NBD.
+//! What a guest would do: its disks are written to by QEMU's second monitor, how it went is in QEMU's log, and looked at
+//! by NBD.
 
 use crate::ledger::{Action, Content, Disk, Ledger, UNIT, UNITS_OF_PLACE, What, offsets};
 use crate::nbd;
 use model::{Id, Random, SeededRandom};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde_json::{Value, json};
-use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IoSlice, Read, Seek, SeekFrom, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -20,12 +21,16 @@ pub static FLUSHES: AtomicU64 = AtomicU64::new(0);
 pub struct Guest {
     socket: PathBuf,
     monitor: BufReader<UnixStream>,
+    /// Read as far as it has been written.
+    log: File,
 }
 
 impl Guest {
     pub fn connect(socket: &Path) -> io::Result<Guest> {
         let monitor = BufReader::new(UnixStream::connect(socket)?);
-        let mut guest = Guest { socket: socket.to_owned(), monitor };
+        let mut log = File::open(socket.with_file_name("qemu.log"))?;
+        log.seek(SeekFrom::End(0))?;
+        let mut guest = Guest { socket: socket.to_owned(), monitor, log };
         guest.line()?;
         guest.ask("qmp_capabilities", json!({}))?;
         Ok(guest)
@@ -62,13 +67,23 @@ impl Guest {
         Ok(())
     }
 
-    fn disk(&mut self, volume_id: &Id, command: &str) -> io::Result<()> {
+    /// `done` is what QEMU says of it then.
+    fn disk(&mut self, volume_id: &Id, command: &str, done: &str) -> io::Result<()> {
         let line = format!("qemu-io -d {} \"{command}\"", device(volume_id));
-        self.ask("human-monitor-command", json!({ "command-line": line })).map(drop)
+        let mut said = self.ask("human-monitor-command", json!({ "command-line": line }))?.to_string();
+        if self.log.metadata()?.len() < self.log.stream_position()? {
+            self.log.rewind()?;
+        }
+        self.log.read_to_string(&mut said)?;
+        match said.contains(done) && !said.contains("failed:") {
+            true => Ok(()),
+            false => Err(io::Error::other(format!("{volume_id}: {command}: {said}"))),
+        }
     }
 
-    /// What each unit of a disk holds, which must be what it may.
+    /// What each unit of a disk holds, which must be what it may; it is there for good.
     pub fn look(&mut self, volume_id: &Id, disk: &Disk) -> io::Result<Result<Content, String>> {
+        self.disk(volume_id, "flush", "")?;
         let socket = self.socket.with_file_name("looked-at");
         let _ = std::fs::remove_file(&socket);
         // QEMU has no right to any file.
@@ -107,7 +122,7 @@ impl Guest {
                 (volume_id.clone(), disk.size_gib)
             };
             if below(5) == 0 {
-                self.disk(&volume_id, "flush")?;
+                self.disk(&volume_id, "flush", "")?;
                 ledger.lock().unwrap().flushed(&volume_id);
                 FLUSHES.fetch_add(1, Ordering::Relaxed);
                 continue;
@@ -123,13 +138,14 @@ impl Guest {
             };
             let action = Action { volume_id, offset: offsets[at], units, what };
             ledger.lock().unwrap().begin(&action);
-            let place = format!("{} {}", action.offset, units * UNIT);
-            let command = match what {
-                What::Discard => format!("discard {place}"),
-                What::Write(0) => format!("write -z -u {place}"),
-                What::Write(content) => format!("write -P {content} {place}"),
+            let (at, bytes) = (action.offset, units * UNIT);
+            let (command, done) = match what {
+                What::Discard => (format!("discard {at} {bytes}"), "discard"),
+                What::Write(0) => (format!("write -z -u {at} {bytes}"), "wrote"),
+                What::Write(content) => (format!("write -P {content} {at} {bytes}"), "wrote"),
             };
-            self.disk(&action.volume_id, &command)?;
+            let done = format!("{done} {bytes}/{bytes} bytes at offset {at}");
+            self.disk(&action.volume_id, &command, &done)?;
             ledger.lock().unwrap().end(&action);
         }
         Ok(())

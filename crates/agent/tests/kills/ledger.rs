@@ -3,7 +3,7 @@
 //! A disk is looked at in units of 4 KiB, each of which holds one byte all over: what it may hold is a short list.
 
 use model::Id;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const UNIT: u64 = 4096;
 pub const UNITS_OF_PLACE: u64 = 8;
@@ -63,6 +63,8 @@ pub struct Ledger {
     under_way: Option<Action>,
     /// Since QEMU was killed nobody has looked.
     was_killed: bool,
+    /// What shares volumes was killed, and the guest has not rested since.
+    was_cut: bool,
     window: Option<Window>,
 }
 
@@ -72,6 +74,8 @@ struct Window {
     actions: Vec<Action>,
     /// QEMU was killed before or meanwhile: of what was not flushed, some is gone.
     was_killed: bool,
+    /// Who shares volumes was: a write that was under way may be there in part, before it is done once more.
+    was_cut: bool,
 }
 
 /// All units of a disk of this size.
@@ -105,6 +109,10 @@ impl Disk {
         for offset in offsets(size_gib) {
             self.units.entry(offset).or_insert(Unit::of(0));
         }
+    }
+
+    fn now(&self) -> impl Iterator<Item = (u64, Vec<u8>)> {
+        self.units.iter().map(|(offset, unit)| (*offset, unit.now.clone()))
     }
 
     /// What each unit may hold, the likeliest first.
@@ -168,7 +176,7 @@ impl Ledger {
         let of_window = |id: &Id| (id.clone(), self.disks[id].clone());
         let before = volume_ids.iter().map(of_window).collect();
         let actions = self.under_way.iter().cloned().collect();
-        self.window = Some(Window { before, actions, was_killed: self.was_killed });
+        self.window = Some(Window { before, actions, was_killed: self.was_killed, was_cut: self.was_cut });
     }
 
     /// Said before it is.
@@ -179,22 +187,37 @@ impl Ledger {
         }
     }
 
-    /// It is made; judges it. None where it can't be what it holds.
-    pub fn close_window(&mut self, held: &BTreeMap<Id, Content>) -> Result<(), String> {
-        let Window { mut before, actions, was_killed } = self.window.take().unwrap();
-        if was_killed {
-            return weakly(&before, &actions, held);
+    /// The same of what shares volumes.
+    pub fn cut(&mut self) {
+        self.was_cut = true;
+        if let Some(window) = &mut self.window {
+            window.was_cut = true;
         }
-        for step in 0..=actions.len() {
-            if before.iter().all(|(volume_id, disk)| disk.holds(&held[volume_id])) {
-                return Ok(());
-            }
-            let Some(action) = actions.get(step) else { break };
-            for unit in before.get_mut(&action.volume_id).into_iter().flat_map(|disk| disk.of(action)) {
-                unit.now = unit.after(action.what);
-            }
+    }
+
+    /// Nothing is under way.
+    pub fn rests(&mut self) {
+        self.was_cut = false;
+    }
+
+    /// It is made; judges it. Those of each group are of one moment: a guest that pauses is asked for nothing here, so that
+    /// those of several machines are not.
+    pub fn close_window(
+        &mut self,
+        held: &BTreeMap<Id, Content>,
+        groups: &[BTreeSet<Id>],
+    ) -> Result<(), String> {
+        let Window { before, actions, was_killed, was_cut } = self.window.take().unwrap();
+        if was_killed || was_cut {
+            return before.iter().try_for_each(|(volume_id, disk)| {
+                let expected = if was_killed { disk.expected().collect() } else { disk.now().collect() };
+                unit_by_unit(volume_id, expected, &actions, &held[volume_id])
+            });
         }
-        Err(format!("It is of no moment: {held:?}\nbefore it: {before:?}\nmeanwhile: {actions:?}"))
+        groups.iter().try_for_each(|group| {
+            let before = before.iter().filter(|(volume_id, _)| group.contains(*volume_id));
+            of_one_moment(before.map(|(id, disk)| (id.clone(), disk.clone())).collect(), &actions, held)
+        })
     }
 
     /// Nothing came of it.
@@ -203,25 +226,41 @@ impl Ledger {
     }
 }
 
-fn weakly(
-    before: &BTreeMap<Id, Disk>,
+fn of_one_moment(
+    mut before: BTreeMap<Id, Disk>,
     actions: &[Action],
     held: &BTreeMap<Id, Content>,
 ) -> Result<(), String> {
-    for (volume_id, disk) in before {
-        for (offset, mut expected) in disk.expected() {
-            let of_unit = actions.iter().filter(|action| {
-                action.volume_id == *volume_id
-                    && (action.offset..action.offset + action.units * UNIT).contains(&offset)
-            });
-            expected.extend(of_unit.map(|action| match action.what {
-                What::Write(content) => content,
-                What::Discard => 0,
-            }));
-            let content = held[volume_id][&offset];
-            if !expected.contains(&content) {
-                return Err(format!("{volume_id} at {offset} holds {content}, not one of {expected:?}"));
-            }
+    for step in 0..=actions.len() {
+        if before.iter().all(|(volume_id, disk)| disk.holds(&held[volume_id])) {
+            return Ok(());
+        }
+        let Some(action) = actions.get(step) else { break };
+        for unit in before.get_mut(&action.volume_id).into_iter().flat_map(|disk| disk.of(action)) {
+            unit.now = unit.after(action.what);
+        }
+    }
+    Err(format!("It is of no moment: {held:?}\nbefore it: {before:?}\nmeanwhile: {actions:?}"))
+}
+
+fn unit_by_unit(
+    volume_id: &Id,
+    expected: Vec<(u64, Vec<u8>)>,
+    actions: &[Action],
+    held: &Content,
+) -> Result<(), String> {
+    for (offset, mut expected) in expected {
+        let of_unit = actions.iter().filter(|action| {
+            action.volume_id == *volume_id
+                && (action.offset..action.offset + action.units * UNIT).contains(&offset)
+        });
+        expected.extend(of_unit.map(|action| match action.what {
+            What::Write(content) => content,
+            What::Discard => 0,
+        }));
+        let content = held[&offset];
+        if !expected.contains(&content) {
+            return Err(format!("{volume_id} at {offset} holds {content}, not one of {expected:?}"));
         }
     }
     Ok(())

@@ -158,7 +158,8 @@ fn add_devices(
         let description = format!("Created by CreateImage({}) for {}", instance.instance_id, image.image_id);
         let snapshot = create::make(tx, &volume, &description, tags.of(Kind::Snapshot))?;
         let asked = mapping.and_then(|mapping| mapping.ebs.as_ref()?.delete_on_termination);
-        let attached = volume.attachment.as_ref().is_some_and(|attachment| attachment.delete_on_termination);
+        let attachment = volume.attachment_to(&instance.instance_id);
+        let attached = attachment.is_some_and(|attachment| attachment.delete_on_termination);
         image.block_devices.push(ImageBlockDevice {
             device_name: disk.device_name.to_string(),
             snapshot_id: Some(snapshot.snapshot_id.clone()),

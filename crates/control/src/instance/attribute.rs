@@ -8,7 +8,7 @@ use crate::engine::Tx;
 use crate::instance_type::{self, OwnType};
 use crate::network_interface::{NetworkInterface, attach, queues};
 use crate::security_group;
-use crate::volume::Volume;
+use crate::volume::{Volume, multi_attach};
 use aws_api::ec2;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -243,6 +243,10 @@ fn resize(tx: &mut Tx<'_>, instance: &mut Instance, instance_type: &str) -> Resu
             "The architecture of '{instance_type}' does not match the instance's."
         )));
     }
+    let mut volumes = instance.disks.iter().filter_map(|disk| tx.get::<Volume>(&disk.volume_id));
+    if volumes.any(|volume| volume.multi_attach) {
+        multi_attach::check_type(tx.tables(), instance_type)?;
+    }
     let limits = instance_type::performance(tx.tables(), instance_type).interfaces;
     let interfaces: Vec<_> = attach::attached(tx.tables(), instance).collect();
     attach::check_interfaces(&interfaces, instance_type, &limits)?;
@@ -289,7 +293,7 @@ fn change_device(
         Error::new("InvalidInstanceAttributeValue", format!("No device is currently mapped at {device_name}"))
     })?)
     .clone();
-    if let Some(attachment) = &mut volume.attachment {
+    if let Some(attachment) = volume.attachment_to_mut(&instance.instance_id) {
         attachment.delete_on_termination = delete_on_termination;
     }
     tx.put(&volume);

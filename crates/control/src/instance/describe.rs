@@ -48,7 +48,7 @@ fn field<'t>(
     let region = &context.region.view.region;
     let interfaces = || instance.interfaces.iter().filter_map(|id| tables.network_interfaces.find(id));
     let volumes = || instance.disks.iter().filter_map(|disk| tables.volumes.find(&disk.volume_id));
-    let attachments = || volumes().filter_map(|volume| volume.attachment.as_ref());
+    let attachments = || volumes().filter_map(|volume| volume.attachment_to(&instance.instance_id));
     let group_names = || {
         interfaces()
             .flat_map(|interface| &interface.security_groups)
@@ -232,7 +232,7 @@ fn block_devices(tables: &Tables, instance: &Instance) -> Vec<ec2::InstanceBlock
         .disks
         .iter()
         .filter_map(|disk| {
-            let attachment = tables.volumes.find(&disk.volume_id)?.attachment.as_ref()?;
+            let attachment = tables.volumes.find(&disk.volume_id)?.attachment_to(&instance.instance_id)?;
             Some(ec2::InstanceBlockDeviceMapping {
                 device_name: Some(disk.device_name.to_string()),
                 ebs: Some(ec2::EbsInstanceBlockDevice {

@@ -69,7 +69,7 @@ pub fn desired(
                 detach: tables
                     .volumes
                     .find(&disk.volume_id)
-                    .and_then(|volume| volume.attachment.as_ref()?.state.to_desired()),
+                    .and_then(|volume| volume.attachment_to(&instance.instance_id)?.state.to_desired()),
             })
             .collect(),
         metadata: metadata(instance, interfaces.first().map(|interface| &***interface), tables, region),

@@ -354,10 +354,13 @@ fn removed(tx: &mut Tx<'_>, instance: &mut Instance) {
     }
     for disk in std::mem::take(&mut instance.disks) {
         let Some(volume) = tx.get::<Volume>(&disk.volume_id) else { continue };
-        if volume.attachment.as_ref().is_none_or(|attachment| attachment.delete_on_termination) {
-            volume::create::delete(tx, &volume);
-        } else {
-            tx.put(&Volume { attachment: None, ..(*volume).clone() });
+        let attachment = volume.attachment_to(&instance.instance_id);
+        let goes = attachment.is_none_or(|attachment| attachment.delete_on_termination);
+        let left = volume.detached_from(&instance.instance_id);
+        // Of several instances the last one decides.
+        match goes && left.attachments.is_empty() {
+            true => volume::create::delete(tx, &left),
+            false => tx.put(&left),
         }
     }
     instance.interfaces.clear();

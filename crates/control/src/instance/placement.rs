@@ -343,6 +343,10 @@ pub(super) fn settle(
     guard: &PlacingGuard,
     volumes_move: bool,
 ) -> Result<()> {
+    // Where others have them, too, they stay.
+    let is_alone = |volume: &Volume| volume.attachments.len() <= 1;
+    let mut volumes = instance.disks.iter().filter_map(|disk| tx.get::<Volume>(&disk.volume_id));
+    let volumes_move = volumes_move && volumes.all(|volume| is_alone(&volume));
     let choice = guard.place_again(tx.tables(), instance, volumes_move)?;
     // Depended upon: what changes meanwhile is noticed.
     if let Some(host_id) = &choice.dedicated_host_id {

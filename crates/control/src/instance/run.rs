@@ -364,13 +364,13 @@ impl Launch {
                     .snapshot_id
                     .as_ref()
                     .is_some_and(|id| fast_restore::is_enabled(tx.tables(), id, &placement.zone)),
-                attachment: Some(VolumeAttachment {
+                attachments: smallvec::smallvec![VolumeAttachment {
                     instance_id: instance_id.clone(),
                     device_name: plan.device_name.as_str().into(),
                     delete_on_termination: plan.delete_on_termination,
                     attached_at: now,
                     state: AttachmentState::Attached,
-                }),
+                }],
                 host_id: Some(placement.host_id.clone()),
                 tags: self.tags.of(Kind::Volume),
                 ..Volume::new(id, owner, plan.size_gib, placement.zone.clone(), now)

@@ -202,7 +202,7 @@ fn volume_like(tx: &Tx<'_>, root: &Volume, source: Option<&Snapshot>) -> Volume 
         created_at: tx.now(),
         condition: Condition::Creating,
         lost: false,
-        attachment: None,
+        attachments: Default::default(),
         modification: None,
         tags: Tags::default(),
         ..root.clone()
@@ -257,7 +257,7 @@ impl Steps for ReplaceRootVolume {
         tracing::warn!(task_id = %self.task_id, reason, "a root volume was not replaced");
         self.end(tx, TaskState::Failed);
         if let Some(volume) = tx.get::<Volume>(&self.volume_id)
-            && volume.attachment.is_none()
+            && volume.attachments.is_empty()
         {
             volume::create::delete(tx, &volume);
         }
@@ -291,7 +291,7 @@ impl ReplaceRootVolume {
         let held = tx.get::<Instance>(&self.instance_id);
         let held = held
             .filter(|instance| instance.state == InstanceState::Running && instance.hold == Some(Hold::Down));
-        let new = tx.get::<Volume>(&self.volume_id).filter(|volume| volume.attachment.is_none());
+        let new = tx.get::<Volume>(&self.volume_id).filter(|volume| volume.attachments.is_empty());
         // Started again meanwhile, the instance may be on another host.
         let new = new.filter(|volume| {
             held.as_ref().is_some_and(|held| volume.host_id.as_ref() == Some(&held.placement.host_id))
@@ -302,15 +302,16 @@ impl ReplaceRootVolume {
         };
         let mut instance = (*held).clone();
         let disk = instance.disks.iter_mut().find(|disk| disk.volume_id == old.volume_id);
-        let (Some(disk), Some(attachment)) = (disk, old.attachment.clone()) else { return self.fail(tx) };
+        let attachment = old.attachment_to(&self.instance_id).cloned();
+        let (Some(disk), Some(attachment)) = (disk, attachment) else { return self.fail(tx) };
         disk.volume_id = new.volume_id.clone();
         tx.put(&instance);
         lifecycle::let_guest_up(tx, &self.instance_id);
         let attachment = volume::VolumeAttachment { attached_at: tx.now(), ..attachment };
-        tx.put(&Volume { attachment: Some(attachment), ..(*new).clone() });
+        tx.put(&Volume { attachments: smallvec::smallvec![attachment], ..(*new).clone() });
         match task.delete_replaced {
             true => volume::create::delete(tx, &old),
-            false => tx.put(&Volume { attachment: None, ..(*old).clone() }),
+            false => tx.put(&old.detached_from(&self.instance_id)),
         }
         self.end(tx, TaskState::Succeeded);
         Ok(Next::Done)

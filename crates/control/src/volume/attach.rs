@@ -1,9 +1,9 @@
 //! AttachVolume, DetachVolume, and what a host says of an instance's disks.
 
-use super::{Condition, Volume, VolumeAttachment, describe, specification};
+use super::{Condition, Volume, VolumeAttachment, describe, multi_attach, specification};
 use crate::Context;
 use crate::attachment::{AttachmentState, Outcome};
-use crate::engine::Tx;
+use crate::engine::{Tables, Tx};
 use crate::instance::{Instance, InstanceDisk};
 use crate::instance_type;
 use agent_api::PlugState;
@@ -33,12 +33,12 @@ pub async fn attach_volume(
                 .get::<Instance>(&instance_id)
                 .ok_or_else(|| Id::not_found(Kind::Instance, &instance_id))?;
             let most = instance_type::volumes_max(tx.tables(), &before.instance_type);
-            check(&volume, &before, device_name, most)?;
+            check(tx.tables(), &volume, &before, device_name, most)?;
             let mut volume = (*volume).clone();
             let mut instance = (*before).clone();
             if volume.host_id.as_ref() != Some(&instance.placement.host_id) {
-                // Its data is where it is; only what a simulated host has can be made anew.
-                if !simulate {
+                // Its data is where it is; only what a simulated host has can be made anew, where nobody has it.
+                if !simulate || !volume.attachments.is_empty() {
                     return Err(Error::new(
                         "InsufficientVolumeCapacity",
                         format!(
@@ -57,7 +57,7 @@ pub async fn attach_volume(
                 state: AttachmentState::begin(instance.state == InstanceState::Running),
             };
             let answer = VolumeAttachment { state: AttachmentState::Attaching, ..attachment.clone() };
-            volume.attachment = Some(attachment);
+            volume.attachments.push(attachment);
             instance
                 .disks
                 .push(InstanceDisk { device_name: device_name.into(), volume_id: volume_id.clone() });
@@ -68,8 +68,16 @@ pub async fn attach_volume(
         .await
 }
 
-fn check(volume: &Volume, instance: &Instance, device_name: &str, most: usize) -> Result<()> {
-    if let Some(attachment) = &volume.attachment {
+fn check(
+    tables: &Tables,
+    volume: &Volume,
+    instance: &Instance,
+    device_name: &str,
+    most: usize,
+) -> Result<()> {
+    let own = volume.attachment_to(&instance.instance_id);
+    let in_the_way = own.or(volume.attachments.first().filter(|_| !volume.multi_attach));
+    if let Some(attachment) = in_the_way {
         return Err(Error::new(
             "VolumeInUse",
             format!("{} is already attached to an instance: {}", volume.volume_id, attachment.instance_id),
@@ -102,6 +110,9 @@ fn check(volume: &Volume, instance: &Instance, device_name: &str, most: usize) -
             format!("An instance of the type {} can have at most {most} volumes.", instance.instance_type),
         ));
     }
+    if volume.multi_attach {
+        multi_attach::check_attached(tables, volume, instance, device_name)?;
+    }
     Ok(())
 }
 
@@ -117,25 +128,32 @@ pub async fn detach_volume(
             let volume =
                 tx.get::<Volume>(&volume_id).ok_or_else(|| Id::not_found(Kind::Volume, &volume_id))?;
             let mut volume = (*volume).clone();
-            let Some(attachment) = &mut volume.attachment else {
+            if volume.attachments.is_empty() {
                 return Err(Error::new(
                     "IncorrectState",
                     format!("Volume '{volume_id}' is in the '{}' state.", volume.state()),
                 ));
-            };
+            }
+            if volume.multi_attach && instance_id.is_none() {
+                return Err(Error::missing_parameter("instanceId"));
+            }
             let named_device = input.device.as_deref().filter(|device| !device.is_empty());
-            if instance_id.as_ref().is_some_and(|id| *id != attachment.instance_id)
-                || named_device.is_some_and(|device| attachment.device_name != device)
-            {
+            let is_named = |attachment: &VolumeAttachment| {
+                instance_id.as_ref().is_none_or(|id| *id == attachment.instance_id)
+                    && named_device.is_none_or(|device| attachment.device_name == device)
+            };
+            let first = volume.attachments[0].clone();
+            let Some(attachment) = volume.attachments.iter_mut().find(|attachment| is_named(attachment))
+            else {
                 return Err(Error::new(
                     "InvalidAttachment.NotFound",
                     format!(
                         "The volume '{volume_id}' is not attached to instance '{}' as device '{}'.",
-                        instance_id.as_deref().unwrap_or(&attachment.instance_id),
-                        named_device.unwrap_or(&attachment.device_name)
+                        instance_id.as_deref().unwrap_or(&first.instance_id),
+                        named_device.unwrap_or(&first.device_name)
                     ),
                 ));
-            }
+            };
             let instance = tx.get::<Instance>(&attachment.instance_id);
             let instance = instance.ok_or_else(|| Id::not_found(Kind::Instance, &attachment.instance_id))?;
             let is_stopped = instance.state == InstanceState::Stopped;
@@ -154,7 +172,7 @@ pub async fn detach_volume(
                 let mut instance = (*instance).clone();
                 instance.disks.retain(|disk| disk.volume_id != volume_id);
                 tx.put(&instance);
-                volume.attachment = None;
+                volume = volume.detached_from(&answer.instance_id);
             }
             tx.put(&volume);
             Ok(describe::attachment_to_api(&volume, &answer))
@@ -189,20 +207,22 @@ fn attached_to(
     volume_id: &Id,
 ) -> Option<(Arc<Volume>, AttachmentState)> {
     let volume = tx.get::<Volume>(volume_id)?;
-    let attachment = volume.attachment.as_ref()?;
-    let state = attachment.state;
-    (attachment.instance_id == instance.instance_id).then_some((volume, state))
+    let state = volume.attachment_to(&instance.instance_id)?.state;
+    Some((volume, state))
 }
 
 fn take(tx: &mut Tx<'_>, instance: &mut Instance, volume: &Volume, outcome: Outcome) {
-    let attachment = match outcome {
+    match outcome {
         Outcome::Goes(state) => {
-            volume.attachment.clone().map(|attachment| VolumeAttachment { state, ..attachment })
+            let mut volume = volume.clone();
+            if let Some(attachment) = volume.attachment_to_mut(&instance.instance_id) {
+                attachment.state = state;
+            }
+            tx.put(&volume);
         }
         Outcome::Over => {
             instance.disks.retain(|disk| disk.volume_id != volume.volume_id);
-            None
+            tx.put(&volume.detached_from(&instance.instance_id));
         }
-    };
-    tx.put(&Volume { attachment, ..volume.clone() });
+    }
 }

@@ -6,12 +6,11 @@
 //!
 //! What was frozen is a snapshot to the host alone: nobody is shown it, and it is never stored.
 
-use super::{Condition, Volume, create, describe, specification};
+use super::{Condition, Volume, create, describe, multi_attach, specification};
 use crate::Context;
 use crate::encryption::{self, Asked, Encryption, Unnamed};
 use crate::engine::Tx;
 use crate::engine::tags::Specified;
-use crate::engine::unsupported::refuse;
 use crate::snapshot::{DeleteBlocks, create as snapshots};
 use crate::workflow::{self, Decision, Failure, Next, Steps, Work, World};
 use agent_api::{HostError, NewSnapshot};
@@ -36,7 +35,6 @@ pub async fn copy_volumes(
     context: &Context,
     input: ec2::CopyVolumesRequest,
 ) -> Result<ec2::CopyVolumesResult> {
-    refuse([(input.multi_attach_enabled == Some(true), "Volumes for several instances at once are")])?;
     let source_id = Id::parse(Kind::Volume, input.source_volume_id.as_deref().unwrap_or_default())?;
     let tags = Specified::from_api(&input.tag_specifications, &[Kind::Volume])?;
     let idempotent = context.idempotent()?;
@@ -52,6 +50,8 @@ pub async fn copy_volumes(
             let volume_type = input.volume_type.as_deref().unwrap_or(create::TYPE_DEFAULT);
             let (iops, throughput) =
                 specification::performance(volume_type, size_gib, input.iops, input.throughput)?;
+            let multi_attach = input.multi_attach_enabled == Some(true);
+            multi_attach::check_made(multi_attach, volume_type)?;
             let before = source.encryption.as_ref();
             let encryption = encryption::choose(context, tx, &Asked::default(), before, Unnamed::Source)?;
             encryption.as_ref().map_or(Ok(()), Encryption::check)?;
@@ -61,6 +61,7 @@ pub async fn copy_volumes(
                 volume_type: volume_type.into(),
                 iops,
                 throughput,
+                multi_attach,
                 copied: Some(Box::new(Copied {
                     source: source_id.clone(),
                     template: Some(template.clone()),

@@ -1,6 +1,6 @@
 //! CreateVolume, DeleteVolume, and what a volume's host says of it.
 
-use super::{Condition, Volume, copy, describe, modify, specification};
+use super::{Condition, Volume, copy, describe, modify, multi_attach, specification};
 use crate::Context;
 use crate::encryption::{self, Asked, Encryption, Unnamed};
 use crate::engine::Tx;
@@ -40,6 +40,8 @@ pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -
                 // Made to depend on, so that whoever deletes it at the same time is seen.
                 tx.get::<Snapshot>(&snapshot.snapshot_id);
             }
+            let multi_attach = input.multi_attach_enabled == Some(true);
+            multi_attach::check_made(multi_attach, volume_type)?;
             if initialization_rate.is_some() && snapshot.is_none() {
                 return Err(Error::invalid_parameter_combination(
                     "A volume initialization rate can only be specified with a snapshot",
@@ -54,6 +56,7 @@ pub async fn create_volume(context: &Context, input: ec2::CreateVolumeRequest) -
                 volume_type: volume_type.into(),
                 iops,
                 throughput,
+                multi_attach,
                 snapshot_id: snapshot.as_ref().map(|snapshot| snapshot.snapshot_id.clone()),
                 encryption,
                 condition: if lacks_key { Condition::Failed } else { Condition::Creating },
@@ -89,7 +92,6 @@ pub(super) fn still_there(tx: &mut Tx<'_>, id: String) -> Result<String> {
 /// What the API knows and this cloud has not: refused rather than ignored.
 fn refuse_what_is_not_there(input: &ec2::CreateVolumeRequest) -> Result<()> {
     refuse([
-        (input.multi_attach_enabled == Some(true), "Volumes for several instances at once are"),
         (input.operator.is_some(), "Volumes that a service provider operates are"),
         (given(&input.outpost_arn), "Outposts are"),
     ])
@@ -149,7 +151,7 @@ pub async fn delete_volume(context: &Context, input: ec2::DeleteVolumeRequest) -
     context
         .transact(|tx| {
             let volume = tx.get::<Volume>(&id).ok_or_else(|| Id::not_found(Kind::Volume, &id))?;
-            if let Some(attachment) = &volume.attachment {
+            if let Some(attachment) = volume.attachments.first() {
                 return Err(Error::new(
                     "VolumeInUse",
                     format!("Volume {id} is currently attached to {}", attachment.instance_id),
@@ -165,7 +167,7 @@ pub async fn delete_volume(context: &Context, input: ec2::DeleteVolumeRequest) -
 pub fn delete(tx: &mut Tx<'_>, volume: &Volume) {
     let id = &volume.volume_id;
     if snapshot::create::is_being_taken(tx, id) || copy::is_under_way(tx, id, &[]) {
-        tx.put(&Volume { condition: Condition::Deleting, attachment: None, ..volume.clone() });
+        tx.put(&Volume { condition: Condition::Deleting, attachments: Default::default(), ..volume.clone() });
     } else {
         tx.delete::<Volume>(&volume.volume_id);
     }

@@ -53,7 +53,7 @@ pub fn to_api(context: &Context, volume: &Volume) -> ec2::Volume {
         state: Some(volume.state().into()),
         create_time: Some(volume.created_at),
         attachments: volume
-            .attachment
+            .attachments
             .iter()
             .map(|attachment| attachment_to_api(volume, attachment))
             .collect(),
@@ -62,7 +62,7 @@ pub fn to_api(context: &Context, volume: &Volume) -> ec2::Volume {
         throughput: volume.throughput,
         encrypted: Some(volume.encryption.is_some()),
         kms_key_id: volume.encryption.as_ref().map(|encryption| encryption.kms_key_id.to_string()),
-        multi_attach_enabled: Some(false),
+        multi_attach_enabled: Some(volume.multi_attach),
         operator: Some(operator()),
         volume_initialization_rate: volume.initialization_rate,
         fast_restored: volume.fast_restored.then_some(true),

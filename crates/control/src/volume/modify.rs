@@ -3,12 +3,11 @@
 //! The record says at once what the volume shall be; the modification is `modifying` until its host says that it has
 //! grown. What else can be modified, its speed, is so with the next word to the host.
 
-use super::{Volume, specification};
+use super::{Volume, multi_attach, specification};
 use crate::Context;
 use crate::engine::Tx;
 use crate::engine::describe::{self, Query};
 use crate::engine::filter;
-use crate::engine::unsupported::refuse;
 use aws_api::ec2;
 use model::{Error, Id, Kind, Result, Text, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -50,6 +49,8 @@ pub struct Shape {
     pub volume_type: Text,
     pub iops: Option<i32>,
     pub throughput: Option<i32>,
+    #[serde(default)]
+    pub multi_attach: bool,
 }
 
 impl Shape {
@@ -59,6 +60,7 @@ impl Shape {
             volume_type: volume.volume_type.clone(),
             iops: volume.iops,
             throughput: volume.throughput,
+            multi_attach: volume.multi_attach,
         }
     }
 }
@@ -68,7 +70,6 @@ pub async fn modify_volume(
     input: ec2::ModifyVolumeRequest,
 ) -> Result<ec2::ModifyVolumeResult> {
     let id = Id::parse(Kind::Volume, input.volume_id.as_deref().unwrap_or_default())?;
-    refuse([(input.multi_attach_enabled == Some(true), "Volumes for several instances at once are")])?;
     let volume = context
         .transact(|tx| {
             let before = tx.get::<Volume>(&id).ok_or_else(|| Id::not_found(Kind::Volume, &id))?;
@@ -95,6 +96,7 @@ pub async fn modify_volume(
                 volume_type: to.volume_type,
                 iops: to.iops,
                 throughput: to.throughput,
+                multi_attach: to.multi_attach,
                 modification: Some(modification.into()),
                 ..(*before).clone()
             };
@@ -126,7 +128,10 @@ fn target(volume: &Volume, input: &ec2::ModifyVolumeRequest) -> Result<Shape> {
         input.iops.or(iops),
         input.throughput.or(kept(volume.throughput)),
     )?;
-    Ok(Shape { size_gib, volume_type: volume_type.into(), iops, throughput })
+    let multi_attach = input.multi_attach_enabled.unwrap_or(volume.multi_attach);
+    let shape = Shape { size_gib, volume_type: volume_type.into(), iops, throughput, multi_attach };
+    multi_attach::check_modified(volume, &shape)?;
+    Ok(shape)
 }
 
 /// The host has the volume in this size.
@@ -167,12 +172,12 @@ fn to_api(volume: &Volume) -> Option<ec2::VolumeModification> {
         target_iops: to.iops,
         target_volume_type: Some(to.volume_type.to_string()),
         target_throughput: to.throughput,
-        target_multi_attach_enabled: Some(false),
+        target_multi_attach_enabled: Some(to.multi_attach),
         original_size: Some(from.size_gib as i32),
         original_iops: from.iops,
         original_volume_type: Some(from.volume_type.to_string()),
         original_throughput: from.throughput,
-        original_multi_attach_enabled: Some(false),
+        original_multi_attach_enabled: Some(from.multi_attach),
         progress: Some(if modification.state == ModificationState::Completed { 100 } else { 0 }),
         start_time: Some(modification.started_at),
         end_time: modification.ended_at,
@@ -206,10 +211,15 @@ pub async fn describe_volumes_modifications(
                 "original-iops" => filter::some(values, number(from.and_then(|from| from.iops))),
                 "original-size" => filter::some(values, from.map(|from| from.size_gib.to_string())),
                 "original-volume-type" => filter::some(values, from.map(|from| from.volume_type.as_str())),
-                "originalMultiAttachEnabled" | "targetMultiAttachEnabled" => filter::one(values, "false"),
+                "originalMultiAttachEnabled" => {
+                    filter::some(values, from.map(|from| filter::boolean(from.multi_attach)))
+                }
                 "start-time" => filter::some(values, last.map(|last| filter::time(last.started_at))),
                 "target-iops" => filter::some(values, number(to.and_then(|to| to.iops))),
                 "target-size" => filter::some(values, to.map(|to| to.size_gib.to_string())),
+                "targetMultiAttachEnabled" => {
+                    filter::some(values, to.map(|to| filter::boolean(to.multi_attach)))
+                }
                 "target-volume-type" => filter::some(values, to.map(|to| to.volume_type.as_str())),
                 _ => false,
             }

@@ -21,7 +21,7 @@ const GP2_SMALL_GIB: u64 = 170;
 
 /// EBS User Guide, "Amazon EBS volume types" and the pages of each. EC2 counts sequential small operations together,
 /// which is not seen here: a guest's kernel mostly joins them before.
-fn limits(volume: &Volume) -> DiskLimits {
+pub fn limits(volume: &Volume) -> DiskLimits {
     let gib = u64::from(volume.size_gib);
     let iops = volume.iops.and_then(|iops| u64::try_from(iops).ok());
     let throughput = volume.throughput.and_then(|throughput| u64::try_from(throughput).ok());

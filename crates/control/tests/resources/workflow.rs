@@ -157,7 +157,7 @@ const SCENARIOS: &[Scenario] = &[
                 let instance = tables.instances.find(id).unwrap();
                 let root = tables.volumes.find(&instance.disks[0].volume_id).unwrap();
                 let is_begun = tables.replace_root_volume_tasks.with("instance-id", id).next().is_some();
-                let is_attached = root.attachment.as_ref().is_some_and(|one| *one.instance_id == *id);
+                let is_attached = root.attachment_to(id).is_some();
                 let boots = if is_begun { 2 } else { 1 };
                 is_attached
                     && instance.hold.is_none()

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use host::machine::{Acceleration, FoundState, Hypervisor, QemuHypervisor, QemuOptions};
 use host::net::{LinuxNetwork, Network};
 use ipnet::Ipv4Net;
+use model::{Id, Kind};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -75,7 +76,7 @@ async fn uninstall(args: &Args, dir: &Path) -> Result<()> {
     let found = hypervisor.adopt().await?;
     let running: Vec<&str> = found
         .iter()
-        .filter(|found| found.state == FoundState::Running)
+        .filter(|found| found.state == FoundState::Running && Id::is_of(Kind::Instance, &found.instance_id))
         .map(|found| found.instance_id.as_str())
         .collect();
     if !running.is_empty() && !args.end_instances {

@@ -28,7 +28,7 @@ impl Run {
         let device = ("Device", ["/dev/sdf", "/dev/sdg", "/dev/sdh"][self.draw(3)]);
         let size = ("Size", ["1", "9", "20"][self.draw(3)]);
         let name = format!("made-{}-{}", self.trace.len(), self.draw(1000));
-        let (operation, parameters) = match self.draw(20) {
+        let (operation, parameters) = match self.draw(22) {
             0..=2 => ("CreateVolume", vec![zone, size]),
             3 => ("CreateVolume", vec![zone, snapshot]),
             4..=7 => ("AttachVolume", vec![volume, ("InstanceId", &instance), device]),
@@ -46,7 +46,12 @@ impl Run {
                 "CreateReplaceRootVolumeTask",
                 vec![("InstanceId", instance.as_str()), ("DeleteReplacedRootVolume", "true")],
             ),
-            _ => ("CopySnapshot", vec![("SourceRegion", "us-east-1"), ("SourceSnapshotId", snapshot.1)]),
+            19 => ("CopySnapshot", vec![("SourceRegion", "us-east-1"), ("SourceSnapshotId", snapshot.1)]),
+            20 => ("DetachVolume", vec![volume, ("InstanceId", instance.as_str())]),
+            _ => {
+                let shared = [("VolumeType", "io2"), ("Iops", "100"), ("MultiAttachEnabled", "true")];
+                ("CreateVolume", [zone, ("Size", "9")].into_iter().chain(shared).collect())
+            }
         };
         match operation {
             "DeleteVolume" => drop(self.kept.remove(volume.1)),
@@ -67,18 +72,18 @@ pub fn violations(tables: &Tables) -> Vec<String> {
     let mut wrong = Vec::new();
     for instance in tables.instances.iter() {
         for disk in &instance.disks {
-            let attachment =
-                tables.volumes.find(&disk.volume_id).and_then(|volume| volume.attachment.clone());
-            let is_its = |attachment: &control::volume::VolumeAttachment| {
-                attachment.instance_id == instance.instance_id && attachment.device_name == disk.device_name
-            };
-            if !attachment.as_ref().is_some_and(is_its) {
+            let volume = tables.volumes.find(&disk.volume_id);
+            let attachment = volume.and_then(|volume| volume.attachment_to(&instance.instance_id));
+            if attachment.is_none_or(|attachment| attachment.device_name != disk.device_name) {
                 wrong.push(format!("{} has {disk:?}, which has {attachment:?}", instance.instance_id));
             }
         }
     }
-    for volume in tables.volumes.iter() {
-        let Some(attachment) = &volume.attachment else { continue };
+    let attached = tables
+        .volumes
+        .iter()
+        .flat_map(|volume| volume.attachments.iter().map(move |attachment| (volume, attachment)));
+    for (volume, attachment) in attached {
         let instance = tables.instances.find(&attachment.instance_id);
         let has = instance.is_some_and(|instance| {
             instance.disks.iter().any(|disk| disk.volume_id == volume.volume_id)
@@ -99,13 +104,13 @@ pub fn left_over(world: &World) -> Vec<String> {
     let tables = world.region().view.read();
     let mut found = Vec::new();
     for volume in tables.volumes.iter() {
-        let is_over = volume.attachment.as_ref().is_none_or(|one| one.state == AttachmentState::Attached);
+        let is_over = volume.attachments.iter().all(|one| one.state == AttachmentState::Attached);
         if matches!(volume.state(), "creating" | "deleting") || !is_over {
             found.push(format!(
                 "{} is {} for ever: {:?}",
                 volume.volume_id,
                 volume.state(),
-                volume.attachment
+                volume.attachments
             ));
         }
     }

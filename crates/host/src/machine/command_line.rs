@@ -8,7 +8,7 @@
 
 use super::aio::Aio;
 use super::disk::{self, NamedLayer};
-use super::{DiskFormat, MachineSpec, console, nic};
+use super::{DiskFormat, DiskLayer, MachineSpec, console, nic};
 use model::Id;
 use serde_json::{Value, json};
 use std::os::fd::RawFd;
@@ -122,15 +122,23 @@ fn scratch_serial(spec: &MachineSpec, index: usize) -> String {
 
 pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: &Handed) -> Vec<String> {
     let mut line = CommandLine { arguments: Vec::new(), sets: 0 };
-    line.machine(spec, acceleration, handed.firmware.as_ref());
-    line.identity(spec);
-    line.control(handed);
-    line.processors_and_memory(spec);
-    line.devices_of_every_machine();
-    if let Some(tpm) = handed.tpm {
-        line.tpm(tpm);
+    line.process(spec);
+    if spec.is_sharing() {
+        line.add("-machine", "none");
+        line.monitors(handed);
+        line.display_and_disks();
+    } else {
+        line.machine(acceleration, handed.firmware.as_ref());
+        line.identity(spec);
+        line.monitors(handed);
+        line.ends();
+        line.processors_and_memory(spec);
+        line.devices_of_every_machine();
+        if let Some(tpm) = handed.tpm {
+            line.tpm(tpm);
+        }
+        line.ports(spec);
     }
-    line.ports(spec);
     for (disk, fd) in spec.disks.iter().zip(&handed.secrets) {
         if let Some(fd) = fd {
             let name = disk::secret_name(&disk.volume_id);
@@ -140,11 +148,12 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: 
     for (index, (disk, handed)) in spec.disks.iter().zip(&handed.disks).enumerate() {
         let name = disk.layers.first().map(disk::node_name).unwrap_or_default();
         let layers = disk.layers.iter().zip(handed);
-        let layers = layers.map(|(layer, file)| {
-            line.layer(disk::node_name(layer), layer.format, file, &disk::mark(&disk.volume_id, layer))
-        });
+        let layers = layers.map(|(layer, file)| line.layer(layer, file, &disk::mark(&disk.volume_id, layer)));
         let nodes = disk::nodes(&name, &layers.collect::<Vec<_>>(), disk::secret(disk).as_deref());
         line.add("-blockdev", nodes.to_string());
+        if spec.is_sharing() {
+            break;
+        }
         let mut device = disk::device(disk, &name);
         match index.checked_sub(1) {
             None => {
@@ -159,7 +168,8 @@ pub(super) fn arguments(spec: &MachineSpec, acceleration: Acceleration, handed: 
     }
     for (index, file) in handed.scratch.iter().enumerate() {
         let name = format!("scratch{index}");
-        let layer = line.layer(name.clone(), DiskFormat::Raw, file, &name);
+        let place = line.file(file, &name);
+        let layer = NamedLayer { name: name.clone(), format: DiskFormat::Raw, place, aio: file.aio };
         line.add("-blockdev", disk::nodes(&name, &[layer], None).to_string());
         line.device(json!({
             "driver": "virtio-blk-pci", "id": &name, "drive": &name, "serial": scratch_serial(spec, index),
@@ -205,10 +215,13 @@ impl CommandLine {
         format!("/dev/fdset/{set}")
     }
 
-    fn machine(&mut self, spec: &MachineSpec, acceleration: Acceleration, firmware: Option<&HandedFirmware>) {
+    fn process(&mut self, spec: &MachineSpec) {
         self.add("-name", format!("guest={},debug-threads=on", spec.instance_id));
         self.arguments.extend(["-nodefaults", "-no-user-config"].map(str::to_owned));
         self.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    }
+
+    fn machine(&mut self, acceleration: Acceleration, firmware: Option<&HandedFirmware>) {
         let is_secure = firmware.is_some_and(|firmware| firmware.is_secure);
         let smm = if is_secure { "on" } else { "off" };
         let mut machine = format!("q35,usb=off,vmport=off,smm={smm},hpet=off,dump-guest-core=off");
@@ -259,14 +272,18 @@ impl CommandLine {
         self.add("-smbios", "type=3,manufacturer=Amazon EC2,asset=Amazon EC2");
     }
 
-    /// Two monitors, and who decides what happens at the end of a guest.
-    fn control(&mut self, handed: &Handed) {
+    /// One for us, one to spare.
+    fn monitors(&mut self, handed: &Handed) {
         // Nothing of the guest runs before we say so.
         self.arguments.push("-S".into());
         for (name, fd) in [("monitor", handed.monitor), ("monitor-spare", handed.monitor_spare)] {
             self.add("-chardev", format!("socket,id={name},fd={fd},server=on,wait=off"));
             self.add("-mon", format!("chardev={name},mode=control"));
         }
+    }
+
+    /// Who decides what happens at the end of a guest.
+    fn ends(&mut self) {
         // A guest that has powered off stays until we have seen it. One that panics goes on, as at EC2: it hangs, or
         // restarts by its own rule.
         self.add("-action", "reboot=reset,shutdown=pause,panic=none");
@@ -283,8 +300,13 @@ impl CommandLine {
         self.add("-global", "ICH9-LPC.disable_s4=1");
     }
 
-    fn devices_of_every_machine(&mut self) {
+    fn display_and_disks(&mut self) {
         self.add("-display", "none");
+        self.add("-object", "iothread,id=disks");
+    }
+
+    fn devices_of_every_machine(&mut self) {
+        self.display_and_disks();
         self.add("-chardev", format!("ringbuf,id={},size={}", console::CHARDEV, console::RING_BYTES));
         self.device(json!({ "driver": "isa-serial", "chardev": console::CHARDEV, "index": 0 }));
         self.device(json!({ "driver": "VGA", "id": "screen", "bus": "pcie.0", "addr": slot::SCREEN }));
@@ -292,7 +314,6 @@ impl CommandLine {
         self.device(
             json!({ "driver": "virtio-rng-pci", "rng": "random", "bus": "pcie.0", "addr": slot::RANDOM }),
         );
-        self.add("-object", "iothread,id=disks");
     }
 
     fn tpm(&mut self, process: RawFd) {
@@ -321,12 +342,9 @@ impl CommandLine {
         }));
     }
 
-    fn layer(&mut self, name: String, format: DiskFormat, file: &HandedFile, mark: &str) -> NamedLayer {
-        let place = match format {
-            DiskFormat::Served => disk::socket_in(file.fd),
-            DiskFormat::Raw | DiskFormat::Qcow2 => self.file(file, mark),
-        };
-        NamedLayer { name, format, place, aio: file.aio }
+    fn layer(&mut self, layer: &DiskLayer, file: &HandedFile, mark: &str) -> NamedLayer {
+        let place = disk::socket_in(file.fd, layer).unwrap_or_else(|| self.file(file, mark));
+        NamedLayer { name: disk::node_name(layer), format: layer.format, place, aio: file.aio }
     }
 
     /// The descriptor set that a file is opened from.
@@ -351,7 +369,7 @@ pub(super) fn nic_port_name(port: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{DiskBus, DiskLayer, DiskSpec, Firmware, NicSpec};
+    use super::super::{DiskBus, DiskSpec, Firmware, NicSpec};
     use super::*;
     use model::Kind;
 
@@ -462,6 +480,12 @@ mod tests {
         assert!(is_there(r#""encrypt":{"format":"luks","key-secret":"key-vol-0123456789abcdef0"}"#));
         assert!(!is_there("abab"));
         assert!(!serde_json::to_string(&spec).unwrap().contains("key"), "it is on no record");
+    }
+
+    #[test]
+    fn one_that_shares_a_disk_has_nothing_else() {
+        let sharing = MachineSpec::sharing(spec().disks.remove(0));
+        insta::assert_snapshot!(readable(&arguments(&sharing, Acceleration::Tcg, &handed())));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Disk files, opened for QEMU: it gets descriptors, never paths, so that its process needs no right to any file. Of a
-//! layer that is served it gets the directory of the socket.
+//! layer that is served, or a disk that is shared, it gets the directory of the socket.
 //!
 //! A disk is a chain of nodes, one a layer. The uppermost has the layer's name, so that it can be spoken of: it is what a
 //! device is plugged to, what grows, and what another layer is laid over. It can be opened again without the right to
@@ -17,7 +17,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::Path;
 
-/// For how long a machine waits for us to be back: for good.
+/// For how long a machine waits for who serves it to be back: for good.
 const SERVED_SECONDS: u32 = 7 * 24 * 60 * 60;
 /// A machine that starts, or gets a disk, waits no longer.
 const OPEN_SECONDS: u32 = 10;
@@ -43,7 +43,11 @@ pub(super) struct NamedLayer {
 /// Opens the layers of a disk, the uppermost to write. For those that are served there is a socket in `sockets`.
 pub(super) fn open(spec: &DiskSpec, sockets: &Path) -> io::Result<Vec<OpenFile>> {
     let Some((top, below)) = spec.layers.split_first() else { return Ok(Vec::new()) };
-    let mut files = vec![open_to_write(&top.path)?];
+    let top = match top.format {
+        DiskFormat::Shared => open_shared(top)?,
+        DiskFormat::Raw | DiskFormat::Qcow2 | DiskFormat::Served => open_to_write(&top.path)?,
+    };
+    let mut files = vec![top];
     files.extend(open_to_read(below, sockets)?);
     Ok(files)
 }
@@ -53,11 +57,17 @@ pub(super) fn open_to_read(layers: &[DiskLayer], sockets: &Path) -> io::Result<V
     let open = |layer: &DiskLayer| {
         let fd = match layer.format {
             DiskFormat::Served => open_directory(sockets)?,
-            DiskFormat::Raw | DiskFormat::Qcow2 => open_file(&layer.path, OFlags::RDONLY)?,
+            _ => open_file(&layer.path, OFlags::RDONLY)?,
         };
         Ok(OpenFile { fd, fd_to_read: None, aio: Aio::Threads })
     };
     layers.iter().map(open).collect()
+}
+
+/// The directory of the socket that a disk is shared by.
+pub(super) fn open_shared(layer: &DiskLayer) -> io::Result<OpenFile> {
+    let directory = layer.path.parent().unwrap_or(Path::new("/"));
+    Ok(OpenFile { fd: open_directory(directory)?, fd_to_read: None, aio: Aio::Threads })
 }
 
 fn open_directory(path: &Path) -> io::Result<OwnedFd> {
@@ -65,9 +75,13 @@ fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
-/// The socket in a directory that a machine has by this number.
-pub(super) fn socket_in(directory: RawFd) -> String {
-    format!("/proc/self/fd/{directory}/socket")
+/// The socket of a layer in a directory that a machine has by this number; None of one that is a file.
+pub(super) fn socket_in(directory: RawFd, layer: &DiskLayer) -> Option<String> {
+    match layer.format {
+        DiskFormat::Raw | DiskFormat::Qcow2 => None,
+        DiskFormat::Served => Some(format!("/proc/self/fd/{directory}/socket")),
+        DiskFormat::Shared => Some(format!("/proc/self/fd/{directory}/{}", node_name(layer))),
+    }
 }
 
 pub(super) fn open_to_write(path: &Path) -> io::Result<OpenFile> {
@@ -102,7 +116,7 @@ pub(super) fn node_name(layer: &DiskLayer) -> String {
 
 /// What the descriptor set of a layer's file is marked with, so that it can be let go of.
 pub(super) fn mark(volume_id: &Id, layer: &DiskLayer) -> String {
-    let by = if layer.format == DiskFormat::Served { "/socket" } else { "" };
+    let by = if matches!(layer.format, DiskFormat::Served | DiskFormat::Shared) { "/socket" } else { "" };
     format!("{volume_id}/{}{by}", node_name(layer))
 }
 
@@ -173,12 +187,10 @@ fn node(layer: &NamedLayer, read_only: bool, secret: Option<&str>) -> Value {
     let driver = match layer.format {
         DiskFormat::Raw => "raw",
         DiskFormat::Qcow2 => "qcow2",
-        DiskFormat::Served => {
-            return json!({
-                "driver": "nbd", "read-only": true, "export": layer.name,
-                "server": { "type": "unix", "path": layer.place },
-                "reconnect-delay": SERVED_SECONDS, "open-timeout": OPEN_SECONDS,
-            });
+        DiskFormat::Served => return served(&layer.name, &layer.place, true),
+        DiskFormat::Shared => {
+            let file = served(&layer.name, &layer.place, false);
+            return json!({ "driver": "raw", "discard": "unmap", "file": file });
         }
     };
     let mut node = json!({
@@ -195,6 +207,15 @@ fn node(layer: &NamedLayer, read_only: bool, secret: Option<&str>) -> Value {
         node["encrypt"] = encryption(secret);
     }
     node
+}
+
+/// What is read from a socket, or written to.
+pub(super) fn served(export: &str, socket: &str, read_only: bool) -> Value {
+    json!({
+        "driver": "nbd", "read-only": read_only, "export": export,
+        "server": { "type": "unix", "path": socket },
+        "reconnect-delay": SERVED_SECONDS, "open-timeout": OPEN_SECONDS,
+    })
 }
 
 /// The device by which a guest sees a disk whose uppermost node is `node`.

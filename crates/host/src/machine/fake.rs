@@ -1,8 +1,8 @@
 //! Machines in memory, for tests of those who drive them: the promises of `Hypervisor` without processes.
 
 use super::{
-    DiskLayer, DiskLimits, DiskSpec, EndCause, Ended, Firmware, Found, FoundState, Hypervisor, LayerSource,
-    MachineError, MachineSpec, NicSpec, Status, Tap,
+    DiskFormat, DiskLayer, DiskLimits, DiskSpec, EndCause, Ended, Firmware, Found, FoundState, Hypervisor,
+    LayerSource, MachineError, MachineSpec, NicSpec, Status, Tap,
 };
 use async_trait::async_trait;
 use model::{Id, UefiVariable};
@@ -164,6 +164,10 @@ impl Hypervisor for FakeHypervisor {
         Ok(())
     }
 
+    fn shared_layer(&self, volume_id: &Id) -> DiskLayer {
+        DiskLayer { path: format!("/shared/{volume_id}").into(), format: DiskFormat::Shared }
+    }
+
     fn serve_layers(&self, _source: Arc<dyn LayerSource>) {}
 
     async fn adopt(&self) -> Result<Vec<Found>, MachineError> {
@@ -263,6 +267,17 @@ impl Hypervisor for FakeHypervisor {
             if let Some(frozen) = disks.iter().find(|disk| disk.volume_id == had.volume_id) {
                 had.layers = frozen.layers.clone();
             }
+        }
+        Ok(())
+    }
+
+    async fn pause(&self, instance_id: &Id) -> Result<(), MachineError> {
+        self.status(instance_id).await.map(|_| self.set_status(instance_id, Status::Paused))
+    }
+
+    async fn resume(&self, instance_id: &Id) -> Result<(), MachineError> {
+        if self.status(instance_id).await? == Status::Paused {
+            self.set_status(instance_id, Status::Runs);
         }
         Ok(())
     }

@@ -11,7 +11,7 @@
 use super::command_line::{PORTS, port_name};
 use super::disk::{self, NamedLayer, OpenFile, node_name};
 use super::qmp::{Qmp, QmpError};
-use super::{DiskFormat, DiskLayer, DiskSpec, MachineError};
+use super::{DiskLayer, DiskSpec, MachineError, shared};
 use model::{Id, Kind};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashSet};
@@ -35,6 +35,8 @@ pub(super) enum HotplugError {
     Open(#[from] std::io::Error),
     #[error("{0}")]
     Refused(String),
+    #[error("some of it is done")]
+    HalfWay(#[source] Box<HotplugError>),
 }
 
 type Result<T> = std::result::Result<T, HotplugError>;
@@ -117,15 +119,29 @@ fn not_let_go(device_id: &Id) -> HotplugError {
     HotplugError::Refused(format!("The guest has not let go of {device_id} since it was detached by force"))
 }
 
-/// Lays the uppermost layers of all the disks on top at one moment; what is below them is not written to any more.
+/// Lays the uppermost layers of all the disks on top at one moment; what is below them is not written to any more. Where
+/// some are there already, by an attempt that could not tell, it is not refused, whatever QEMU says.
 pub(super) async fn freeze(qmp: &Qmp, disks: &[DiskSpec], sockets: &Path) -> Result<()> {
-    let mut actions = Vec::new();
-    for spec in disks {
-        let Some(name) = spec.layers.first().map(node_name) else { continue };
-        let top = top(qmp, &spec.volume_id).await?;
-        if top == name {
-            continue;
+    let (mut left, mut is_begun) = (Vec::new(), false);
+    let laid = async {
+        for spec in disks {
+            let Some(name) = spec.layers.first().map(node_name) else { continue };
+            match top(qmp, &spec.volume_id).await? {
+                top if top == name => is_begun = true,
+                top => left.push((spec, name, top)),
+            }
         }
+        lay_on_top(qmp, left, sockets).await
+    };
+    match laid.await {
+        Err(error) if is_begun => Err(HotplugError::HalfWay(Box::new(error))),
+        laid => laid,
+    }
+}
+
+async fn lay_on_top(qmp: &Qmp, disks: Vec<(&DiskSpec, String, String)>, sockets: &Path) -> Result<()> {
+    let mut actions = Vec::new();
+    for (spec, name, top) in disks {
         // Left by an attempt that did not come to its end.
         let _ = qmp.execute("blockdev-del", json!({ "node-name": &name })).await;
         let layers = open(qmp, spec, 1, sockets).await?;
@@ -179,7 +195,7 @@ pub(super) async fn rebase(qmp: &Qmp, spec: &DiskSpec, before: &[DiskLayer], soc
 }
 
 /// Adds nodes under a name that is free, and says that and the other.
-async fn add_base(qmp: &Qmp, volume_id: &Id, mut nodes: Value) -> Result<[String; 2]> {
+pub(super) async fn add_base(qmp: &Qmp, volume_id: &Id, mut nodes: Value) -> Result<[String; 2]> {
     let [one, other] = disk::base_names(volume_id);
     for names in [[one.clone(), other.clone()], [other, one]] {
         // Left by an attempt that did not come to its end; refused where it is in use.
@@ -197,12 +213,19 @@ async fn add_base(qmp: &Qmp, volume_id: &Id, mut nodes: Value) -> Result<[String
 }
 
 /// Makes the disk larger under the guest. One that has it by NVMe, which can't be told, is left with what it has: the file
-/// is made so large before its next start.
-pub(super) async fn resize(qmp: &Qmp, volume_id: &Id, bytes: u64) -> Result<()> {
+/// is made so large before its next start. One that another machine shares, by this layer, is larger there already.
+pub(super) async fn resize(qmp: &Qmp, volume_id: &Id, bytes: u64, shared: &DiskLayer) -> Result<()> {
     if is_nvme(qmp, volume_id).await? {
         return Ok(());
     }
     let node = top(qmp, volume_id).await?;
+    if node == node_name(shared) && shared::size(qmp, &node).await? != Some(bytes) {
+        let file = disk::open_shared(shared)?;
+        let handed = hand_over(qmp, volume_id, std::slice::from_ref(shared), vec![file]).await?;
+        for layer in handed {
+            shared::open_again(qmp, volume_id, &layer.place).await?;
+        }
+    }
     qmp.execute("block_resize", json!({ "node-name": node, "size": bytes })).await?;
     Ok(())
 }
@@ -231,11 +254,8 @@ async fn hand_over(
             mark["fdset-id"] = set.into();
             qmp.execute_with_fd("add-fd", mark, fd.as_fd()).await?;
         }
-        let place = match (layer.format, added["fd"].as_i64().and_then(|fd| fd.try_into().ok())) {
-            (DiskFormat::Served, Some(fd)) => disk::socket_in(fd),
-            (DiskFormat::Served, None) => return Err(QmpError::NotQmp.into()),
-            _ => format!("/dev/fdset/{set}"),
-        };
+        let fd = added["fd"].as_i64().and_then(|fd| fd.try_into().ok()).ok_or(QmpError::NotQmp)?;
+        let place = disk::socket_in(fd, layer).unwrap_or_else(|| format!("/dev/fdset/{set}"));
         named.push(NamedLayer { name: node_name(layer), format: layer.format, place, aio: file.aio });
     }
     Ok(named)
@@ -268,6 +288,9 @@ async fn free_port(
 
 /// The uppermost node of a disk.
 async fn top(qmp: &Qmp, volume_id: &Id) -> Result<String> {
+    if let Some(top) = shared::top(qmp).await? {
+        return Ok(top);
+    }
     let drive = json!({ "path": backend(qmp, volume_id).await?, "property": "drive" });
     let name = qmp.execute("qom-get", drive).await?;
     Ok(name.as_str().ok_or(QmpError::NotQmp)?.to_owned())

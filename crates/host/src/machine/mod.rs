@@ -7,6 +7,10 @@
 //!   adopt:  record ─▶ same process? ─▶ its monitor ─▶ watched again, or how it ended
 //! ```
 //!
+//! A volume that several machines have at once is open in a machine of its own, which has no guest and is named after
+//! the volume (`shared`). All that is done to disks is done to it as to any other; the machines of instances have the
+//! disk from there.
+//!
 //! Invariants of both: no guest runs that is not on record; a machine's disks are open in one process at most;
 //! whoever drives them may crash at any moment and finds every machine again, running or ended, with its console.
 
@@ -26,6 +30,7 @@ mod qemu;
 mod qmp;
 mod record;
 mod screenshot;
+mod shared;
 mod throttle;
 mod tpm;
 mod uefi_store;
@@ -76,6 +81,7 @@ fn io_failed(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> MachineE
 /// One start of one instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MachineSpec {
+    /// The volume's where it shares one.
     pub instance_id: Id,
     /// Which start or reboot this is; kept beside the machine, so that it is known again after a restart of ours.
     pub boot: u64,
@@ -152,6 +158,8 @@ pub enum DiskFormat {
     Qcow2,
     /// Its file is not whole yet: the machine reads it from us (`LayerSource`). Never the uppermost.
     Served,
+    /// The disk as another machine shares it (`Hypervisor::shared_layer`). The only one.
+    Shared,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -172,6 +180,25 @@ impl DiskSpec {
 }
 
 impl MachineSpec {
+    /// A machine without a guest that shares a disk with others.
+    pub fn sharing(disk: DiskSpec) -> Self {
+        MachineSpec {
+            instance_id: disk.volume_id.clone(),
+            boot: 1,
+            instance_type: String::new(),
+            firmware: Firmware::Bios,
+            uefi_variables: Vec::new(),
+            tpm: false,
+            vcpus: 1,
+            threads_per_core: 1,
+            memory_mib: 0,
+            disks: vec![disk],
+            scratch: Vec::new(),
+            nics: Vec::new(),
+            nics_max: 0,
+        }
+    }
+
     /// Its volumes and interfaces.
     pub fn devices(&self) -> BTreeSet<Id> {
         let disks = self.disks.iter().map(|disk| disk.volume_id.clone());
@@ -209,6 +236,8 @@ pub enum Status {
     PoweredOff,
     /// Its processors are stopped because of its disks.
     Stalled,
+    /// Its processors are stopped because we asked for it.
+    Paused,
     /// Its processors are stopped for another reason, which is not the guest's.
     Halted,
     Runs,
@@ -227,6 +256,9 @@ pub trait Hypervisor: Send + Sync {
     /// Makes the machine run. `taps` are those of `spec.nics`, in their order. Where the same boot
     /// runs already nothing happens; returns once the guest's processors run.
     async fn start(&self, spec: MachineSpec, taps: Vec<Tap>) -> Result<(), MachineError>;
+
+    /// By what machines have a disk that another shares.
+    fn shared_layer(&self, volume_id: &Id) -> DiskLayer;
 
     /// Whom machines read layers from that are served. Called once, before all else.
     fn serve_layers(&self, source: Arc<dyn LayerSource>);
@@ -274,6 +306,12 @@ pub trait Hypervisor: Send + Sync {
     /// From one moment on, the same for all these disks of a running machine, only their uppermost layers are written
     /// to. Those are new and empty, or on top already. `MachineError::Failed` says that none of it was done.
     async fn freeze_disks(&self, instance_id: &Id, disks: Vec<DiskSpec>) -> Result<(), MachineError>;
+
+    /// Stops the processors of a running machine; all that its guest has asked of its disks is done.
+    async fn pause(&self, instance_id: &Id) -> Result<(), MachineError>;
+
+    /// Lets a machine run on that was paused, by whom ever. No error where it was not.
+    async fn resume(&self, instance_id: &Id) -> Result<(), MachineError>;
 
     /// Lets a running machine have a disk by these layers from now on. Those below the one that was the uppermost
     /// `before` hold the same as what was below it; others may lie over it since.

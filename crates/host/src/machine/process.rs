@@ -35,7 +35,7 @@ const OPEN_FILES_MAX: u64 = 8192;
 const THREADS_MAX: u64 = 2048;
 
 /// Which process it is, also after a restart of ours.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct ProcessIdentity {
     pub(super) pid: i32,
     /// In clock ticks since the host's start (proc(5), field 22 of `stat`).

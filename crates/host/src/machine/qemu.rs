@@ -10,14 +10,14 @@ use super::command_line::{
     Acceleration, DISKS_MAX, Handed, HandedFile, HandedFirmware, NICS_MAX, SCRATCH_MAX, arguments,
 };
 use super::disk::{self, OpenFile};
-use super::process::{self, Launch, Process};
-use super::qmp::Qmp;
+use super::process::{self, Launch, Process, ProcessIdentity};
+use super::qmp::{Qmp, QmpError};
 use super::record::{LAYERS, MONITOR, MONITOR_SPARE, MachineDirectory, Record};
 use super::watch::{Ends, Machine, Running, end_process, status};
 use super::{
     DiskLayer, DiskLimits, DiskSpec, EndCause, Ended, Found, FoundState, Hypervisor, LayerSource,
     MachineError, MachineSpec, NicSpec, Status, Tap, firmware, hotplug, io_failed, layer_server, screenshot,
-    throttle, tpm,
+    shared, throttle, tpm,
 };
 use async_trait::async_trait;
 use futures::future::try_join_all;
@@ -40,6 +40,8 @@ const AIO_MAX: &str = "/proc/sys/fs/aio-max-nr";
 /// Each machine reserves a thousand: the kernel's own limit is met at 64 machines, this at a thousand.
 const AIO_MAX_WANTED: u64 = 1024 * 1024;
 
+/// Nobody waits for a machine that says nothing: what it waits for may be ours to do.
+const REACHED_WITHIN: Duration = Duration::from_secs(1);
 /// A process that does not answer may be about to end.
 const DYING_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -132,7 +134,7 @@ impl QemuHypervisor {
                 machine.clear().await;
                 FoundState::Ended(cause)
             }
-            (None, Some(process)) => self.take_up_process(&machine, &record.spec, process).await?,
+            (None, Some(process)) => self.take_up_process(&machine, boot, process).await?,
         };
         self.machines.lock().insert(machine.instance_id.clone(), machine.clone());
         Ok(Found { instance_id: machine.instance_id.clone(), boot, state })
@@ -141,61 +143,42 @@ impl QemuHypervisor {
     async fn take_up_process(
         &self,
         machine: &Arc<Machine>,
-        spec: &MachineSpec,
+        boot: u64,
         process: Process,
     ) -> Result<FoundState, MachineError> {
-        let boot = spec.boot;
         // First: as long as it waits for a layer, it answers nothing that has to do with disks.
         machine.serve_layers()?;
-        let reached = async {
-            let qmp = machine.connect().await?;
-            let status = status(&qmp).await?;
-            // Stopped by its disks, or the last steps of its start were ours to take.
-            if status == Status::Prelaunch {
-                throttle::limit_all(&qmp, &spec.disks).await;
-            }
-            if matches!(status, Status::Prelaunch | Status::Stalled) {
-                qmp.execute("cont", json!({})).await?;
-            }
-            Ok::<_, super::qmp::QmpError>((qmp, status))
-        };
-        let running = match reached.await {
-            Ok((qmp, Status::PoweredOff)) => {
-                let running = Running::new(boot, process, Some(qmp));
-                machine.finish(&running, &EndCause::Guest).await?;
-                return Ok(FoundState::Ended(EndCause::Guest));
-            }
-            Ok((qmp, _)) => Running::new(boot, process, Some(qmp)),
-            Err(_) if timeout(DYING_TIME_MAX, process.exited()).await.is_ok() => {
-                let cause = machine.lost();
-                machine.record_end(boot, &cause);
-                machine.clear().await;
-                return Ok(FoundState::Ended(cause));
-            }
-            Err(error) => {
-                // It lives; that it does not speak to us now is no reason to end it.
-                machine.warn(&error, "machine does not answer");
-                Running::new(boot, process, None)
-            }
-        };
+        let reached = timeout(REACHED_WITHIN, machine.reach()).await;
+        let running =
+            match reached.unwrap_or_else(|_| Err(machine.unreachable(QmpError::TimedOut("adopt".into())))) {
+                Ok((qmp, Status::PoweredOff)) => {
+                    let running = Running::new(boot, process, Some(qmp));
+                    machine.finish(&running, &EndCause::Guest).await?;
+                    return Ok(FoundState::Ended(EndCause::Guest));
+                }
+                Ok((qmp, _)) => Running::new(boot, process, Some(qmp)),
+                Err(_) if timeout(DYING_TIME_MAX, process.exited()).await.is_ok() => {
+                    let cause = machine.lost();
+                    machine.record_end(boot, &cause);
+                    machine.clear().await;
+                    return Ok(FoundState::Ended(cause));
+                }
+                Err(error) => {
+                    // It lives; that it does not speak to us now is no reason to end it.
+                    machine.warn(&error, "machine does not answer");
+                    Running::new(boot, process, None)
+                }
+            };
         machine.set_running(running, self.ends.clone());
         Ok(FoundState::Running)
     }
 
     /// Ends processes that no record tells of: they were started and never ran a guest.
-    async fn end_orphans(&self) -> Result<(), MachineError> {
-        let known: HashSet<i32> = {
-            let machines = self.machines.lock();
-            machines
-                .values()
-                .filter_map(|m| m.running())
-                .map(|running| running.process.identity.pid)
-                .collect()
-        };
+    async fn end_orphans(&self, known: HashSet<&ProcessIdentity>) -> Result<(), MachineError> {
         let root = Some(self.options.root.as_path());
         let below = process::working_in(|directory| directory.parent() == root);
         let below = below.map_err(io_failed("can't look for machines' processes"))?;
-        for orphan in below.into_iter().filter(|process| !known.contains(&process.identity.pid)) {
+        for orphan in below.into_iter().filter(|process| !known.contains(&process.identity)) {
             tracing::warn!(pid = orphan.identity.pid, "ending a machine that is not on record");
             end_process(&orphan, None).await?;
         }
@@ -262,6 +245,10 @@ async fn start(
         return Err(MachineError::NotFound(spec.instance_id));
     }
     match machine.running() {
+        // It may have been cut short before it shared anything.
+        Some(running) if running.boot == spec.boot && spec.is_sharing() => {
+            return machine.set_off(&*machine.monitor().await?, &spec).await;
+        }
         Some(running) if running.boot == spec.boot => return Ok(()),
         Some(running) => {
             return Err(MachineError::Failed(format!(
@@ -387,21 +374,20 @@ async fn run_guest(machine: &Machine, spec: &MachineSpec, process: &Process) -> 
         Record { spec: spec.clone(), process: process.identity.clone(), group: machine.group(), ended: None };
     machine.directory.write_record(&record)?;
     let run = async {
-        let qmp = machine.connect().await?;
-        throttle::limit_all(&qmp, &spec.disks).await;
-        qmp.execute("cont", json!({})).await?;
+        let qmp = machine.connect().await.map_err(|error| machine.unreachable(error))?;
+        machine.set_off(&qmp, spec).await?;
         Ok(qmp)
     };
     let result = tokio::select! {
         result = run => result,
-        _ = process.exited() => Err(super::qmp::QmpError::Closed),
+        _ = process.exited() => Err(machine.unreachable(QmpError::Closed)),
     };
     result.map_err(|error| match machine.directory.last_complaint() {
         Some(complaint) => {
             machine.warn(&error, "machine not started");
             MachineError::Failed(format!("The machine could not be started: {complaint}"))
         }
-        None => machine.unreachable(error),
+        None => error,
     })
 }
 
@@ -421,6 +407,10 @@ impl Hypervisor for QemuHypervisor {
         to_the_end(start(machine, self.options.clone(), self.ends.clone(), spec, taps)).await
     }
 
+    fn shared_layer(&self, volume_id: &Id) -> DiskLayer {
+        shared::layer(&self.options.root, volume_id)
+    }
+
     fn serve_layers(&self, source: Arc<dyn LayerSource>) {
         // The first is the only one.
         let _ = self.layers.set(source);
@@ -436,9 +426,9 @@ impl Hypervisor for QemuHypervisor {
                 None => left_over.push(directory),
             }
         }
+        self.end_orphans(recorded.iter().map(|(_, record)| &record.process).collect()).await?;
         let found =
             try_join_all(recorded.into_iter().map(|(machine, record)| self.take_up(machine, record))).await?;
-        self.end_orphans().await?;
         self.sweep_groups().await?;
         for directory in left_over {
             directory.remove().map_err(io_failed("can't remove what a start left over"))?;
@@ -448,7 +438,7 @@ impl Hypervisor for QemuHypervisor {
 
     async fn press_power_button(&self, instance_id: &Id) -> Result<(), MachineError> {
         let machine = self.found(instance_id)?;
-        let pressed = machine.monitor()?.execute("system_powerdown", json!({})).await;
+        let pressed = machine.monitor().await?.execute("system_powerdown", json!({})).await;
         pressed.map(drop).map_err(|error| machine.unreachable(error))
     }
 
@@ -466,19 +456,27 @@ impl Hypervisor for QemuHypervisor {
         limits: Option<DiskLimits>,
     ) -> Result<(), MachineError> {
         let machine = self.found(instance_id)?;
-        let limited = throttle::limit(&*machine.monitor()?, volume_id, limits).await;
+        let qmp = machine.monitor().await?;
+        let limited = match shared::is_sharing(instance_id) {
+            true => shared::limit(&qmp, limits).await,
+            false => throttle::limit(&qmp, volume_id, limits).await,
+        };
         limited.map_err(|error| machine.unreachable(error))
     }
 
     async fn attached(&self, instance_id: &Id) -> Result<BTreeSet<Id>, MachineError> {
-        Ok(hotplug::attached(&*self.found(instance_id)?.monitor()?).await?)
+        let qmp = self.found(instance_id)?.monitor().await?;
+        match shared::is_sharing(instance_id) {
+            true => Ok(BTreeSet::from([instance_id.clone()])),
+            false => Ok(hotplug::attached(&qmp).await?),
+        }
     }
 
     async fn attach_disk(&self, instance_id: &Id, disk: DiskSpec) -> Result<(), MachineError> {
         let machine = self.found(instance_id)?;
         to_the_end(async move {
             let _changing = machine.changing.lock().await;
-            let qmp = machine.monitor()?;
+            let qmp = machine.monitor().await?;
             hotplug::attach(&qmp, &disk, &machine.directory.file(LAYERS)).await?;
             throttle::limit_all(&qmp, std::slice::from_ref(&disk)).await;
             Ok(())
@@ -488,14 +486,14 @@ impl Hypervisor for QemuHypervisor {
 
     async fn detach_disk(&self, instance_id: &Id, disk: DiskSpec, force: bool) -> Result<bool, MachineError> {
         let machine = self.found(instance_id)?;
-        to_the_end(async move { Ok(hotplug::detach(&*machine.monitor()?, &disk, force).await?) }).await
+        to_the_end(async move { Ok(hotplug::detach(&*machine.monitor().await?, &disk, force).await?) }).await
     }
 
     async fn attach_nic(&self, instance_id: &Id, nic: NicSpec, tap: Tap) -> Result<(), MachineError> {
         let machine = self.found(instance_id)?;
         to_the_end(async move {
             let _changing = machine.changing.lock().await;
-            Ok(hotplug::nic::attach(&*machine.monitor()?, &nic, tap).await?)
+            Ok(hotplug::nic::attach(&*machine.monitor().await?, &nic, tap).await?)
         })
         .await
     }
@@ -507,17 +505,37 @@ impl Hypervisor for QemuHypervisor {
         force: bool,
     ) -> Result<bool, MachineError> {
         let (machine, interface_id) = (self.found(instance_id)?, interface_id.clone());
-        to_the_end(async move { Ok(hotplug::nic::detach(&*machine.monitor()?, &interface_id, force).await?) })
-            .await
+        to_the_end(async move {
+            Ok(hotplug::nic::detach(&*machine.monitor().await?, &interface_id, force).await?)
+        })
+        .await
     }
 
     async fn freeze_disks(&self, instance_id: &Id, disks: Vec<DiskSpec>) -> Result<(), MachineError> {
         let machine = self.found(instance_id)?;
         to_the_end(async move {
             let _changing = machine.changing.lock().await;
-            Ok(hotplug::freeze(&*machine.monitor()?, &disks, &machine.directory.file(LAYERS)).await?)
+            Ok(hotplug::freeze(&*machine.monitor().await?, &disks, &machine.directory.file(LAYERS)).await?)
         })
         .await
+    }
+
+    async fn pause(&self, instance_id: &Id) -> Result<(), MachineError> {
+        let machine = self.found(instance_id)?;
+        let paused = machine.monitor().await?.execute("stop", json!({})).await;
+        paused.map(drop).map_err(|error| machine.unreachable(error))
+    }
+
+    async fn resume(&self, instance_id: &Id) -> Result<(), MachineError> {
+        let machine = self.found(instance_id)?;
+        let qmp = machine.monitor().await?;
+        let resumed = async {
+            if status(&qmp).await? == Status::Paused {
+                qmp.execute("cont", json!({})).await?;
+            }
+            Ok(())
+        };
+        resumed.await.map_err(|error| machine.unreachable(error))
     }
 
     async fn rebase_disk(
@@ -529,19 +547,30 @@ impl Hypervisor for QemuHypervisor {
         let machine = self.found(instance_id)?;
         to_the_end(async move {
             let _changing = machine.changing.lock().await;
-            Ok(hotplug::rebase(&*machine.monitor()?, &disk, &before, &machine.directory.file(LAYERS)).await?)
+            Ok(hotplug::rebase(&*machine.monitor().await?, &disk, &before, &machine.directory.file(LAYERS))
+                .await?)
         })
         .await
     }
 
     async fn resize_disk(&self, instance_id: &Id, volume_id: &Id, bytes: u64) -> Result<(), MachineError> {
-        let machine = self.found(instance_id)?;
-        Ok(hotplug::resize(&*machine.monitor()?, volume_id, bytes).await?)
+        let (machine, volume_id) = (self.found(instance_id)?, volume_id.clone());
+        let shared = self.shared_layer(&volume_id);
+        to_the_end(async move {
+            let _changing = machine.changing.lock().await;
+            let qmp = machine.monitor().await?;
+            match shared::is_sharing(&machine.instance_id) {
+                true => shared::resize(&qmp, &volume_id, bytes).await?,
+                false => hotplug::resize(&qmp, &volume_id, bytes, &shared).await?,
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn status(&self, instance_id: &Id) -> Result<Status, MachineError> {
         let machine = self.found(instance_id)?;
-        status(&*machine.monitor()?).await.map_err(|error| machine.unreachable(error))
+        status(&*machine.monitor().await?).await.map_err(|error| machine.unreachable(error))
     }
 
     fn cpu_time(&self, instance_id: &Id) -> Option<Duration> {
@@ -579,7 +608,7 @@ impl Hypervisor for QemuHypervisor {
 
     async fn console_output(&self, instance_id: &Id, limit: usize) -> Result<Vec<u8>, MachineError> {
         let machine = self.found(instance_id)?;
-        if let Ok(qmp) = machine.monitor() {
+        if let Some(qmp) = machine.running().and_then(|running| running.monitor()) {
             machine.save_console(&qmp).await;
         }
         let limit = u64::try_from(limit).unwrap_or(u64::MAX);
@@ -588,7 +617,7 @@ impl Hypervisor for QemuHypervisor {
 
     async fn console_screenshot(&self, instance_id: &Id) -> Result<Vec<u8>, MachineError> {
         let machine = self.found(instance_id)?;
-        screenshot::take(&*machine.monitor()?).await
+        screenshot::take(&*machine.monitor().await?).await
     }
 
     async fn uefi_variables(&self, instance_id: &Id) -> Result<Option<Vec<UefiVariable>>, MachineError> {

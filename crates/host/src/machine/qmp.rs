@@ -26,7 +26,7 @@ use tokio::time::timeout;
 const LINE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// QEMU answers in milliseconds; on a host with more guests than cores, in seconds.
-const CALL_TIME_MAX: Duration = Duration::from_secs(20);
+pub(super) const CALL_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// The kinds of event that we listen for; all others are passed over.
 const EVENTS: &[&str] = &["SHUTDOWN", "RESET", "GUEST_PANICKED", "BLOCK_IO_ERROR"];

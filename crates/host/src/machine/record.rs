@@ -10,6 +10,8 @@
 //!     uefi-vars.fd         the firmware's variables, where it is UEFI
 //!     tpm/                 what its TPM keeps, where it has one
 //!     layers/socket        where it reads layers from us; the directory is all that it can enter
+//!   <root>/vol-…/          the same of a machine that shares a disk (`shared`)
+//!     shared/vol-…         where other machines have it: they are handed the directory
 //! ```
 //!
 //! Invariant: the record is replaced as a whole and durable before what it says may happen.
@@ -32,6 +34,7 @@ pub(super) const MONITOR: &str = "qmp.sock";
 pub(super) const MONITOR_SPARE: &str = "qmp-spare.sock";
 pub(super) const LAYERS: &str = "layers";
 pub(super) const LAYERS_SOCKET: &str = "layers/socket";
+pub(super) const SHARED: &str = "shared";
 
 /// How far back the last complaint is looked for.
 const LOG_TAIL_BYTES: u64 = 4096;
@@ -64,12 +67,14 @@ impl MachineDirectory {
         let mut all = Vec::new();
         for entry in fs::read_dir(root)? {
             let name = entry?.file_name();
-            match name.to_str().map(|name| Id::parse(Kind::Instance, name)) {
-                Some(Ok(instance_id)) => {
+            let id =
+                |name| [Kind::Instance, Kind::Volume].into_iter().find_map(|kind| Id::parse(kind, name).ok());
+            match name.to_str().and_then(id) {
+                Some(instance_id) => {
                     let directory = MachineDirectory::new(root, &instance_id);
                     all.push((instance_id, directory));
                 }
-                _ => tracing::warn!(name = %name.display(), "not a machine's directory: left alone"),
+                None => tracing::warn!(name = %name.display(), "not a machine's directory: left alone"),
             }
         }
         Ok(all)
@@ -138,16 +143,30 @@ impl MachineDirectory {
 
     /// A listening socket that the machine's user can reach who was handed its directory.
     pub(super) fn listen_for_layers(&self, user: u32) -> io::Result<UnixListener> {
-        let directory = self.file(LAYERS);
+        self.make_passable(LAYERS)?;
+        let listener = UnixListener::from(self.listen(LAYERS_SOCKET)?);
+        std::os::unix::fs::chown(self.file(LAYERS_SOCKET), Some(user), None)?;
+        Ok(listener)
+    }
+
+    /// A listening socket that all machines can reach that were handed its directory.
+    pub(super) fn listen_for_machines(&self, volume_id: &Id) -> io::Result<OwnedFd> {
+        self.make_passable(SHARED)?;
+        let name = format!("{SHARED}/{volume_id}");
+        let listener = self.listen(&name)?;
+        fs::set_permissions(self.file(&name), fs::Permissions::from_mode(0o666))?;
+        Ok(listener)
+    }
+
+    /// A directory that who was handed it can go through.
+    fn make_passable(&self, name: &str) -> io::Result<()> {
+        let directory = self.file(name);
         match fs::DirBuilder::new().mode(0o711).create(&directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
         // Whatever the mask of our own files is.
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o711))?;
-        let listener = UnixListener::from(self.listen(LAYERS_SOCKET)?);
-        std::os::unix::fs::chown(self.file(LAYERS_SOCKET), Some(user), None)?;
-        Ok(listener)
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o711))
     }
 
     /// A path to a socket that fits into its address, however long the directory's is; good while the directory

@@ -5,7 +5,7 @@
 //! may take; one without a burst holds a tenth of a second.
 
 use super::qmp::{Qmp, QmpError};
-use super::{DiskLimits, DiskSpec, Rate, hotplug};
+use super::{Burst, DiskLimits, DiskSpec, Rate, hotplug};
 use model::Id;
 use serde_json::{Value, json};
 
@@ -39,9 +39,27 @@ fn arguments(backend: &str, limits: Option<DiskLimits>) -> Value {
     arguments
 }
 
+/// The same for what several machines have at once, where all is said: what is not stays as it was.
+pub(super) fn group(limits: Option<DiskLimits>) -> Value {
+    let mut group = json!({ "iops-size": limits.map_or(0, |limits| limits.operation_bytes) });
+    let rates =
+        [("bps", limits.map(|limits| limits.bytes)), ("iops", limits.map(|limits| limits.operations))];
+    for (kind, rate) in rates {
+        let burst = rate.and_then(faster);
+        group[format!("{kind}-total")] = rate.map_or(0, |rate| rate.per_second).into();
+        group[format!("{kind}-total-max")] = burst.map_or(0, |burst| burst.per_second).into();
+        group[format!("{kind}-total-max-length")] = burst.map_or(1, |burst| burst.seconds.max(1)).into();
+    }
+    group
+}
+
 /// QEMU refuses a burst that is slower than the long rate.
+fn faster(rate: Rate) -> Option<Burst> {
+    rate.burst.filter(|burst| burst.per_second > rate.per_second)
+}
+
 fn burst(arguments: &mut Value, kind: &str, rate: Rate) {
-    if let Some(burst) = rate.burst.filter(|burst| burst.per_second > rate.per_second) {
+    if let Some(burst) = faster(rate) {
         arguments[format!("{kind}_max")] = burst.per_second.into();
         arguments[format!("{kind}_max_length")] = burst.seconds.max(1).into();
     }
@@ -49,7 +67,6 @@ fn burst(arguments: &mut Value, kind: &str, rate: Rate) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Burst;
     use super::*;
 
     #[test]
@@ -67,5 +84,12 @@ mod tests {
             ["iops", "iops_max", "iops_max_length", "bps", "iops_size"].map(|name| told[name].as_u64());
         assert_eq!(numbers, [Some(100), Some(3000), Some(1800), Some(1 << 20), Some(1 << 18)]);
         assert_eq!(told.get("bps_max"), None);
+        let shared = group(Some(limits));
+        let numbers = ["iops-total", "iops-total-max", "bps-total", "bps-total-max", "bps-total-max-length"];
+        assert_eq!(numbers.map(|name| shared[name].as_u64().unwrap()), [100, 3000, 1 << 20, 0, 1]);
+        assert_eq!(
+            (&group(None)["iops-total"], &group(None)["iops-total-max-length"]),
+            (&json!(0), &json!(1))
+        );
     }
 }

@@ -6,15 +6,17 @@
 //!      └──────▶ `end` ▶ console saved ▶ recorded ▶ quit, or killed where it does not
 //! ```
 //!
+//! One that says nothing, since it waits for a disk, is reached once it does; so long who wants something of it waits.
+//!
 //! Invariant: who ends a machine holds `Machine::changing`, so that it ends once: asked for, or told.
 
 use super::cgroup::{Group, Groups};
 use super::console::Console;
 use super::layer_server::{self, Source};
 use super::process::Process;
-use super::qmp::{Event, Qmp, QmpError};
+use super::qmp::{CALL_TIME_MAX, Event, Qmp, QmpError};
 use super::record::{MONITOR, MONITOR_SPARE, MachineDirectory};
-use super::{EndCause, Ended, MachineError, MachineSpec, Status, io_failed};
+use super::{EndCause, Ended, MachineError, MachineSpec, Status, io_failed, shared, throttle};
 use model::Id;
 use parking_lot::Mutex;
 use serde_json::json;
@@ -23,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -63,16 +66,25 @@ pub(super) struct Running {
     pub(super) boot: u64,
     pub(super) process: Process,
     /// None while it can't be reached.
-    monitor: Mutex<Option<Arc<Qmp>>>,
+    monitor: watch::Sender<Option<Arc<Qmp>>>,
 }
 
 impl Running {
     pub(super) fn new(boot: u64, process: Process, monitor: Option<Qmp>) -> Arc<Running> {
-        Arc::new(Running { boot, process, monitor: Mutex::new(monitor.map(Arc::new)) })
+        Arc::new(Running { boot, process, monitor: watch::Sender::new(monitor.map(Arc::new)) })
     }
 
-    fn monitor(&self) -> Option<Arc<Qmp>> {
-        self.monitor.lock().clone()
+    pub(super) fn monitor(&self) -> Option<Arc<Qmp>> {
+        self.monitor.borrow().clone()
+    }
+
+    /// As soon as it can be reached; None where it ends before.
+    async fn reached(&self) -> Option<Arc<Qmp>> {
+        let mut monitor = self.monitor.subscribe();
+        tokio::select! {
+            reached = monitor.wait_for(Option::is_some) => reached.ok()?.clone(),
+            _ = self.process.exited() => None,
+        }
     }
 }
 
@@ -142,10 +154,42 @@ impl Machine {
         Qmp::connect(&path, GREETING_TIME_MAX).await
     }
 
-    /// The monitor of the running machine.
-    pub(super) fn monitor(&self) -> Result<Arc<Qmp>, MachineError> {
+    /// The last steps of its start: its guest runs, or others can have the disk that it is there for.
+    pub(super) async fn set_off(&self, qmp: &Qmp, spec: &MachineSpec) -> Result<(), MachineError> {
+        if let Some(disk) = spec.disks.first().filter(|_| spec.is_sharing()) {
+            return Ok(shared::share(qmp, disk, &self.directory).await?);
+        }
+        throttle::limit_all(qmp, &spec.disks).await;
+        self.go_on(qmp).await
+    }
+
+    async fn go_on(&self, qmp: &Qmp) -> Result<(), MachineError> {
+        qmp.execute("cont", json!({})).await.map(drop).map_err(|error| self.unreachable(error))
+    }
+
+    /// Connects to it, says how it was found, and does what it waits for.
+    pub(super) async fn reach(&self) -> Result<(Qmp, Status), MachineError> {
+        let unreachable = |error| self.unreachable(error);
+        let qmp = self.connect().await.map_err(unreachable)?;
+        let status = status(&qmp).await.map_err(unreachable)?;
+        match status {
+            Status::Prelaunch => {
+                if let Some(record) = self.directory.read_record()? {
+                    self.set_off(&qmp, &record.spec).await?;
+                }
+            }
+            // By its disks.
+            Status::Stalled => self.go_on(&qmp).await?,
+            _ => {}
+        }
+        Ok((qmp, status))
+    }
+
+    /// The monitor of the running machine. One that can't be reached is waited for as one that does not answer.
+    pub(super) async fn monitor(&self) -> Result<Arc<Qmp>, MachineError> {
         let running = self.running().ok_or_else(|| MachineError::NotFound(self.instance_id.clone()))?;
-        running.monitor().ok_or_else(|| self.unreachable(QmpError::Closed))
+        let reached = timeout(CALL_TIME_MAX, running.reached()).await;
+        reached.ok().flatten().ok_or_else(|| self.unreachable(QmpError::Closed))
     }
 
     pub(super) fn unreachable(&self, error: QmpError) -> MachineError {
@@ -186,6 +230,9 @@ impl Machine {
 
     /// Moves what the guest has printed into the console's file.
     pub(super) async fn save_console(&self, qmp: &Qmp) {
+        if shared::is_sharing(&self.instance_id) {
+            return;
+        }
         let mut console = self.console.lock().await;
         if let Err(error) = console.save(qmp).await {
             self.warn(&error, "console not saved");
@@ -239,7 +286,8 @@ pub(super) async fn status(qmp: &Qmp) -> Result<Status, QmpError> {
         Some("prelaunch") => Status::Prelaunch,
         Some("shutdown") => Status::PoweredOff,
         Some("io-error") => Status::Stalled,
-        Some("internal-error" | "paused" | "watchdog") => Status::Halted,
+        Some("paused") => Status::Paused,
+        Some("internal-error" | "watchdog") => Status::Halted,
         _ => Status::Runs,
     })
 }
@@ -305,12 +353,12 @@ async fn until_end(machine: &Machine, running: &Running) -> EndCause {
                     }
                 }
                 None => {
-                    *running.monitor.lock() = None;
+                    running.monitor.send_replace(None);
                 }
             },
             _ = round.tick() => match monitor {
                 Some(qmp) => look_after(machine, &qmp, &mut may_stall).await,
-                None => if reconnect(machine, running, &mut may_stall).await == Some(Status::PoweredOff) {
+                None => if reconnect(machine, running).await == Some(Status::PoweredOff) {
                     return EndCause::Guest;
                 }
             },
@@ -351,16 +399,10 @@ async fn resume_stalled(qmp: &Qmp) -> Result<(), QmpError> {
     Ok(())
 }
 
-async fn reconnect(machine: &Machine, running: &Running, may_stall: &mut bool) -> Option<Status> {
-    let connected = async {
-        let qmp = machine.connect().await?;
-        let status = status(&qmp).await?;
-        Ok::<_, QmpError>((qmp, status))
-    };
-    match connected.await {
+async fn reconnect(machine: &Machine, running: &Running) -> Option<Status> {
+    match machine.reach().await {
         Ok((qmp, status)) => {
-            *may_stall = status == Status::Stalled;
-            *running.monitor.lock() = Some(Arc::new(qmp));
+            running.monitor.send_replace(Some(Arc::new(qmp)));
             Some(status)
         }
         Err(error) => {

@@ -92,13 +92,13 @@ fn secret(key: Option<&DiskKey>) -> Vec<String> {
 }
 
 /// An empty disk of 64 MiB, whose n-th layer has the number n.
-fn empty(host: &Host) -> DiskSpec {
+pub fn empty(host: &Host) -> DiskSpec {
     let volume_id = Id::new(Kind::Volume, &SystemRandom);
     let layer = layer(host.dir.path(), &format!("{volume_id}.0.raw"), None);
     DiskSpec { layers: vec![layer], ..disk(volume_id, "".into()) }
 }
 
-fn encrypted(host: &Host) -> DiskSpec {
+pub fn encrypted(host: &Host) -> DiskSpec {
     let volume_id = Id::new(Kind::Volume, &SystemRandom);
     let key = DiskKey::Known([7; 32].into());
     let layer = layer(host.dir.path(), &format!("{volume_id}.0.qcow2"), Some(&key));
@@ -114,12 +114,14 @@ pub fn over(host: &Host, disk: &DiskSpec) -> DiskSpec {
 }
 
 /// What a disk holds, as a QEMU sees it that opens its layers anew. Locks of a machine are no hindrance.
-fn holds(disk: &DiskSpec, commands: &[&str]) -> bool {
+pub fn holds(disk: &DiskSpec, commands: &[&str]) -> bool {
     fn told(layers: &[DiskLayer], is_encrypted: bool) -> Value {
         let Some((top, below)) = layers.split_first() else { return Value::Null };
         let file = json!({ "driver": "file", "filename": top.path, "locking": "off" });
         match top.format {
-            DiskFormat::Raw | DiskFormat::Served => json!({ "driver": "raw", "file": file }),
+            DiskFormat::Raw | DiskFormat::Served | DiskFormat::Shared => {
+                json!({ "driver": "raw", "file": file })
+            }
             DiskFormat::Qcow2 => {
                 let backing = told(below, is_encrypted);
                 let mut node = json!({ "driver": "qcow2", "file": file, "backing": backing });

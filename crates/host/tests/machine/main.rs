@@ -8,4 +8,5 @@ mod host;
 mod life;
 mod rates;
 mod served;
+mod shared;
 mod shares;
