@@ -141,19 +141,12 @@ impl InstanceTask {
     }
 
     async fn plug_in(&mut self, instance: &Arc<Instance>, device: &Device<'_>) -> bool {
-        let attach = async {
-            match device {
-                Device::Disk(disk) => self.attach_disk(instance, disk).await,
-                Device::Interface(interface) => self.attach_interface(instance, interface).await,
-            }
+        let attached = match device {
+            Device::Disk(disk) => self.attach_disk(instance, disk).await,
+            Device::Interface(interface) => self.attach_interface(instance, interface).await,
         };
-        let mut desire = self.desire.clone();
-        let result = tokio::select! {
-            result = attach => result,
-            // Something else may be more urgent than what is not there yet.
-            _ = desire.changed() => return false,
-        };
-        match result {
+        let Some(attached) = attached else { return false };
+        match attached {
             Ok(()) => {
                 self.plugged.troubles.remove(device.id());
                 self.plugged.attached.get_or_insert_default().insert(device.id().clone());
@@ -163,27 +156,55 @@ impl InstanceTask {
         }
     }
 
-    async fn attach_disk(&self, instance: &Instance, disk: &Disk) -> Result<(), String> {
-        let volumes = &self.host.volumes;
-        volumes.ready(&disk.volume_id).await?;
-        let (_lock, file) = volumes.open(&disk.volume_id).await?;
-        let spec = DiskSpec { bus: disk_bus(instance), limits: disk.limits, ..file.spec(&disk.volume_id) };
-        let attaching = self.host.hypervisor.attach_disk(&self.instance_id, spec);
-        let attached = volumes.keeping_shared(std::slice::from_ref(&disk.volume_id), attaching).await;
-        attached.map_err(|error| self.refused(error, &disk.volume_id))
+    /// Waits for what is not there yet, as long as nothing else is desired: that may be more urgent. What the machine has
+    /// begun comes to its end.
+    async fn unless_desire_changes<T>(&self, wait: impl Future<Output = T>) -> Option<T> {
+        let mut desire = self.desire.clone();
+        tokio::select! {
+            done = wait => Some(done),
+            _ = desire.changed() => None,
+        }
     }
 
-    async fn attach_interface(&self, instance: &Arc<Instance>, interface: &Interface) -> Result<(), String> {
+    /// None where it was given up for something else.
+    async fn attach_disk(&self, instance: &Instance, disk: &Disk) -> Option<Result<(), String>> {
+        let (volumes, volume_id) = (&self.host.volumes, &disk.volume_id);
+        let open = async {
+            volumes.ready(volume_id).await?;
+            volumes.open(volume_id).await
+        };
+        let (_lock, file) = match self.unless_desire_changes(open).await? {
+            Ok(opened) => opened,
+            Err(message) => return Some(Err(message)),
+        };
+        let spec = DiskSpec { bus: disk_bus(instance), limits: disk.limits, ..file.spec(volume_id) };
+        let attaching = self.host.hypervisor.attach_disk(&self.instance_id, spec);
+        let attached = volumes.keeping_shared(std::slice::from_ref(volume_id), attaching).await;
+        Some(attached.map_err(|error| self.refused(error, volume_id)))
+    }
+
+    /// None where it was given up for something else.
+    async fn attach_interface(
+        &self,
+        instance: &Arc<Instance>,
+        interface: &Interface,
+    ) -> Option<Result<(), String>> {
         let interface_id = &interface.network.interface_id;
         let revision = self.host.network.update(instance);
-        let taps = self.host.network.taps(std::slice::from_ref(interface), queues(instance), revision).await;
-        let tap = taps.map(|mut taps| taps.pop()).map_err(|error| {
-            self.log(&*error, "tap not opened");
-            format!("The host could not make the network of {interface_id}")
-        })?;
-        let tap = tap.ok_or_else(|| format!("{interface_id} has no tap"))?;
+        let taps = self.host.network.taps(std::slice::from_ref(interface), queues(instance), revision);
+        let tap = match self.unless_desire_changes(taps).await? {
+            Ok(mut taps) => taps.pop().ok_or_else(|| format!("{interface_id} has no tap")),
+            Err(error) => {
+                self.log(&*error, "tap not opened");
+                Err(format!("The host could not make the network of {interface_id}"))
+            }
+        };
+        let tap = match tap {
+            Ok(tap) => tap,
+            Err(message) => return Some(Err(message)),
+        };
         let attached = self.host.hypervisor.attach_nic(&self.instance_id, self.nic(interface), tap).await;
-        attached.map_err(|error| self.refused(error, interface_id))
+        Some(attached.map_err(|error| self.refused(error, interface_id)))
     }
 
     /// Why a device was not attached, for the user.

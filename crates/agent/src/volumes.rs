@@ -399,7 +399,7 @@ impl Volumes {
     }
 
     /// An error where it is neither made nor has failed.
-    async fn make(&self, volume: Volume) -> Result<(), DiskError> {
+    async fn make(self: &Arc<Self>, volume: Volume) -> Result<(), DiskError> {
         let volume_id = &volume.volume_id;
         let Ok(_permit) = self.making.acquire().await else { return Ok(()) };
         let mut backoff = Backoff::new();
@@ -440,10 +440,15 @@ impl Volumes {
         Ok(())
     }
 
-    async fn make_or_grow(&self, volume: &Volume) -> Result<(), DiskError> {
+    async fn make_or_grow(self: &Arc<Self>, volume: &Volume) -> Result<(), DiskError> {
         let volume_id = &volume.volume_id;
         let _lock = self.lock(std::slice::from_ref(volume_id)).await;
         self.disks.ensure(volume).await?;
+        // Else a machine enlarges a layer that a snapshot is about to have.
+        self.finish_earlier(std::slice::from_ref(volume_id)).await.map_err(|error| match error {
+            FreezeError::Disk(error) => error,
+            FreezeError::Machine(error) => of_machine(error),
+        })?;
         if self.is_shared(volume_id) {
             self.share(volume_id).await?;
         }

@@ -106,7 +106,7 @@ async fn where_it_ends_it_is_started_again() {
     let volume_id = shared_volume().volume_id;
     room.doubles.end_by_itself(&volume_id, EndCause::Lost("killed".into()));
     room.settle().await;
-    assert_eq!(room.doubles.log(), [format!("start {volume_id} 1")]);
+    assert_eq!(room.doubles.log(), [format!("make {volume_id}"), format!("start {volume_id} 1")]);
     // While the agent was away, too.
     room.doubles.end_by_itself(&volume_id, EndCause::Lost("killed".into()));
     room.restart().await;

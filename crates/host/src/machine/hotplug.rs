@@ -126,7 +126,9 @@ pub(super) async fn freeze(qmp: &Qmp, disks: &[DiskSpec], sockets: &Path) -> Res
     let laid = async {
         for spec in disks {
             let Some(name) = spec.layers.first().map(node_name) else { continue };
-            match top(qmp, &spec.volume_id).await? {
+            // What can't be looked at may have been laid on top.
+            let top = top(qmp, &spec.volume_id).await;
+            match top.map_err(|error| HotplugError::HalfWay(Box::new(error)))? {
                 top if top == name => is_begun = true,
                 top => left.push((spec, name, top)),
             }
