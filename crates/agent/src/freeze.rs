@@ -111,7 +111,7 @@ impl Volumes {
         let volumes = self.clone();
         self.tasks.spawn(async move {
             join_all(finishing).await;
-            volumes.resume(&running).await;
+            volumes.resume(&volumes.those_sharing(running).await).await;
         });
         Ok(())
     }

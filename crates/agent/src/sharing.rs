@@ -215,6 +215,17 @@ impl Volumes {
         Ok(machines)
     }
 
+    /// Those of the machines that have a volume which is shared, or may have: only they are ever paused.
+    pub(crate) async fn those_sharing(&self, mut machines: BTreeSet<Id>) -> BTreeSet<Id> {
+        for machine in machines.clone() {
+            let devices = self.devices_of(&machine).await;
+            if devices.is_ok_and(|devices| !devices.iter().any(|device_id| self.is_shared(device_id))) {
+                machines.remove(&machine);
+            }
+        }
+        machines
+    }
+
     /// Stops the guests of all these machines, but for those that have none.
     pub(crate) async fn pause(&self, machines: &BTreeSet<Id>) -> Result<(), MachineError> {
         for machine in machines {

@@ -33,6 +33,8 @@ use tokio::time::Instant;
 /// One that is starting is looked at so many times in a period, so that it is known to have started soon after.
 const LOOKS_AT_START: u32 = 12;
 const LOOK_MIN: Duration = Duration::from_secs(1);
+/// No snapshot keeps a guest from running for so long.
+const PAUSED_FOR: Duration = Duration::from_secs(2);
 
 pub(crate) struct Checks {
     hypervisor: Arc<dyn Hypervisor>,
@@ -181,6 +183,17 @@ impl Checks {
         state.plan(&instance_id, Instant::now() + pause);
     }
 
+    /// One that is paused while a snapshot is taken is asked again.
+    async fn status(&self, instance_id: &Id) -> Result<Status, MachineError> {
+        match self.hypervisor.status(instance_id).await {
+            Ok(Status::Paused) => {
+                tokio::time::sleep(PAUSED_FOR).await;
+                self.hypervisor.status(instance_id).await
+            }
+            status => status,
+        }
+    }
+
     /// None where there is nothing to be found: the machine starts or ends.
     async fn find(&self, instance_id: &Id, interface_id: Option<&Id>) -> Option<Findings> {
         let answer = async {
@@ -189,7 +202,7 @@ impl Checks {
                 None => Ok(true),
             }
         };
-        let (status, answer) = join(self.hypervisor.status(instance_id), answer).await;
+        let (status, answer) = join(self.status(instance_id), answer).await;
         match status {
             Ok(Status::Prelaunch | Status::PoweredOff) | Err(MachineError::NotFound(_)) => return None,
             Ok(_) => {}
@@ -203,7 +216,7 @@ impl Checks {
             false
         });
         Some(Findings {
-            system: matches!(status, Ok(Status::Runs | Status::Paused)) && reached,
+            system: matches!(status, Ok(Status::Runs)) && reached,
             instance,
             // A machine that says nothing writes nothing either.
             attached_ebs: matches!(status, Ok(Status::Runs | Status::Paused | Status::Halted)),
