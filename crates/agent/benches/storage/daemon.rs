@@ -50,7 +50,7 @@ impl Daemon {
 
     /// As a machine has a volume.
     pub async fn add(&self, layers: &[DiskLayer], bus: DiskBus) -> Disk {
-        let name = self.add_nodes(layers, None).await;
+        let name = self.add_nodes(layers, bus, None).await;
         self.export(&name, bus).await
     }
 
@@ -58,13 +58,13 @@ impl Daemon {
     pub async fn add_encrypted(&self, layers: &[DiskLayer], key: &SecretKey) -> Disk {
         let secret = json!({ "qom-type": "secret", "id": "key", "data": key.passphrase() });
         self.execute("object-add", secret).await;
-        let name = self.add_nodes(layers, Some("key")).await;
+        let name = self.add_nodes(layers, DiskBus::Virtio, Some("key")).await;
         self.export(&name, DiskBus::Virtio).await
     }
 
-    async fn add_nodes(&self, layers: &[DiskLayer], secret: Option<&str>) -> String {
+    async fn add_nodes(&self, layers: &[DiskLayer], bus: DiskBus, secret: Option<&str>) -> String {
         let name = disk::node_name(&layers[0]);
-        self.execute("blockdev-add", disk::nodes(&name, &named(layers), secret)).await;
+        self.execute("blockdev-add", disk::nodes(&name, &named(layers, bus), secret)).await;
         name
     }
 
@@ -87,8 +87,8 @@ impl Daemon {
     }
 
     /// As the driver does under a machine.
-    pub async fn lay_on_top(&self, before: &DiskLayer, layers: &[DiskLayer]) {
-        let overlay = self.add_nodes(&layers[..1], None).await;
+    pub async fn lay_on_top(&self, before: &DiskLayer, layers: &[DiskLayer], bus: DiskBus) {
+        let overlay = self.add_nodes(&layers[..1], bus, None).await;
         let action = json!({ "node": disk::node_name(before), "overlay": overlay });
         let action = json!({ "type": "blockdev-snapshot", "data": action });
         self.execute("transaction", json!({ "actions": [action] })).await;
@@ -102,12 +102,12 @@ impl Drop for Daemon {
     }
 }
 
-fn named(layers: &[DiskLayer]) -> Vec<NamedLayer> {
+fn named(layers: &[DiskLayer], bus: DiskBus) -> Vec<NamedLayer> {
     let named = |(at, layer): (usize, &DiskLayer)| NamedLayer {
         name: disk::node_name(layer),
         format: layer.format,
         place: layer.path.display().to_string(),
-        aio: if at == 0 { Aio::direct() } else { Aio::Threads },
+        aio: if at == 0 { Aio::direct(bus) } else { Aio::Threads },
     };
     layers.iter().enumerate().map(named).collect()
 }

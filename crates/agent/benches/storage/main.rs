@@ -237,7 +237,7 @@ async fn stall(room: &Room, plain: &mut Disk) {
             longest[0].push(plain.run(writes).longest);
             let mut disk = room.daemon.connect(&room.node(number));
             let writing = tokio::task::spawn_blocking(move || disk.run(writes).longest);
-            room.snapshot(number * 100 + round, number).await;
+            room.snapshot_by(bus, number * 100 + round, number).await;
             longest[1].push(writing.await.unwrap());
         }
         let [without, with] = longest.map(median);
@@ -432,10 +432,14 @@ impl Room {
 
     /// Of a volume that is in use.
     async fn snapshot(&self, snapshot: u32, volume: u32) {
+        self.snapshot_by(DiskBus::Virtio, snapshot, volume).await;
+    }
+
+    async fn snapshot_by(&self, bus: DiskBus, snapshot: u32, volume: u32) {
         let pair = (&*snapshot_id(snapshot), &*volume_id(volume));
         let freeze = self.disks.begin_freeze(&[pair], Some("i-1")).unwrap().unwrap();
         let layers = layers(freeze.volumes[0].disk.layers.clone());
-        self.daemon.lay_on_top(&layers[1], &layers).await;
+        self.daemon.lay_on_top(&layers[1], &layers, bus).await;
         self.disks.finish_freeze(&freeze.key).unwrap();
     }
 

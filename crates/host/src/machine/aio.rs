@@ -1,9 +1,11 @@
 //! How QEMU reads and writes a file without waiting for it.
 //!
-//! By `io_uring` where QEMU, the kernel and who runs the host allow it, else natively. Both are as fast; but whenever
-//! QEMU from 10.0 on opens a file natively it makes and destroys a context on trial, and stands still until no processor
-//! of the host can be in it any more. Disks of NVMe stand still with it, and each snapshot opens a file.
+//! Natively, which is the fastest where many writes are under way. But whenever QEMU from 10.0 on opens a file natively it
+//! makes and destroys a context on trial, and its main thread stands still until no processor of the host can be in it any
+//! more. Disks of NVMe, which that thread serves, would stand still with it at each snapshot, which opens a file: theirs are
+//! read and written by `io_uring`, where QEMU, the kernel and who runs the host allow it.
 
+use super::DiskBus;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -25,7 +27,7 @@ pub(super) enum Aio {
     IoUring,
 }
 
-static DIRECT: LazyLock<Aio> = LazyLock::new(|| match can_uring("qemu-system-x86_64") {
+static OF_MAIN_THREAD: LazyLock<Aio> = LazyLock::new(|| match can_uring("qemu-system-x86_64") {
     Ok(true) => Aio::IoUring,
     Ok(false) | Err(_) => Aio::Native,
 });
@@ -33,8 +35,11 @@ static DIRECT: LazyLock<Aio> = LazyLock::new(|| match can_uring("qemu-system-x86
 impl Aio {
     /// For files that are read and written past the page cache. Blocks the first time, which is when a process of QEMU
     /// tries it.
-    pub(super) fn direct() -> Aio {
-        *DIRECT
+    pub(super) fn direct(bus: DiskBus) -> Aio {
+        match bus {
+            DiskBus::Virtio => Aio::Native,
+            DiskBus::Nvme => *OF_MAIN_THREAD,
+        }
     }
 
     pub(super) fn is_direct(self) -> bool {

@@ -45,7 +45,7 @@ pub(super) fn open(spec: &DiskSpec, sockets: &Path) -> io::Result<Vec<OpenFile>>
     let Some((top, below)) = spec.layers.split_first() else { return Ok(Vec::new()) };
     let top = match top.format {
         DiskFormat::Shared => open_shared(top)?,
-        DiskFormat::Raw | DiskFormat::Qcow2 | DiskFormat::Served => open_to_write(&top.path)?,
+        DiskFormat::Raw | DiskFormat::Qcow2 | DiskFormat::Served => open_to_write(&top.path, spec.bus)?,
     };
     let mut files = vec![top];
     files.extend(open_to_read(below, sockets)?);
@@ -84,19 +84,21 @@ pub(super) fn socket_in(directory: RawFd, layer: &DiskLayer) -> Option<String> {
     }
 }
 
-pub(super) fn open_to_write(path: &Path) -> io::Result<OpenFile> {
-    match open_both(path, OFlags::DIRECT) {
+pub(super) fn open_to_write(path: &Path, bus: DiskBus) -> io::Result<OpenFile> {
+    match open_both(path, OFlags::DIRECT, Aio::direct(bus)) {
         // What a file system answers that always goes through the page cache.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => open_both(path, OFlags::empty()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            open_both(path, OFlags::empty(), Aio::Threads)
+        }
         opened => opened,
     }
 }
 
-fn open_both(path: &Path, direct: OFlags) -> io::Result<OpenFile> {
+fn open_both(path: &Path, direct: OFlags, aio: Aio) -> io::Result<OpenFile> {
     Ok(OpenFile {
         fd: open_file(path, OFlags::RDWR | direct)?,
         fd_to_read: Some(open_file(path, OFlags::RDONLY | direct)?),
-        aio: if direct.is_empty() { Aio::Threads } else { Aio::direct() },
+        aio,
     })
 }
 

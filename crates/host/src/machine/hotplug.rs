@@ -11,7 +11,7 @@
 use super::command_line::{PORTS, port_name};
 use super::disk::{self, NamedLayer, OpenFile, node_name};
 use super::qmp::{Qmp, QmpError};
-use super::{DiskLayer, DiskSpec, MachineError, shared};
+use super::{DiskBus, DiskLayer, DiskSpec, MachineError, shared};
 use model::{Id, Kind};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashSet};
@@ -146,7 +146,12 @@ async fn lay_on_top(qmp: &Qmp, disks: Vec<(&DiskSpec, String, String)>, sockets:
     for (spec, name, top) in disks {
         // Left by an attempt that did not come to its end.
         let _ = qmp.execute("blockdev-del", json!({ "node-name": &name })).await;
-        let layers = open(qmp, spec, 1, sockets).await?;
+        // What shares a disk has no device that could say it.
+        let bus = match is_nvme(qmp, &spec.volume_id).await {
+            Ok(true) => DiskBus::Nvme,
+            Ok(false) | Err(_) => DiskBus::Virtio,
+        };
+        let layers = open(qmp, &DiskSpec { bus, ..spec.clone() }, 1, sockets).await?;
         qmp.execute("blockdev-add", disk::nodes(&name, &layers, disk::secret(spec).as_deref())).await?;
         actions.push(json!({ "type": "blockdev-snapshot", "data": { "node": top, "overlay": name } }));
     }

@@ -15,7 +15,7 @@ use super::qmp::{Qmp, QmpError};
 use super::record::{LAYERS, MONITOR, MONITOR_SPARE, MachineDirectory, Record};
 use super::watch::{Ends, Machine, Running, end_process, status};
 use super::{
-    DiskLayer, DiskLimits, DiskSpec, EndCause, Ended, Found, FoundState, Hypervisor, LayerSource,
+    DiskBus, DiskLayer, DiskLimits, DiskSpec, EndCause, Ended, Found, FoundState, Hypervisor, LayerSource,
     MachineError, MachineSpec, NicSpec, Status, Tap, firmware, hotplug, io_failed, layer_server, screenshot,
     shared, throttle, tpm,
 };
@@ -84,8 +84,8 @@ impl QemuHypervisor {
             tracing::warn!(error = &error as &dyn std::error::Error, "{AIO_MAX} not raised");
         }
         // No machine shall wait for its trial.
-        let aio = Aio::direct();
-        tracing::debug!(aio = aio.as_str(), "how disks are read and written");
+        let aio = Aio::direct(DiskBus::Nvme);
+        tracing::debug!(aio = aio.as_str(), "how NVMe disks are read and written");
         Ok(QemuHypervisor {
             groups: Arc::new(Groups::find(&root)),
             options: QemuOptions { root, ..options },
@@ -303,7 +303,8 @@ fn launch(
     }
     let mut scratch = Vec::new();
     for path in &spec.scratch {
-        let file = disk::open_to_write(path).map_err(io_failed("can't open an instance store volume"))?;
+        let file = disk::open_to_write(path, DiskBus::Virtio)
+            .map_err(io_failed("can't open an instance store volume"))?;
         scratch.push(fds.file(file));
     }
     let firmware = firmware::open(spec, directory)?;
